@@ -1,0 +1,1 @@
+"""The student file: one .safetensors with weights and, in its metadata, one JSON card."""

@@ -1,0 +1,164 @@
+"""Reading and writing student files (format 1). Never pickle."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from limbeck import __version__
+from limbeck.core.files import write_whole
+from limbeck.errors import InputError
+from limbeck.students.baseline import Baseline
+from limbeck.students.specification import Architecture
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "limbeck"
+
+
+@dataclass(frozen=True)
+class StudentRecord:
+    """Everything a student file holds.
+
+    Attributes
+    ----------
+    architecture, baseline: what the weights mean and what is added to the network.
+    weights: name -> array, the names of ``Architecture.parameter_shapes``, float32 or float64.
+    card: JSON-able provenance: teacher, data, metrics, preset, training.
+    """
+
+    architecture: Architecture
+    baseline: Baseline
+    weights: dict[str, np.ndarray]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        return str(next(iter(self.weights.values())).dtype)
+
+
+def write_student(path: Path | str, record: StudentRecord) -> None:
+    """Write the file whole."""
+    from safetensors.numpy import save
+
+    _check_weights(record.architecture, record.weights, path)
+    body = {
+        "format_version": FORMAT_VERSION,
+        "limbeck_version": __version__,
+        "architecture": record.architecture.to_dict(),
+        "elements": list(record.architecture.elements),
+        "cutoff_a": record.architecture.cutoff,
+        "dtype": record.dtype,
+        "energy_references_ev": {str(z): float(e) for z, e in sorted(record.baseline.references.items())},
+        "zbl_radius_a": {f"{a}-{b}": float(r) for (a, b), r in sorted(record.baseline.zbl_radius.items())},
+        **record.card,
+    }
+    weights = {name: np.ascontiguousarray(value) for name, value in record.weights.items()}
+    write_whole(path, save(weights, metadata={_METADATA_KEY: json.dumps(body, sort_keys=True)}))
+
+
+def read_card(path: Path | str) -> dict[str, Any]:
+    """The JSON object of a student file, without reading the weights."""
+    path = Path(path)
+    try:
+        with open(path, "rb") as handle:
+            head = handle.read(8)
+            size = path.stat().st_size
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+            if not 2 <= length <= min(size - 8, 100_000_000):
+                raise _not_a_student(path, "its header length does not fit the file")
+            header = json.loads(handle.read(length))
+        text = header["__metadata__"][_METADATA_KEY]
+        card = json.loads(text)
+    except FileNotFoundError as error:
+        raise InputError(
+            "no such student file", where=path, remedy="limbeck students lists the ones that come along"
+        ) from error
+    except OSError as error:
+        raise InputError("cannot read the student file", where=path, got=error.strerror) from error
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise _not_a_student(path, "no Limbeck card in its metadata") from error
+    if not isinstance(card, dict):
+        raise _not_a_student(path, "its card is no JSON object")
+    version = card.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            "unknown student file format",
+            where=path,
+            got=version,
+            wanted=f"format {FORMAT_VERSION}",
+            remedy="upgrade Limbeck",
+        )
+    return card
+
+
+def read_student(path: Path | str) -> StudentRecord:
+    """Read and check a student file.
+
+    Raises
+    ------
+    InputError: no such file, not a student, truncated, tampered, or weights that do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = Path(path)
+    card = read_card(path)
+    try:
+        weights = dict(load(path.read_bytes()))
+    except SafetensorError as error:
+        raise _not_a_student(path, f"damaged or truncated ({error})") from error
+    known = {
+        "format_version", "limbeck_version", "architecture", "elements", "cutoff_a", "dtype",
+        "energy_references_ev", "zbl_radius_a",
+    }  # fmt: skip
+    try:
+        architecture = Architecture.from_dict(card["architecture"])
+        references = {int(z): float(e) for z, e in card["energy_references_ev"].items()}
+        radii = {}
+        for pair, radius in card["zbl_radius_a"].items():
+            a, b = (int(z) for z in pair.split("-"))
+            radii[a, b] = float(radius)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _not_a_student(path, f"its card lacks or spoils {error}") from error
+    if not all(np.isfinite(v) for v in (*references.values(), *radii.values())):
+        raise _not_a_student(path, "references or ZBL radii that are not finite")
+    missing = [z for z in architecture.elements if z not in references]
+    if missing:
+        raise _not_a_student(path, f"no energy reference for Z = {missing}")
+    _check_weights(architecture, weights, path)
+    return StudentRecord(
+        architecture=architecture,
+        baseline=Baseline(references=references, zbl_radius=radii),
+        weights=weights,
+        card={k: v for k, v in card.items() if k not in known},
+    )
+
+
+def _check_weights(architecture: Architecture, weights: dict[str, np.ndarray], where: object) -> None:
+    wanted = architecture.parameter_shapes()
+    if set(weights) != set(wanted):
+        odd = sorted(set(weights) ^ set(wanted))[:3]
+        raise InputError("the weights do not fit the architecture", where=where, got=f"names such as {odd}")
+    for name, shape in wanted.items():
+        value = weights[name]
+        if value.shape != shape:
+            raise InputError(f"weight {name!r} has the wrong shape", where=where, got=value.shape, wanted=shape)
+        if value.dtype not in (np.float32, np.float64):
+            raise InputError(f"weight {name!r} has the wrong type", where=where, got=value.dtype)
+        if not np.isfinite(value).all():
+            raise InputError(f"weight {name!r} is not finite", where=where, remedy="train the student again")
+
+
+def _not_a_student(path: Path, reason: str) -> InputError:
+    return InputError(
+        "this is no student file",
+        where=path,
+        got=reason,
+        wanted="a .safetensors file written by Limbeck",
+        remedy="limbeck convert reads older .pt files",
+    )

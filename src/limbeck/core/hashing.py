@@ -1,0 +1,36 @@
+"""Content hashes: what work is keyed by, so that none is lost or repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+
+def hash_structure(atoms: Atoms) -> str:
+    """SHA-256 over numbers, positions, cell, periodicity and total charge (float64, exact)."""
+    digest = hashlib.sha256()
+    digest.update(np.ascontiguousarray(atoms.numbers, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(atoms.positions, dtype="<f8").tobytes())
+    digest.update(np.ascontiguousarray(atoms.cell.array, dtype="<f8").tobytes())
+    digest.update(np.ascontiguousarray(atoms.pbc, dtype="u1").tobytes())
+    digest.update(np.float64(atoms.info.get("charge", 0.0)).tobytes())
+    return digest.hexdigest()
+
+
+def hash_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_json(value: object) -> str:
+    """SHA-256 of a JSON-able value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,120 @@
+"""What a Potential says of a batch, and a labelled set of structures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from limbeck.core.structures import StructureBatch, concatenate
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Energies and their derivatives for S structures of N atoms in all.
+
+    Attributes
+    ----------
+    energy: (S,) float64, eV.
+    forces: (N, 3) float64, eV/Å.
+    stress: (S, 3, 3) float64, eV/Å³, symmetric, positive in tension (ASE's sign), rows of
+        NaN for structures where it is absent; None where the Potential has no stress at all.
+    atom_energies: (N,) float64, eV, or None.
+    """
+
+    energy: np.ndarray
+    forces: np.ndarray
+    stress: np.ndarray | None = None
+    atom_energies: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Structures, their labels and where each came from; what training and validation read.
+
+    Attributes
+    ----------
+    structures, labels: S structures and their labels.
+    family: (S,) str, origin family; frames of one trajectory share it ("" where unknown).
+    step: (S,) str, the sampling step that made the frame ("" where unknown).
+    temperature_k: (S,) float64, K, NaN where unknown.
+    """
+
+    structures: StructureBatch
+    labels: Labels
+    family: np.ndarray
+    step: np.ndarray
+    temperature_k: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def select(self, index: Sequence[int] | np.ndarray) -> LabelledSet:
+        """The structures at ``index`` (integers), in that order."""
+        index = np.asarray(index, dtype=np.int64)
+        atoms = self.structures.atom_index(index)
+        labels = self.labels
+        return LabelledSet(
+            structures=self.structures.select(index),
+            labels=Labels(
+                energy=labels.energy[index],
+                forces=labels.forces[atoms],
+                stress=None if labels.stress is None else labels.stress[index],
+                atom_energies=None if labels.atom_energies is None else labels.atom_energies[atoms],
+            ),
+            family=self.family[index],
+            step=self.step[index],
+            temperature_k=self.temperature_k[index],
+        )
+
+    def to_atoms(self) -> list[Atoms]:
+        """ASE structures with labels on a SinglePointCalculator and provenance in ``info``."""
+        frames = self.structures.to_atoms()
+        offsets = self.structures.offsets
+        for s, frame in enumerate(frames):
+            atoms = slice(offsets[s], offsets[s + 1])
+            results = {"energy": float(self.labels.energy[s]), "forces": self.labels.forces[atoms]}
+            if self.labels.stress is not None and np.isfinite(self.labels.stress[s]).all():
+                results["stress"] = full_3x3_to_voigt_6_stress(self.labels.stress[s])
+            if self.labels.atom_energies is not None:
+                results["energies"] = self.labels.atom_energies[atoms]
+            frame.calc = SinglePointCalculator(frame, **results)
+            if self.family[s]:
+                frame.info["family"] = str(self.family[s])
+            if self.step[s]:
+                frame.info["step"] = str(self.step[s])
+            if np.isfinite(self.temperature_k[s]):
+                frame.info["temperature_K"] = float(self.temperature_k[s])
+        return frames
+
+
+def concatenate_labelled(sets: Sequence[LabelledSet]) -> LabelledSet:
+    """One set from several; stress and atomic energies become NaN where a part has none."""
+    labels = [s.labels for s in sets]
+
+    def join(name: str, shape: tuple[int, ...], per_atom: bool) -> np.ndarray | None:
+        if all(getattr(part, name) is None for part in labels):
+            return None
+        rows = []
+        for part, whole in zip(labels, sets, strict=True):
+            value = getattr(part, name)
+            n = whole.structures.n_atoms if per_atom else len(whole)
+            rows.append(np.full((n, *shape), np.nan) if value is None else value)
+        return np.concatenate(rows)
+
+    return LabelledSet(
+        structures=concatenate([s.structures for s in sets]),
+        labels=Labels(
+            energy=np.concatenate([part.energy for part in labels]),
+            forces=np.concatenate([part.forces for part in labels]),
+            stress=join("stress", (3, 3), per_atom=False),
+            atom_energies=join("atom_energies", (), per_atom=True),
+        ),
+        family=np.concatenate([s.family for s in sets]),
+        step=np.concatenate([s.step for s in sets]),
+        temperature_k=np.concatenate([s.temperature_k for s in sets]),
+    )

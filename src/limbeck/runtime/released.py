@@ -1,0 +1,54 @@
+"""The trained students that come with Limbeck, loaded by name."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from limbeck.errors import InputError
+
+
+@dataclass(frozen=True)
+class ReleasedStudent:
+    """Name, file, and the card's essentials."""
+
+    name: str
+    path: Path
+    card: dict
+
+
+def _folders() -> list[Path]:
+    here = Path(__file__).resolve()
+    # installed beside the package, or the repository of an editable install
+    return [p for p in (here.parents[1] / "released", here.parents[3] / "students") if p.is_dir()]
+
+
+def list_students() -> list[ReleasedStudent]:
+    """Released students, by name."""
+    from limbeck.artifact.file import read_card
+
+    files = {p.stem: p for folder in reversed(_folders()) for p in sorted(folder.glob("*.safetensors"))}
+    return [ReleasedStudent(name, path, read_card(path)) for name, path in sorted(files.items())]
+
+
+def find_student(name: Path | str) -> Path:
+    """A path as it is, or the file of a released student.
+
+    Raises
+    ------
+    InputError: neither a file nor a released student; the nearest name is offered.
+    """
+    path = Path(name)
+    if path.suffix or len(path.parts) > 1 or path.exists():
+        return path
+    files = {p.stem: p for folder in _folders() for p in folder.glob("*.safetensors")}
+    if str(name) in files:
+        return files[str(name)]
+    near = difflib.get_close_matches(str(name), files, n=1, cutoff=0.3)
+    raise InputError(
+        "no such student",
+        got=repr(str(name)),
+        wanted="a .safetensors file or one of " + (", ".join(sorted(files)) or "(none released)"),
+        remedy=f"did you mean {near[0]!r}?" if near else "limbeck students lists them",
+    )

@@ -1,0 +1,1 @@
+"""Students: architecture and presets, the torch module, and the baselines beneath it."""

@@ -1,0 +1,100 @@
+"""What a student adds to its network: element references and the ZBL core repulsion.
+
+Both are fixed before training, so that the network learns the difference alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from limbeck.core.labels import Labels
+from limbeck.core.neighbours import Pairs
+from limbeck.core.structures import StructureBatch
+
+# Ziegler, Biersack, Littmark (1985), universal screening; a in Å, e²/(4πε0) in eV Å
+_SCREEN_WEIGHTS = np.array([0.18175, 0.50986, 0.28022, 0.02817])
+_SCREEN_RATES = np.array([3.19980, 0.94229, 0.40290, 0.20162])
+_BOHR_A = 0.529177210903
+_COULOMB_EV_A = 14.399645478
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Energy references and ZBL radii.
+
+    Attributes
+    ----------
+    references: atomic number -> eV.
+    zbl_radius: (Z, Z') with Z <= Z' -> Å; ZBL is whole below half of it and zero above it (C2).
+    """
+
+    references: dict[int, float]
+    zbl_radius: dict[tuple[int, int], float]
+
+    def evaluate(self, batch: StructureBatch, pairs: Pairs) -> tuple[Labels, np.ndarray]:
+        """Baseline labels (float64, stress left out) and its dE/dε, (S, 3, 3), eV."""
+        table = np.zeros(119)
+        for number, energy in self.references.items():
+            table[number] = energy
+        atom_energies = table[batch.numbers]
+        forces = np.zeros((batch.n_atoms, 3))
+        virial = np.zeros((len(batch), 3, 3))
+        distance = pairs.distances
+        reach = max(self.zbl_radius.values(), default=0.0)
+        near = np.flatnonzero(distance < reach)
+        if len(near):
+            structure = np.searchsorted(pairs.offsets, near, side="right") - 1
+            i = pairs.first[near] + batch.offsets[structure]
+            j = pairs.second[near] + batch.offsets[structure]
+            radius = self._radius_table()[batch.numbers[i], batch.numbers[j]]
+            energy, slope = zbl(batch.numbers[i], batch.numbers[j], distance[near], radius)
+            pull = (slope / distance[near])[:, None] * pairs.vectors[near]  # (P', 3) dE/dvector
+            np.add.at(atom_energies, i, energy / 2)
+            np.add.at(atom_energies, j, energy / 2)
+            np.add.at(forces, i, pull)
+            np.add.at(forces, j, -pull)
+            np.add.at(virial, structure, pull[:, :, None] * pairs.vectors[near][:, None, :])
+        total = np.zeros(len(batch))
+        np.add.at(total, batch.structure_of_atom, atom_energies)
+        return Labels(energy=total, forces=forces, atom_energies=atom_energies), virial
+
+    def _radius_table(self) -> np.ndarray:
+        table = np.zeros((119, 119))
+        for (a, b), radius in self.zbl_radius.items():
+            table[a, b] = table[b, a] = radius
+        return table
+
+
+def zbl(z1: np.ndarray, z2: np.ndarray, r: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Switched ZBL energy (eV) and its derivative (eV/Å) for pairs at distance r (Å), all (P,).
+
+    The switch is the quintic 1 - 10 x³ + 15 x⁴ - 6 x⁵ between radius / 2 and radius.
+    """
+    a = 0.8854 * _BOHR_A / (z1**0.23 + z2**0.23)
+    terms = _SCREEN_WEIGHTS * np.exp(-_SCREEN_RATES * (r / a)[:, None])  # (P, 4)
+    screen, dscreen = terms.sum(1), (-_SCREEN_RATES / a[:, None] * terms).sum(1)
+    bare = _COULOMB_EV_A * z1 * z2 / r
+    energy, slope = bare * screen, bare * (dscreen - screen / r)
+    half = np.maximum(radius / 2, 1e-12)
+    x = np.clip((r - half) / half, 0.0, 1.0)
+    switch = 1 + x**3 * (-10 + x * (15 - 6 * x))
+    dswitch = x * x * (-30 + x * (60 - 30 * x)) / half
+    return energy * switch, slope * switch + energy * dswitch
+
+
+def zbl_radii(elements: tuple[int, ...], shortest: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    """Radius a pair of elements: 0.95 of the shortest distance seen, never above 0.95 covalent bonds.
+
+    A pair never seen within reach takes 0.8 of the sum of its covalent radii.
+    """
+    from ase.data import covalent_radii
+
+    radii = {}
+    for k, a in enumerate(elements):
+        for b in elements[k:]:
+            bond = float(covalent_radii[a] + covalent_radii[b])
+            seen = shortest.get((a, b))
+            radii[a, b] = 0.8 * bond if seen is None else 0.95 * min(seen, bond)
+    return radii

@@ -1,0 +1,197 @@
+"""Two engines behind one interface: the native core, and PyTorch for a GPU or where it is missing.
+
+An engine evaluates chosen structures of a loaded set and then, if asked, the gradient of any loss
+on those outputs with respect to the flat weights. Baselines are not its business.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from limbeck.core.neighbours import Pairs
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import LimbeckError
+from limbeck.students.specification import Architecture
+
+Precision = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Energy (S,) eV, forces (N, 3) eV/Å, strain derivative dE/dε (S, 3, 3) eV, atomic energies (N,)."""
+
+    energy: np.ndarray
+    forces: np.ndarray
+    virial: np.ndarray
+    atom_energies: np.ndarray
+
+
+class Engine(ABC):
+    """Evaluates a student's network; all arrays are float64 outside, weights are in ``precision``."""
+
+    name: str
+    architecture: Architecture
+    precision: Precision
+
+    @abstractmethod
+    def set_structures(self, batch: StructureBatch, pairs: Pairs) -> None:
+        """Load the structures that later calls choose from."""
+
+    @abstractmethod
+    def set_weights(self, flat: np.ndarray) -> None:
+        """Load the weights, flat, in the order of ``Architecture.parameter_shapes``."""
+
+    @abstractmethod
+    def evaluate(self, chosen: np.ndarray) -> Outputs:
+        """Outputs for the structures at ``chosen`` (integers), in that order."""
+
+    @abstractmethod
+    def gradient(self, energy: np.ndarray, forces: np.ndarray, virial: np.ndarray) -> np.ndarray:
+        """dL/dw, flat, from dL/d(outputs of the last evaluate)."""
+
+
+class NativeEngine(Engine):
+    """The C++ core: hand-derived passes, no graph, one thread a structure."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        precision: Precision = "float32",
+        threads: int = 1,
+        instruction_set: str | None = None,
+    ) -> None:
+        from limbeck import _native
+
+        self.architecture, self.precision = architecture, precision
+        self.instruction_set = instruction_set or _native.best_instruction_set()
+        self.name = f"native-{self.instruction_set}"
+        hyper = _native.Hyperparameters(
+            features=architecture.hidden_dim,
+            interactions=architecture.interactions,
+            radial=architecture.rbf,
+            gate_width=architecture.gate_width,
+            readout_width=architecture.readout_width,
+            elements=len(architecture.elements),
+            cutoff=architecture.cutoff,
+            norm_offset=architecture.norm_offset,
+            energy_scale=architecture.energy_scale,
+        )
+        kind = _native.TrainerF64 if precision == "float64" else _native.TrainerF32
+        self._dtype = np.float64 if precision == "float64" else np.float32
+        self._core = kind(hyper, max(1, threads), self.instruction_set)
+
+    def set_structures(self, batch: StructureBatch, pairs: Pairs) -> None:
+        species = np.searchsorted(self.architecture.elements, batch.numbers).astype(np.int32)
+        self._core.set_structures(
+            species,
+            np.ascontiguousarray(batch.offsets),
+            np.ascontiguousarray(pairs.first),
+            np.ascontiguousarray(pairs.second),
+            np.ascontiguousarray(pairs.vectors),
+            np.ascontiguousarray(pairs.offsets),
+        )
+
+    def set_weights(self, flat: np.ndarray) -> None:
+        self._core.set_weights(np.ascontiguousarray(flat, self._dtype))
+
+    def evaluate(self, chosen: np.ndarray) -> Outputs:
+        return Outputs(*self._core.evaluate(np.ascontiguousarray(chosen, np.int64)))
+
+    def gradient(self, energy: np.ndarray, forces: np.ndarray, virial: np.ndarray) -> np.ndarray:
+        return self._core.gradient(*(np.ascontiguousarray(a, np.float64) for a in (energy, forces, virial)))
+
+
+class TorchEngine(Engine):
+    """The torch reference on any device; gradients by autograd."""
+
+    def __init__(
+        self, architecture: Architecture, *, precision: Precision = "float32", device: str = "cpu"
+    ) -> None:
+        import torch
+
+        from limbeck.students.painn import PaiNN
+        from limbeck.students.specification import initial_weights
+
+        self.name = f"torch-{device}"
+        self.architecture, self.precision, self.device = architecture, precision, device
+        self._dtype = torch.float64 if precision == "float64" else torch.float32
+        weights = initial_weights(architecture, seed=0, mean_neighbours=1.0)
+        self._model = PaiNN(architecture, weights, self._dtype).to(device)
+        self._outputs: tuple[Any, ...] | None = None
+
+    def set_structures(self, batch: StructureBatch, pairs: Pairs) -> None:
+        self._batch, self._pairs = batch, pairs
+
+    def set_weights(self, flat: np.ndarray) -> None:
+        import torch
+
+        with torch.no_grad():
+            self._model.flat.copy_(torch.as_tensor(np.asarray(flat), dtype=self._dtype))
+
+    def _choose(self, chosen: np.ndarray) -> tuple[StructureBatch, Pairs]:
+        chosen = np.asarray(chosen, np.int64)
+        offsets = self._pairs.offsets
+        rows = [np.arange(offsets[s], offsets[s + 1]) for s in chosen]
+        index = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        pairs = Pairs(
+            first=self._pairs.first[index],
+            second=self._pairs.second[index],
+            vectors=self._pairs.vectors[index],
+            offsets=np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
+        )
+        return self._batch.select(chosen), pairs
+
+    def evaluate(self, chosen: np.ndarray) -> Outputs:
+        from limbeck.students.painn import make_graph
+
+        batch, pairs = self._choose(chosen)
+        graph = make_graph(self.architecture, batch, pairs, dtype=self._dtype, device=self.device)
+        self._outputs = self._model(graph)
+        return Outputs(*(t.detach().cpu().numpy().astype(np.float64) for t in self._outputs))
+
+    def gradient(self, energy: np.ndarray, forces: np.ndarray, virial: np.ndarray) -> np.ndarray:
+        import torch
+
+        if self._outputs is None:
+            raise LimbeckError("gradient() without evaluate()", wanted="evaluate() first")
+        seeds = [torch.as_tensor(a, dtype=self._dtype, device=self.device) for a in (energy, forces, virial)]
+        (grad,) = torch.autograd.grad(self._outputs[:3], self._model.flat, grad_outputs=seeds)
+        self._outputs = None
+        return grad.cpu().numpy()
+
+
+def native_available() -> bool:
+    """Whether the compiled core can be imported."""
+    try:
+        from limbeck import _native  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def make_engine(
+    architecture: Architecture,
+    *,
+    kind: Literal["auto", "native", "torch"] = "auto",
+    precision: Precision = "float32",
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Engine:
+    """The native core on the CPU where it is built, else PyTorch."""
+    if kind == "auto":
+        kind = "native" if device == "cpu" and native_available() else "torch"
+    if kind == "native":
+        if not native_available():
+            raise LimbeckError(
+                "the native core is not built",
+                wanted="a C++17 compiler when Limbeck was installed",
+                remedy="pip install -c constraints.txt -e . (or use engine: torch)",
+            )
+        return NativeEngine(architecture, precision=precision, threads=threads or os.cpu_count() or 1)
+    return TorchEngine(architecture, precision=precision, device=device)

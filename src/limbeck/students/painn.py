@@ -1,0 +1,150 @@
+"""PaiNN in PyTorch: the reference the native core is tested against, and what trains on a GPU.
+
+Axes: N atoms, P undirected pairs, E = 2 P directed edges, F features, B radial functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from limbeck.core.neighbours import Pairs
+from limbeck.core.structures import StructureBatch
+from limbeck.students.specification import Architecture, flatten, unflatten
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Tensors of a batch: species (N,), structure (N,), centre, neighbour (P,), vectors (P, 3)."""
+
+    species: Tensor
+    structure: Tensor
+    centre: Tensor
+    neighbour: Tensor
+    pair_structure: Tensor
+    vectors: Tensor
+    n_structures: int
+
+
+def make_graph(
+    architecture: Architecture,
+    batch: StructureBatch,
+    pairs: Pairs,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: str | torch.device = "cpu",
+) -> Graph:
+    """Tensors for ``PaiNN``; differences are taken in float64 before this and cast here."""
+    pair_structure = np.repeat(np.arange(len(batch)), np.diff(pairs.offsets))
+    base = batch.offsets[pair_structure]
+    species = np.searchsorted(np.array(architecture.elements), batch.numbers)
+
+    def tensor(values: np.ndarray, kind: torch.dtype) -> Tensor:
+        return torch.as_tensor(values, dtype=kind, device=device)
+
+    return Graph(
+        species=tensor(species, torch.int64),
+        structure=tensor(batch.structure_of_atom, torch.int64),
+        centre=tensor(pairs.first + base, torch.int64),
+        neighbour=tensor(pairs.second + base, torch.int64),
+        pair_structure=tensor(pair_structure, torch.int64),
+        vectors=tensor(pairs.vectors, dtype),
+        n_structures=len(batch),
+    )
+
+
+def radial_basis(distance: Tensor, n_radial: int, cutoff: float) -> Tensor:
+    """Spherical Bessel functions (Gasteiger et al. 2020, arXiv:2003.03123, eq. 7) times a C2 envelope.
+
+    Returns (P, B + 1): sin(n π r / rc) / r · envelope for n = 1..B, and the envelope itself.
+    """
+    x = distance / cutoff
+    envelope = torch.where(x < 1, 1 + x**3 * (-10 + x * (15 - 6 * x)), torch.zeros_like(x))  # (P,)
+    n = torch.arange(1, n_radial + 1, dtype=distance.dtype, device=distance.device)
+    waves = torch.sin(torch.pi * x[:, None] * n) / distance[:, None]  # (P, B)
+    return torch.cat([waves * envelope[:, None], envelope[:, None]], dim=1)
+
+
+class PaiNN(nn.Module):
+    """Scalar and vector features; vectors mix over channels only, so rotations pass through."""
+
+    def __init__(self, architecture: Architecture, weights: dict[str, np.ndarray], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.architecture = architecture
+        flat = torch.tensor(flatten(architecture, weights, np.float64), dtype=dtype)
+        # one flat parameter: the optimiser makes one fused step, and the native core reads it as it is
+        self.flat = nn.Parameter(flat)
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """Views of the flat parameter by name."""
+        parts, at = {}, 0
+        for name, shape in self.architecture.parameter_shapes().items():
+            size = int(np.prod(shape))
+            parts[name] = self.flat[at : at + size].view(shape)
+            at += size
+        return parts
+
+    def atom_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
+        """Energy of each atom, eV, (N,), without baselines.
+
+        Follows arXiv:2102.03150, eqs. 7-10, with one linear layer for the message's atom part.
+        """
+        arch, w = self.architecture, self.named_weights()
+        f = arch.hidden_dim
+        distance = torch.linalg.vector_norm(vectors, dim=1)  # (P,)
+        unit = vectors / distance[:, None]  # (P, 3)
+        basis = radial_basis(distance, arch.rbf, arch.cutoff)  # (P, B + 1)
+        h = w["embedding"][graph.species]  # (N, F)
+        v = h.new_zeros(len(h), 3, f)  # (N, 3, F)
+        i, j = graph.centre, graph.neighbour
+        for layer in range(arch.interactions):
+            p = f"interactions.{layer}."
+            phi = (h @ w[p + "phi.weight"] + w[p + "phi.bias"]).split(f, dim=1)  # 2 or 3 of (N, F)
+            filters = (basis @ w[p + "filter.weight"]).split(f, dim=1)  # 2 or 3 of (P, F)
+            # the filter of a pair serves both directions; the unit vector changes sign
+            dh = torch.zeros_like(h).index_add(0, i, filters[0] * phi[0][j])
+            dh = dh.index_add(0, j, filters[0] * phi[0][i])
+            along = unit[:, :, None]  # (P, 3, 1)
+            to_i = (filters[1] * phi[1][j])[:, None] * along
+            to_j = -(filters[1] * phi[1][i])[:, None] * along
+            if layer > 0:
+                carried = phi[2][:, None] * v  # (N, 3, F)
+                to_i = to_i + filters[2][:, None] * carried[j]
+                to_j = to_j + filters[2][:, None] * carried[i]
+            v = v.index_add(0, i, to_i).index_add(0, j, to_j)
+            h = h + dh
+            u_mix, v_mix = (v @ w[p + "mix.weight"]).split(f, dim=2)  # (N, 3, F) each
+            norm = torch.sqrt((v_mix * v_mix).sum(1) + arch.norm_offset**2)  # (N, F)
+            gate = torch.cat([h, norm], dim=1) @ w[p + "gate.weight"] + w[p + "gate.bias"]  # (N, H)
+            out = (nn.functional.silu(gate) @ w[p + "out.weight"] + w[p + "out.bias"]).split(f, dim=1)
+            h = h + out[0] + out[1] * (u_mix * v_mix).sum(1)
+            if layer < arch.interactions - 1:
+                v = v + out[2][:, None] * u_mix
+        hidden = nn.functional.silu(h @ w["readout.0.weight"] + w["readout.0.bias"])  # (N, R)
+        return arch.energy_scale * (hidden @ w["readout.1.weight"] + w["readout.1.bias"])  # (N,)
+
+    def forward(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Energies (S,), forces (N, 3), dE/d(strain) (S, 3, 3), atomic energies (N,).
+
+        Forces and strain derivative are exact derivatives of the energy and stay differentiable
+        while gradients are on, so that a loss on them trains.
+        """
+        train = torch.is_grad_enabled()
+        with torch.enable_grad():
+            vectors = graph.vectors.detach().requires_grad_()
+            atom = self.atom_energies(graph, vectors)
+            (pull,) = torch.autograd.grad(atom.sum(), vectors, create_graph=train)  # (P, 3)
+        s = graph.n_structures
+        energy = atom.new_zeros(s).index_add(0, graph.structure, atom)
+        forces = pull.new_zeros(len(atom), 3).index_add(0, graph.centre, pull)
+        forces = forces.index_add(0, graph.neighbour, -pull)
+        outer = pull[:, :, None] * vectors.detach()[:, None, :]  # (P, 3, 3)
+        virial = pull.new_zeros(s, 3, 3).index_add(0, graph.pair_structure, (outer + outer.mT) / 2)
+        return energy, forces, virial, atom
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Weights by name as arrays."""
+        return {k: v.copy() for k, v in unflatten(self.architecture, self.flat.detach().cpu().numpy()).items()}

@@ -1,0 +1,180 @@
+"""What a student is made of: hyperparameters, presets, and the names and shapes of its weights.
+
+The architecture is PaiNN (Schütt, Unke, Gastegger 2021, arXiv:2102.03150) with a single linear
+layer before the filter product and a narrow update network. Weights that could never train are
+left out: the first interaction receives no vectors, the last hands none on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from limbeck.errors import InputError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Hyperparameters of one student.
+
+    Attributes
+    ----------
+    elements: atomic numbers, ascending; species index is the place in this tuple.
+    hidden_dim, interactions, rbf: F, L, B.
+    gate_width, readout_width: hidden widths of the update and of the readout.
+    cutoff: Å.
+    norm_offset: e in sqrt(|V v|² + e²), which keeps the energy smooth where a vector vanishes.
+    energy_scale: eV for one unit of network output.
+    """
+
+    elements: tuple[int, ...]
+    hidden_dim: int
+    interactions: int
+    rbf: int
+    gate_width: int
+    readout_width: int
+    cutoff: float = 5.0
+    norm_offset: float = 0.1
+    energy_scale: float = 1.0
+    name: str = "painn"
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Weights by name, in the order of the flat array that the native core reads."""
+        f, b, h, r = self.hidden_dim, self.rbf + 1, self.gate_width, self.readout_width
+        shapes: dict[str, tuple[int, ...]] = {"embedding": (len(self.elements), f)}
+        for layer in range(self.interactions):
+            message = 2 if layer == 0 else 3
+            update = 2 if layer == self.interactions - 1 else 3
+            shapes |= {
+                f"interactions.{layer}.phi.weight": (f, message * f),
+                f"interactions.{layer}.phi.bias": (message * f,),
+                f"interactions.{layer}.filter.weight": (b, message * f),
+                f"interactions.{layer}.mix.weight": (f, 2 * f),
+                f"interactions.{layer}.gate.weight": (2 * f, h),
+                f"interactions.{layer}.gate.bias": (h,),
+                f"interactions.{layer}.out.weight": (h, update * f),
+                f"interactions.{layer}.out.bias": (update * f,),
+            }
+        return shapes | {
+            "readout.0.weight": (f, r),
+            "readout.0.bias": (r,),
+            "readout.1.weight": (r,),
+            "readout.1.bias": (1,),
+        }
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters."""
+        return int(sum(np.prod(shape) for shape in self.parameter_shapes().values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return asdict(self) | {"elements": list(self.elements)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Architecture:
+        """Inverse of ``to_dict``; unknown or missing fields raise InputError."""
+        try:
+            return cls(**(fields | {"elements": tuple(int(z) for z in fields["elements"])}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                "the architecture does not fit",
+                got=str(error),
+                wanted="the fields of a PaiNN student",
+                remedy="upgrade Limbeck or make the student file again",
+            ) from error
+
+
+#: preset -> (shape without elements, trainable parameters at most, counted for 10 elements)
+_PRESETS: dict[str, tuple[dict[str, int], int]] = {
+    "original": (
+        {"hidden_dim": 128, "interactions": 3, "rbf": 20, "gate_width": 80, "readout_width": 64},
+        427_292,
+    ),
+    "tiny": (
+        {"hidden_dim": 64, "interactions": 2, "rbf": 12, "gate_width": 48, "readout_width": 32},
+        77_203,
+    ),
+    "ultra-tiny": (
+        {"hidden_dim": 32, "interactions": 2, "rbf": 10, "gate_width": 32, "readout_width": 16},
+        21_459,
+    ),
+}
+
+PRESETS: tuple[str, ...] = tuple(_PRESETS)
+
+
+def parameter_budget(preset: str) -> int:
+    """Trainable parameters a preset may have with 10 elements."""
+    return _PRESETS[check_preset(preset)][1]
+
+
+def check_preset(name: str) -> str:
+    """The name itself, or InputError with the nearest preset."""
+    if name not in _PRESETS:
+        import difflib
+
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
+        raise InputError(
+            "unknown preset",
+            got=repr(name),
+            wanted=" or ".join(PRESETS),
+            remedy=f"did you mean {near!r}?",
+        )
+    return name
+
+
+def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float = 5.0) -> Architecture:
+    """Architecture of a preset for the given elements.
+
+    Raises
+    ------
+    InputError: unknown preset, or no elements.
+    """
+    shape, _ = _PRESETS[check_preset(preset)]
+    if not elements:
+        raise InputError("a student needs at least one element", got="none")
+    return Architecture(elements=tuple(sorted({int(z) for z in elements})), cutoff=cutoff, **shape)
+
+
+def initial_weights(architecture: Architecture, *, seed: int, mean_neighbours: float) -> dict[str, np.ndarray]:
+    """Random float64 weights that give features and messages of unit size at the start.
+
+    A filter of unit weights has a variance of about one half within the cutoff, and a sum over
+    ``mean_neighbours`` messages adds their variances.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in architecture.parameter_shapes().items():
+        if name.endswith("bias"):
+            weights[name] = np.zeros(shape)
+        elif name == "embedding":
+            weights[name] = rng.normal(size=shape)
+        elif "filter" in name:
+            weights[name] = rng.normal(size=shape) * np.sqrt(2.0 / max(mean_neighbours, 1.0))
+        else:
+            weights[name] = rng.normal(size=shape) / np.sqrt(shape[0])
+    return weights
+
+
+def flatten(architecture: Architecture, weights: dict[str, np.ndarray], dtype: type = np.float32) -> np.ndarray:
+    """Weights as the flat array the native core reads."""
+    names = architecture.parameter_shapes()
+    return np.concatenate([np.asarray(weights[name], dtype).ravel() for name in names])
+
+
+def unflatten(architecture: Architecture, flat: np.ndarray) -> dict[str, np.ndarray]:
+    """Inverse of ``flatten``; the arrays are views."""
+    weights, at = {}, 0
+    for name, shape in architecture.parameter_shapes().items():
+        size = int(np.prod(shape))
+        weights[name] = flat[at : at + size].reshape(shape)
+        at += size
+    return weights
+
+
+def with_scale(architecture: Architecture, energy_scale: float) -> Architecture:
+    """The same architecture with another energy scale."""
+    return replace(architecture, energy_scale=float(energy_scale))
