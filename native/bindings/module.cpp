@@ -22,9 +22,11 @@ template <class T> static nb::ndarray<nb::numpy, T> give(std::vector<T> &&values
   return nb::ndarray<nb::numpy, T>(data->data(), shape.size(), shape.data(), owner);
 }
 
-static void require(bool ok, const std::string &message) {
-  if (!ok) throw nb::value_error(message.c_str());
-}
+// a macro, so that the message is built only when it is needed (these run once a weight or pair)
+#define require(ok, message)                                          \
+  do {                                                                \
+    if (!(ok)) throw nb::value_error(std::string(message).c_str());   \
+  } while (0)
 
 static std::shared_ptr<const TrainingSet> make_set(In<int> species, In<int64_t> atom_offsets, In<int> first,
                                                    In<int> second, In<double> vectors, In<int64_t> pair_offsets,

@@ -26,6 +26,8 @@ class Capabilities:
     stress: gives stress for periodic structures.
     atom_energies: gives energies per atom that sum to the total.
     isolated_atoms: a single atom without a cell has a meaningful energy.
+    reflection: a mirror image has the mirrored labels (networks that are equivariant to rotations
+        alone, as SevenNet-0, do not keep this exactly).
     precision: arithmetic of the evaluation; sets the tolerances of the contract check.
     """
 
@@ -35,6 +37,7 @@ class Capabilities:
     stress: bool = True
     atom_energies: bool = False
     isolated_atoms: bool = True
+    reflection: bool = True
     precision: Literal["float32", "float64"] = "float64"
 
 

@@ -41,12 +41,15 @@ class Student(Potential):
         threads: int | None = None,
         precision: str | None = None,
         engine: str = "auto",
+        device: str = "cpu",
     ) -> None:
         arch = record.architecture
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")
         chosen = precision or ("float64" if record.dtype == "float64" else "float32")
-        self._engine = make_engine(arch, kind=engine, precision=chosen, threads=threads or default_threads())
+        self._engine = make_engine(
+            arch, kind=engine, precision=chosen, threads=threads or default_threads(), device=device
+        )
         self._engine.set_weights(flatten(arch, record.weights, np.float64))
         self.capabilities = Capabilities(
             elements=frozenset(arch.elements),

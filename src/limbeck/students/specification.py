@@ -154,6 +154,9 @@ def initial_weights(architecture: Architecture, *, seed: int, mean_neighbours: f
             weights[name] = rng.normal(size=shape)
         elif "filter" in name:
             weights[name] = rng.normal(size=shape) * np.sqrt(2.0 / max(mean_neighbours, 1.0))
+        elif name == "readout.1.weight":
+            # nearly silent at the start: large random forces would cost the first epochs
+            weights[name] = 0.1 * rng.normal(size=shape) / np.sqrt(shape[0])
         else:
             weights[name] = rng.normal(size=shape) / np.sqrt(shape[0])
     return weights

@@ -1,0 +1,91 @@
+# Every target starts from a clean clone: it makes .venv, installs what it needs once, and goes on.
+#
+#   make demo       SevenNet-0 for silicon into three students, within 15 minutes on 2 cores
+#   make test       the tests that CI must pass       make test-slow   the long ones
+#   make lint       ruff and mypy                     make format      rewrite in house style
+#   make bench      side-by-side timings              make venv        only set up
+#
+# PYTHON=/path/to/python3.12 chooses the interpreter, VENV=dir the environment's folder.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+# make demo, installation included, ends within this many seconds; the reserve is for starting Python.
+DEMO_SECONDS ?= 900
+DEMO_RESERVE := 30
+DEMO_BUDGET_MOST := 600
+DEMO_BUDGET_LEAST := 120
+
+# The first interpreter that really starts (a version manager's shim may exist and fail) and is new enough.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python3.14 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; \
+	done)
+
+.PHONY: help venv demo test test-slow lint format bench freeze clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+$(BIN)/python:
+	@python="$(PYTHON)"; \
+	[ -n "$$python" ] || { echo "error: no Python 3.11 or newer found; remedy: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }; \
+	"$$python" -m venv $(VENV) || { rm -rf $(VENV); \
+	echo "error: $$python cannot make a virtual environment; remedy: install its venv module (Debian, Ubuntu: python3-venv)" >&2; exit 2; }
+
+CORE := $(shell find native -name '*.[ch]pp' 2>/dev/null)
+
+# A stamp per set of extras, made only when pip succeeded, so an interrupted installation is done again.
+$(VENV)/.installed-%: pyproject.toml constraints.txt CMakeLists.txt $(CORE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+comma := ,
+DEV := $(VENV)/.installed-dev$(comma)all
+
+venv: $(DEV)
+
+demo:
+	@start=$$(date +%s); \
+	echo "setting up $(VENV) (about 3 minutes the first time)"; \
+	$(MAKE) $(VENV)/.installed-demo; \
+	left=$$(( $(DEMO_SECONDS) - $(DEMO_RESERVE) - ($$(date +%s) - start) )); \
+	budget=$$(( left < $(DEMO_BUDGET_MOST) ? left : $(DEMO_BUDGET_MOST) )); \
+	budget=$$(( budget > $(DEMO_BUDGET_LEAST) ? budget : $(DEMO_BUDGET_LEAST) )); \
+	echo "distilling with a budget of $$budget s"; \
+	$(BIN)/limbeck distill examples/demo.yaml --budget "$${budget}s" --out $(OUT); \
+	echo; echo "Results: $(OUT)/metrics.json and the students:"; ls -1 $(OUT)/*.safetensors; \
+	echo "Use one: python -c 'from limbeck import Calculator; Calculator(\"$(OUT)/tiny.safetensors\")'  (in $(VENV))"
+
+test: $(DEV)
+	$(BIN)/python -m pytest -m 'not slow or ci'
+
+test-slow: $(DEV)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV)
+	@shopt -s nullglob; scripts=(benchmarks/bench_*.py); \
+	[ $${#scripts[@]} -gt 0 ] || { echo "error: no benchmarks/bench_*.py here" >&2; exit 2; }; \
+	for script in "$${scripts[@]}"; do echo "$$script"; $(BIN)/python "$$script"; done
+
+# Local version suffixes (+cpu) are cut: they name a build of a version, not another version.
+freeze: $(DEV)
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze \
+	| grep -viE '^(pip|setuptools|wheel|limbeck)==' | sed 's/+cpu$$//' | sort -f; } > constraints.new; \
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

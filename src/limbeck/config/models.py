@@ -1,0 +1,244 @@
+"""The configuration of a run: what starts it, who teaches, who learns, and each stage's own part.
+
+Stages own their configurations; here they are put together, with what only the whole run knows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from limbeck.config.durations import format_budget, parse_budget
+from limbeck.errors import InputError
+from limbeck.labelling.config import LabellingConfig
+from limbeck.sampling.config import SamplingConfig
+from limbeck.students.specification import check_preset
+from limbeck.teachers.registry import get_card
+from limbeck.training.config import TrainingConfig
+
+SOURCES = ("structures", "smiles", "bulk")
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+class Settings(BaseModel):
+    """Frozen, and refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    """Absolute, so that the resolved configuration means the same from any folder.
+
+    A relative path in a file is relative to that file's folder, given as the context.
+    """
+    return ((info.context or {}).get("folder", Path.cwd()) / os.path.expanduser(path)).absolute()
+
+
+def _split_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _known_presets(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        check_preset(name)
+    if len(set(names)) < len(names) or not names:
+        raise InputError("one or several presets are needed, each once", got=", ".join(names) or "none")
+    return names
+
+
+def _fraction_or_file(value: float | Path, info: ValidationInfo) -> float | Path:
+    if isinstance(value, Path):
+        return _absolute(value, info)
+    if not 0 < value < 1:
+        raise InputError(
+            "not a fraction", got=f"{value:g}", wanted="more than 0 and less than 1, or a labelled file"
+        )
+    return value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Presets = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_split_commas),
+    AfterValidator(_known_presets),
+    Field(validate_default=True),
+]
+Budget = Annotated[float, BeforeValidator(parse_budget), PlainSerializer(format_budget)]
+HeldBack = Annotated[float | Path, Field(union_mode="left_to_right"), AfterValidator(_fraction_or_file)]
+
+
+class TeacherConfig(Settings):
+    """Who labels.
+
+    name: a built-in teacher or ``module:callable``, which gives any ASE calculator.
+    options: keyword arguments. Where it runs is said in ``labelling``.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if not _CALLABLE.fullmatch(name):
+            get_card(name)
+        return name
+
+
+class ValidationConfig(Settings):
+    """What is run with each student after training.
+
+    onpolicy_frames: frames of the student's own dynamics that the teacher labels (0: none),
+    every onpolicy_every_fs after onpolicy_equilibrate_fs. nve_fs: length of the run without a
+    thermostat that gives the drift (0: none). timestep_fs: of both; 0.5 fs where hydrogen is
+    present and 1 fs elsewhere unless given. temperature_K: of both; the highest sampled unless given.
+    """
+
+    onpolicy_frames: NonNegativeInt = 20
+    onpolicy_every_fs: PositiveFloat = 50.0
+    onpolicy_equilibrate_fs: NonNegativeFloat = 250.0
+    nve_fs: NonNegativeFloat = 1000.0
+    timestep_fs: PositiveFloat | None = None
+    temperature_K: PositiveFloat | None = None
+
+
+class DistillConfig(Settings):
+    """Everything ``limbeck distill`` does.
+
+    name: of the run, for tables and cards. structures, smiles, bulk: exactly one begins the run.
+    n_conformers: starts made from the SMILES. presets: students to train. budget: seconds for the
+    whole command. epochs: training ends after so many, instead of with the budget. seed: of every
+    random number that has no seed of its own. val: fraction of the labels, or a labelled file, that
+    chooses the best weights. sampling, heldout: None lets the plan choose for the system at hand.
+    out: the run folder.
+
+    Raises
+    ------
+    pydantic.ValidationError: on construction; :func:`limbeck.config.load_config` tells it in a line.
+    """
+
+    name: str | None = None
+    structures: AbsolutePath | None = None
+    smiles: str | None = None
+    bulk: str | None = None
+    n_conformers: PositiveInt = 8
+    teacher: TeacherConfig | None = None
+    presets: Presets = ("tiny",)
+    budget: Budget | None = None
+    epochs: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    val: HeldBack = 0.1
+    sampling: SamplingConfig | None = None
+    heldout: SamplingConfig | None = None
+    labelling: LabellingConfig = LabellingConfig()
+    training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
+    out: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DistillConfig:
+        given = [source for source in SOURCES if getattr(self, source) is not None]
+        if len(given) != 1:
+            raise InputError(
+                "one starting point is needed" if not given else "several starting points",
+                got=", ".join(given) or None,
+                wanted="exactly one of structures, smiles, bulk",
+                remedy="give --structures FILE, --smiles SMILES or --bulk SYMBOL",
+            )
+        return self
+
+    @property
+    def source(self) -> str:
+        """Which of ``SOURCES`` is given."""
+        return next(source for source in SOURCES if getattr(self, source) is not None)
+
+    def required_teacher(self) -> TeacherConfig:
+        """The teacher; InputError where none is given."""
+        if self.teacher is None:
+            raise InputError(
+                "no teacher given",
+                wanted="the name of a teacher",
+                remedy="add --teacher NAME; see 'limbeck teachers'",
+            )
+        return self.teacher
+
+    def run_folder(self) -> Path:
+        """The folder to write to; InputError where none is given."""
+        if self.out is None:
+            raise InputError("no run folder given", wanted="a folder", remedy="add --out RUN")
+        return self.out
+
+
+class LabelRunConfig(Settings):
+    """What ``limbeck label`` does."""
+
+    teacher: TeacherConfig
+    labelling: LabellingConfig = LabellingConfig()
+
+
+class LabelKeys(Settings):
+    """Names of the labels in a file, where they are not those ASE reads by itself."""
+
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    virial_key: str | None = None
+
+    @model_validator(mode="after")
+    def _one_stress(self) -> LabelKeys:
+        if self.stress_key is not None and self.virial_key is not None:
+            raise InputError(
+                "both --stress-key and --virial-key are given",
+                got=f"{self.stress_key!r} and {self.virial_key!r}",
+                wanted="one: stress = -virial / volume",
+            )
+        return self
+
+
+class TrainRunConfig(Settings):
+    """What ``limbeck train`` does; the fields mean what they mean in :class:`DistillConfig`.
+
+    init: a student whose weights training starts from.
+    """
+
+    presets: Presets = ("tiny",)
+    budget: Budget | None = None
+    epochs: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    val: HeldBack = 0.1
+    init: AbsolutePath | None = None
+    keys: LabelKeys = LabelKeys()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _one_end(self) -> TrainRunConfig:
+        if self.budget is not None and self.epochs is not None:
+            raise InputError(
+                "both a budget and a number of epochs are given",
+                got=f"{format_budget(self.budget)} and {self.epochs}",
+                wanted="one of --budget and --epochs",
+            )
+        return self

@@ -1,0 +1,280 @@
+"""Checks that every structure passes before anything is computed on it.
+
+Distances are taken under the periodic image by one k-d tree for many structures at once: the atoms
+of structure s get the fourth coordinate ``s * 2 * cutoff``, so no pair within the cutoff joins two
+structures. ASE and SciPy only: importing vesin would import torch where it is installed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+from scipy.spatial import cKDTree
+
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError
+
+OVERLAP_FRACTION = 0.3  #: of the sum of covalent radii; the shortest real bond, H2, has 1.2
+_ATOMS_PER_TREE = 20_000
+_FLAT = 1e-5  # smallest over largest singular value of the periodic vectors: a plane, not a cell
+
+
+@dataclass(frozen=True)
+class Images:
+    """The home atoms of a batch and the periodic copies within a cutoff of their cells.
+
+    Attributes
+    ----------
+    points: (P, 4) float64, Å; wrapped positions and the coordinate that keeps structures apart.
+        The first N rows are the home atoms in the order of the batch.
+    atom: (P,) int64, the home atom that each row copies.
+    """
+
+    points: np.ndarray
+    atom: np.ndarray
+
+
+def periodic_images(batch: StructureBatch, cutoff: float) -> Images:
+    """Home atoms wrapped into their cells, then every copy within ``cutoff`` (Å) of a cell.
+
+    The cells must be checked: periodic vectors finite and independent.
+    """
+    cell = _complete_cells(batch)  # (S, 3, 3)
+    inverse = np.linalg.inv(cell)
+    structure = batch.structure_of_atom  # (N,)
+    pbc = batch.pbc[structure]  # (N, 3)
+    fraction = np.einsum("ni,nij->nj", batch.positions, inverse[structure])  # (N, 3)
+    fraction -= np.where(pbc, np.floor(fraction), 0.0)
+    home = np.einsum("ni,nij->nj", fraction, cell[structure])  # (N, 3)
+    apart = structure * 2.0 * cutoff  # (N,)
+    # A column of the inverse cell is normal to a face, its length one over the width there.
+    margin = cutoff * np.linalg.norm(inverse, axis=1)  # (S, 3)
+    reach = np.where(batch.pbc, np.ceil(margin), 0.0)  # (S, 3)
+    low, high = -margin[structure], 1.0 + margin[structure]  # (N, 3)
+    points, atoms = [np.column_stack([home, apart])], [np.arange(batch.n_atoms)]
+    spans = [range(-int(n), int(n) + 1) for n in reach.max(axis=0, initial=0.0)]
+    for shift in itertools.product(*spans):
+        if shift == (0, 0, 0):
+            continue
+        moved = fraction + shift  # (N, 3)
+        inside = (moved >= low) & (moved <= high)
+        near = np.where(pbc, inside, np.array(shift) == 0).all(axis=1)
+        chosen = np.flatnonzero(near)
+        if len(chosen):
+            copies = np.einsum("ni,nij->nj", moved[chosen], cell[structure[chosen]])
+            points.append(np.column_stack([copies, apart[chosen]]))
+            atoms.append(chosen)
+    return Images(points=np.concatenate(points), atom=np.concatenate(atoms))
+
+
+def close_pairs(batch: StructureBatch, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every pair of atoms closer than ``cutoff`` (Å), each once or twice.
+
+    Returns
+    -------
+    i, j: (E,) int64, indices into the batch's atoms; i == j where an atom meets its own image.
+    distance: (E,) float64, Å.
+    """
+    if not batch.n_atoms:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    images = periodic_images(batch, cutoff)
+    pairs = cKDTree(images.points).query_pairs(cutoff, output_type="ndarray")  # (E, 2), first < second
+    pairs = pairs[pairs[:, 0] < batch.n_atoms]  # pairs of two copies repeat one with a home atom
+    distance = np.linalg.norm(images.points[pairs[:, 0], :3] - images.points[pairs[:, 1], :3], axis=1)
+    return images.atom[pairs[:, 0]], images.atom[pairs[:, 1]], distance
+
+
+def chunks(
+    batch: StructureBatch, atoms: int = _ATOMS_PER_TREE
+) -> Iterator[tuple[np.ndarray, StructureBatch]]:
+    """The batch in parts of about ``atoms`` atoms, with the structure indices of each part."""
+    part = batch.offsets[:-1] // atoms
+    for value in np.unique(part):
+        index = np.flatnonzero(part == value)
+        yield index, batch.select(index)
+
+
+def contacts(batch: StructureBatch, fraction: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs closer than ``fraction`` times the sum of their covalent radii.
+
+    Returns
+    -------
+    i, j: (E,) int64, atom indices in the batch. distance: (E,) float64, Å.
+    ratio: (E,) float64, distance over the sum of radii.
+    """
+    radius = covalent_radii[batch.numbers]
+    i, j, distance = close_pairs(batch, fraction * 2.0 * float(radius.max(initial=0.1)))
+    ratio = distance / (radius[i] + radius[j])
+    close = ratio < fraction
+    return i[close], j[close], distance[close], ratio[close]
+
+
+def closest_contact(batch: StructureBatch, fraction: float) -> tuple[int, int, float] | None:
+    """The worst of :func:`contacts` as (i, j, distance) with i <= j, or None."""
+    i, j, distance, ratio = contacts(batch, fraction)
+    if not len(ratio):
+        return None
+    worst = int(ratio.argmin())
+    first, second = sorted((int(i[worst]), int(j[worst])))
+    return first, second, float(distance[worst])
+
+
+def check_structures(frames: Sequence[Atoms], where: str) -> None:
+    """Refuse structures that no Potential can treat; left-handed cells are accepted.
+
+    Parameters
+    ----------
+    frames: structures of one set.
+    where: what is checked (a file name, a step), the first words of the message.
+
+    Raises
+    ------
+    InputError: no structure; a structure without atoms; positions or a cell that are not finite;
+        an unknown element; a periodic cell without volume; partial occupancies; atoms closer than
+        0.3 of the sum of their covalent radii; different total charges in the set.
+    """
+    if not len(frames):
+        raise InputError("no structures", where=where, wanted="at least one structure")
+    for k, frame in enumerate(frames):
+        if not len(frame):
+            raise InputError("no atoms", where=_at(where, k), wanted="at least one atom")
+        _check_occupancy(frame, _at(where, k))
+        _check_charge(frame, _at(where, k))
+    batch = StructureBatch.from_atoms(frames)
+    _check_finite(batch, where)
+    _check_elements(batch, where)
+    _check_cells(batch, where)
+    _check_overlap(batch, where)
+    differing = np.flatnonzero(batch.charge != batch.charge[0])
+    if len(differing):
+        k = int(differing[0])
+        raise InputError(
+            "structures of different total charge in one set",
+            where=_at(where, k),
+            got=f"charge {batch.charge[k]:g} here and {batch.charge[0]:g} in frame 0",
+            wanted="one total charge in the set",
+            remedy="train one student per total charge",
+        )
+
+
+def _at(where: str, frame: int) -> str:
+    return f"{where}, frame {frame}"
+
+
+def _atom(batch: StructureBatch, index: int) -> str:
+    """'atom 3 (Si)', counted within its structure."""
+    s = int(np.searchsorted(batch.offsets, index, side="right")) - 1
+    return f"atom {index - int(batch.offsets[s])} ({chemical_symbols[batch.numbers[index]]})"
+
+
+def _complete_cells(batch: StructureBatch) -> np.ndarray:
+    """Cells with vectors along directions that do not repeat made up where they are missing, (S, 3, 3)."""
+    cell = batch.cell.copy()
+    for s in np.flatnonzero(np.abs(np.linalg.det(cell)) < 1e-9):
+        rows = cell[s] * batch.pbc[s][:, None]
+        # The left-over right singular vectors span what the periodic vectors do not.
+        basis = np.linalg.svd(rows)[2][int(batch.pbc[s].sum()) :]
+        cell[s][~batch.pbc[s]] = basis
+    return cell
+
+
+def _check_occupancy(frame: Atoms, where: str) -> None:
+    """ASE's CIF reader keeps only the most occupied species of a site, so the rest must be refused."""
+    occupancy = frame.info.get("occupancy")
+    if not isinstance(occupancy, dict):
+        return
+    for site, species in occupancy.items():
+        if isinstance(species, dict) and (len(species) > 1 or any(float(x) < 1 for x in species.values())):
+            held = ", ".join(f"{symbol} {float(x):g}" for symbol, x in species.items())
+            raise InputError(
+                "a site is partially occupied",
+                where=where,
+                got=f"site {site} with {held}",
+                wanted="one species with occupancy 1 on every site",
+                remedy="make an ordered supercell first",
+            )
+
+
+def _check_charge(frame: Atoms, where: str) -> None:
+    charge = frame.info.get("charge", 0.0)
+    try:
+        finite = bool(np.isfinite(float(charge)))
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise InputError(
+            "the total charge is not a number",
+            where=where,
+            got=repr(charge),
+            wanted="info['charge'] in units of e",
+        )
+
+
+def _check_finite(batch: StructureBatch, where: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))
+    if len(bad):
+        k = int(batch.structure_of_atom[bad[0]])
+        index = int(bad[0] - batch.offsets[k])
+        raise InputError(
+            "a position is not finite",
+            where=_at(where, k),
+            got=f"atom {index} at {batch.positions[bad[0]].tolist()}",
+            wanted="finite numbers in Å",
+        )
+    bad = np.flatnonzero(~np.isfinite(batch.cell).all(axis=(1, 2)))
+    if len(bad):
+        k = int(bad[0])
+        raise InputError(
+            "the cell is not finite",
+            where=_at(where, k),
+            got=batch.cell[k].tolist(),
+            wanted="finite numbers in Å",
+        )
+
+
+def _check_elements(batch: StructureBatch, where: str) -> None:
+    bad = np.flatnonzero((batch.numbers < 1) | (batch.numbers >= len(chemical_symbols)))
+    if len(bad):
+        k = int(batch.structure_of_atom[bad[0]])
+        raise InputError(
+            "an atom has no element",
+            where=_at(where, k),
+            got=f"atom {int(bad[0] - batch.offsets[k])} with atomic number {int(batch.numbers[bad[0]])}",
+            wanted=f"1 to {len(chemical_symbols) - 1}",
+        )
+
+
+def _check_cells(batch: StructureBatch, where: str) -> None:
+    """The periodic vectors must be independent; |det| would miss a slab without a third vector."""
+    for s in np.flatnonzero(batch.pbc.any(axis=1)):
+        values = np.linalg.svd(batch.cell[s][batch.pbc[s]], compute_uv=False)
+        if values.min() <= _FLAT * max(float(values.max()), 1e-3):
+            raise InputError(
+                "a periodic cell without volume",
+                where=_at(where, int(s)),
+                got=f"cell {np.round(batch.cell[s], 6).tolist()}, pbc {batch.pbc[s].tolist()}",
+                wanted="independent periodic vectors (left-handed cells are accepted)",
+                remedy="set the cell, or pbc=False for a molecule",
+            )
+
+
+def _check_overlap(batch: StructureBatch, where: str) -> None:
+    for index, part in chunks(batch):
+        contact = closest_contact(part, OVERLAP_FRACTION)
+        if contact is None:
+            continue
+        i, j, distance = contact
+        k = int(index[part.structure_of_atom[i]])
+        other = "its own periodic image" if i == j else _atom(part, j)
+        limit = OVERLAP_FRACTION * (covalent_radii[part.numbers[i]] + covalent_radii[part.numbers[j]])
+        raise InputError(
+            "overlapping atoms",
+            where=_at(where, k),
+            got=f"{_atom(part, i)} and {other} at {distance:.3f} Å",
+            wanted=f"at least {limit:.2f} Å (0.3 of the sum of covalent radii)",
+        )

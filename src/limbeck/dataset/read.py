@@ -1,0 +1,238 @@
+"""Labelled structures from a label store or from any labelled file that ASE reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from limbeck.core.checks import check_structures
+from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError
+from limbeck.sampling.frames import read_any
+
+SHARD_PATTERN = "shard-*.lbk"
+_ISOLATED_WIDTH_A = 8.0  # one atom in a wider cell is no crystal: no element's bond is so long
+_ISOLATED_SPREAD_EV = 1e-3
+
+
+def read_labelled(
+    path: Path | str,
+    *,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    virial_key: str | None = None,
+) -> LabelledSet:
+    """A label store (a folder of shards), or a labelled file.
+
+    Parameters
+    ----------
+    energy_key, stress_key, virial_key: names of entries in the frames' ``info``.
+    forces_key: name of an array. Without a name the attached calculator is asked, which is where
+        ASE's readers put labels of the usual names. Units are eV, Å; stress = -virial / volume.
+
+    Returns
+    -------
+    Families, steps and temperatures from ``info`` where they are there. Stress rows are NaN for
+    structures without; a single atom without forces has none. Labels that are not finite stay for
+    the audit to list.
+
+    Raises
+    ------
+    InputError: unreadable file, structures refused by
+        :func:`~limbeck.core.checks.check_structures`, or a frame without energy or forces.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not any(path.glob(SHARD_PATTERN)):
+            raise InputError(
+                "the folder is not a label store", where=path, wanted=f"files named {SHARD_PATTERN}"
+            )
+        keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+        named = [name for name, key in {**keys, "virial_key": virial_key}.items() if key is not None]
+        if named:
+            raise InputError("a label store needs no keys", where=path, got=", ".join(named))
+        from limbeck.labelling.store import LabelStore
+
+        with LabelStore(path) as store:
+            return store.read()
+    if stress_key is not None and virial_key is not None:
+        raise InputError("both a stress key and a virial key", where=path, wanted="one of them")
+    frames = read_any(path)
+    check_structures(frames, str(path))
+    return labelled_from_atoms(
+        frames,
+        str(path),
+        energy_key=energy_key,
+        forces_key=forces_key,
+        stress_key=stress_key,
+        virial_key=virial_key,
+    )
+
+
+def labelled_from_atoms(
+    frames: Sequence[Atoms],
+    where: str,
+    *,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    virial_key: str | None = None,
+) -> LabelledSet:
+    """Checked ASE structures with their labels as one set; see :func:`read_labelled`."""
+    energy = np.array([_energy(a, k, where, energy_key) for k, a in enumerate(frames)])
+    forces = [_forces(a, k, where, forces_key) for k, a in enumerate(frames)]
+    stress = np.stack([_stress(a, k, where, stress_key, virial_key) for k, a in enumerate(frames)])
+    named = stress_key or virial_key
+    if named and np.isnan(stress).all():
+        raise InputError(
+            "no frame has the named stress",
+            where=where,
+            got=_keys_found(frames[0]),
+            wanted=f"an entry {named!r}",
+        )
+    return LabelledSet(
+        structures=StructureBatch.from_atoms(frames),
+        labels=Labels(
+            energy=energy,
+            forces=np.concatenate(forces),
+            stress=None if np.isnan(stress).all() else stress,
+        ),
+        family=np.array([str(a.info.get("family", "")) for a in frames], dtype=object).astype(str),
+        step=np.array([str(a.info.get("step", "")) for a in frames], dtype=object).astype(str),
+        temperature_k=np.array([float(a.info.get("temperature_K", np.nan)) for a in frames]),
+    )
+
+
+def split_isolated_atoms(labelled: LabelledSet) -> tuple[LabelledSet, dict[int, float]]:
+    """The set without isolated atoms, and their energies (eV) by atomic number.
+
+    An isolated atom is a structure of one atom without periodicity, or whose cell is at least 8 Å
+    wide where it repeats. One-atom crystals stay.
+
+    Raises
+    ------
+    InputError: two isolated atoms of one element differ by more than 1 meV.
+    """
+    batch = labelled.structures
+    energies: dict[int, float] = {}
+    rest: list[int] = []
+    for s, count in enumerate(batch.counts):
+        if count != 1 or not _isolated(batch.cell[s], batch.pbc[s]):
+            rest.append(s)
+            continue
+        z, energy = int(batch.numbers[batch.offsets[s]]), float(labelled.labels.energy[s])
+        if abs(energies.setdefault(z, energy) - energy) > _ISOLATED_SPREAD_EV:
+            raise InputError(
+                "isolated atoms of one element differ in energy",
+                where=f"structure {s}",
+                got=f"{energies[z]:.4f} and {energy:.4f} eV for atomic number {z}",
+                wanted="one energy an element",
+            )
+    return labelled.select(rest), energies
+
+
+def _isolated(cell: np.ndarray, pbc: np.ndarray) -> bool:
+    if not pbc.any():
+        return True
+    # The smallest singular value bounds the length of every lattice vector from below.
+    return bool(np.linalg.svd(cell[pbc], compute_uv=False).min() >= _ISOLATED_WIDTH_A)
+
+
+def _result(atoms: Atoms, name: str) -> Any:
+    return None if atoms.calc is None else atoms.calc.results.get(name)
+
+
+def _keys_found(atoms: Atoms) -> str:
+    """What a frame holds besides its structure, for messages."""
+    results = sorted(atoms.calc.results) if atoms.calc is not None else []
+    arrays = sorted(set(atoms.arrays) - {"numbers", "positions"})
+    found = [
+        f"{kind} {', '.join(names)}"
+        for kind, names in (
+            ("calculator", results),
+            ("info", sorted(map(str, atoms.info))),
+            ("arrays", arrays),
+        )
+        if names
+    ]
+    return "; ".join(found).replace("; ", " / ") or "no labels at all"
+
+
+def _missing(what: str, where: str, frame: int, atoms: Atoms, option: str, key: str | None) -> InputError:
+    return InputError(
+        f"no {what}",
+        where=f"{where}, frame {frame}",
+        got=_keys_found(atoms),
+        wanted=f"{what}" + (f" under {key!r}" if key else ""),
+        remedy=f"name the entry with {option}",
+    )
+
+
+def _energy(atoms: Atoms, frame: int, where: str, key: str | None) -> float:
+    # ASE's extxyz reader moves entries of the usual names from info to the calculator.
+    value = _result(atoms, "energy") if key is None else atoms.info.get(key, _result(atoms, key))
+    if value is None:
+        raise _missing("energy", where, frame, atoms, "--energy-key", key)
+    try:
+        return float(np.asarray(value, dtype=np.float64).reshape(()))
+    except ValueError as error:
+        raise InputError(
+            "the energy is not one number",
+            where=f"{where}, frame {frame}",
+            got=repr(value),
+            wanted="a number in eV",
+        ) from error
+
+
+def _forces(atoms: Atoms, frame: int, where: str, key: str | None) -> np.ndarray:
+    value = _result(atoms, "forces") if key is None else atoms.arrays.get(key, _result(atoms, key))
+    if value is None:
+        if len(atoms) == 1:
+            return np.zeros((1, 3))
+        raise _missing("forces", where, frame, atoms, "--forces-key", key)
+    forces = np.asarray(value, dtype=np.float64)
+    if forces.shape != (len(atoms), 3):
+        raise InputError(
+            "forces have the wrong shape",
+            where=f"{where}, frame {frame}",
+            got=forces.shape,
+            wanted=(len(atoms), 3),
+        )
+    return forces
+
+
+def _stress(
+    atoms: Atoms, frame: int, where: str, stress_key: str | None, virial_key: str | None
+) -> np.ndarray:
+    """(3, 3), eV/Å³; NaN where the frame has none or does not repeat in three directions."""
+    absent = np.full((3, 3), np.nan)
+    volume = abs(float(np.linalg.det(atoms.cell.array)))
+    if not atoms.pbc.all() or not volume:
+        return absent
+    key = stress_key or virial_key or "stress"
+    value = (
+        atoms.info.get(key, _result(atoms, key)) if (stress_key or virial_key) else _result(atoms, "stress")
+    )
+    if value is None:
+        return absent
+    tensor = np.asarray(value, dtype=np.float64)
+    if tensor.shape == (6,):
+        tensor = voigt_6_to_full_3x3_stress(tensor)
+    elif tensor.size == 9:
+        tensor = tensor.reshape(3, 3)
+    else:
+        raise InputError(
+            "the stress has the wrong shape",
+            where=f"{where}, frame {frame}",
+            got=f"{tensor.shape} under {key!r}",
+            wanted="(3, 3), (9,) or (6,) in the order xx yy zz yz xz xy",
+        )
+    tensor = 0.5 * (tensor + tensor.T)
+    return -tensor / volume if virial_key else tensor

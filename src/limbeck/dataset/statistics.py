@@ -1,0 +1,142 @@
+"""What a labelled set holds: counts, ranges, shortest pairs, energy references."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_masses, chemical_symbols
+from scipy.spatial import cKDTree
+
+from limbeck.core.checks import chunks, periodic_images
+from limbeck.core.hashing import hash_structure
+from limbeck.core.labels import LabelledSet
+from limbeck.core.structures import StructureBatch
+
+PAIR_CUTOFF_A = 6.0  #: pairs of elements that never come closer are left out
+_G_PER_CM3 = 1.66053906660  # one amu/Å³ (CODATA 2018)
+_RANK_TOLERANCE = 1e-6  # singular values of composition fractions; rounding is near 1e-15
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DataStatistics:
+    """Plain Python values; :meth:`to_dict` goes into the student's card.
+
+    Ranges are (least, greatest), None where nothing is known. Element pairs are written "H-O".
+    """
+
+    n_structures: int
+    n_atoms: int
+    n_families: int
+    atoms_per_structure: tuple[int, int]
+    elements: dict[str, int]
+    content_hash: str
+    temperature_k: Range | None
+    density_g_per_cm3: Range | None
+    energy_ev_per_atom: Range
+    force_rms_ev_per_a: float
+    force_max_ev_per_a: float
+    n_stress: int
+    shortest_pair_a: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, tuples as lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def statistics(labelled: LabelledSet) -> DataStatistics:
+    """Describe a set whose labels are finite (the audit has dropped the others)."""
+    batch, labels = labelled.structures, labelled.labels
+    numbers, counts = np.unique(batch.numbers, return_counts=True)
+    force = np.linalg.norm(labels.forces, axis=1)  # (N,)
+    periodic = batch.periodic
+    mass = np.add.reduceat(atomic_masses[batch.numbers], batch.offsets[:-1])  # (S,) amu
+    density = mass[periodic] / batch.volume[periodic] * _G_PER_CM3
+    return DataStatistics(
+        n_structures=len(batch),
+        n_atoms=batch.n_atoms,
+        n_families=len(set(labelled.family) - {""}),
+        atoms_per_structure=(int(batch.counts.min()), int(batch.counts.max())),
+        elements={chemical_symbols[z]: int(c) for z, c in zip(numbers, counts, strict=True)},
+        content_hash=content_hash(labelled),
+        temperature_k=_range(labelled.temperature_k),
+        density_g_per_cm3=_range(density),
+        energy_ev_per_atom=_range(labels.energy / batch.counts) or (float("nan"), float("nan")),
+        force_rms_ev_per_a=float(np.sqrt(np.mean(labels.forces**2))),
+        force_max_ev_per_a=float(force.max()),
+        n_stress=0 if labels.stress is None else int(np.isfinite(labels.stress).all(axis=(1, 2)).sum()),
+        shortest_pair_a=shortest_pairs(batch),
+    )
+
+
+def content_hash(labelled: LabelledSet) -> str:
+    """SHA-256 over structures, energies and forces, whatever their order."""
+    offsets, labels = labelled.structures.offsets, labelled.labels
+    parts = []
+    for s, atoms in enumerate(labelled.structures.to_atoms()):
+        digest = hashlib.sha256(hash_structure(atoms).encode())
+        digest.update(np.ascontiguousarray(labels.energy[s], "<f8").tobytes())
+        digest.update(np.ascontiguousarray(labels.forces[offsets[s] : offsets[s + 1]], "<f8").tobytes())
+        parts.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()
+
+
+def shortest_pairs(batch: StructureBatch, cutoff: float = PAIR_CUTOFF_A) -> dict[str, float]:
+    """Shortest distance of each pair of elements, Å, periodic images included.
+
+    One nearest-neighbour search an element pair, over many structures at once, instead of a list
+    of all pairs within the cutoff.
+    """
+    elements = np.unique(batch.numbers)
+    shortest: dict[str, float] = {}
+    for _, part in chunks(batch):
+        images = periodic_images(part, cutoff)
+        number = part.numbers[images.atom]
+        home = np.arange(len(images.atom)) < part.n_atoms
+        trees = {z: cKDTree(images.points[number == z]) for z in elements if (number == z).any()}
+        for a, b in combinations_with_replacement(sorted(trees), 2):
+            centres = images.points[home & (number == a)]
+            if not len(centres):
+                continue
+            # Among its own kind the nearest is the atom itself.
+            rank = [2] if a == b else [1]
+            distance = trees[b].query(centres, k=rank, distance_upper_bound=cutoff)[0].min()
+            name = "-".join(sorted((chemical_symbols[a], chemical_symbols[b])))
+            if np.isfinite(distance):
+                shortest[name] = min(shortest.get(name, np.inf), float(distance))
+    return dict(sorted(shortest.items()))
+
+
+def fit_references(labelled: LabelledSet) -> tuple[dict[int, float], str]:
+    """Energy of each element, eV, by least squares of the energies per atom, and a note on the fit.
+
+    Where the compositions do not fix every element (one composition alone has rank one), the
+    solution of minimum norm is taken and the note says so. The note gives the residual rms.
+    """
+    batch = labelled.structures
+    finite = np.isfinite(labelled.labels.energy)
+    elements, column = np.unique(batch.numbers, return_inverse=True)
+    fractions = np.zeros((len(batch), len(elements)))  # (S, elements)
+    np.add.at(fractions, (batch.structure_of_atom, column), 1.0)
+    fractions /= batch.counts[:, None]
+    per_atom = labelled.labels.energy / batch.counts
+    x, _, rank, _ = np.linalg.lstsq(fractions[finite], per_atom[finite], rcond=_RANK_TOLERANCE)
+    residual = float(np.sqrt(np.mean((fractions[finite] @ x - per_atom[finite]) ** 2)))
+    note = f"energy references by least squares over {int(finite.sum())} structures, "
+    note += f"residual rms {residual:.4g} eV/atom"
+    if rank < len(elements):
+        note += (
+            f"; the compositions fix {rank} of {len(elements)} references, so the solution of minimum norm "
+            "was taken: energies of other compositions mean nothing"
+        )
+    return {int(z): float(e) for z, e in zip(elements, x, strict=True)}, note
+
+
+def _range(values: np.ndarray) -> Range | None:
+    known = values[np.isfinite(values)]
+    return (float(known.min()), float(known.max())) if len(known) else None

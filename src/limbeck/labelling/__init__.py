@@ -1,0 +1,29 @@
+"""Labels from a teacher: worker processes, a store that survives interruption, an audit.
+
+Names are looked up when first used, so that a worker process imports nothing that it does not need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_LAZY = {
+    "LabelRecord": "store",
+    "LabelReport": "run",
+    "LabelStore": "store",
+    "LabellingConfig": "config",
+    "WorkerPotential": "remote",
+    "isolated_atom_energies": "isolated",
+    "label": "run",
+    "label_key": "store",
+    "open_teacher": "remote",
+}
+
+__all__ = sorted(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

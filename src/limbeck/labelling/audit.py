@@ -1,0 +1,60 @@
+"""Which labels are fit to train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from limbeck.core.labels import LabelledSet
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A label that was left out: its place in the set and why."""
+
+    index: int
+    reason: str
+
+
+def audit(labelled: LabelledSet, *, max_force_ev_per_a: float = 50.0) -> tuple[np.ndarray, list[Dropped]]:
+    """Indices (int64) of the labels to keep, and the others with the reason.
+
+    Dropped are labels that are not finite and those with a force longer than ``max_force_ev_per_a``.
+    A stress of NaN throughout is an absent one and stands.
+    """
+    dropped = []
+    for s in range(len(labelled)):
+        reason = _fault(labelled, s, max_force_ev_per_a)
+        if reason is not None:
+            dropped.append(Dropped(s, reason))
+    out = {d.index for d in dropped}
+    return np.array([s for s in range(len(labelled)) if s not in out], np.int64), dropped
+
+
+def _fault(labelled: LabelledSet, s: int, limit: float) -> str | None:
+    labels, structures = labelled.labels, labelled.structures
+    atoms = slice(structures.offsets[s], structures.offsets[s + 1])
+    forces, numbers = labels.forces[atoms], structures.numbers[atoms]
+    if not np.isfinite(labels.energy[s]):
+        return f"energy is {labels.energy[s]} eV"
+    bad = ~np.isfinite(forces).all(axis=1)
+    if bad.any():
+        i = int(np.flatnonzero(bad)[0])
+        return f"force on atom {i} ({chemical_symbols[numbers[i]]}) is not finite"
+    if labels.stress is not None and _partly_broken(labels.stress[s]):
+        return "stress is not finite"
+    if labels.atom_energies is not None and _partly_broken(labels.atom_energies[atoms]):
+        return "atomic energies are not finite"
+    sizes = np.linalg.norm(forces, axis=1)
+    if len(sizes) and sizes.max() > limit:
+        i = int(sizes.argmax())
+        symbol = chemical_symbols[numbers[i]]
+        return f"force of {sizes[i]:.1f} eV/Å on atom {i} ({symbol}), limit {limit:g} eV/Å"
+    return None
+
+
+def _partly_broken(values: np.ndarray) -> bool:
+    """Not finite, other than absent (NaN throughout)."""
+    return not np.isnan(values).all() and not np.isfinite(values).all()

@@ -1,0 +1,277 @@
+"""A teacher in N worker processes, seen as one Potential."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import limbeck
+from limbeck.core.labels import Labels
+from limbeck.core.potential import Potential
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError, LimbeckError
+from limbeck.labelling import pipe
+from limbeck.labelling.worker import unpack_capabilities
+from limbeck.teachers import custom
+from limbeck.teachers.card import TeacherIdentity
+from limbeck.teachers.registry import check_teacher, get_card
+from limbeck.teachers.support import name_structure
+
+# One structure at work and one in the worker's inbox, so that it does not wait while a label is stored.
+_DEPTH = 2
+_TAIL_LINES = 40
+
+
+def open_teacher(
+    name: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> WorkerPotential:
+    """Start ``workers`` processes that hold teacher ``name``; a context manager.
+
+    Parameters
+    ----------
+    name: a teacher of the registry, or ``module:callable`` for any ASE calculator.
+    options: keyword arguments of the teacher.
+    threads: threads of each worker; None shares the cores that this process may use.
+
+    Raises
+    ------
+    InputError: unknown teacher or option. MissingPackageError: not installed.
+    LimbeckError: the teacher could not be loaded.
+    """
+    options = dict(options or {})
+    check_teacher(name, options)
+    if workers < 1:
+        raise InputError("too few workers", where=f"teacher {name}", got=workers, wanted="1 or more")
+    threads = threads or max(1, _available_cores() // workers)
+    team: list[_Worker] = []
+    try:
+        for _ in range(workers):
+            team.append(_Worker(name, threads))
+        # All are told before any is waited for, so that they load side by side.
+        for worker in team:
+            worker.send({"kind": "open", "teacher": name, "options": options, "device": device})
+        greetings = [worker.greet() for worker in team]
+    except BaseException:
+        for worker in team:
+            worker.close()
+        raise
+    return WorkerPotential(name, team, greetings[0])
+
+
+class WorkerPotential(Potential):
+    """A teacher that works in other processes; made by :func:`open_teacher`.
+
+    Attributes
+    ----------
+    card: what the teacher is made for.
+    identity: what keys its labels.
+    """
+
+    def __init__(self, name: str, team: list[_Worker], greeting: Mapping[str, Any]) -> None:
+        self.name = name
+        self.capabilities = unpack_capabilities(greeting["capabilities"])
+        self.identity = TeacherIdentity(**greeting["identity"])
+        card = custom.make_card(name, self.capabilities) if custom.is_custom(name) else get_card(name)
+        self.card = replace(card, precision=self.capabilities.precision)
+        self._team = team
+        self._serial = 0
+        self._closed = False
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.process.pid for worker in self._team]
+
+    def close(self) -> None:
+        self._closed = True
+        for worker in self._team:
+            worker.close()
+
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        """Labels of all structures, in order; raises LimbeckError where the teacher fails on one."""
+        parts: list[Labels | None] = [None] * len(batch)
+        for s, labels in self.stream(batch):
+            if isinstance(labels, LimbeckError):
+                raise labels
+            parts[s] = labels
+        return join_labels([p for p in parts if p is not None])
+
+    def stream(
+        self, batch: StructureBatch, stop: Callable[[], bool] | None = None
+    ) -> Iterator[tuple[int, Labels | LimbeckError]]:
+        """(index, labels of that structure) as they come, in any order.
+
+        A structure that the teacher fails on gives its error in place of labels. Once ``stop()`` is
+        true no further structure is begun; those at work are still given.
+
+        Raises
+        ------
+        LimbeckError: a worker process died.
+        """
+        todo = deque(range(len(batch)))
+        at_work: dict[int, int] = {}  # request id -> structure
+        if self._closed:
+            raise LimbeckError("the teacher was closed", where=f"teacher {self.name}")
+        with selectors.DefaultSelector() as selector:
+            for worker in self._team:
+                selector.register(worker.answers, selectors.EVENT_READ, worker)
+            self._hand_out(batch, todo, at_work)
+            # A worker may owe answers to a stream that was left early; it gets work after those.
+            while at_work or todo:
+                for key, _ in selector.select():
+                    meta, arrays = key.data.receive()
+                    if todo and stop is not None and stop():
+                        todo.clear()
+                    self._hand_out(batch, todo, at_work)
+                    s = at_work.pop(meta["id"], None)
+                    if s is None:
+                        continue
+                    if meta["kind"] == "error":
+                        yield s, pipe.unpack_error(meta["error"], where=name_structure(batch, s))
+                    else:
+                        # Copies, because the arrays are read-only views of the message.
+                        yield s, Labels(**{name: array.copy() for name, array in arrays.items()})
+
+    def _hand_out(self, batch: StructureBatch, todo: deque[int], at_work: dict[int, int]) -> None:
+        while todo:
+            worker = min(self._team, key=lambda w: w.unanswered)
+            # The last structures are not queued behind another: a worker that gets free takes them.
+            if worker.unanswered >= (_DEPTH if len(todo) > len(self._team) else 1):
+                return
+            s = todo.popleft()
+            self._serial += 1
+            at_work[self._serial] = s
+            one = batch if len(batch) == 1 else batch.select([s])
+            worker.send({"kind": "evaluate", "id": self._serial}, pipe.pack_batch(one))
+            worker.unanswered += 1
+
+
+class _Worker:
+    """One process, its two pipes and the last lines it wrote to standard error."""
+
+    def __init__(self, teacher: str, threads: int) -> None:
+        self.teacher = teacher
+        self.unanswered = 0
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "limbeck.labelling.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(threads),
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.requests = self.process.stdin.fileno()
+        self.answers = self.process.stdout.fileno()
+        self._drain = threading.Thread(target=self._keep_tail, daemon=True)
+        self._drain.start()
+
+    def _keep_tail(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                self.tail.append(line.decode(errors="replace").strip())
+
+    def send(self, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
+        try:
+            pipe.send(self.requests, meta, arrays)
+        except BrokenPipeError as error:
+            raise self._death() from error
+
+    def receive(self) -> pipe.Message:
+        message = pipe.receive(self.answers)
+        if message is None:
+            raise self._death()
+        self.unanswered -= 1
+        return message
+
+    def greet(self) -> dict[str, Any]:
+        self.unanswered += 1
+        meta, _ = self.receive()
+        if meta["kind"] == "error":
+            raise pipe.unpack_error(meta["error"], where=f"teacher {self.teacher}")
+        return meta
+
+    def close(self) -> None:
+        """End the process: the end of its input does, and nothing of value is in it."""
+        if self.process.stdin is None or self.process.stdin.closed:
+            return
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._drain.join(timeout=5)
+
+    def _death(self) -> LimbeckError:
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            # It closed its end of the pipe and lives on: of no use any more.
+            self.process.kill()
+            code = self.process.wait()
+        self._drain.join(timeout=5)
+        lines = " | ".join([line for line in self.tail if line][-3:])
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return LimbeckError(
+            "a worker process of the teacher died",
+            where=f"teacher {self.teacher}",
+            got=cause + (f", its last words: {lines}" if lines else ""),
+            remedy="SIGKILL often means that memory ran out: use fewer workers; labels so far are kept",
+        )
+
+
+def join_labels(parts: list[Labels]) -> Labels:
+    """One Labels from several; stress and atomic energies only where every part has them."""
+    if not parts:
+        return Labels(np.zeros(0), np.zeros((0, 3)))
+
+    def join(name: str) -> np.ndarray | None:
+        values = [getattr(part, name) for part in parts]
+        return None if any(v is None for v in values) else np.concatenate(values)
+
+    return Labels(
+        energy=np.concatenate([p.energy for p in parts]),
+        forces=np.concatenate([p.forces for p in parts]),
+        stress=join("stress"),
+        atom_energies=join("atom_energies"),
+    )
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """This process's environment with the worker's threads, and this very Limbeck importable."""
+    source = str(Path(limbeck.__file__).resolve().parents[1])
+    paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+    counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {
+        **os.environ,
+        **dict.fromkeys(counts, str(threads)),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,149 @@
+"""Label structures with a teacher, from where an earlier run stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ase import Atoms
+
+from limbeck.core.hashing import hash_structure
+from limbeck.core.labels import Labels
+from limbeck.core.potential import Potential
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError, LimbeckError
+from limbeck.labelling.record import label_key, make_record
+from limbeck.labelling.remote import WorkerPotential
+from limbeck.labelling.store import LabelStore
+from limbeck.progress import Progress, no_progress
+from limbeck.teachers.card import TeacherCard, TeacherIdentity
+from limbeck.teachers.support import check_supported
+
+# A teacher that has failed on this many structures and never succeeded will fail on all.
+_HOPELESS = 5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A structure that the teacher failed on, and why."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What a run of :func:`label` did.
+
+    Attributes
+    ----------
+    keys: the label's key of every structure given, in order (duplicates share one).
+    total: different structures among them.
+    present: labels that were there before. labelled: labels made now.
+    duplicates: structures given more than once.
+    failed: structures that the teacher failed on; they have no label.
+    seconds: wall time of this run. complete: false where the deadline came first.
+    """
+
+    keys: tuple[str, ...]
+    total: int
+    present: int
+    labelled: int
+    duplicates: int
+    failed: tuple[Failure, ...]
+    seconds: float
+    complete: bool
+
+    @property
+    def labels_per_s(self) -> float:
+        return self.labelled / self.seconds if self.seconds > 0 else 0.0
+
+
+def label(
+    frames: Sequence[Atoms],
+    teacher: Potential,
+    store: LabelStore,
+    *,
+    identity: TeacherIdentity | None = None,
+    card: TeacherCard | None = None,
+    progress: Progress = no_progress,
+    deadline_s: float | None = None,
+) -> LabelReport:
+    """Label ``frames`` that are not in ``store`` yet, storing each label as it comes.
+
+    Killed at any moment, it loses only the labels at work; started again, it repeats no stored one.
+
+    Parameters
+    ----------
+    frames: structures, with provenance in ``info`` (family, step, temperature_K, charge).
+    teacher: from ``open_teacher``, or any Potential together with its ``identity``.
+    card: what is checked before labelling starts; that of the teacher where it has one.
+    deadline_s: no structure is begun after this many seconds; those at work are finished.
+
+    Raises
+    ------
+    InputError: structures that the teacher was not made for.
+    LimbeckError: a worker died, the teacher fails on everything, or labels cannot be written.
+    """
+    start = time.monotonic()
+    if isinstance(teacher, WorkerPotential):
+        identity, card = identity or teacher.identity, card or teacher.card
+    if identity is None:
+        raise InputError(
+            "labels need the teacher's identity", where="label", wanted="identity=TeacherIdentity"
+        )
+    batch = StructureBatch.from_atoms(frames)
+    if card is not None:
+        check_supported(card, batch)
+    keys = tuple(label_key(hash_structure(atoms), identity) for atoms in frames)
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    todo = [i for key, i in first.items() if key not in store]
+    present = len(first) - len(todo)
+
+    def out_of_time() -> bool:
+        return deadline_s is not None and time.monotonic() - start >= deadline_s
+
+    labelled, failed = 0, []
+    progress("labels", present, len(first), "" if todo else "all there")
+    for s, labels in _answers(teacher, batch.select(todo), out_of_time):
+        i = todo[s]
+        if isinstance(labels, LimbeckError):
+            failed.append(Failure(i, str(labels)))
+            if not labelled and len(failed) >= min(_HOPELESS, len(todo)):
+                raise labels
+        else:
+            store.append(make_record(frames[i], labels, identity, order=i))
+            labelled += 1
+        rate = labelled / (time.monotonic() - start)
+        progress("labels", present + labelled + len(failed), len(first), f"{rate:.3g} labels/s")
+    return LabelReport(
+        keys=keys,
+        total=len(first),
+        present=present,
+        labelled=labelled,
+        duplicates=len(frames) - len(first),
+        failed=tuple(sorted(failed, key=lambda f: f.index)),
+        seconds=time.monotonic() - start,
+        complete=labelled + len(failed) == len(todo),
+    )
+
+
+def _answers(
+    teacher: Potential, batch: StructureBatch, stop: Callable[[], bool]
+) -> Iterator[tuple[int, Labels | LimbeckError]]:
+    if not len(batch) or stop():
+        return
+    if isinstance(teacher, WorkerPotential):
+        yield from teacher.stream(batch, stop)
+        return
+    for s in range(len(batch)):
+        if stop():
+            return
+        try:
+            labels: Labels | LimbeckError = teacher.evaluate(batch.select([s]))
+        except LimbeckError as error:
+            labels = error
+        yield s, labels

@@ -1,0 +1,294 @@
+"""The label store: append-only shards that are the only truth, and packed arrays cached beside them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from limbeck.core.files import write_whole
+from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError, LimbeckError
+from limbeck.labelling import shards
+from limbeck.labelling.codec import decode_meta
+from limbeck.labelling.record import LabelRecord, collect, label_key, pack_record, unpack_record
+
+__all__ = ["LabelRecord", "LabelStore", "label_key"]
+
+_STRUCTURE_FIELDS = tuple(StructureBatch.__dataclass_fields__)
+_LABEL_FIELDS = ("energy", "forces", "stress", "atom_energies")
+_ORIGIN_FIELDS = ("family", "step", "temperature_k")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a record lies, its place when read, and its checksum."""
+
+    shard: Path
+    span: shards.Span
+    order: int
+    checksum: bytes
+
+
+class LabelStore:
+    """A folder of labels. Many may read it, one process at a time writes.
+
+    Opening reads every shard; damaged regions are copied to ``damaged/``, named in a warning, and the
+    rest is used. The folder is made by the first append.
+
+    Parameters
+    ----------
+    path: folder of the store.
+    shard_bytes: a shard that has grown beyond this is followed by a new one.
+    """
+
+    def __init__(self, path: Path | str, *, shard_bytes: int = 64 << 20) -> None:
+        self.path = Path(path)
+        self.shard_bytes = shard_bytes
+        self._lock: int | None = None
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError("not a label store", where=self.path, got="a file", wanted="a folder")
+        self._scan()
+
+    def __enter__(self) -> LabelStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write; safe to call twice."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def keys(self) -> list[str]:
+        """Keys in the order in which :meth:`read` gives the labels.
+
+        That is the order of the structures when they were labelled, whichever worker was first, so
+        an interrupted run and an uninterrupted one read the same.
+        """
+        return sorted(self._entries, key=lambda k: (self._entries[k].order, k))
+
+    def append(self, record: LabelRecord) -> bool:
+        """Store a label durably; False where its key is there already. Raises as append_many."""
+        return self.append_many([record]) == 1
+
+    def append_many(self, records: Iterable[LabelRecord]) -> int:
+        """Store labels durably, with one fsync; gives how many were new.
+
+        Raises
+        ------
+        LimbeckError: another process writes, no permission, or the disk is full.
+        """
+        self._acquire()
+        new: dict[str, tuple[LabelRecord, bytes]] = {}
+        for record in records:
+            if record.key not in self._entries and record.key not in new:
+                new[record.key] = (record, shards.frame(pack_record(record)))
+        if not new:
+            return 0
+        shard = self._shard_to_append()
+        position = shards.append_whole(shard, b"".join(data for _, data in new.values()))
+        for key, (record, data) in new.items():
+            span = shards.Span(position, position + len(data))
+            self._entries[key] = _Entry(shard, span, record.order, shards.checksum_of(data))
+            position = span.stop
+        self._sizes[shard] = position
+        return len(new)
+
+    def records(self) -> Iterator[LabelRecord]:
+        """Every label, in the order of :meth:`keys`, read from the shards."""
+        blobs: dict[Path, bytes] = {}
+        for key in self.keys():
+            entry = self._entries[key]
+            if entry.shard not in blobs:
+                blobs[entry.shard] = entry.shard.read_bytes()
+            data = memoryview(blobs[entry.shard])[entry.span.start : entry.span.stop]
+            yield unpack_record(shards.payload_of(data))
+
+    def read(self, keys: Sequence[str] | None = None) -> LabelledSet:
+        """All labels, or those of ``keys`` in that order, from the packed arrays.
+
+        Raises
+        ------
+        InputError: a key is not in the store.
+        """
+        labelled = self._read_packed()
+        if keys is None:
+            return labelled
+        place = {key: i for i, key in enumerate(self.keys())}
+        missing = [key for key in keys if key not in place]
+        if missing:
+            raise InputError(
+                "labels are missing from the store",
+                where=self.path,
+                got=f"{len(missing)} of {len(keys)} not there, the first {missing[0][:12]}",
+                remedy="label these structures first (limbeck label goes on where it stopped)",
+            )
+        return labelled.select(np.array([place[key] for key in keys], np.int64))
+
+    def export_extxyz(self, path: Path | str) -> int:
+        """Write all labels as extended XYZ (8 decimals, as ASE does) and give their number."""
+        from ase.io import write
+
+        frames = self.read().to_atoms()
+        write_whole(path, lambda temporary: write(temporary, frames, format="extxyz"))
+        return len(frames)
+
+    def content_hash(self) -> str:
+        """SHA-256 over the checksums of all records, in reading order."""
+        digest = hashlib.sha256(b"packed-1")
+        for key in self.keys():
+            digest.update(self._entries[key].checksum)
+        return digest.hexdigest()
+
+    # Writing: one process at a time.
+
+    def _acquire(self) -> None:
+        if self._lock is not None:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise shards.cannot_write(self.path, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(handle, 32).decode(errors="replace").strip()
+            os.close(handle)
+            raise LimbeckError(
+                "another process is writing to the label store",
+                where=self.path,
+                got=f"process {owner or 'unknown'}",
+                wanted="one writer at a time",
+                remedy="wait until it ends or choose another folder",
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        self._lock = handle
+        # Another may have written since this store was opened.
+        if {p: p.stat().st_size for p in self._shards()} != self._sizes:
+            self._scan()
+
+    def _shard_to_append(self) -> Path:
+        existing = self._shards()
+        if existing and existing[-1] not in self._broken and self._sizes[existing[-1]] < self.shard_bytes:
+            return existing[-1]
+        number = int(existing[-1].stem.removeprefix("shard-")) + 1 if existing else 0
+        return self.path / f"shard-{number:05d}.lbk"
+
+    # Opening: what is there, and what is damaged.
+
+    def _shards(self) -> list[Path]:
+        return sorted(self.path.glob("shard-[0-9][0-9][0-9][0-9][0-9].lbk"))
+
+    def _scan(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._sizes: dict[Path, int] = {}
+        self._broken: set[Path] = set()
+        for shard in self._shards():
+            try:
+                blob = shard.read_bytes()
+            except OSError as error:
+                raise LimbeckError("cannot read labels", where=shard, got=error.strerror) from error
+            self._sizes[shard] = len(blob)
+            good, damaged = shards.scan(blob)
+            for span in good:
+                record = memoryview(blob)[span.start : span.stop]
+                meta = decode_meta(shards.payload_of(record))
+                entry = _Entry(shard, span, meta["order"], shards.checksum_of(record))
+                self._entries.setdefault(meta["key"], entry)
+            for span in damaged:
+                self._broken.add(shard)
+                self._set_aside(shard, span, blob[span.start : span.stop])
+
+    def _set_aside(self, shard: Path, span: shards.Span, data: bytes) -> None:
+        """Copy a damaged region to ``damaged/`` and warn, once for each region."""
+        if self._lock is None and self._someone_writes():
+            # A record that another process is just writing looks like a damaged tail.
+            return
+        copy = self.path / "damaged" / f"{shard.stem}-bytes-{span.start}-{span.stop}.bin"
+        if copy.exists() and copy.read_bytes() == data:
+            return
+        try:
+            write_whole(copy, data)
+            kept = f"set aside as {copy}"
+        except LimbeckError as error:
+            kept = f"left where they are ({error.got})"
+        warnings.warn(
+            f"damaged label shard {shard}: bytes {span.start} to {span.stop} {kept}; other labels are used",
+            stacklevel=4,
+        )
+
+    def _someone_writes(self) -> bool:
+        try:
+            handle = os.open(self.path / "lock", os.O_RDWR)
+        except OSError:
+            # No lock file, or no permission to write it: no writer that could be told.
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    # Packed arrays: a cache that is made again whenever it does not fit the shards.
+
+    def _read_packed(self) -> LabelledSet:
+        wanted = self.content_hash()
+        cache = self.path / "packed" / "labels.npz"
+        labelled = _load_packed(cache, wanted)
+        if labelled is None:
+            labelled = collect(list(self.records()))
+            if self.path.is_dir():
+                try:
+                    write_whole(cache, lambda temporary: _save_packed(temporary, labelled, wanted))
+                except LimbeckError as error:
+                    # Reading a store that may not be written is fine; it is only slower.
+                    warnings.warn(f"packed labels are not cached: {error}", stacklevel=3)
+        return labelled
+
+
+def _save_packed(path: Path, labelled: LabelledSet, content_hash: str) -> None:
+    arrays = {name: getattr(labelled.structures, name) for name in _STRUCTURE_FIELDS}
+    arrays |= {name: getattr(labelled.labels, name) for name in _LABEL_FIELDS}
+    arrays |= {name: getattr(labelled, name) for name in _ORIGIN_FIELDS}
+    present = {name: value for name, value in arrays.items() if value is not None}
+    np.savez(path, content_hash=np.array(content_hash), **present)
+
+
+def _load_packed(path: Path, content_hash: str) -> LabelledSet | None:
+    """The cached set where it belongs to these shards and every array's CRC is right, else None.
+
+    Read into memory rather than mapped: a mapped file that shrinks kills the process with SIGBUS.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            if str(packed["content_hash"]) != content_hash:
+                return None
+            arrays = {name: packed[name] for name in packed.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return LabelledSet(
+        structures=StructureBatch(**{name: arrays[name] for name in _STRUCTURE_FIELDS}),
+        labels=Labels(**{name: arrays[name] for name in _LABEL_FIELDS if name in arrays}),
+        **{name: arrays[name] for name in _ORIGIN_FIELDS},
+    )

@@ -1,0 +1,60 @@
+"""The time a run has spent, over all its interruptions."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from limbeck.core.files import write_whole
+from limbeck.errors import InputError
+
+
+class RunClock:
+    """Counts the seconds of a run and keeps small facts that must survive (``state.json``).
+
+    Time is written at most every ten seconds, so a kill loses no more than that of the count.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state.json"
+        self._state: dict[str, Any] = {"spent_s": 0.0, "facts": {}}
+        if self.path.exists():
+            try:
+                self._state = json.loads(self.path.read_text())
+                float(self._state["spent_s"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    "damaged state of a run", where=self.path, got=str(error), remedy="delete it, or --overwrite"
+                ) from error
+        self._before = float(self._state["spent_s"])
+        self._began = self._saved = time.monotonic()
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of this and all earlier runs in the folder."""
+        return self._before + time.monotonic() - self._began
+
+    def tick(self) -> None:
+        """Write the time if ten seconds went by."""
+        if time.monotonic() - self._saved > 10:
+            self.save()
+
+    def save(self) -> None:
+        """Write the time now."""
+        self._state["spent_s"] = round(self.spent_s, 2)
+        write_whole(self.path, json.dumps(self._state, indent=1))
+        self._saved = time.monotonic()
+
+    def once(self, name: str, value: Any) -> Any:
+        """``value`` the first time a run asks, and the same again after an interruption."""
+        if name not in self._state["facts"]:
+            self._state["facts"][name] = value
+            self.save()
+        return self._state["facts"][name]
+
+    def replace(self, name: str, value: Any) -> None:
+        """Set a fact anew."""
+        self._state["facts"][name] = value
+        self.save()

@@ -1,0 +1,36 @@
+"""The table that a run ends with, and the same figures as metrics.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLUMNS = (
+    ("model", "model", "{}"),
+    ("parameters", "parameters", "{:,}"),
+    ("compression", "compression", "{:.0f}x"),
+    ("file_kb", "file, kB", "{:.0f}"),
+    ("force_rmse_mev_per_a", "F RMSE, meV/Å", "{:.1f}"),
+    ("force_r2", "F R²", "{:.4f}"),
+    ("energy_mae_mev_per_atom", "E MAE, meV/atom", "{:.2f}"),
+    ("on_policy_force_rmse_mev_per_a", "on-policy F RMSE", "{:.1f}"),
+    ("drift_mev_per_atom_per_ps", "drift, meV/atom/ps", "{:.3f}"),
+    ("atoms_per_s", "atoms/s", "{:,.0f}"),
+    ("speedup", "speed-up", "{:.0f}x"),
+)
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Plain text, one row a model; a figure that does not exist is a dash."""
+
+    def cell(row: dict[str, Any], key: str, form: str) -> str:
+        value = row.get(key)
+        return "-" if value is None else form.format(value)
+
+    lines = [[title for _, title, _ in COLUMNS]]
+    lines += [[cell(row, key, form) for key, _, form in COLUMNS] for row in rows]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(COLUMNS))]
+    text = [
+        "  ".join(v.ljust(w) if k == 0 else v.rjust(w) for k, (v, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])

@@ -1,0 +1,112 @@
+"""Progress of long work: a bar in a terminal, now and then a plain line anywhere else.
+
+Stages take a :class:`Progress` and call it; they know nothing of terminals.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TextIO
+
+
+class Progress(Protocol):
+    """What a stage calls as it goes on."""
+
+    def __call__(self, task: str, done: int, total: int | None = None, text: str = "") -> None:
+        """``done`` of ``total`` units (None: unknown) of ``task`` are finished; ``text`` adds figures.
+
+        A task begins with its first call and ends when ``done`` reaches ``total`` or another begins.
+        """
+
+
+def no_progress(task: str, done: int, total: int | None = None, text: str = "") -> None:
+    """Say nothing: what a stage called from Python uses unless it is given something else."""
+
+
+def format_seconds(seconds: float) -> str:
+    """``42 s``, ``3 min 05 s`` or ``2 h 07 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class _Clock:
+    """Time left of one task, from the units done since it was first heard of.
+
+    Units that were there at the first call (a resumed run) took no time of this one.
+    """
+
+    def __init__(self, task: str, done: int) -> None:
+        self.task, self.first, self.start = task, done, time.monotonic()
+
+    def left(self, done: int, total: int | None) -> float | None:
+        if total is None or done <= self.first:
+            return None
+        return (time.monotonic() - self.start) * (total - done) / (done - self.first)
+
+
+class LineProgress(AbstractContextManager["LineProgress"]):
+    """Plain lines, at most one in ``every_s`` seconds a task, besides its first and last."""
+
+    def __init__(self, stream: TextIO | None = None, every_s: float = 15.0) -> None:
+        self.stream, self.every_s = stream, every_s
+        self._clock: _Clock | None = None
+        self._last = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        self._clock = None
+
+    def __call__(self, task: str, done: int, total: int | None = None, text: str = "") -> None:
+        now = time.monotonic()
+        if self._clock is None or self._clock.task != task:
+            self._clock = _Clock(task, done)
+        elif done != total and now - self._last < self.every_s:
+            return
+        self._last = now
+        count = f"{done}/{total}" if total is not None else str(done)
+        left = self._clock.left(done, total)
+        time_left = f"{format_seconds(left)} left" if left and done != total else ""
+        line = "  ".join(part for part in (f"{task}: {count}", time_left, text) if part)
+        # sys.stderr is looked up here, so that a redirection made later is followed.
+        print(line, file=self.stream or sys.stderr, flush=True)
+
+
+class BarProgress(AbstractContextManager["BarProgress"]):
+    """One rich bar a task on stderr, with the time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bars = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=Console(stderr=True),
+        )
+        self._ids: dict[str, Any] = {}
+
+    def __enter__(self) -> BarProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, task: str, done: int, total: int | None = None, text: str = "") -> None:
+        if task not in self._ids:
+            self._ids[task] = self._bars.add_task(task, total=total, text=text)
+        self._bars.update(self._ids[task], completed=done, total=total, text=text)
+
+
+def open_progress() -> LineProgress | BarProgress:
+    """Bars where stderr is a terminal, plain lines otherwise; a context manager and a Progress."""
+    return BarProgress() if sys.stderr.isatty() else LineProgress()

@@ -1,0 +1,163 @@
+"""Starting structures: from files, from ASE's reference crystals, from SMILES.
+
+Each start begins an origin family: ``mine.cif#0``, ``Si#0``, ``smiles#3``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from limbeck.core.checks import check_structures
+from limbeck.errors import InputError, MissingPackageError
+from limbeck.sampling.frames import read_any
+
+_PRUNE_RMSD_A = 0.3  # heavy atoms; closer conformers relax to the same minimum as a rule
+_EMBEDDINGS_PER_CONFORMER = 4
+
+
+def read_structures(path: Path | str) -> list[Atoms]:
+    """Every structure of a file that ASE reads, checked, each with its family.
+
+    Raises
+    ------
+    InputError: missing, empty or unreadable file, or a structure that
+        :func:`~limbeck.core.checks.check_structures` refuses.
+    """
+    frames = read_any(path)
+    check_structures(frames, str(path))
+    for k, frame in enumerate(frames):
+        frame.info.setdefault("family", f"{Path(path).name}#{k}")
+    return frames
+
+
+def bulk_structure(symbol: str) -> Atoms:
+    """The reference crystal of an element: its conventional cubic cell, else the primitive one.
+
+    Raises
+    ------
+    InputError: no such element, or ASE has no bulk reference for it.
+    """
+    from ase.build import bulk
+
+    if symbol not in chemical_symbols[1:]:
+        raise InputError(
+            "no such element", where="--bulk", got=repr(symbol), wanted="a chemical symbol such as Si"
+        )
+    for cubic in (True, False):
+        try:
+            atoms = bulk(symbol, cubic=cubic)
+        except (ValueError, RuntimeError):
+            continue
+        atoms.info["family"] = f"{symbol}#0"
+        return atoms
+    raise InputError(
+        "no bulk reference structure for the element",
+        where="--bulk",
+        got=symbol,
+        wanted="an element that is fcc, bcc, hcp, diamond or sc at its reference state",
+        remedy="give the crystal as a file with --structures",
+    )
+
+
+def smiles_conformers(smiles: str, n: int = 1, seed: int = 0) -> list[Atoms]:
+    """Up to ``n`` distinct conformers of a molecule, hydrogens added, lowest in energy first.
+
+    ETKDGv3 embedding (Wang et al. 2020, doi:10.1021/acs.jcim.0c00025), then MMFF94, or UFF where
+    MMFF has no parameters. Conformers within 0.3 Å RMSD of the heavy atoms count once.
+
+    Returns
+    -------
+    Structures without a cell, in Å; ``info["charge"]`` is the formal charge where it is not zero.
+
+    Raises
+    ------
+    InputError: the SMILES cannot be read, or no conformer can be embedded.
+    MissingPackageError: RDKit is not installed.
+    """
+    try:
+        from rdkit import Chem, rdBase
+        from rdkit.Chem import rdDistGeom
+    except ImportError as error:
+        raise MissingPackageError(
+            "RDKit is not installed",
+            where="--smiles",
+            wanted="the package rdkit",
+            remedy="pip install 'limbeck[molecules]' -c constraints.txt",
+        ) from error
+    if n < 1:
+        raise InputError(
+            "the number of conformers is not positive", where="--smiles", got=n, wanted="1 or more"
+        )
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles) if smiles.strip() else None
+        if molecule is None:
+            raise InputError(
+                "not a SMILES", where="--smiles", got=repr(smiles), wanted="a SMILES such as 'CCO'"
+            )
+        molecule = Chem.AddHs(molecule)
+        settings: Any = rdDistGeom.ETKDGv3()
+        settings.randomSeed = seed
+        settings.numThreads = 1  # the conformers then depend on the seed alone
+        rdDistGeom.EmbedMultipleConfs(molecule, n * _EMBEDDINGS_PER_CONFORMER, settings)
+        if not molecule.GetNumConformers():
+            raise InputError(
+                "RDKit cannot embed the molecule",
+                where="--smiles",
+                got=repr(smiles),
+                wanted="a molecule with a three-dimensional structure",
+                remedy="give it as a file with --structures",
+            )
+        kept = _distinct(molecule, _optimise(molecule), n)
+    charge = Chem.GetFormalCharge(molecule)
+    frames = []
+    for k, conformer in enumerate(kept):
+        atoms = Atoms(
+            numbers=[atom.GetAtomicNum() for atom in molecule.GetAtoms()],
+            positions=molecule.GetConformer(conformer).GetPositions(),
+        )
+        atoms.info["family"] = f"smiles#{k}"
+        if charge:
+            atoms.info["charge"] = float(charge)
+        frames.append(atoms)
+    return frames
+
+
+def _optimise(molecule: Any) -> list[int]:
+    """Relax every conformer in place; their ids, lowest energy first."""
+    from rdkit.Chem import rdForceFieldHelpers as force_fields
+
+    if force_fields.MMFFHasAllMoleculeParams(molecule):
+        outcome = force_fields.MMFFOptimizeMoleculeConfs(molecule, maxIters=1000)
+    elif force_fields.UFFHasAllMoleculeParams(molecule):
+        outcome = force_fields.UFFOptimizeMoleculeConfs(molecule, maxIters=1000)
+    else:
+        outcome = [(0, 0.0)] * molecule.GetNumConformers()
+    ids = [conformer.GetId() for conformer in molecule.GetConformers()]
+    energies = [energy for _, energy in outcome]
+    return [ids[k] for k in sorted(range(len(ids)), key=energies.__getitem__)]
+
+
+def _distinct(molecule: Any, ids: list[int], n: int) -> list[int]:
+    """The first ``n`` of ``ids`` that differ from those before by more than the pruning RMSD."""
+    from rdkit import Chem
+    from rdkit.Chem import rdMolAlign
+
+    heavy = Chem.RemoveAllHs(molecule)
+    probe = heavy if heavy.GetNumAtoms() > 2 else molecule
+    kept: list[int] = []
+    for k in ids:
+        # Each conformer is compared through copies, because GetBestRMS aligns the probe in place.
+        far = all(
+            rdMolAlign.GetBestRMS(Chem.Mol(probe), probe, prbId=k, refId=other, maxMatches=1000)
+            > _PRUNE_RMSD_A
+            for other in kept
+        )
+        if far:
+            kept.append(k)
+        if len(kept) == n:
+            break
+    return kept

@@ -1,0 +1,17 @@
+"""Teachers: accurate, slow potentials behind the Potential contract, loaded only when asked for."""
+
+from __future__ import annotations
+
+from limbeck.teachers.card import TeacherCard, TeacherIdentity
+from limbeck.teachers.registry import get_card, list_cards, load_teacher, teacher_names
+from limbeck.teachers.support import check_supported
+
+__all__ = [
+    "TeacherCard",
+    "TeacherIdentity",
+    "check_supported",
+    "get_card",
+    "list_cards",
+    "load_teacher",
+    "teacher_names",
+]

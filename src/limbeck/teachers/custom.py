@@ -1,0 +1,151 @@
+"""``module:callable``: any ASE calculator (or Limbeck Potential) that a Python callable returns."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ase.data import atomic_numbers
+
+from limbeck.core.hashing import hash_file, hash_json
+from limbeck.core.potential import AsePotential, Capabilities, Potential
+from limbeck.errors import InputError
+from limbeck.teachers.card import TeacherCard, TeacherIdentity, nearest
+
+# Calculators write such files (GPAW's txt=..., logs): their contents do not determine a label.
+_OUTPUTS = frozenset({".log", ".out", ".traj", ".txt"})
+
+
+def is_custom(name: str) -> bool:
+    return ":" in name
+
+
+def load(name: str, options: Mapping[str, Any], device: str) -> Potential:
+    """Call ``module:callable`` with ``options``; ``device`` is handed on where the callable takes it.
+
+    ``options["capabilities"]`` (a dict of Capabilities' fields, elements as symbols or numbers) or an
+    attribute ``capabilities`` of what is returned says what it can do. Without either it is taken to
+    treat every structure, with stress where 'stress' is in ``implemented_properties``.
+
+    Raises
+    ------
+    InputError: the module or the callable is not there, or takes other arguments.
+    """
+    keywords = {k: v for k, v in options.items() if k != "capabilities"}
+    build = _find(name)
+    if device != "cpu" and "device" not in keywords and "device" in _parameters(build):
+        keywords["device"] = device
+    try:
+        made = build(**keywords)
+    except TypeError as error:
+        raise InputError(
+            "the callable does not take these arguments",
+            where=f"teacher {name}",
+            got=f"{error}",
+            wanted=f"keyword arguments of {name}",
+            remedy="correct the teacher's options",
+        ) from error
+    if isinstance(made, Potential):
+        return made
+    if not hasattr(made, "get_property"):
+        raise InputError(
+            "the callable does not return an ASE calculator",
+            where=f"teacher {name}",
+            got=type(made).__name__,
+            wanted="an ase.calculators.calculator.Calculator",
+        )
+    return AsePotential(made, _capabilities(made, options.get("capabilities"), name), name)
+
+
+def make_card(name: str, capabilities: Capabilities) -> TeacherCard:
+    """The card of ``module:callable``, once it is loaded."""
+    module = name.partition(":")[0]
+    return TeacherCard(
+        name=name,
+        package=module,
+        distribution=module.partition(".")[0],
+        requirement="",
+        extra="",
+        domain="given by the user",
+        licence="unknown",
+        citation="",
+        **{f.name: getattr(capabilities, f.name) for f in fields(capabilities)},
+    )
+
+
+def identify(name: str, options: Mapping[str, Any], capabilities: Capabilities) -> TeacherIdentity:
+    """Identity from the source file and from every file named in ``options``, outputs left out."""
+    module = importlib.import_module(name.partition(":")[0])
+    source = getattr(module, "__file__", None)
+    files = {
+        key: hash_file(value)
+        for key, value in options.items()
+        if isinstance(value, str) and Path(value).suffix.lower() not in _OUTPUTS and Path(value).is_file()
+    }
+    return TeacherIdentity(
+        name=name,
+        version=make_card(name, capabilities).version(),
+        weights_hash=hash_json({"source": hash_file(source) if source else "", "files": files}),
+        options=json.dumps(dict(options), sort_keys=True),
+        precision=capabilities.precision,
+    )
+
+
+def _find(name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    wanted = "package.module:callable, importable from the folder the command runs in"
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            "cannot import the teacher", where=f"teacher {name}", got=error, wanted=wanted
+        ) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        alike = nearest(attribute, [n for n in vars(module) if callable(getattr(module, n))])
+        raise InputError(
+            f"no callable {attribute!r} in module {module_name!r}",
+            where=f"teacher {name}",
+            wanted=f"{module_name}:{alike}" if alike else wanted,
+        )
+    return found
+
+
+def _parameters(build: Any) -> frozenset[str]:
+    try:
+        return frozenset(inspect.signature(build).parameters)
+    except ValueError:
+        # Builtins may have no signature to read.
+        return frozenset()
+
+
+def _capabilities(calculator: Any, declared: Any, name: str) -> Capabilities:
+    if declared is None:
+        declared = getattr(calculator, "capabilities", None)
+    if isinstance(declared, Capabilities):
+        return declared
+    # A lone atom refuses no structure; whether its energy means anything only the user can say.
+    guess = Capabilities(
+        stress="stress" in getattr(calculator, "implemented_properties", ()), isolated_atoms=False
+    )
+    if declared is None:
+        return guess
+    known = [f.name for f in fields(Capabilities)]
+    for key in declared:
+        if key not in known:
+            raise InputError(
+                f"unknown capability {key!r}",
+                where=f"teacher {name}",
+                wanted=nearest(key, known) or "one of " + ", ".join(known),
+            )
+    values = dict(declared)
+    if values.get("elements") is not None:
+        values["elements"] = frozenset(
+            atomic_numbers[e] if isinstance(e, str) else int(e) for e in values["elements"]
+        )
+    return replace(guess, **values)

@@ -1,0 +1,103 @@
+"""Refuse, before labelling starts, structures that a teacher cannot answer for."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.symbols import Symbols
+
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError
+from limbeck.teachers.card import TeacherCard
+
+
+def name_structure(batch: StructureBatch, s: int) -> str:
+    """``structure 3 (C2H6O)``, counted from 0 as in Python."""
+    numbers = batch.numbers[batch.offsets[s] : batch.offsets[s + 1]]
+    return f"structure {s} ({Symbols(numbers).get_chemical_formula()})"
+
+
+def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
+    """Raise InputError for the first structure that ``card``'s teacher was not made for.
+
+    Refused are elements it was not trained on (some teachers take them silently), periodicity it
+    cannot treat, different total charges in one set, and charged structures.
+    """
+    _check_charges(batch)
+    _check_elements(card, batch)
+    _check_periodicity(card, batch)
+
+
+def _check_charges(batch: StructureBatch) -> None:
+    charges = np.unique(batch.charge)
+    if len(charges) > 1:
+        s = int(np.flatnonzero(batch.charge != batch.charge[0])[0])
+        raise InputError(
+            "structures of different total charge in one set",
+            where=name_structure(batch, s),
+            got=f"charges {', '.join(f'{c:+g}' for c in charges)}",
+            wanted="one total charge, 0",
+            remedy="charges are not supported yet: keep the neutral structures",
+        )
+    if len(charges) and charges[0] != 0:
+        raise InputError(
+            "charged structure",
+            where=name_structure(batch, 0),
+            got=f"total charge {charges[0]:+g}",
+            wanted="total charge 0",
+            remedy="charges are not supported yet: use neutral structures",
+        )
+
+
+def _check_elements(card: TeacherCard, batch: StructureBatch) -> None:
+    if card.elements is None:
+        return
+    foreign = ~np.isin(batch.numbers, list(card.elements))
+    if not foreign.any():
+        return
+    first = int(batch.structure_of_atom[np.flatnonzero(foreign)[0]])
+    names = ", ".join(chemical_symbols[z] for z in np.unique(batch.numbers[foreign]))
+    raise InputError(
+        f"teacher {card.name!r} was not trained on {names}",
+        where=name_structure(batch, first),
+        wanted=_describe_elements(card.elements),
+        remedy="leave these structures out or choose another teacher (limbeck teachers)",
+    )
+
+
+def _describe_elements(elements: frozenset[int]) -> str:
+    """Symbols; a run of consecutive elements as ``H-Bi``."""
+    ordered, parts = sorted(elements), []
+    for start in (z for z in ordered if z - 1 not in elements):
+        end = start
+        while end + 1 in elements:
+            end += 1
+        run = [chemical_symbols[z] for z in range(start, end + 1)]
+        parts.append(f"{run[0]}-{run[-1]}" if len(run) > 3 else ", ".join(run))
+    return ", ".join(parts)
+
+
+def _check_periodicity(card: TeacherCard, batch: StructureBatch) -> None:
+    if not card.molecular and not batch.periodic.all():
+        s = int(np.flatnonzero(~batch.periodic)[0])
+        raise InputError(
+            f"teacher {card.name!r} treats only structures that repeat in all three directions",
+            where=name_structure(batch, s),
+            got=_describe_pbc(batch, s),
+            wanted="pbc TTT and a cell",
+            remedy="give it a cell (atoms.center(vacuum=8); atoms.pbc = True) or choose another teacher",
+        )
+    if not card.periodic and batch.pbc.any():
+        s = int(np.flatnonzero(batch.pbc.any(axis=1))[0])
+        raise InputError(
+            f"teacher {card.name!r} treats only structures without periodicity",
+            where=name_structure(batch, s),
+            got=_describe_pbc(batch, s),
+            wanted="pbc FFF",
+            remedy="set atoms.pbc = False or choose another teacher",
+        )
+
+
+def _describe_pbc(batch: StructureBatch, s: int) -> str:
+    flags = "".join("T" if p else "F" for p in batch.pbc[s])
+    return f"pbc {flags}" + ("" if batch.volume[s] > 0 else " without a cell")

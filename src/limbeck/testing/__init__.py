@@ -1,0 +1,14 @@
+"""The check of the Potential contract, handed on as public API.
+
+    from limbeck.testing import check_potential
+    report = check_potential(my_potential)     # raises CheckFailure naming every breach
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from limbeck.testing.contract import check_potential
+from limbeck.testing.report import CheckFailure, CheckReport, CheckResult
+
+__all__ = ["CheckFailure", "CheckReport", "CheckResult", "check_potential"]

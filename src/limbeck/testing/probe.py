@@ -1,0 +1,178 @@
+"""A Potential under check: evaluations with shapes verified, and its rounding noise measured.
+
+Noise is measured, not assumed: along a line of twelve points so close together that any smooth
+function is a cubic there, the fourth differences hold rounding alone, whose variance they magnify by
+70 (the sum of squared binomials); J. J. Moré and S. M. Wild, SIAM J. Sci. Comput. 33, 1292 (2011).
+So a large constant in the energy that is added in float64 costs nothing, and one that is added in
+float32 widens the tolerances by what it destroys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from limbeck.core.labels import Labels
+from limbeck.core.potential import Potential
+from limbeck.core.structures import StructureBatch
+
+EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
+LINE_POINTS = 12
+#: wide enough that curvature shifts energies against the grid of their numbers, close enough that
+#: fourth derivatives (1e4 eV/Å⁴ for stiff bonds) vanish
+LINE_SPACING_A = {"float32": 1e-3, "float64": 1e-6}
+STRAIN_PER_A = 0.1  #: along the line cells are strained too: moving one atom in a cell changes nothing
+NOISE_FACTOR = 30.0  #: differences of two evaluations stay below this many standard deviations
+SYSTEMATIC_EPS = 200.0  #: rounding of constants (bases, coefficients) is smooth: not seen as noise
+#: below these nothing is worth reporting: eV an atom, eV/Å, eV/Å³
+FLOOR = {"float32": (1e-6, 1e-5, 1e-6), "float64": (1e-9, 1e-8, 1e-10)}
+#: energy noise allowed, relative to max(|E|, 1 eV an atom): rounding, and iterations of solvers
+NOISE_ALLOWED = {"float32": 300 * EPS["float32"], "float64": 1e-8}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest differences of two equivalent evaluations, and the noise they came from.
+
+    Attributes
+    ----------
+    energy eV, force eV/Å, stress eV/Å³: tolerances. energy_noise eV: standard deviation of rounding.
+    noise_allowed eV: the largest noise that the declared precision explains.
+    """
+
+    energy: float
+    force: float
+    stress: float
+    energy_noise: float
+    noise_allowed: float
+
+    def times(self, factor: float) -> Tolerance:
+        """Tolerances for quantities ``factor`` times as large (supercells)."""
+        return Tolerance(
+            self.energy * factor, self.force, self.stress, self.energy_noise * factor, self.noise_allowed
+        )
+
+
+class ContractBreach(Exception):
+    """The labels themselves are malformed (shape, dtype, not finite)."""
+
+
+class Probe:
+    """Evaluates a Potential and knows what its precision can resolve."""
+
+    def __init__(self, potential: Potential, rng: np.random.Generator) -> None:
+        self.potential, self.rng = potential, rng
+        self.capabilities = potential.capabilities
+        self.precision = potential.capabilities.precision
+
+    def labels(self, frames: Sequence[Atoms]) -> Labels:
+        """Labels of a batch, with their form verified.
+
+        Raises
+        ------
+        ContractBreach: a wrong shape or dtype, a number that is not finite, a missing stress.
+        """
+        batch = StructureBatch.from_atoms(frames)
+        labels = self.potential.evaluate(batch)
+        self._verify("energy", labels.energy, (len(batch),))
+        self._verify("forces", labels.forces, (batch.n_atoms, 3))
+        if self.capabilities.stress and batch.periodic.any():
+            if labels.stress is None:
+                raise ContractBreach("stress is claimed but None for a periodic structure")
+            self._verify("stress", labels.stress, (len(batch), 3, 3), rows=batch.periodic)
+        if self.capabilities.atom_energies:
+            if labels.atom_energies is None:
+                raise ContractBreach("atom_energies are claimed but None")
+            self._verify("atom_energies", labels.atom_energies, (batch.n_atoms,))
+        return labels
+
+    def _verify(
+        self, name: str, value: np.ndarray, shape: tuple[int, ...], rows: np.ndarray | slice = slice(None)
+    ) -> None:
+        if not isinstance(value, np.ndarray) or value.dtype != np.float64:
+            raise ContractBreach(f"{name} is {getattr(value, 'dtype', type(value).__name__)}, wanted float64")
+        if value.shape != shape:
+            raise ContractBreach(f"{name} has shape {value.shape}, wanted {shape}")
+        if not np.isfinite(value[rows]).all():
+            raise ContractBreach(f"{name} is not finite")
+
+    def tolerance(self, atoms: Atoms) -> Tolerance:
+        """Tolerances for this structure, from noise measured along one line (12 evaluations)."""
+        base = self.labels([atoms])
+        direction = self.rng.normal(size=(len(atoms), 3))
+        direction /= np.linalg.norm(direction)
+        size = np.linalg.norm(base.forces)
+        if size > 0:
+            # Along the force energies change most, so that rounding to a grid shows.
+            direction = direction + base.forces / size
+        strain = self.rng.normal(size=(3, 3)) * STRAIN_PER_A
+        steps = (np.arange(LINE_POINTS) - LINE_POINTS / 2) * LINE_SPACING_A[self.precision]
+        line = [self.labels([_on_line(atoms, t * direction, t * strain)]) for t in steps]
+        energies = np.array([labels.energy[0] for labels in line])
+        energy_noise = max(_noise(energies), self._grid_noise(energies))
+        force_noise = _noise(np.array([labels.forces for labels in line]))
+        stress_noise = 0.0
+        if base.stress is not None and np.isfinite(base.stress).all():
+            stress_noise = _noise(np.array([labels.stress for labels in line]))
+        return self._tolerance(atoms, base, energy_noise, force_noise, stress_noise)
+
+    def _tolerance(
+        self, atoms: Atoms, base: Labels, energy_noise: float, force_noise: float, stress_noise: float
+    ) -> Tolerance:
+        eps, (floor_e, floor_f, floor_s) = EPS[self.precision], FLOOR[self.precision]
+        rounding = 4 * EPS["float64"] * abs(float(base.energy[0]))
+        # The interaction energy is about what forces do over an angstrom.
+        interaction = float(np.linalg.norm(base.forces, axis=1).sum())
+        stress = 0.0
+        if base.stress is not None and np.isfinite(base.stress).all():
+            stress = float(np.abs(base.stress).max())
+        noise = max(energy_noise, rounding)
+        return Tolerance(
+            energy=NOISE_FACTOR * noise + SYSTEMATIC_EPS * eps * interaction + floor_e * len(atoms),
+            force=NOISE_FACTOR * force_noise
+            + SYSTEMATIC_EPS * eps * float(np.abs(base.forces).max(initial=0.0))
+            + floor_f,
+            stress=NOISE_FACTOR * stress_noise + SYSTEMATIC_EPS * eps * stress + floor_s,
+            energy_noise=noise,
+            noise_allowed=NOISE_ALLOWED[self.precision] * max(abs(float(base.energy[0])), len(atoms)),
+        )
+
+    def _grid_noise(self, energies: np.ndarray) -> float:
+        """Rounding of energies that all lie on the grid of float32 numbers, else 0.
+
+        Energies that a float64 potential gives are on that grid only where they are constant.
+        """
+        on_grid = (energies.astype(np.float32).astype(np.float64) == energies).all()
+        constant = np.ptp(energies) == 0
+        if on_grid and (self.precision == "float32" or not constant):
+            return 0.5 * EPS["float32"] * float(np.abs(energies).max())
+        return 0.0
+
+
+def displaced(atoms: Atoms, displacement: np.ndarray) -> Atoms:
+    """A copy with atoms moved by (N, 3) Å."""
+    copy = atoms.copy()
+    copy.positions = atoms.positions + displacement
+    return copy
+
+
+def _on_line(atoms: Atoms, displacement: np.ndarray, strain: np.ndarray) -> Atoms:
+    copy = displaced(atoms, displacement)
+    if atoms.pbc.any():
+        copy.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    return copy
+
+
+def largest(difference: np.ndarray) -> float:
+    """max |difference|, infinite where anything is NaN, 0 for an empty array."""
+    value = float(np.abs(difference).max(initial=0.0))
+    return value if np.isfinite(value) else float("inf")
+
+
+def _noise(values: np.ndarray) -> float:
+    """Standard deviation of rounding along axis 0, the largest over the others' components."""
+    fourth = np.diff(values, n=4, axis=0)
+    return float(np.sqrt((fourth**2).mean(axis=0) / 70.0).max())

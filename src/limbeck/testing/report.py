@@ -1,0 +1,66 @@
+"""What a contract check found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One comparison: it passes where ``error <= tolerance`` (NaN fails).
+
+    Attributes
+    ----------
+    name: the property checked. system: the structure it was checked on.
+    error, tolerance: in ``unit``. detail: what exactly was largest, or the error raised.
+    """
+
+    name: str
+    system: str
+    error: float
+    tolerance: float
+    unit: str
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.error <= self.tolerance)
+
+    def __str__(self) -> str:
+        sign = "<=" if self.passed else ">"
+        detail = f" ({self.detail})" if self.detail else ""
+        figures = f"{self.error:.3g} {sign} {self.tolerance:.3g} {self.unit}"
+        return f"{self.name} [{self.system}]: {figures}{detail}"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All comparisons made, and what was left out and why."""
+
+    potential: str
+    seed: int
+    results: tuple[CheckResult, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.results if not result.passed)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.results) and not self.failures
+
+    def __str__(self) -> str:
+        count = f"{len(self.failures)} of {len(self.results)} checks failed"
+        lines = [f"{self.potential}: {count}, seed {self.seed}"]
+        lines += [f"  FAIL {result}" for result in self.failures]
+        lines += [f"  not checked: {reason}" for reason in self.skipped]
+        return "\n".join(lines)
+
+
+class CheckFailure(AssertionError):
+    """A Potential breaks its contract; the message lists every breach, ``report`` has it all."""
+
+    def __init__(self, report: CheckReport) -> None:
+        super().__init__(str(report))
+        self.report = report

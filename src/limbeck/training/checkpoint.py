@@ -1,0 +1,62 @@
+"""Checkpoints: one safetensors file with the whole state of a run, so that it can go on exactly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from limbeck.core.files import write_whole
+from limbeck.errors import InputError
+
+
+@dataclass
+class Progress:
+    """Where a run is. ``spent_s`` counts training time only and survives interruption."""
+
+    step: int = 0
+    epoch: int = 0
+    batch_in_epoch: int = 0
+    labels_seen: int = 0
+    spent_s: float = 0.0
+    checks_done: int = 0
+    best_score: float = float("inf")
+    best_step: int = 0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Arrays (flat, float32 or float64) and progress.
+
+    ``arrays``: weights, ema, best, adam_mean, adam_square.  ``run``: hash of what the run trains on.
+    """
+
+    arrays: dict[str, np.ndarray]
+    progress: Progress
+    run: str
+    extra: dict[str, float] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write the file whole."""
+        from safetensors.numpy import save
+
+        body = {"progress": asdict(self.progress), "run": self.run, "extra": self.extra}
+        write_whole(path, save(self.arrays, metadata={"limbeck-checkpoint": json.dumps(body)}))
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint; a damaged file raises InputError."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as handle:
+                body = json.loads(handle.metadata()["limbeck-checkpoint"])
+                arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            return cls(arrays, Progress(**body["progress"]), body["run"], body["extra"])
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise InputError(
+                "damaged checkpoint", where=path, got=str(error), remedy="delete it to train from the start"
+            ) from error

@@ -1,0 +1,317 @@
+"""The training loop, on lightning-fabric, over any engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from limbeck.errors import InputError, LimbeckError
+from limbeck.students.engine import Engine, make_engine
+from limbeck.students.specification import Architecture
+from limbeck.training.checkpoint import Checkpoint, Progress
+from limbeck.training.config import TrainingConfig
+from limbeck.training.data import TrainingData, epoch_batches
+from limbeck.training.loss import batch_loss
+from limbeck.training.schedule import energy_weight, learning_rate
+
+#: called with (fraction done, line of text)
+Report = Callable[[float, str], None]
+
+
+class _EngineFunction(torch.autograd.Function):
+    """An engine's outputs, differentiable in the flat weights."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, engine: Engine, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        engine.set_weights(flat.detach().numpy())
+        out = engine.evaluate(chosen)
+        ctx.engine = engine
+        return torch.from_numpy(out.energy), torch.from_numpy(out.forces), torch.from_numpy(out.virial)
+
+    @staticmethod
+    def backward(ctx: Any, energy: Tensor, forces: Tensor, virial: Tensor) -> tuple[Tensor, None, None]:
+        gradient = ctx.engine.gradient(energy.numpy(), forces.numpy(), virial.numpy())
+        return torch.from_numpy(gradient), None, None
+
+
+class TrainableStudent(nn.Module):
+    """The flat weights of a student on an engine."""
+
+    def __init__(self, engine: Engine, flat: np.ndarray) -> None:
+        super().__init__()
+        dtype = torch.float64 if engine.precision == "float64" else torch.float32
+        self.flat = nn.Parameter(torch.tensor(flat, dtype=dtype))
+        self.engine = engine
+
+    def forward(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Energy (S,), forces (N, 3), dE/dε (S, 3, 3) of the chosen structures, float64."""
+        return _EngineFunction.apply(self.flat, self.engine, chosen)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends: after ``epochs``, or after ``budget_s`` seconds of training."""
+
+    epochs: int | None = None
+    budget_s: float | None = None
+
+    def done(self, progress: Progress, batches_per_epoch: float) -> float:
+        """Fraction of the run that is done."""
+        if self.epochs is not None:
+            return (progress.epoch + progress.batch_in_epoch / max(batches_per_epoch, 1)) / self.epochs
+        return progress.spent_s / max(self.budget_s or 0.0, 1e-9)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outcome of a run: the weights of the best check, and what was seen."""
+
+    flat: np.ndarray
+    progress: Progress
+    validation: dict[str, float]
+
+
+class Trainer:
+    """Trains one student; ``run`` may be interrupted at any moment and called again."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        train: TrainingData,
+        validation: TrainingData,
+        config: TrainingConfig,
+        stop: Stop,
+        folder: Path,
+        *,
+        start: np.ndarray,
+        run_hash: str,
+        seed: int = 0,
+        report: Report | None = None,
+    ) -> None:
+        if not len(train) or not len(validation):
+            raise InputError(
+                "nothing to train on",
+                got=f"{len(train)} training and {len(validation)} validation structures",
+                wanted="at least one of each",
+                remedy="label more structures or change --val",
+            )
+        self.config, self.stop, self.folder, self.run_hash = config, stop, folder, run_hash
+        self.train, self.validation, self.seed, self.report = train, validation, seed, report
+        options = {
+            "kind": config.engine,
+            "precision": config.precision,
+            "threads": config.threads,
+            "device": config.device,
+        }
+        if config.device == "cpu" and config.engine != "torch":
+            # what torch does here is tiny; its idle threads would spin on the engine's cores
+            torch.set_num_threads(1)
+        engine = make_engine(architecture, **options)
+        engine.set_structures(train.structures, train.pairs)
+        self.judge = make_engine(architecture, **options)
+        self.judge.set_structures(validation.structures, validation.pairs)
+        self.fabric = Fabric(accelerator="cpu", devices=1, loggers=self._loggers())
+        student = TrainableStudent(engine, start)
+        adam = torch.optim.AdamW(
+            student.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        )
+        self.student, self.adam = self.fabric.setup(student, adam)
+        flat = self.student.flat.detach()
+        self.ema, self.best = flat.clone(), flat.clone()
+        self.progress, self.verdict = Progress(), dict[str, float]()
+        self.force_scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
+        self.labels = {
+            "energy": torch.from_numpy(train.energy),
+            "forces": torch.from_numpy(train.forces),
+            "virial": torch.from_numpy(train.virial),
+        }
+
+    def _loggers(self) -> list[Any]:
+        if not self.config.tensorboard:
+            return []
+        from lightning_fabric.loggers import TensorBoardLogger
+
+        return [TensorBoardLogger(self.folder, name="tensorboard", version="")]
+
+    # ---- the loop -------------------------------------------------------------------------
+
+    def run(self) -> Trained:
+        """Train to the end of the budget or the last epoch and return the best weights."""
+        self._resume()
+        last_saved = time.monotonic()
+        while not self.progress.finished:
+            batches = self._epoch()
+            for batch in batches[self.progress.batch_in_epoch :]:
+                began = time.monotonic()
+                self._step(batch, len(batches))
+                self.progress.spent_s += time.monotonic() - began
+                done = self.stop.done(self.progress, len(batches))
+                if done >= (self.progress.checks_done + 1) / self.config.checks:
+                    self._check(done)
+                if time.monotonic() - last_saved > self.config.checkpoint_s:
+                    self._save()
+                    last_saved = time.monotonic()
+                if done >= 1:
+                    break
+            if self.progress.batch_in_epoch >= len(batches):
+                self.progress.epoch, self.progress.batch_in_epoch = self.progress.epoch + 1, 0
+            if self.stop.done(self.progress, len(batches)) >= 1:
+                self._finish()
+        return Trained(self.best.numpy().copy(), self.progress, dict(self.verdict))
+
+    def _epoch(self) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, self.progress.epoch])
+        return epoch_batches(self.train.structures.counts, self.config.batch_atoms, rng)
+
+    def _step(self, chosen: np.ndarray, n_batches: int) -> None:
+        config, progress = self.config, self.progress
+        done = self.stop.done(progress, n_batches)
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate(done, config.learning_rate, config.warmup)
+        self.adam.zero_grad(set_to_none=True)
+        energy, forces, virial = self.student(chosen)
+        index = torch.from_numpy(chosen)
+        atoms = torch.from_numpy(self.train.structures.atom_index(chosen))
+        loss = batch_loss(
+            energy - self.labels["energy"][index],
+            forces - self.labels["forces"][atoms],
+            virial - self.labels["virial"][index],
+            torch.from_numpy(self.train.structures.counts[chosen]).double(),
+            force_scale=self.force_scale,
+            weights=(energy_weight(done, config.energy_weight), config.force_weight, config.stress_weight),
+            kind=config.loss,
+            delta=config.huber_delta,
+        )
+        self.fabric.backward(loss.total)
+        norm = self.fabric.clip_gradients(self.student, self.adam, max_norm=config.clip_norm, error_if_nonfinite=False)
+        if not bool(torch.isfinite(norm)):
+            raise LimbeckError(
+                "training diverged: the gradient is not finite",
+                where=f"step {progress.step}",
+                remedy="lower training.learning_rate or look for outliers among the labels",
+            )
+        self.adam.step()
+        progress.step += 1
+        progress.batch_in_epoch += 1
+        progress.labels_seen += len(chosen)
+        # the average starts short, so that the first weights do not linger in it
+        decay = min(config.ema_decay, (1 + progress.step) / (10 + progress.step))
+        with torch.no_grad():
+            self.ema.lerp_(self.student.flat, 1 - decay)
+
+    # ---- validation, checkpoints, log -------------------------------------------------------
+
+    def _check(self, done: float) -> None:
+        began = time.monotonic()
+        errors = evaluate_errors(self.judge, self.ema.numpy(), self.validation)
+        progress = self.progress
+        progress.checks_done = int(done * self.config.checks + 1e-9)
+        # forces and energies weigh as they do at the end of training
+        score = errors["force_rmse_mev_per_a"] ** 2 + self.config.energy_weight[1] / 10 * (
+            errors["energy_rmse_mev_per_atom"] ** 2
+        )
+        if score < progress.best_score:
+            progress.best_score, progress.best_step = score, progress.step
+            self.best.copy_(self.ema)
+            self.verdict = errors
+        rate = progress.labels_seen / max(progress.spent_s, 1e-9)
+        row = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "done": round(done, 5),
+            "spent_s": round(progress.spent_s, 2),
+            "labels_per_s": round(rate, 2),
+            "atom_steps_per_s": round(rate * self.train.structures.n_atoms / len(self.train), 1),
+            "learning_rate": self.adam.param_groups[0]["lr"],
+            **{f"validation_{k}": v for k, v in errors.items()},
+        }
+        self._log(row)
+        if self.report:
+            self.report(
+                min(done, 1.0),
+                f"epoch {progress.epoch}  force RMSE {errors['force_rmse_mev_per_a']:.1f} meV/Å  "
+                f"energy MAE {errors['energy_mae_mev_per_atom']:.2f} meV/atom  {rate:.0f} labels/s",
+            )
+        # checking is part of the time that a budget pays for
+        progress.spent_s += time.monotonic() - began
+
+    def _log(self, row: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+        self.fabric.log_dict({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+
+    def _finish(self) -> None:
+        # the last state always competes, also when no check was due
+        self._check(1.0)
+        self.progress.finished = True
+        self._save()
+
+    def _save(self) -> None:
+        state = self.adam.state.get(self.student.flat, {})
+        zeros = torch.zeros_like(self.ema)
+        arrays = {
+            "weights": self.student.flat.detach(),
+            "ema": self.ema,
+            "best": self.best,
+            "adam_mean": state.get("exp_avg", zeros),
+            "adam_square": state.get("exp_avg_sq", zeros),
+        }
+        Checkpoint(
+            {k: v.numpy() for k, v in arrays.items()}, self.progress, self.run_hash, dict(self.verdict)
+        ).write(self.folder / "last.safetensors")
+
+    def _resume(self) -> None:
+        path = self.folder / "last.safetensors"
+        if not path.exists():
+            return
+        saved = Checkpoint.read(path)
+        if saved.run != self.run_hash or saved.arrays["weights"].shape != tuple(self.student.flat.shape):
+            raise InputError(
+                "the checkpoint belongs to another run",
+                where=path,
+                got="other data, settings or preset",
+                remedy="use another --out, or --overwrite",
+            )
+        self.progress, self.verdict = saved.progress, saved.extra
+        with torch.no_grad():
+            self.student.flat.copy_(torch.from_numpy(saved.arrays["weights"]))
+            self.ema.copy_(torch.from_numpy(saved.arrays["ema"]))
+            self.best.copy_(torch.from_numpy(saved.arrays["best"]))
+        if self.progress.step:
+            self.adam.state[self.student.flat] = {
+                "step": torch.tensor(float(self.progress.step)),
+                "exp_avg": torch.from_numpy(saved.arrays["adam_mean"].copy()),
+                "exp_avg_sq": torch.from_numpy(saved.arrays["adam_square"].copy()),
+            }
+
+
+def evaluate_errors(engine: Engine, flat: np.ndarray, data: TrainingData, *, max_atoms: int = 4096) -> dict[str, float]:
+    """Errors of weights on prepared data, in the keys of metrics.json; energies without any shift."""
+    engine.set_weights(flat)
+    counts = data.structures.counts
+    energy, forces = [], []
+    start = 0
+    while start < len(data):
+        stop = start + max(1, int(np.searchsorted(np.cumsum(counts[start:]), max_atoms, side="right")))
+        out = engine.evaluate(np.arange(start, min(stop, len(data))))
+        energy.append(out.energy)
+        forces.append(out.forces)
+        start = stop
+    de = (np.concatenate(energy) - data.energy) / counts * 1e3  # meV/atom
+    df = (np.concatenate(forces) - data.forces) * 1e3  # meV/Å
+    return {
+        "energy_mae_mev_per_atom": float(np.abs(de).mean()),
+        "energy_rmse_mev_per_atom": float(np.sqrt((de**2).mean())),
+        "force_mae_mev_per_a": float(np.abs(df).mean()),
+        "force_rmse_mev_per_a": float(np.sqrt((df**2).mean())),
+    }

@@ -1,0 +1,197 @@
+"""A teacher in worker processes: same numbers, same order, isolation, failures that say why."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+
+from limbeck.core.potential import PotentialCalculator
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError, LimbeckError, MissingPackageError
+from limbeck.labelling import isolated_atom_energies, open_teacher
+from limbeck.labelling.pipe import pack_error, unpack_error
+from limbeck.teachers import load_teacher
+
+_LJ = {"sigma": 3.4, "epsilon": 0.0104, "rc": 7.0}
+
+
+def test_two_workers_give_ases_numbers_in_order(frames: Callable[..., list[Atoms]]) -> None:
+    structures = frames(11)
+    with open_teacher("ase.calculators.lj:LennardJones", options=_LJ, workers=2) as teacher:
+        assert len(teacher.process_ids) == 2
+        labels = teacher.evaluate(StructureBatch.from_atoms(structures))
+        none = teacher.evaluate(StructureBatch.from_atoms([]))
+    energies, forces = [], []
+    for s, atoms in enumerate(structures):
+        atoms.calc = LennardJones(**_LJ)
+        energies.append(atoms.get_potential_energy())
+        forces.append(atoms.get_forces())
+        if atoms.pbc.all():
+            np.testing.assert_array_equal(labels.stress[s], atoms.get_stress(voigt=False))
+        else:
+            assert np.isnan(labels.stress[s]).all()
+    np.testing.assert_array_equal(labels.energy, energies)
+    np.testing.assert_array_equal(labels.forces, np.concatenate(forces))
+    assert none.energy.shape == (0,)
+    assert none.forces.shape == (0, 3)
+
+
+def test_worker_imports_only_what_the_teacher_needs(helper_calculators: Path, tmp_path: Path) -> None:
+    """And what a package prints does not get into the protocol."""
+    log = tmp_path / "modules"
+    options = {"log": str(log)}
+    with open_teacher("helper_calculators:SpyEMT", options=options, threads=3) as teacher:
+        labels = teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))
+    assert np.isfinite(labels.energy[0])
+    threads, *modules = log.read_text().split("\n")
+    assert threads == "3"
+    top = {m.split(".")[0] for m in modules}
+    assert not top & {
+        "pydantic",
+        "typer",
+        "rich",
+        "torch",
+        "yaml",
+        "lightning_fabric",
+        "safetensors",
+        "vesin",
+    }
+    ours = {m.split(".")[1] for m in modules if m.startswith("limbeck.")}
+    assert ours == {"core", "errors", "labelling", "teachers"}
+
+
+def test_md_pays_less_than_a_millisecond(frames: Callable[..., list[Atoms]]) -> None:
+    one = StructureBatch.from_atoms(frames(1))
+    name = "ase.calculators.lj:LennardJones"
+
+    def quickest(potential) -> float:
+        times = []
+        for _ in range(200):
+            start = time.perf_counter()
+            potential.evaluate(one)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    with open_teacher(name, options=_LJ) as teacher:
+        assert quickest(teacher) - quickest(load_teacher(name, _LJ).potential) < 1e-3
+
+
+def test_a_large_structure_does_not_block_the_pipes(helper_calculators: Path) -> None:
+    """Requests and answers beyond a pipe's buffer cross each other."""
+    batch = StructureBatch.from_atoms([bulk("Cu", cubic=True) * (20, 20, 20)] * 5)
+    with open_teacher("helper_calculators:Zero") as teacher:
+        assert teacher.evaluate(batch).forces.shape == (5 * 32_000, 3)
+
+
+def test_a_failing_structure_is_named_and_others_go_on(helper_calculators: Path) -> None:
+    structures = [Atoms("Ar2", [[0, 0, 0], [0, 0, 4]]), Atoms("ArHe", [[0, 0, 0], [0, 0, 4]])]
+    with open_teacher("helper_calculators:Failing") as teacher:
+        with pytest.raises(LimbeckError) as caught:
+            teacher.evaluate(StructureBatch.from_atoms(structures * 3))
+        assert str(caught.value) == (
+            "structure 1 (ArHe): teacher 'helper_calculators:Failing' failed on a structure; "
+            "got RuntimeError: SCF did not converge"
+        )
+        # Answers of the evaluation that was given up must not be taken for these.
+        expected = Atoms("Ar2", [[0, 0, 0], [0, 0, 4.5]], calculator=LennardJones())
+        calculator = PotentialCalculator(teacher)
+        assert calculator.get_potential_energy(expected) == expected.get_potential_energy()
+
+
+@pytest.mark.parametrize(
+    ("symbol", "cause"),
+    [("Ne", "signal SIGKILL"), ("Kr", "exit code 3, its last words: last words")],
+)
+def test_a_dead_worker_is_noticed(helper_calculators: Path, symbol: str, cause: str) -> None:
+    with open_teacher("helper_calculators:Failing", workers=2) as teacher:
+        for _ in range(2):
+            with pytest.raises(LimbeckError) as caught:
+                teacher.evaluate(StructureBatch.from_atoms([Atoms(symbol), Atoms("Ar")]))
+            assert str(caught.value) == (
+                f"teacher helper_calculators:Failing: a worker process of the teacher died; got {cause}; "
+                "remedy: SIGKILL often means that memory ran out: use fewer workers; labels so far are kept"
+            )
+
+
+def test_wrong_shapes_are_refused(helper_calculators: Path) -> None:
+    with (
+        open_teacher("helper_calculators:WrongShape") as teacher,
+        pytest.raises(
+            LimbeckError, match=r"structure 0 \(Ar2\): the teacher's forces has a wrong shape; got \(1, 3\)"
+        ),
+    ):
+        teacher.evaluate(StructureBatch.from_atoms([Atoms("Ar2", [[0, 0, 0], [0, 0, 4]])]))
+
+
+def test_the_worker_dies_with_its_parent(helper_calculators: Path, tmp_path: Path) -> None:
+    """Killed in the middle of an evaluation that never ends; the kernel then frees the worker's lock."""
+    log = tmp_path / "held"
+    code = f"""
+import os, signal, threading
+from ase import Atoms
+from limbeck.core.structures import StructureBatch
+from limbeck.labelling import open_teacher
+teacher = open_teacher("helper_calculators:Endless", options={{"log": {str(log)!r}}})
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+teacher.evaluate(StructureBatch.from_atoms([Atoms("Ar")]))
+"""
+    parent = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert parent.returncode == -signal.SIGKILL
+    handle = os.open(log, os.O_RDWR)
+
+    def too_late(*_: object) -> None:
+        raise TimeoutError("the worker outlived its parent by 20 s")
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(20)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        os.close(handle)
+
+
+def test_errors_cross_the_process_boundary_as_they_are() -> None:
+    error = MissingPackageError("gone", where="here", got=3, wanted="x", remedy="pip install x")
+    again = unpack_error(pack_error(error))
+    assert type(again) is MissingPackageError
+    assert str(again) == str(error)
+    with pytest.raises(
+        InputError, match="teacher no_such_module:X: cannot import the teacher; got No module named"
+    ):
+        open_teacher("no_such_module:X")
+    with pytest.raises(InputError, match="unknown teacher; got 'mace'; wanted .*module:callable"):
+        open_teacher("mace")
+    with pytest.raises(InputError, match="teacher so3lr: too few workers; got 0; wanted 1 or more"):
+        open_teacher("so3lr", workers=0)
+
+
+def test_a_closed_teacher_says_so() -> None:
+    teacher = open_teacher("ase.calculators.emt:EMT")
+    teacher.close()
+    teacher.close()
+    with pytest.raises(LimbeckError, match="teacher ase.calculators.emt:EMT: the teacher was closed"):
+        teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))
+
+
+def test_isolated_atoms_only_where_claimed() -> None:
+    name = "ase.calculators.emt:EMT"
+    with open_teacher(name) as teacher:
+        assert isolated_atom_energies(teacher, [29]) is None
+    with open_teacher(name, options={"capabilities": {"isolated_atoms": True}}) as teacher:
+        energies = isolated_atom_energies(teacher, [79, 29, 29])
+        # EMT counts from the bulk metal: minus its cohesive energy parameter, 3.51 eV for copper.
+        assert energies == {29: pytest.approx(3.51, abs=0.01), 79: pytest.approx(3.80, abs=0.01)}

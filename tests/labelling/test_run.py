@@ -1,0 +1,176 @@
+"""Labelling goes on where it was stopped and repeats nothing that was stored."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.lj import LennardJones
+
+from limbeck.core.potential import AsePotential, Capabilities
+from limbeck.errors import InputError, LimbeckError
+from limbeck.labelling import LabellingConfig, LabelStore, label, open_teacher
+from limbeck.teachers import get_card
+from limbeck.teachers.card import TeacherIdentity
+
+_IDENTITY = TeacherIdentity("toy", "1", "f" * 64)
+
+# A run in a process of its own; sys.argv: where to die, the store, the log, this folder.
+_RUN = """
+import os, signal, sys
+die, folder, log, here = sys.argv[1:]
+sys.path.insert(0, here)
+from conftest import make_frames
+from limbeck.labelling import LabelStore, label, open_teacher, shards
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def progress(task, done, total=None, text=""):
+    if die == "after a label" and done == 5:
+        kill()
+
+whole, appended = shards.append_whole, []
+def torn(path, data):
+    appended.append(path)
+    if die == "within a label" and len(appended) == 6:
+        with open(path, "ab") as stream:
+            stream.write(data[: len(data) // 2])
+        kill()
+    return whole(path, data)
+shards.append_whole = torn
+
+with open_teacher("helper_calculators:CountingLJ", options={"log": log}) as teacher, LabelStore(folder) as store:
+    report = label(make_frames(14), teacher, store, progress=progress)
+print(report.present, report.labelled, report.total)
+"""
+
+
+def _run(die: str, folder: Path, log: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        _RUN,
+        die,
+        str(folder),
+        str(log),
+        str(Path(__file__).parent),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("die", ["after a label", "within a label"])
+def test_killed_and_started_again(helper_calculators: Path, tmp_path: Path, die: str) -> None:
+    folder, log = tmp_path / "labels", tmp_path / "evaluations.log"
+    first = _run(die, folder, log)
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    count_before = len(log.read_text().splitlines())
+    second = _run("never", folder, log)
+    assert second.returncode == 0, second.stderr
+    present, labelled, total = map(int, second.stdout.split())
+    assert present + labelled == total == 14
+    assert present == 5
+    evaluated = log.read_text().splitlines()
+    # Nothing stored is evaluated again, only what was at work: one being stored, two in the worker.
+    assert len(evaluated) - count_before == labelled
+    assert len(evaluated) <= 14 + 3
+    assert len(set(evaluated)) == 14
+    third = _run("never", folder, log)
+    assert third.stdout.split() == ["14", "0", "14"]
+    assert len(log.read_text().splitlines()) == len(evaluated)
+
+
+def test_labels_are_the_teachers_and_keep_their_origin(
+    tmp_path: Path, frames: Callable[..., list[Atoms]]
+) -> None:
+    structures = frames(6)
+    calls = []
+    with open_teacher("ase.calculators.lj:LennardJones", workers=2) as teacher, LabelStore(tmp_path) as store:
+        report = label([*structures, structures[2]], teacher, store, progress=lambda *a: calls.append(a))
+        labelled = store.read(report.keys)
+        assert [r.identity for r in store.records()] == [teacher.identity] * 6
+    assert (report.total, report.labelled, report.present, report.duplicates) == (6, 6, 0, 1)
+    assert report.complete
+    assert report.labels_per_s > 0
+    assert report.keys[6] == report.keys[2]
+    for s, atoms in enumerate([*structures, structures[2]]):
+        atoms.calc = LennardJones()
+        assert labelled.labels.energy[s] == atoms.get_potential_energy()
+        assert labelled.family[s] == atoms.info["family"]
+        assert labelled.temperature_k[s] == atoms.info["temperature_K"]
+        assert labelled.step[s] == "rattle"
+    assert [c[1:3] for c in calls] == [(done, 6) for done in range(7)]
+    assert calls[-1][3].endswith("labels/s")
+
+
+def test_another_option_or_weights_is_another_label(
+    tmp_path: Path, frames: Callable[..., list[Atoms]]
+) -> None:
+    store, structures = LabelStore(tmp_path), frames(2)
+    teacher = AsePotential(LennardJones(), Capabilities(), "toy")
+    assert label(structures, teacher, store, identity=_IDENTITY).labelled == 2
+    other = TeacherIdentity("toy", "1", "f" * 64, options='{"rc": 3}')
+    assert label(structures, teacher, store, identity=other).labelled == 2
+    again = label(structures, teacher, store, identity=_IDENTITY)
+    assert (again.labelled, again.present) == (0, 2)
+    with pytest.raises(
+        InputError, match="label: labels need the teacher's identity; wanted identity=Teacher"
+    ):
+        label(structures, teacher, store)
+
+
+def test_the_deadline_stops_cleanly(
+    helper_calculators: Path, tmp_path: Path, frames: Callable[..., list[Atoms]]
+) -> None:
+    structures = frames(8)
+    with open_teacher("ase.calculators.lj:LennardJones") as teacher, LabelStore(tmp_path) as store:
+        none = label(structures, teacher, store, deadline_s=0.0)
+        assert (none.labelled, none.complete) == (0, False)
+        some = label(structures, teacher, store, deadline_s=1e-6)
+        assert not some.complete
+        assert some.labelled == len(store) <= 2
+        rest = label(structures, teacher, store, deadline_s=1e6)
+        assert rest.complete
+        assert rest.present == some.labelled
+
+
+def test_failures_are_listed_and_all_failing_ends_the_run(helper_calculators: Path, tmp_path: Path) -> None:
+    good = [Atoms("Ar2", [[0, 0, 0], [0, 0, 3.5 + 0.1 * i]]) for i in range(3)]
+    bad = [Atoms("He2", [[0, 0, 0], [0, 0, 3.5 + 0.1 * i]]) for i in range(7)]
+    with open_teacher("helper_calculators:Failing") as teacher, LabelStore(tmp_path) as store:
+        report = label([good[0], bad[0], *good[1:]], teacher, store)
+        assert report.complete
+        assert (report.labelled, len(report.failed)) == (3, 1)
+        assert report.failed[0].index == 1
+        assert report.failed[0].reason.endswith("got RuntimeError: SCF did not converge")
+        with pytest.raises(
+            LimbeckError, match="failed on a structure; got RuntimeError: SCF did not converge"
+        ):
+            label(bad, teacher, store)
+        with pytest.raises(LimbeckError, match="died; got signal SIGKILL"):
+            label([Atoms("Ne")], teacher, store)
+
+
+def test_unsupported_structures_are_refused_before_any_label(tmp_path: Path) -> None:
+    store = LabelStore(tmp_path / "labels")
+    teacher = AsePotential(LennardJones(), Capabilities(), "toy")
+    with pytest.raises(InputError, match=r"structure 1 \(H4Si\): teacher 'so3lr' was not trained on Si"):
+        label([molecule("H2O"), molecule("SiH4")], teacher, store, identity=_IDENTITY, card=get_card("so3lr"))
+    assert not (tmp_path / "labels").exists()
+
+
+def test_settings_refuse_nonsense() -> None:
+    assert LabellingConfig().max_force_ev_per_a == 50.0
+    for wrong in ({"workers": 0}, {"max_force_ev_per_a": -1.0}, {"wokers": 2}):
+        with pytest.raises(ValueError):
+            LabellingConfig(**wrong)
+    assert np.isfinite(LabellingConfig(max_force_ev_per_a=3).max_force_ev_per_a)

@@ -1,0 +1,161 @@
+"""Starting structures from files, elements and SMILES."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+
+from limbeck.errors import InputError, MissingPackageError
+from limbeck.sampling.starts import bulk_structure, read_structures, smiles_conformers
+
+CIF = """data_alloy
+_cell_length_a 5.5
+_cell_length_b 5.5
+_cell_length_c 5.5
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+"""
+
+
+def test_every_structure_of_a_file_has_its_family(tmp_path):
+    path = tmp_path / "mine.extxyz"
+    write(path, [bulk("Si"), bulk("Ge")])
+    assert [a.info["family"] for a in read_structures(path)] == ["mine.extxyz#0", "mine.extxyz#1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("empty.xyz", "", "empty.xyz: the file is empty; wanted at least one structure"),
+        ("bad.cif", "hello", "bad.cif: cannot read the file as structures; got "),
+        ("bad.unknown", "hello", "bad.unknown: cannot read the file as structures; got UnknownFileTypeError"),
+        ("short.xyz", "3\n\nH 0 0 0\n", "short.xyz: cannot read the file as structures; got "),
+    ],
+)
+def test_unreadable_files(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_structures(tmp_path / name)
+    assert message in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"none\.cif: no such file; wanted a structure file that ASE reads"):
+        read_structures(tmp_path / "none.cif")
+
+
+def test_partial_occupancies(tmp_path):
+    path = tmp_path / "alloy.cif"
+    path.write_text(CIF + "Si1 Si 0 0 0 0.5\nGe1 Ge 0 0 0 0.5\nSi2 Si 0.5 0.5 0.5 1.0\n")
+    with pytest.raises(InputError) as caught:
+        read_structures(path)
+    assert str(caught.value).endswith(
+        "alloy.cif, frame 0: a site is partially occupied; got site 0 with Si 0.5, Ge 0.5; "
+        "wanted one species with occupancy 1 on every site; remedy: make an ordered supercell first"
+    )
+    path.write_text(CIF + "Si1 Si 0 0 0 0.9\n")
+    with pytest.raises(InputError, match=r"site 0 with Si 0\.9"):
+        read_structures(path)
+    path.write_text(CIF + "Si1 Si 0 0 0 1.0\nGe1 Ge 0.5 0.5 0.5 1.0\n")
+    assert read_structures(path)[0].get_chemical_formula() == "GeSi"
+
+
+@pytest.mark.parametrize(
+    ("symbol", "atoms", "volume"), [("Si", 8, 5.43**3), ("Cu", 4, 3.61**3), ("Mg", 2, None)]
+)
+def test_bulk(symbol, atoms, volume):
+    crystal = bulk_structure(symbol)
+    assert len(crystal) == atoms
+    assert crystal.pbc.all()
+    assert crystal.info["family"] == f"{symbol}#0"
+    if volume:
+        assert crystal.get_volume() == pytest.approx(volume)
+
+
+def test_bulk_of_no_crystal():
+    with pytest.raises(InputError) as caught:
+        bulk_structure("O")
+    assert str(caught.value) == (
+        "--bulk: no bulk reference structure for the element; got O; wanted an element that is fcc, bcc, "
+        "hcp, diamond or sc at its reference state; remedy: give the crystal as a file with --structures"
+    )
+    with pytest.raises(InputError, match="--bulk: no such element; got 'Xy'"):
+        bulk_structure("Xy")
+
+
+def test_smiles_of_3bpa():
+    frames = smiles_conformers("c1ccc(cc1)COc2cccnc2N", n=4, seed=1)
+    assert 1 <= len(frames) <= 4
+    assert all(a.get_chemical_formula() == "C12H12N2O" for a in frames)
+    assert [a.info["family"] for a in frames] == [f"smiles#{k}" for k in range(len(frames))]
+    assert not any("charge" in a.info for a in frames)
+    again = smiles_conformers("c1ccc(cc1)COc2cccnc2N", n=4, seed=1)
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(frames, again, strict=True))
+
+
+def test_conformers_are_distinct():
+    frames = smiles_conformers("CCCCCC", n=5, seed=3)
+    assert len(frames) == 5
+    carbons = [a.positions[a.numbers == 6] for a in frames]
+    assert min(rmsd(carbons[i], carbons[j]) for i in range(5) for j in range(i)) > 0.3
+    # Anti-anti-anti hexane is the minimum of every force field, and its chain is the longest.
+    length = [np.linalg.norm(c[:, None] - c[None], axis=-1).max() for c in carbons]
+    assert np.argmax(length) == 0
+
+
+def rmsd(a: np.ndarray, b: np.ndarray) -> float:
+    """After the best rotation (Kabsch 1976), the chain read from either end, Å."""
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    return min(float(np.sqrt(np.mean((a @ kabsch(a, c) - c) ** 2) * 3)) for c in (b, b[::-1]))
+
+
+def kabsch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    u, _, v = np.linalg.svd(a.T @ b)
+    return u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ v))]) @ v
+
+
+def test_rigid_molecule_has_one_conformer():
+    assert len(smiles_conformers("c1ccccc1", n=5)) == 1
+
+
+@pytest.mark.parametrize(("smiles", "charge"), [("[NH4+]", 1.0), ("CC(=O)[O-]", -1.0), ("O", 0.0)])
+def test_formal_charge(smiles, charge):
+    assert smiles_conformers(smiles)[0].info.get("charge", 0.0) == charge
+
+
+@pytest.mark.parametrize("smiles", ["C(C", "", "xyz"])
+def test_bad_smiles(smiles, capfd):
+    with pytest.raises(InputError) as caught:
+        smiles_conformers(smiles)
+    assert str(caught.value) == f"--smiles: not a SMILES; got {smiles!r}; wanted a SMILES such as 'CCO'"
+    assert capfd.readouterr().err == ""
+
+
+def test_without_rdkit(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdkit", None)
+    with pytest.raises(MissingPackageError) as caught:
+        smiles_conformers("CCO")
+    assert str(caught.value) == (
+        "--smiles: RDKit is not installed; wanted the package rdkit; "
+        "remedy: pip install 'limbeck[molecules]' -c constraints.txt"
+    )
+
+
+def test_family_of_a_frame_file_is_kept(tmp_path):
+    frame = Atoms("H2", [(0, 0, 0), (0, 0, 0.74)], info={"family": "old/md-300K-s1"})
+    write(tmp_path / "f.extxyz", frame)
+    assert read_structures(tmp_path / "f.extxyz")[0].info["family"] == "old/md-300K-s1"

@@ -1,0 +1,182 @@
+"""Cards, refusals and ``module:callable``; no teacher's package is imported here."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+
+from limbeck.core.potential import Capabilities
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError, MissingPackageError
+from limbeck.teachers import check_supported, get_card, list_cards, load_teacher, teacher_names
+from limbeck.teachers.registry import check_teacher
+
+
+def _refusal(name: str, *frames: Atoms) -> str:
+    with pytest.raises(InputError) as caught:
+        check_supported(get_card(name), StructureBatch.from_atoms(frames))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_names_and_cards() -> None:
+    assert teacher_names() == ["sevennet-0", "sevennet-l3i5", "chgnet", "so3lr"]
+    for card in list_cards():
+        assert card.licence
+        assert card.domain
+        assert "doi" in card.citation
+        assert card.remedy == f"pip install 'limbeck[{card.extra}]' -c constraints.txt"
+        assert card.elements is not None
+
+
+def test_cards_import_no_heavy_package() -> None:
+    code = "import limbeck.teachers as t, sys; t.list_cards(); print(*{m.split('.')[0] for m in sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "sevenn", "chgnet", "so3krates_torch", "pydantic"} & set(found.stdout.split())
+
+
+def test_unknown_teacher_names_the_nearest() -> None:
+    with pytest.raises(InputError) as caught:
+        get_card("sevenet-O")
+    assert str(caught.value) == (
+        "unknown teacher; got 'sevenet-O'; wanted 'sevennet-0'? known: "
+        "sevennet-0, sevennet-l3i5, chgnet, so3lr, or module:callable"
+    )
+
+
+def test_missing_package_gives_the_line_that_installs_it() -> None:
+    card = dataclasses.replace(get_card("chgnet"), package="limbeck_no_such_package")
+    assert not card.installed
+    with pytest.raises(MissingPackageError) as caught:
+        card.require()
+    assert str(caught.value) == (
+        "the package of teacher 'chgnet' is not installed; got no module 'limbeck_no_such_package'; "
+        "wanted chgnet==0.4.2; remedy: pip install 'limbeck[chgnet]' -c constraints.txt"
+    )
+
+
+def test_options_are_checked_by_name() -> None:
+    with pytest.raises(InputError) as caught:
+        check_teacher("so3lr", {"dtpye": "float32"})
+    assert str(caught.value) == (
+        "unknown option 'dtpye' for teacher 'so3lr'; wanted dtype; remedy: remove it or correct its name"
+    )
+    with pytest.raises(InputError, match="unknown option 'x' for teacher 'chgnet'; wanted no options"):
+        check_teacher("chgnet", {"x": 1})
+    with pytest.raises(InputError, match="a teacher's options must be plain values"):
+        check_teacher("ase.calculators.emt:EMT", {"x": object()})
+
+
+def test_untrained_elements_are_refused() -> None:
+    molecules = [molecule("H2O"), molecule("SiH4"), Atoms("LiH", positions=[[0, 0, 0], [0, 0, 1.6]])]
+    assert _refusal("so3lr", *molecules) == (
+        "structure 1 (H4Si): teacher 'so3lr' was not trained on Li, Si; wanted H, C-F, P, S, Cl; "
+        "remedy: leave these structures out or choose another teacher (limbeck teachers)"
+    )
+    text = _refusal("chgnet", bulk("Si"), bulk("Po", "sc", a=3.3))
+    assert text.startswith("structure 1 (Po): teacher 'chgnet' was not trained on Po; wanted H-Bi, Ac-Pu;")
+
+
+def test_periodicity_it_cannot_treat_is_refused() -> None:
+    slab = bulk("Si")
+    slab.pbc = [True, True, False]
+    assert _refusal("chgnet", bulk("Si"), slab) == (
+        "structure 1 (Si2): teacher 'chgnet' treats only structures that repeat in all three directions; "
+        "got pbc TTF; wanted pbc TTT and a cell; "
+        "remedy: give it a cell (atoms.center(vacuum=8); atoms.pbc = True) or choose another teacher"
+    )
+    assert "got pbc FFF without a cell" in _refusal("chgnet", molecule("H2O"))
+    card = dataclasses.replace(get_card("so3lr"), periodic=False)
+    with pytest.raises(InputError, match=r"treats only structures without periodicity; got pbc TTT"):
+        check_supported(card, StructureBatch.from_atoms([bulk("C")]))
+    check_supported(get_card("so3lr"), StructureBatch.from_atoms([molecule("H2O"), bulk("C")]))
+
+
+def test_total_charges_are_refused() -> None:
+    water, ion = molecule("H2O"), molecule("OH")
+    ion.info["charge"] = -1
+    assert _refusal("so3lr", water, ion) == (
+        "structure 1 (HO): structures of different total charge in one set; got charges -1, +0; "
+        "wanted one total charge, 0; remedy: charges are not supported yet: keep the neutral structures"
+    )
+    assert _refusal("so3lr", ion) == (
+        "structure 0 (HO): charged structure; got total charge -1; wanted total charge 0; "
+        "remedy: charges are not supported yet: use neutral structures"
+    )
+
+
+def test_any_ase_calculator_with_keywords() -> None:
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=0)
+    batch = StructureBatch.from_atoms([atoms])
+    loaded = load_teacher("ase.calculators.emt:EMT")
+    atoms.calc = EMT()
+    labels = loaded.potential.evaluate(batch)
+    assert labels.energy[0] == atoms.get_potential_energy()
+    np.testing.assert_array_equal(labels.forces, atoms.get_forces())
+    np.testing.assert_allclose(labels.stress[0], atoms.get_stress(voigt=False))
+    assert loaded.card.elements is None
+
+    narrow = load_teacher("ase.calculators.lj:LennardJones", {"sigma": 2.3, "rc": 5.0})
+    wide = load_teacher("ase.calculators.lj:LennardJones", {"sigma": 2.3, "rc": 9.0})
+    assert narrow.potential.evaluate(batch).energy[0] != wide.potential.evaluate(batch).energy[0]
+    assert narrow.identity.options != wide.identity.options
+    assert narrow.identity.weights_hash == wide.identity.weights_hash
+
+
+def test_capabilities_may_be_declared() -> None:
+    declared = {"elements": ["Cu", 79], "stress": False, "periodic": False}
+    loaded = load_teacher("ase.calculators.emt:EMT", {"capabilities": declared})
+    assert loaded.potential.capabilities == Capabilities(
+        elements=frozenset({29, 79}), stress=False, periodic=False, isolated_atoms=False
+    )
+    assert loaded.card.elements == {29, 79}
+    with pytest.raises(InputError, match="unknown capability 'strss'; wanted stress"):
+        load_teacher("ase.calculators.emt:EMT", {"capabilities": {"strss": False}})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        (
+            "no_such_module:Thing",
+            {},
+            "teacher no_such_module:Thing: cannot import the teacher; got No module",
+        ),
+        (
+            "ase.calculators.emt:EMTT",
+            {},
+            "no callable 'EMTT' in module 'ase.calculators.emt'; wanted .*emt:EMT$",
+        ),
+        (
+            "ase.build:bulk",
+            {"nope": 1},
+            "teacher ase.build:bulk: the callable does not take these arguments; got",
+        ),
+        ("builtins:dict", {}, "the callable does not return an ASE calculator; got dict; wanted an ase"),
+        (":EMT", {}, "teacher :EMT: cannot import the teacher; got Empty module name"),
+    ],
+)
+def test_wrong_callables(name: str, options: dict, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        load_teacher(name, options)
+
+
+def test_the_files_of_a_calculator_are_part_of_its_identity(tmp_path: Path) -> None:
+    """Other weights under the same name give another identity; a log that grows does not."""
+    weights, log = tmp_path / "model.npz", tmp_path / "run.log"
+    weights.write_bytes(b"one")
+    options = {"model": str(weights), "logfile": str(log)}
+    before = load_teacher("ase.calculators.emt:EMT", options).identity
+    log.write_text("something")
+    assert load_teacher("ase.calculators.emt:EMT", options).identity == before
+    weights.write_bytes(b"two")
+    assert load_teacher("ase.calculators.emt:EMT", options).identity.weights_hash != before.weights_hash

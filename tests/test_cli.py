@@ -1,0 +1,184 @@
+"""The command line: help with examples, exit codes, and errors of one line on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from limbeck import __version__, cli
+from limbeck.errors import InputError, LimbeckError
+
+COMMANDS = ["convert", "distill", "info", "label", "sample", "students", "teachers", "train", "validate"]
+
+
+@pytest.fixture
+def run(capsys):
+    """run(*arguments) -> (exit code, stdout, stderr)."""
+
+    def _run(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return _run
+
+
+def test_the_public_commands_are_these():
+    assert (
+        sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)
+        == COMMANDS
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_that_names_the_command(run, command):
+    code, out, err = run(command, "--help")
+    text = " ".join(out.split())
+    assert (code, err) == (0, "")
+    assert f"Example: limbeck {command}" in text
+    assert "--debug" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (
+            "distill",
+            "--structures --smiles --bulk --teacher --preset --budget --epochs --val --seed --device --workers --set "
+            "--out --overwrite --dry-run --json",
+        ),
+        ("sample", "--structures --smiles --bulk --config --teacher --seed --out"),
+        ("label", "--teacher --workers --device --out"),
+        (
+            "train",
+            "--preset --budget --epochs --val --seed --init --device --energy-key --forces-key --stress-key "
+            "--virial-key --overwrite --out --json",
+        ),
+        ("validate", "--json --plots --energy-key --forces-key --stress-key --virial-key"),
+        ("convert", "--out"),
+    ],
+)
+def test_commands_take_the_documented_options(run, command, options):
+    text = run(command, "--help")[1]
+    assert [option for option in options.split() if option not in text] == []
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"limbeck {__version__}\n", "")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+
+
+def test_wrong_usage_is_one_line_and_exit_2(run):
+    for arguments, text in [
+        (["distil"], "No such command 'distil'"),
+        (["train", "--out", "x"], "Missing argument"),
+        (["label", "f.extxyz", "--out", "x"], "Missing option '--teacher'"),
+        (["distill", "--bugdet", "5m"], "No such option"),
+        (["distill", "--seed", "one", "--bulk", "Si"], "Invalid value for '--seed'"),
+    ]:
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, ""), arguments
+        assert err.startswith("error: "), err
+        assert text in err
+        assert "; remedy: see 'limbeck" in err
+        assert err.count("\n") == 1
+
+
+@pytest.fixture
+def si_yaml(tmp_path):
+    path = tmp_path / "si.yaml"
+    path.write_text("bulk: Si\nteacher: chgnet\nbugdet: 5m\n")
+    return path
+
+
+def test_input_errors_are_one_line_and_exit_2(run, si_yaml, tmp_path):
+    out = tmp_path / "run"
+    cases = [
+        ([si_yaml], f"{si_yaml}:3: unknown key 'bugdet'; wanted 'budget'"),
+        ([tmp_path / "no.yaml"], f"{tmp_path}/no.yaml: no such file; wanted a YAML configuration"),
+        (
+            ["--bulk", "Si", "--teacher", "chgnt"],
+            "--teacher: teacher.name: unknown teacher; got 'chgnt'; wanted 'chgnet'? known: sevennet-0, "
+            "sevennet-l3i5, chgnet, so3lr, or module:callable",
+        ),
+        (
+            ["--bulk", "Si", "--teacher", "chgnet", "--preset", "tiny,hug"],
+            "--preset: presets: unknown preset; got 'hug'; wanted original or tiny or ultra-tiny; "
+            "remedy: did you mean 'original'?",
+        ),
+        (
+            ["--bulk", "Si", "--teacher", "chgnet", "--budget", "soon"],
+            "--budget: budget: not a length of time; got 'soon'; wanted such as 90s, 20m or 1h30m",
+        ),
+        (
+            ["--bulk", "Si", "--smiles", "CCO", "--teacher", "chgnet"],
+            "several starting points; got --smiles, --bulk; wanted exactly one of --structures, --smiles, --bulk",
+        ),
+        (
+            ["--teacher", "chgnet"],
+            "one starting point is needed; wanted exactly one of structures, smiles, bulk; remedy: give --structures FILE, --smiles SMILES or --bulk SYMBOL",
+        ),
+    ]
+    for arguments, text in cases:
+        code, printed, err = run("distill", *arguments, "--out", out)
+        assert (code, printed, err) == (2, "", f"error: {text}\n")
+    assert not out.exists()
+
+
+def _failing(monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("limbeck.teachers.list_cards", fail)
+
+
+def test_exit_codes_follow_the_error(run, monkeypatch):
+    _failing(monkeypatch, LimbeckError("the disk is full", where="here", remedy="free some space"))
+    assert run("teachers") == (1, "", "error: here: the disk is full; remedy: free some space\n")
+    _failing(monkeypatch, InputError("bad"))
+    assert run("teachers") == (2, "", "error: bad\n")
+    _failing(monkeypatch, ZeroDivisionError("two\nlines"))
+    code, _, err = run("teachers")
+    assert (code, err) == (
+        1,
+        "error: internal error: ZeroDivisionError: two lines; run with --debug for the traceback\n",
+    )
+    _failing(monkeypatch, ModuleNotFoundError("No module named 'rdkit'", name="rdkit"))
+    code, _, err = run("teachers")
+    assert code == 2
+    assert "got no module 'rdkit'; remedy: pip install -c constraints.txt" in err
+    _failing(monkeypatch, KeyboardInterrupt())
+    assert run("teachers") == (130, "", "interrupted; run the same command again to go on\n")
+
+
+def test_a_traceback_comes_only_with_debug(run, monkeypatch):
+    _failing(monkeypatch, ZeroDivisionError("oh"))
+    code, _, err = run("teachers", "--debug")
+    assert code == 1
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith("error: internal error: ZeroDivisionError: oh\n")
+    _failing(monkeypatch, InputError("bad"))
+    assert "Traceback" in run("teachers", "--debug")[2]
+
+
+def test_teachers_are_listed_and_written_as_json(run, tmp_path):
+    code, out, err = run("teachers", "--json", tmp_path / "teachers.json")
+    assert (code, err) == (0, "")
+    rows = json.loads((tmp_path / "teachers.json").read_text())
+    assert [row["name"] for row in rows] == ["sevennet-0", "sevennet-l3i5", "chgnet", "so3lr"]
+    assert all(row["name"] in out and row["install"] in out for row in rows)
+
+
+def test_a_closed_pipe_is_no_internal_error():
+    reader = "import sys; sys.stdin.readline()"
+    command = f"{sys.executable} -m limbeck.cli teachers | {sys.executable} -c '{reader}'"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    assert "internal error" not in done.stderr
+    assert "Traceback" not in done.stderr
