@@ -2,7 +2,7 @@
 #
 #   make demo       SevenNet-0 for silicon into three students, within 15 minutes on 2 cores
 #   make test       the tests that CI must pass       make test-slow   the long ones
-#   make lint       ruff and mypy                     make format      rewrite in house style
+#   make lint       ruff, clang-format and mypy       make format      rewrite in house style
 #   make bench      side-by-side timings              make venv        only set up
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter, VENV=dir the environment's folder.
@@ -37,11 +37,15 @@ $(BIN)/python:
 	"$$python" -m venv $(VENV) || { rm -rf $(VENV); \
 	echo "error: $$python cannot make a virtual environment; remedy: install its venv module (Debian, Ubuntu: python3-venv)" >&2; exit 2; }
 
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Installed, not fetched for each build: so they are pinned too, and a second build compiles only what changed.
+BUILD_TOOLS := scikit-build-core nanobind cmake ninja
 CORE := $(shell find native -name '*.[ch]pp' 2>/dev/null)
 
 # A stamp per set of extras, made only when pip succeeded, so an interrupted installation is done again.
 $(VENV)/.installed-%: pyproject.toml constraints.txt CMakeLists.txt $(CORE) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(PIP_INSTALL) $(BUILD_TOOLS)
+	$(PIP_INSTALL) --no-build-isolation -e '.[$*]'
 	@touch $@
 
 comma := ,
@@ -70,11 +74,13 @@ test-slow: $(DEV)
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CORE)
 	$(BIN)/mypy
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CORE)
 
 bench: $(DEV)
 	@shopt -s nullglob; scripts=(benchmarks/bench_*.py); \

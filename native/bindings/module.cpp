@@ -14,23 +14,25 @@ using limbeck::Hyperparameters;
 using limbeck::ParameterLayout;
 using limbeck::TrainingSet;
 
-template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 
-template <class T> static nb::ndarray<nb::numpy, T> give(std::vector<T> &&values, std::vector<size_t> shape) {
+template <class T>
+static nb::ndarray<nb::numpy, T> give(std::vector<T> &&values, std::vector<size_t> shape) {
   auto *data = new std::vector<T>(std::move(values));
   nb::capsule owner(data, [](void *p) noexcept { delete static_cast<std::vector<T> *>(p); });
   return nb::ndarray<nb::numpy, T>(data->data(), shape.size(), shape.data(), owner);
 }
 
 // a macro, so that the message is built only when it is needed (these run once a weight or pair)
-#define require(ok, message)                                          \
-  do {                                                                \
-    if (!(ok)) throw nb::value_error(std::string(message).c_str());   \
+#define require(ok, message)                                        \
+  do {                                                              \
+    if (!(ok)) throw nb::value_error(std::string(message).c_str()); \
   } while (0)
 
 static std::shared_ptr<const TrainingSet> make_set(In<int> species, In<int64_t> atom_offsets, In<int> first,
-                                                   In<int> second, In<double> vectors, In<int64_t> pair_offsets,
-                                                   int elements) {
+                                                   In<int> second, In<double> vectors,
+                                                   In<int64_t> pair_offsets, int elements) {
   auto set = std::make_shared<TrainingSet>();
   require(atom_offsets.size() >= 1 && atom_offsets.size() == pair_offsets.size(),
           "atom_offsets and pair_offsets: wanted equal lengths S + 1");
@@ -42,8 +44,8 @@ static std::shared_ptr<const TrainingSet> make_set(In<int> species, In<int64_t> 
           "offsets: wanted 0 first and the total last");
   for (size_t i = 0; i < species.size(); ++i)
     require(species.data()[i] >= 0 && species.data()[i] < elements,
-            "species[" + std::to_string(i) + "]: got " + std::to_string(species.data()[i]) + ", wanted 0 to " +
-                std::to_string(elements - 1));
+            "species[" + std::to_string(i) + "]: got " + std::to_string(species.data()[i]) +
+                ", wanted 0 to " + std::to_string(elements - 1));
   for (size_t s = 0; s < S; ++s) {
     require(ao[s + 1] >= ao[s] && po[s + 1] >= po[s], "offsets: wanted ascending");
     const int64_t n = ao[s + 1] - ao[s];
@@ -52,7 +54,8 @@ static std::shared_ptr<const TrainingSet> make_set(In<int> species, In<int64_t> 
       require(i >= 0 && i < n && j >= 0 && j < n, "pair " + std::to_string(p) + ": atom index out of range");
       const double *d = vectors.data() + 3 * p;
       const double r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
-      require(std::isfinite(r2) && r2 > 0, "pair " + std::to_string(p) + ": wanted a finite vector longer than zero");
+      require(std::isfinite(r2) && r2 > 0,
+              "pair " + std::to_string(p) + ": wanted a finite vector longer than zero");
     }
   }
   set->species.assign(species.data(), species.data() + species.size());
@@ -64,23 +67,24 @@ static std::shared_ptr<const TrainingSet> make_set(In<int> species, In<int64_t> 
   return set;
 }
 
-template <class T> class Session {
+template <class T>
+class Session {
  public:
   Session(Hyperparameters hp, int threads, const std::string &isa)
       : elements_(hp.elements), layout_(hp), trainer_(limbeck::make_trainer<T>(hp, threads, isa)) {
     require(threads >= 1, "threads: wanted 1 or more");
   }
 
-  void set_structures(In<int> species, In<int64_t> atom_offsets, In<int> first, In<int> second, In<double> vectors,
-                      In<int64_t> pair_offsets) {
+  void set_structures(In<int> species, In<int64_t> atom_offsets, In<int> first, In<int> second,
+                      In<double> vectors, In<int64_t> pair_offsets) {
     set_ = make_set(species, atom_offsets, first, second, vectors, pair_offsets, elements_);
     trainer_->set_structures(set_);
     count_ = atoms_ = 0;
   }
 
   void set_weights(In<T> weights) {
-    require(weights.size() == layout_.total, "weights: got " + std::to_string(weights.size()) + " values, wanted " +
-                                                 std::to_string(layout_.total));
+    require(weights.size() == layout_.total, "weights: got " + std::to_string(weights.size()) +
+                                                 " values, wanted " + std::to_string(layout_.total));
     for (size_t i = 0; i < weights.size(); ++i)
       require(std::isfinite(double(weights.data()[i])), "weights[" + std::to_string(i) + "] is not finite");
     trainer_->set_weights(weights.data());
@@ -127,12 +131,13 @@ template <class T> class Session {
   size_t count_ = 0, atoms_ = 0;
 };
 
-template <class T> static void bind_session(nb::module_ &m, const char *name) {
+template <class T>
+static void bind_session(nb::module_ &m, const char *name) {
   nb::class_<Session<T>>(m, name)
       .def(nb::init<Hyperparameters, int, const std::string &>(), "hyperparameters"_a, "threads"_a,
            "instruction_set"_a)
-      .def("set_structures", &Session<T>::set_structures, "species"_a, "atom_offsets"_a, "first"_a, "second"_a,
-           "vectors"_a, "pair_offsets"_a)
+      .def("set_structures", &Session<T>::set_structures, "species"_a, "atom_offsets"_a, "first"_a,
+           "second"_a, "vectors"_a, "pair_offsets"_a)
       .def("set_weights", &Session<T>::set_weights, "weights"_a)
       .def("evaluate", &Session<T>::evaluate, "chosen"_a,
            "Energies (S,), forces (N, 3), dE/d(strain) (S, 3, 3) and atomic energies (N,).")
@@ -143,14 +148,15 @@ template <class T> static void bind_session(nb::module_ &m, const char *name) {
 NB_MODULE(_native, m) {
   m.doc() = "Limbeck's torch-free core.";
   nb::class_<Hyperparameters>(m, "Hyperparameters")
-      .def("__init__",
-           [](Hyperparameters *h, int features, int interactions, int radial, int gate_width, int readout_width,
-              int elements, double cutoff, double norm_offset, double energy_scale) {
-             new (h) Hyperparameters{features, interactions, radial,      gate_width,  readout_width,
-                                     elements, cutoff,       norm_offset, energy_scale};
-           },
-           nb::kw_only(), "features"_a, "interactions"_a, "radial"_a, "gate_width"_a, "readout_width"_a, "elements"_a,
-           "cutoff"_a, "norm_offset"_a, "energy_scale"_a)
+      .def(
+          "__init__",
+          [](Hyperparameters *h, int features, int interactions, int radial, int gate_width,
+             int readout_width, int elements, double cutoff, double norm_offset, double energy_scale) {
+            new (h) Hyperparameters{features, interactions, radial,      gate_width,  readout_width,
+                                    elements, cutoff,       norm_offset, energy_scale};
+          },
+          nb::kw_only(), "features"_a, "interactions"_a, "radial"_a, "gate_width"_a, "readout_width"_a,
+          "elements"_a, "cutoff"_a, "norm_offset"_a, "energy_scale"_a)
       .def_prop_ro("parameters", [](const Hyperparameters &h) { return ParameterLayout(h).total; });
   m.def("best_instruction_set", &limbeck::best_instruction_set);
   m.def("runs_here", &limbeck::runs_here, "instruction_set"_a);

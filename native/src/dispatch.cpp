@@ -1,10 +1,10 @@
 // Chooses the widest instruction set that both the build and the machine have.
 #include "limbeck/trainer.hpp"
 
-#define LIMBECK_DECLARE(ISA)                                                                       \
-  namespace ISA {                                                                                  \
-  template <class T>                                                                               \
-  std::unique_ptr<limbeck::Trainer<T>> make(const limbeck::Hyperparameters &, int);                \
+#define LIMBECK_DECLARE(ISA)                                                        \
+  namespace ISA {                                                                   \
+  template <class T>                                                                \
+  std::unique_ptr<limbeck::Trainer<T>> make(const limbeck::Hyperparameters &, int); \
   }
 
 LIMBECK_DECLARE(limbeck_portable)

@@ -11,7 +11,8 @@ namespace LIMBECK_ISA {
 using limbeck::Trainer;
 using limbeck::TrainingSet;
 
-template <class T, int FC> class BatchTrainer final : public Trainer<T> {
+template <class T, int FC>
+class BatchTrainer final : public Trainer<T> {
  public:
   BatchTrainer(const Hyperparameters &hp, int threads) : weights_(hp), threads_(std::max(1, threads)) {}
 
@@ -75,7 +76,8 @@ template <class T, int FC> class BatchTrainer final : public Trainer<T> {
     }
   }
 
-  template <class Work> void parallel(Work work) {
+  template <class Work>
+  void parallel(Work work) {
     std::vector<std::thread> helpers;
     for (int t = 1; t < threads_; ++t)
       if (!shares_[t].empty()) helpers.emplace_back(work, t);
@@ -97,10 +99,14 @@ template <class T, int FC> class BatchTrainer final : public Trainer<T> {
 template <class T>
 std::unique_ptr<Trainer<T>> make(const Hyperparameters &hp, int threads) {
   switch (hp.features) {
-    case 32: return std::make_unique<BatchTrainer<T, 32>>(hp, threads);
-    case 64: return std::make_unique<BatchTrainer<T, 64>>(hp, threads);
-    case 128: return std::make_unique<BatchTrainer<T, 128>>(hp, threads);
-    default: return std::make_unique<BatchTrainer<T, 0>>(hp, threads);
+    case 32:
+      return std::make_unique<BatchTrainer<T, 32>>(hp, threads);
+    case 64:
+      return std::make_unique<BatchTrainer<T, 64>>(hp, threads);
+    case 128:
+      return std::make_unique<BatchTrainer<T, 128>>(hp, threads);
+    default:
+      return std::make_unique<BatchTrainer<T, 0>>(hp, threads);
   }
 }
 

@@ -31,6 +31,7 @@ def test_two_workers_give_ases_numbers_in_order(frames: Callable[..., list[Atoms
     structures = frames(11)
     with open_teacher("ase.calculators.lj:LennardJones", options=_LJ, workers=2) as teacher:
         assert len(teacher.process_ids) == 2
+        assert teacher.n_parameters is None
         labels = teacher.evaluate(StructureBatch.from_atoms(structures))
         none = teacher.evaluate(StructureBatch.from_atoms([]))
     energies, forces = [], []

@@ -36,6 +36,8 @@ def by_ase(calculator):
         out.append({"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces().tolist(),
                     "stress": atoms.get_stress(voigt=False).tolist() if periodic else None})
     return out
+def count(model):
+    return sum(p.numel() for p in model.parameters())
 with contextlib.redirect_stdout(io.StringIO()):
     extra = {}
 """
@@ -45,13 +47,13 @@ _BY_ITS_OWN_API = {
     from sevenn.calculator import SevenNetCalculator
     calculator = SevenNetCalculator("SevenNet-0_11July2024", device="cpu")
     out = by_ase(calculator)
-    extra = {"elements": [int(z) for z in calculator.type_map]}
+    extra = {"elements": [int(z) for z in calculator.type_map], "parameters": count(calculator.model)}
 """,
     "sevennet-l3i5": """
     from sevenn.calculator import SevenNetCalculator
     calculator = SevenNetCalculator("7net-l3i5", device="cpu")
     out = by_ase(calculator)
-    extra = {"elements": [int(z) for z in calculator.type_map]}
+    extra = {"elements": [int(z) for z in calculator.type_map], "parameters": count(calculator.model)}
 """,
     "chgnet": """
     from ase.units import GPa
@@ -64,10 +66,13 @@ _BY_ITS_OWN_API = {
         # Energy per atom and stress in GPa, says the package.
         out.append({"energy": float(got["e"]) * len(atoms), "forces": got["f"].tolist(),
                     "stress": (got["s"] * GPa).tolist(), "atom_energies": got["site_energies"].tolist()})
+    extra = {"parameters": model.n_params}
 """,
     "so3lr": """
     from so3krates_torch.calculator.so3 import SO3LRCalculator
-    out = by_ase(SO3LRCalculator(device="cpu", default_dtype="float64", compute_stress=True))
+    calculator = SO3LRCalculator(device="cpu", default_dtype="float64", compute_stress=True)
+    out = by_ase(calculator)
+    extra = {"parameters": sum(count(model) for model in calculator.models)}
 """,
 }
 _EPILOGUE = "\nprint(json.dumps({'out': out, **extra}))\n"
@@ -186,8 +191,16 @@ def test_labels_equal_the_packages_own(name: str, teacher: WorkerPotential, labe
             np.testing.assert_allclose(labels.stress[s], own["stress"], rtol=0, atol=500 * eps * largest)
         if "atom_energies" in own:
             np.testing.assert_allclose(labels.atom_energies[atoms], own["atom_energies"], rtol=1e-5)
+    assert teacher.n_parameters == said["parameters"]
     if "elements" in said:
         assert set(said["elements"]) == teacher.card.elements
+
+
+def test_parameters_are_those_the_authors_name(name: str, teacher: WorkerPotential) -> None:
+    """Published counts: SevenNet's README and the CHGNet paper; the others name none."""
+    published = {"sevennet-0": SEVEN0, "chgnet": 412_525}
+    assert teacher.n_parameters == published.get(name, teacher.n_parameters)
+    assert teacher.n_parameters is not None
 
 
 def test_atomic_energies_sum_to_the_energy(teacher: WorkerPotential, labelled: LabelledFrames) -> None:

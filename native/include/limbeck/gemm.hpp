@@ -21,7 +21,8 @@ constexpr int kVectorBytes = 16;
 constexpr int kTileRows = 4;
 #endif
 
-template <class T> struct Vector {
+template <class T>
+struct Vector {
   typedef T type __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
   static constexpr int width = kVectorBytes / sizeof(T);
 };

@@ -12,14 +12,14 @@
 namespace limbeck {
 
 struct Hyperparameters {
-  int features;       // F
-  int interactions;   // L
-  int radial;         // B, radial basis functions; the filter has B + 1 rows (the envelope itself)
-  int gate_width;     // H, hidden width of the update
-  int readout_width;  // R
-  int elements;       // Z
-  double cutoff;      // Angstrom
-  double norm_offset; // e in sqrt(|V v|^2 + e^2)
+  int features;         // F
+  int interactions;     // L
+  int radial;           // B, radial basis functions; the filter has B + 1 rows (the envelope itself)
+  int gate_width;       // H, hidden width of the update
+  int readout_width;    // R
+  int elements;         // Z
+  double cutoff;        // Angstrom
+  double norm_offset;   // e in sqrt(|V v|^2 + e^2)
   double energy_scale;  // eV per unit of network output
 };
 
@@ -36,11 +36,15 @@ struct ParameterLayout {
 
   explicit ParameterLayout(const Hyperparameters &hp) {
     const std::size_t F = hp.features, B = hp.radial, H = hp.gate_width, R = hp.readout_width;
-    if (hp.features < 1 || hp.interactions < 1 || hp.radial < 1 || hp.gate_width < 1 || hp.readout_width < 1 ||
-        hp.elements < 1 || !(hp.cutoff > 0) || !(hp.norm_offset > 0))
+    if (hp.features < 1 || hp.interactions < 1 || hp.radial < 1 || hp.gate_width < 1 ||
+        hp.readout_width < 1 || hp.elements < 1 || !(hp.cutoff > 0) || !(hp.norm_offset > 0))
       throw std::invalid_argument("hyperparameters must be positive");
     std::size_t at = 0;
-    auto take = [&at](std::size_t count) { std::size_t start = at; at += count; return start; };
+    auto take = [&at](std::size_t count) {
+      std::size_t start = at;
+      at += count;
+      return start;
+    };
     embedding = take(std::size_t(hp.elements) * F);
     for (int l = 0; l < hp.interactions; ++l) {
       LayerOffsets o{};
@@ -67,9 +71,9 @@ struct ParameterLayout {
 // One structure: species index per atom and undirected pairs (i, j) with vector x_j + shift - x_i.
 struct Graph {
   int atoms = 0, pairs = 0;
-  const int *species = nullptr;   // (atoms,)
-  const int *first = nullptr;     // (pairs,) i
-  const int *second = nullptr;    // (pairs,) j
+  const int *species = nullptr;     // (atoms,)
+  const int *first = nullptr;       // (pairs,) i
+  const int *second = nullptr;      // (pairs,) j
   const double *vectors = nullptr;  // (pairs, 3), Angstrom
 };
 

@@ -15,6 +15,7 @@
 //   W filter, dW its derivative in r, "b" suffix the adjoint, "_t" suffix the tangent.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <vector>
@@ -32,16 +33,23 @@ using limbeck::Hyperparameters;
 using limbeck::LayerOffsets;
 using limbeck::ParameterLayout;
 
-template <class T> using Array = std::vector<T>;
+template <class T>
+using Array = std::vector<T>;
 
-template <class T> inline T sigmoid(T x) { return T(1) / (T(1) + std::exp(-x)); }
+template <class T>
+inline T sigmoid(T x) {
+  return T(1) / (T(1) + std::exp(-x));
+}
 
 // Weights of one model with the transposes that the backward passes read.
-template <class T> struct Weights {
+template <class T>
+struct Weights {
   Hyperparameters hp;
   ParameterLayout layout;
   Array<T> flat;
-  struct Layer { Array<T> phi_t, mix_t, gate_t, out_t; };
+  struct Layer {
+    Array<T> phi_t, mix_t, gate_t, out_t;
+  };
   std::vector<Layer> layers;
   Array<T> read1_t;
 
@@ -68,32 +76,38 @@ template <class T> struct Weights {
   }
 };
 
-template <class T> inline void linear(int rows, int in, int out, const T *x, const T *w, T *y) {
+template <class T>
+inline void linear(int rows, int in, int out, const T *x, const T *w, T *y) {
   gemm<T, false>(rows, out, in, x, in, 1, w, out, y, out);
 }
-template <class T> inline void linear_add(int rows, int in, int out, const T *x, const T *w, T *y) {
+template <class T>
+inline void linear_add(int rows, int in, int out, const T *x, const T *w, T *y) {
   gemm<T, true>(rows, out, in, x, in, 1, w, out, y, out);
 }
 // gradient of a weight: g (in, out) += x (rows, in)^T y (rows, out)
-template <class T> inline void outer_add(int rows, int in, int out, const T *x, const T *y, T *g) {
+template <class T>
+inline void outer_add(int rows, int in, int out, const T *x, const T *y, T *g) {
   gemm<T, true>(in, out, rows, x, 1, in, y, out, g, out);
 }
-template <class T> inline void add_bias(int rows, int width, const T *bias, T *y) {
+template <class T>
+inline void add_bias(int rows, int width, const T *bias, T *y) {
   for (int i = 0; i < rows; ++i)
     for (int f = 0; f < width; ++f) y[std::size_t(i) * width + f] += bias[f];
 }
-template <class T> inline void sum_rows(int rows, int width, const T *y, T *g) {
+template <class T>
+inline void sum_rows(int rows, int width, const T *y, T *g) {
   for (int i = 0; i < rows; ++i)
     for (int f = 0; f < width; ++f) g[f] += y[std::size_t(i) * width + f];
 }
 
 // Everything one structure keeps between the passes. FC is F at compile time, or 0 for any F.
-template <class T, int FC> class Evaluation {
+template <class T, int FC>
+class Evaluation {
  public:
   double energy = 0;
-  Array<double> atom_energy;   // (n,)
-  Array<double> forces;        // (n, 3)
-  double virial[9] = {};       // dE/d(strain), symmetric
+  Array<double> atom_energy;  // (n,)
+  Array<double> forces;       // (n, 3)
+  double virial[9] = {};      // dE/d(strain), symmetric
 
   void run(const Weights<T> &w, const Graph &graph) {
     weights_ = &w;
@@ -112,34 +126,41 @@ template <class T, int FC> class Evaluation {
 
  private:
   struct Layer {
-    Array<T> h, v, phi, m, W, dW, h1, v1, mixed, x, t, s, a, q;           // forward
-    Array<T> hb2, vb2, ab, sb, tb, xb, mixedb, hb1, vb1, kk, phib, Wb;    // adjoints
+    Array<T> h, v, phi, m, W, dW, h1, v1, mixed, x, t, s, a, q;                   // forward
+    Array<T> hb2, vb2, ab, sb, tb, xb, mixedb, hb1, vb1, kk, phib, Wb;            // adjoints
     Array<T> h_t, v_t, phi_t, m_t, h1_t, v1_t, mixed_t, x_t, t_t, s_t, a_t, q_t;  // tangents
   };
 
   const Weights<T> *weights_ = nullptr;
   Graph g_{};
   std::vector<Layer> layers_;
-  int basis_ = 0;  // B + 1
-  Array<T> r_, unit_, rbf_, drbf_;               // (P,), (P, 3), (P, B+1) twice
-  Array<T> r_t_, unit_t_, rbf_t_;                // tangents
+  int basis_ = 0;                   // B + 1
+  Array<T> r_, unit_, rbf_, drbf_;  // (P,), (P, 3), (P, B+1) twice
+  Array<T> r_t_, unit_t_, rbf_t_;   // tangents
   Array<T> h_, v_, hb_, vb_, h_t_, v_t_, hb_t_, vb_t_;
   Array<T> read_t_, read_s_, read_sb_, read_tb_, read_t_t_, read_s_t_, scratch_, scratch2_;
-  Array<double> radial_b_, unit_b_;              // (P,), (P, 3)
+  Array<double> radial_b_, unit_b_;  // (P,), (P, 3)
   // scratch of the tangent backward pass, shared by the layers
   Array<T> ab_t_, sb_t_, tb_t_, xb_t_, mixedb_t_, kk_t_, phib_t_, Wb_t_, Wb_scaled_;
 
   int F() const { return FC > 0 ? FC : weights_->hp.features; }
   const T *at(std::size_t offset) const { return weights_->flat.data() + offset; }
-  static void fit(Array<T> &a, std::size_t n) { if (a.size() < n) a.resize(n); }
-  static void zero(Array<T> &a, std::size_t n) { if (a.size() < n) a.resize(n); std::fill_n(a.begin(), n, T(0)); }
+  static void fit(Array<T> &a, std::size_t n) {
+    if (a.size() < n) a.resize(n);
+  }
+  static void zero(Array<T> &a, std::size_t n) {
+    if (a.size() < n) a.resize(n);
+    std::fill_n(a.begin(), n, T(0));
+  }
 
   void geometry() {
     const Hyperparameters &hp = weights_->hp;
     const int P = g_.pairs, B = hp.radial;
     basis_ = B + 1;
-    fit(r_, P); fit(unit_, 3 * std::size_t(P));
-    fit(rbf_, std::size_t(P) * basis_); fit(drbf_, std::size_t(P) * basis_);
+    fit(r_, P);
+    fit(unit_, 3 * std::size_t(P));
+    fit(rbf_, std::size_t(P) * basis_);
+    fit(drbf_, std::size_t(P) * basis_);
     const double rc = hp.cutoff;
     for (int p = 0; p < P; ++p) {
       const double *d = g_.vectors + 3 * std::size_t(p);
@@ -172,7 +193,8 @@ template <class T, int FC> class Evaluation {
     const int n = g_.atoms, F = this->F(), H = hp.gate_width, L = hp.interactions, R = hp.readout_width;
     const std::size_t nF = std::size_t(n) * F;
     layers_.resize(L);
-    fit(h_, nF); zero(v_, 3 * nF);
+    fit(h_, nF);
+    zero(v_, 3 * nF);
     for (int i = 0; i < n; ++i)
       std::copy_n(at(lay.embedding) + std::size_t(g_.species[i]) * F, F, &h_[std::size_t(i) * F]);
     for (int l = 0; l < L; ++l) {
@@ -185,17 +207,23 @@ template <class T, int FC> class Evaluation {
       fit(k.phi, nP * nF);
       linear(n, F, nP * F, k.h.data(), at(o.phi), k.phi.data());
       add_bias(n, nP * F, at(o.phi_bias), k.phi.data());
-      fit(k.W, P * nP * F); fit(k.dW, P * nP * F);
+      fit(k.W, P * nP * F);
+      fit(k.dW, P * nP * F);
       linear(int(P), basis_, nP * F, rbf_.data(), at(o.filter), k.W.data());
       linear(int(P), basis_, nP * F, drbf_.data(), at(o.filter), k.dW.data());
       fit(k.m, 3 * nF);
       if (nP == 3) carry(n, F, k.phi.data(), k.v.data(), k.m.data());
-      k.h1 = k.h; k.v1 = k.v;
-      if (nP == 3) messages<3>(k); else messages<2>(k);
+      k.h1 = k.h;
+      k.v1 = k.v;
+      if (nP == 3)
+        messages<3>(k);
+      else
+        messages<2>(k);
       // update
       fit(k.mixed, 6 * nF);
       linear(3 * n, F, 2 * F, k.v1.data(), at(o.mix), k.mixed.data());
-      fit(k.x, 2 * nF); fit(k.q, nF);
+      fit(k.x, 2 * nF);
+      fit(k.q, nF);
       const T e2 = T(hp.norm_offset * hp.norm_offset);
       for (int i = 0; i < n; ++i) {
         const T *m = &k.mixed[std::size_t(i) * 6 * F];
@@ -209,7 +237,8 @@ template <class T, int FC> class Evaluation {
           q[f] = u0 * w0 + u1 * w1 + u2 * w2;
         }
       }
-      fit(k.t, std::size_t(n) * H); fit(k.s, std::size_t(n) * H);
+      fit(k.t, std::size_t(n) * H);
+      fit(k.s, std::size_t(n) * H);
       linear(n, 2 * F, H, k.x.data(), at(o.gate), k.t.data());
       add_bias(n, H, at(o.gate_bias), k.t.data());
       for (std::size_t i = 0; i < std::size_t(n) * H; ++i) k.s[i] = k.t[i] * sigmoid(k.t[i]);
@@ -217,18 +246,21 @@ template <class T, int FC> class Evaluation {
       linear(n, H, nU * F, k.s.data(), at(o.out), k.a.data());
       add_bias(n, nU * F, at(o.out_bias), k.a.data());
       for (int i = 0; i < n; ++i) {
-        const T *a = &k.a[std::size_t(i) * nU * F], *q = &k.q[std::size_t(i) * F], *h1 = &k.h1[std::size_t(i) * F];
+        const T *a = &k.a[std::size_t(i) * nU * F], *q = &k.q[std::size_t(i) * F],
+                *h1 = &k.h1[std::size_t(i) * F];
         T *h = &h_[std::size_t(i) * F];
         for (int f = 0; f < F; ++f) h[f] = h1[f] + a[f] + a[F + f] * q[f];
         if (nU == 3)
           for (int c = 0; c < 3; ++c) {
-            const T *u = &k.mixed[(std::size_t(i) * 3 + c) * 2 * F], *v1 = &k.v1[(std::size_t(i) * 3 + c) * F];
+            const T *u = &k.mixed[(std::size_t(i) * 3 + c) * 2 * F],
+                    *v1 = &k.v1[(std::size_t(i) * 3 + c) * F];
             T *v = &v_[(std::size_t(i) * 3 + c) * F];
             for (int f = 0; f < F; ++f) v[f] = v1[f] + a[2 * F + f] * u[f];
           }
       }
     }
-    fit(read_t_, std::size_t(n) * R); fit(read_s_, std::size_t(n) * R);
+    fit(read_t_, std::size_t(n) * R);
+    fit(read_s_, std::size_t(n) * R);
     linear(n, F, R, h_.data(), at(lay.read1), read_t_.data());
     add_bias(n, R, at(lay.read1_bias), read_t_.data());
     atom_energy.assign(n, 0);
@@ -255,7 +287,8 @@ template <class T, int FC> class Evaluation {
       }
   }
 
-  template <int NP> void messages(Layer &k) {
+  template <int NP>
+  void messages(Layer &k) {
     const int F = this->F();
     for (int p = 0; p < g_.pairs; ++p) {
       const std::size_t i = g_.first[p], j = g_.second[p];
@@ -295,7 +328,8 @@ template <class T, int FC> class Evaluation {
     const int n = g_.atoms, F = this->F(), H = hp.gate_width, L = hp.interactions, R = hp.readout_width;
     const std::size_t nF = std::size_t(n) * F;
     const T scale = T(hp.energy_scale);
-    fit(read_sb_, std::size_t(n) * R); fit(read_tb_, std::size_t(n) * R);
+    fit(read_sb_, std::size_t(n) * R);
+    fit(read_tb_, std::size_t(n) * R);
     for (int i = 0; i < n; ++i)
       for (int f = 0; f < R; ++f) {
         const std::size_t e = std::size_t(i) * R + f;
@@ -303,7 +337,8 @@ template <class T, int FC> class Evaluation {
         read_sb_[e] = scale * at(lay.read2)[f];
         read_tb_[e] = read_sb_[e] * (g + t * g * (1 - g));
       }
-    fit(hb_, nF); zero(vb_, 3 * nF);
+    fit(hb_, nF);
+    zero(vb_, 3 * nF);
     linear(n, R, F, read_tb_.data(), weights_->read1_t.data(), hb_.data());
     radial_b_.assign(g_.pairs, 0.0);
     unit_b_.assign(3 * std::size_t(g_.pairs), 0.0);
@@ -319,12 +354,17 @@ template <class T, int FC> class Evaluation {
         const T *hb = &k.hb2[std::size_t(i) * F], *q = &k.q[std::size_t(i) * F];
         T *ab = &k.ab[std::size_t(i) * nU * F];
         const T *vb = &k.vb2[std::size_t(i) * 3 * F], *mx = &k.mixed[std::size_t(i) * 6 * F];
-        for (int f = 0; f < F; ++f) { ab[f] = hb[f]; ab[F + f] = hb[f] * q[f]; }
+        for (int f = 0; f < F; ++f) {
+          ab[f] = hb[f];
+          ab[F + f] = hb[f] * q[f];
+        }
         if (nU == 3)
           for (int f = 0; f < F; ++f)
             ab[2 * F + f] = vb[f] * mx[f] + vb[F + f] * mx[2 * F + f] + vb[2 * F + f] * mx[4 * F + f];
       }
-      fit(k.sb, std::size_t(n) * H); fit(k.tb, std::size_t(n) * H); fit(k.xb, 2 * nF);
+      fit(k.sb, std::size_t(n) * H);
+      fit(k.tb, std::size_t(n) * H);
+      fit(k.xb, 2 * nF);
       linear(n, nU * F, H, k.ab.data(), wt.out_t.data(), k.sb.data());
       for (std::size_t e = 0; e < std::size_t(n) * H; ++e) {
         const T t = k.t[e], g = sigmoid(t);
@@ -339,7 +379,8 @@ template <class T, int FC> class Evaluation {
         T *h1 = &k.hb1[std::size_t(i) * F];
         for (int f = 0; f < F; ++f) h1[f] += xb[f];
         for (int c = 0; c < 3; ++c) {
-          const T *mx = &k.mixed[(std::size_t(i) * 3 + c) * 2 * F], *vb = &k.vb2[(std::size_t(i) * 3 + c) * F];
+          const T *mx = &k.mixed[(std::size_t(i) * 3 + c) * 2 * F],
+                  *vb = &k.vb2[(std::size_t(i) * 3 + c) * F];
           T *mb = &k.mixedb[(std::size_t(i) * 3 + c) * 2 * F];
           for (int f = 0; f < F; ++f) {
             const T qb = hb[f] * a[F + f];
@@ -350,8 +391,13 @@ template <class T, int FC> class Evaluation {
       }
       k.vb1 = k.vb2;
       linear_add(3 * n, 2 * F, F, k.mixedb.data(), wt.mix_t.data(), k.vb1.data());
-      zero(k.phib, nP * nF); zero(k.kk, 3 * nF); fit(k.Wb, std::size_t(g_.pairs) * nP * F);
-      if (nP == 3) message_adjoint<3>(k); else message_adjoint<2>(k);
+      zero(k.phib, nP * nF);
+      zero(k.kk, 3 * nF);
+      fit(k.Wb, std::size_t(g_.pairs) * nP * F);
+      if (nP == 3)
+        message_adjoint<3>(k);
+      else
+        message_adjoint<2>(k);
       vb_.assign(k.vb1.begin(), k.vb1.begin() + 3 * nF);
       if (nP == 3) carry_adjoint(n, F, k);
       hb_.assign(k.hb1.begin(), k.hb1.begin() + nF);
@@ -367,12 +413,16 @@ template <class T, int FC> class Evaluation {
       for (int c = 0; c < 3; ++c) {
         const T *kk = &k.kk[(std::size_t(i) * 3 + c) * F], *v = &k.v[(std::size_t(i) * 3 + c) * F];
         T *vb = &vb_[(std::size_t(i) * 3 + c) * F];
-        for (int f = 0; f < F; ++f) { pb[f] += v[f] * kk[f]; vb[f] += ph[f] * kk[f]; }
+        for (int f = 0; f < F; ++f) {
+          pb[f] += v[f] * kk[f];
+          vb[f] += ph[f] * kk[f];
+        }
       }
     }
   }
 
-  template <int NP> void message_adjoint(Layer &k) {
+  template <int NP>
+  void message_adjoint(Layer &k) {
     const int F = this->F();
     for (int p = 0; p < g_.pairs; ++p) {
       const std::size_t i = g_.first[p], j = g_.second[p];
@@ -449,7 +499,10 @@ template <class T, int FC> class Evaluation {
       const double *d = g_.vectors + 3 * std::size_t(p);
       const double r = std::sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]);
       double u[3], gp[3], along = 0;
-      for (int c = 0; c < 3; ++c) { u[c] = d[c] / r; along += unit_b_[3 * p + c] * u[c]; }
+      for (int c = 0; c < 3; ++c) {
+        u[c] = d[c] / r;
+        along += unit_b_[3 * p + c] * u[c];
+      }
       for (int c = 0; c < 3; ++c) gp[c] = radial_b_[p] * u[c] + (unit_b_[3 * p + c] - along * u[c]) / r;
       for (int c = 0; c < 3; ++c) {
         forces[3 * g_.first[p] + c] += gp[c];
@@ -462,7 +515,9 @@ template <class T, int FC> class Evaluation {
   // Direction of the positions -dL/dF and of the strain dL/d(virial): tangents of r, u, basis.
   void tangent_geometry(const double *grad_forces, const double *grad_virial) {
     const int P = g_.pairs;
-    fit(r_t_, P); fit(unit_t_, 3 * std::size_t(P)); fit(rbf_t_, std::size_t(P) * basis_);
+    fit(r_t_, P);
+    fit(unit_t_, 3 * std::size_t(P));
+    fit(rbf_t_, std::size_t(P) * basis_);
     for (int p = 0; p < P; ++p) {
       const int i = g_.first[p], j = g_.second[p];
       const double *d = g_.vectors + 3 * std::size_t(p);
@@ -485,7 +540,8 @@ template <class T, int FC> class Evaluation {
     const ParameterLayout &lay = weights_->layout;
     const int n = g_.atoms, F = this->F(), H = hp.gate_width, L = hp.interactions, R = hp.readout_width;
     const std::size_t nF = std::size_t(n) * F;
-    zero(h_t_, nF); zero(v_t_, 3 * nF);
+    zero(h_t_, nF);
+    zero(v_t_, 3 * nF);
     for (int l = 0; l < L; ++l) {
       Layer &k = layers_[l];
       const LayerOffsets &o = lay.layers[l];
@@ -498,15 +554,21 @@ template <class T, int FC> class Evaluation {
       if (nP == 3)
         for (int i = 0; i < n; ++i)
           for (int c = 0; c < 3; ++c) {
-            const T *ph = &k.phi[std::size_t(i) * 3 * F + 2 * F], *pt = &k.phi_t[std::size_t(i) * 3 * F + 2 * F];
+            const T *ph = &k.phi[std::size_t(i) * 3 * F + 2 * F],
+                    *pt = &k.phi_t[std::size_t(i) * 3 * F + 2 * F];
             const std::size_t row = (std::size_t(i) * 3 + c) * F;
             for (int f = 0; f < F; ++f) k.m_t[row + f] = pt[f] * k.v[row + f] + ph[f] * k.v_t[row + f];
           }
-      k.h1_t = k.h_t; k.v1_t = k.v_t;
-      if (nP == 3) messages_tangent<3>(k); else messages_tangent<2>(k);
+      k.h1_t = k.h_t;
+      k.v1_t = k.v_t;
+      if (nP == 3)
+        messages_tangent<3>(k);
+      else
+        messages_tangent<2>(k);
       fit(k.mixed_t, 6 * nF);
       linear(3 * n, F, 2 * F, k.v1_t.data(), at(o.mix), k.mixed_t.data());
-      fit(k.x_t, 2 * nF); fit(k.q_t, nF);
+      fit(k.x_t, 2 * nF);
+      fit(k.q_t, nF);
       for (int i = 0; i < n; ++i) {
         const T *m = &k.mixed[std::size_t(i) * 6 * F], *mt = &k.mixed_t[std::size_t(i) * 6 * F];
         const T *x = &k.x[std::size_t(i) * 2 * F], *h1 = &k.h1_t[std::size_t(i) * F];
@@ -523,7 +585,9 @@ template <class T, int FC> class Evaluation {
           qt[f] = q;
         }
       }
-      fit(k.t_t, std::size_t(n) * H); fit(k.s_t, std::size_t(n) * H); fit(k.a_t, nU * nF);
+      fit(k.t_t, std::size_t(n) * H);
+      fit(k.s_t, std::size_t(n) * H);
+      fit(k.a_t, nU * nF);
       linear(n, 2 * F, H, k.x_t.data(), at(o.gate), k.t_t.data());
       for (std::size_t e = 0; e < std::size_t(n) * H; ++e) {
         const T t = k.t[e], g = sigmoid(t);
@@ -544,7 +608,8 @@ template <class T, int FC> class Evaluation {
           }
       }
     }
-    fit(read_t_t_, std::size_t(n) * R); fit(read_s_t_, std::size_t(n) * R);
+    fit(read_t_t_, std::size_t(n) * R);
+    fit(read_s_t_, std::size_t(n) * R);
     linear(n, F, R, h_t_.data(), at(lay.read1), read_t_t_.data());
     for (std::size_t e = 0; e < std::size_t(n) * R; ++e) {
       const T t = read_t_[e], g = sigmoid(t);
@@ -552,7 +617,8 @@ template <class T, int FC> class Evaluation {
     }
   }
 
-  template <int NP> void messages_tangent(Layer &k) {
+  template <int NP>
+  void messages_tangent(Layer &k) {
     const int F = this->F();
     for (int p = 0; p < g_.pairs; ++p) {
       const std::size_t i = g_.first[p], j = g_.second[p];
@@ -613,15 +679,19 @@ template <class T, int FC> class Evaluation {
     outer_add(n, F, R, h_t_.data(), read_tb_.data(), grad + lay.read1);
     outer_add(n, F, R, h_.data(), scratch_.data(), grad + lay.read1);
     sum_rows(n, R, scratch_.data(), grad + lay.read1_bias);
-    fit(hb_t_, nF); zero(vb_t_, 3 * nF);
+    fit(hb_t_, nF);
+    zero(vb_t_, 3 * nF);
     linear(n, R, F, scratch_.data(), weights_->read1_t.data(), hb_t_.data());
     for (int l = L - 1; l >= 0; --l) {
       Layer &k = layers_[l];
       const LayerOffsets &o = lay.layers[l];
       const int nP = o.message_blocks, nU = o.update_blocks;
       const auto &wt = weights_->layers[l];
-      fit(ab_t_, nU * nF); fit(sb_t_, std::size_t(n) * H); fit(tb_t_, std::size_t(n) * H);
-      fit(xb_t_, 2 * nF); fit(mixedb_t_, 6 * nF);
+      fit(ab_t_, nU * nF);
+      fit(sb_t_, std::size_t(n) * H);
+      fit(tb_t_, std::size_t(n) * H);
+      fit(xb_t_, 2 * nF);
+      fit(mixedb_t_, 6 * nF);
       for (int i = 0; i < n; ++i) {
         const std::size_t row = std::size_t(i) * F;
         T *abt = &ab_t_[std::size_t(i) * nU * F];
@@ -678,8 +748,13 @@ template <class T, int FC> class Evaluation {
       outer_add(3 * n, F, 2 * F, k.v1.data(), mixedb_t_.data(), grad + o.mix);
       linear_add(3 * n, 2 * F, F, mixedb_t_.data(), wt.mix_t.data(), vb_t_.data());
       // messages
-      zero(phib_t_, nP * nF); zero(kk_t_, 3 * nF); fit(Wb_t_, P * nP * F);
-      if (nP == 3) message_adjoint_tangent<3>(k); else message_adjoint_tangent<2>(k);
+      zero(phib_t_, nP * nF);
+      zero(kk_t_, 3 * nF);
+      fit(Wb_t_, P * nP * F);
+      if (nP == 3)
+        message_adjoint_tangent<3>(k);
+      else
+        message_adjoint_tangent<2>(k);
       if (nP == 3)
         for (int i = 0; i < n; ++i) {
           const std::size_t at3 = std::size_t(i) * 3 * F + 2 * F;
@@ -703,7 +778,8 @@ template <class T, int FC> class Evaluation {
         grad[lay.embedding + std::size_t(g_.species[i]) * F + f] += hb_t_[std::size_t(i) * F + f];
   }
 
-  template <int NP> void message_adjoint_tangent(Layer &k) {
+  template <int NP>
+  void message_adjoint_tangent(Layer &k) {
     const int F = this->F();
     for (int p = 0; p < g_.pairs; ++p) {
       const std::size_t i = g_.first[p], j = g_.second[p];

@@ -12,11 +12,11 @@ namespace limbeck {
 // All structures of a training set, laid end to end; indices in pairs count from the structure's
 // first atom.
 struct TrainingSet {
-  std::vector<int> species;              // (N,)
-  std::vector<long long> atom_offsets;   // (S + 1,)
-  std::vector<int> first, second;        // (P,)
-  std::vector<double> vectors;           // (P, 3)
-  std::vector<long long> pair_offsets;   // (S + 1,)
+  std::vector<int> species;             // (N,)
+  std::vector<long long> atom_offsets;  // (S + 1,)
+  std::vector<int> first, second;       // (P,)
+  std::vector<double> vectors;          // (P, 3)
+  std::vector<long long> pair_offsets;  // (S + 1,)
   Graph graph(long long s) const {
     Graph g;
     g.atoms = int(atom_offsets[s + 1] - atom_offsets[s]);
@@ -29,7 +29,8 @@ struct TrainingSet {
   }
 };
 
-template <class T> class Trainer {
+template <class T>
+class Trainer {
  public:
   virtual ~Trainer() = default;
   virtual void set_structures(std::shared_ptr<const TrainingSet>) = 0;
@@ -47,6 +48,7 @@ std::string best_instruction_set();
 bool runs_here(const std::string &instruction_set);
 
 template <class T>
-std::unique_ptr<Trainer<T>> make_trainer(const Hyperparameters &, int threads, const std::string &instruction_set);
+std::unique_ptr<Trainer<T>> make_trainer(const Hyperparameters &, int threads,
+                                         const std::string &instruction_set);
 
 }  // namespace limbeck

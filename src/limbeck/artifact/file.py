@@ -45,7 +45,7 @@ def write_student(path: Path | str, record: StudentRecord) -> None:
     """Write the file whole."""
     from safetensors.numpy import save
 
-    _check_weights(record.architecture, record.weights, path)
+    check_weights(record.architecture, record.weights, path)
     body = {
         "format_version": FORMAT_VERSION,
         "limbeck_version": __version__,
@@ -110,36 +110,53 @@ def read_student(path: Path | str) -> StudentRecord:
     card = read_card(path)
     try:
         weights = dict(load(path.read_bytes()))
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that numpy lacks
         raise _not_a_student(path, f"damaged or truncated ({error})") from error
     known = {
         "format_version", "limbeck_version", "architecture", "elements", "cutoff_a", "dtype",
         "energy_references_ev", "zbl_radius_a",
     }  # fmt: skip
-    try:
-        architecture = Architecture.from_dict(card["architecture"])
-        references = {int(z): float(e) for z, e in card["energy_references_ev"].items()}
-        radii = {}
-        for pair, radius in card["zbl_radius_a"].items():
-            a, b = (int(z) for z in pair.split("-"))
-            radii[a, b] = float(radius)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise _not_a_student(path, f"its card lacks or spoils {error}") from error
-    if not all(np.isfinite(v) for v in (*references.values(), *radii.values())):
-        raise _not_a_student(path, "references or ZBL radii that are not finite")
-    missing = [z for z in architecture.elements if z not in references]
-    if missing:
-        raise _not_a_student(path, f"no energy reference for Z = {missing}")
-    _check_weights(architecture, weights, path)
+    architecture = read_architecture(card, path)
+    baseline = read_baseline(card, architecture, path)
+    check_weights(architecture, weights, path)
     return StudentRecord(
         architecture=architecture,
-        baseline=Baseline(references=references, zbl_radius=radii),
+        baseline=baseline,
         weights=weights,
         card={k: v for k, v in card.items() if k not in known},
     )
 
 
-def _check_weights(architecture: Architecture, weights: dict[str, np.ndarray], where: object) -> None:
+def read_architecture(card: dict[str, Any], where: Path) -> Architecture:
+    """The architecture that a card names."""
+    try:
+        return Architecture.from_dict(card["architecture"])
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _not_a_student(where, f"its card lacks or spoils {error}") from error
+
+
+def read_baseline(card: dict[str, Any], architecture: Architecture, where: Path) -> Baseline:
+    """References and ZBL radii of a card; each element of the student has a reference."""
+    try:
+        references = {int(z): float(e) for z, e in card["energy_references_ev"].items()}
+        radii = {}
+        for pair, radius in card["zbl_radius_a"].items():
+            a, b = sorted(int(z) for z in pair.split("-"))
+            radii[a, b] = float(radius)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _not_a_student(where, f"its card lacks or spoils {error}") from error
+    if not all(np.isfinite(v) for v in (*references.values(), *radii.values())):
+        raise _not_a_student(where, "references or ZBL radii that are not finite")
+    missing = [z for z in architecture.elements if z not in references]
+    if missing:
+        raise _not_a_student(where, f"no energy reference for Z = {missing}")
+    if not all(0 < z < 119 for z in {*references, *(z for pair in radii for z in pair)}):
+        raise _not_a_student(where, "references or ZBL radii of atomic numbers beyond 1 to 118")
+    return Baseline(references=references, zbl_radius=radii)
+
+
+def check_weights(architecture: Architecture, weights: dict[str, np.ndarray], where: object) -> None:
+    """Raise InputError unless names, shapes and types fit and every weight is finite."""
     wanted = architecture.parameter_shapes()
     if set(weights) != set(wanted):
         odd = sorted(set(weights) ^ set(wanted))[:3]

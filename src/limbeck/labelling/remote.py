@@ -81,12 +81,14 @@ class WorkerPotential(Potential):
     ----------
     card: what the teacher is made for.
     identity: what keys its labels.
+    n_parameters: weights of its network, None for ``module:callable``.
     """
 
     def __init__(self, name: str, team: list[_Worker], greeting: Mapping[str, Any]) -> None:
         self.name = name
         self.capabilities = unpack_capabilities(greeting["capabilities"])
         self.identity = TeacherIdentity(**greeting["identity"])
+        self.n_parameters: int | None = greeting["n_parameters"]
         card = custom.make_card(name, self.capabilities) if custom.is_custom(name) else get_card(name)
         self.card = replace(card, precision=self.capabilities.precision)
         self._team = team

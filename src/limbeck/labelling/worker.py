@@ -72,6 +72,7 @@ def _greeting(loaded: LoadedTeacher) -> dict[str, Any]:
         "kind": "ready",
         "capabilities": pack_capabilities(loaded.potential.capabilities),
         "identity": asdict(loaded.identity),
+        "n_parameters": loaded.n_parameters,
     }
 
 

@@ -18,7 +18,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.runtime.released import find_student
 from limbeck.students.engine import make_engine
-from limbeck.students.specification import flatten
+from limbeck.students.specification import Architecture, flatten
 
 
 class Student(Potential):
@@ -43,6 +43,9 @@ class Student(Potential):
         engine: str = "auto",
         device: str = "cpu",
     ) -> None:
+        self._options = {
+            "name": name, "threads": threads, "precision": precision, "engine": engine, "device": device
+        }  # fmt: skip
         arch = record.architecture
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")
@@ -70,8 +73,15 @@ class Student(Potential):
         record = read_student(found)
         return cls(record, name=found.stem, **options)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # the engine holds memory of the compiled core: a copy makes its own
+        return {"record": self.record, **self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
     @property
-    def architecture(self):
+    def architecture(self) -> Architecture:
         """Hyperparameters."""
         return self.record.architecture
 

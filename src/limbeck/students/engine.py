@@ -87,7 +87,7 @@ class NativeEngine(Engine):
         self._core = kind(hyper, max(1, threads), self.instruction_set)
 
     def set_structures(self, batch: StructureBatch, pairs: Pairs) -> None:
-        species = np.searchsorted(self.architecture.elements, batch.numbers).astype(np.int32)
+        species = self.architecture.species(batch.numbers).astype(np.int32)
         self._core.set_structures(
             species,
             np.ascontiguousarray(batch.offsets),

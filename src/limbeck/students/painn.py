@@ -40,7 +40,7 @@ def make_graph(
     """Tensors for ``PaiNN``; differences are taken in float64 before this and cast here."""
     pair_structure = np.repeat(np.arange(len(batch)), np.diff(pairs.offsets))
     base = batch.offsets[pair_structure]
-    species = np.searchsorted(np.array(architecture.elements), batch.numbers)
+    species = architecture.species(batch.numbers)
 
     def tensor(values: np.ndarray, kind: torch.dtype) -> Tensor:
         return torch.as_tensor(values, dtype=kind, device=device)

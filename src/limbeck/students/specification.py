@@ -69,15 +69,29 @@ class Architecture:
         """Trainable parameters."""
         return int(sum(np.prod(shape) for shape in self.parameter_shapes().values()))
 
+    def species(self, numbers: np.ndarray) -> np.ndarray:
+        """Place of each atomic number among the elements, (N,); an unknown one raises InputError."""
+        known = np.array(self.elements)
+        place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+        strange = np.unique(np.asarray(numbers)[known[place] != numbers])
+        if len(strange):
+            raise InputError(
+                "an element that the student does not know",
+                got=f"Z = {strange.tolist()}",
+                wanted=f"Z among {list(self.elements)}",
+                remedy="train on structures that hold it",
+            )
+        return place
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields."""
         return asdict(self) | {"elements": list(self.elements)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Architecture:
-        """Inverse of ``to_dict``; unknown or missing fields raise InputError."""
+        """Inverse of ``to_dict``; unknown, missing or senseless fields raise InputError."""
         try:
-            return cls(**(fields | {"elements": tuple(int(z) for z in fields["elements"])}))
+            return cls(**(fields | {"elements": tuple(int(z) for z in fields["elements"])}))._checked()
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 "the architecture does not fit",
@@ -85,6 +99,20 @@ class Architecture:
                 wanted="the fields of a PaiNN student",
                 remedy="upgrade Limbeck or make the student file again",
             ) from error
+
+
+    def _checked(self) -> Architecture:
+        counts = (self.hidden_dim, self.interactions, self.rbf, self.gate_width, self.readout_width)
+        lengths = (self.cutoff, self.norm_offset, self.energy_scale)
+        if not all(type(n) is int and 1 <= n <= 4096 for n in counts):
+            raise ValueError(f"widths and counts {counts}, wanted integers from 1 to 4096")
+        if not all(isinstance(x, (int, float)) and 0 < x < float("inf") for x in lengths):
+            raise ValueError(f"cutoff, norm_offset, energy_scale {lengths}, wanted positive numbers")
+        if not self.elements or list(self.elements) != sorted({z for z in self.elements if 0 < z < 119}):
+            raise ValueError(f"elements {self.elements}, wanted ascending atomic numbers")
+        if self.name != "painn":
+            raise ValueError(f"name {self.name!r}, wanted 'painn'")
+        return self
 
 
 #: preset -> (shape without elements, trainable parameters at most, counted for 10 elements)

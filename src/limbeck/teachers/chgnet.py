@@ -15,6 +15,7 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.teachers.card import TeacherCard
+from limbeck.teachers.support import count_parameters
 
 CARDS = (
     TeacherCard(
@@ -38,12 +39,13 @@ CARDS = (
 )
 
 
-def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> Potential:
-    """The pretrained CHGNet on ``device``."""
+def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int]:
+    """The pretrained CHGNet on ``device`` and its number of parameters."""
     from chgnet.model.dynamics import CHGNetCalculator
 
     calculator = CHGNetCalculator(use_device=device, return_site_energies=True, on_isolated_atoms="warn")
-    return RightHandedCells(AsePotential(calculator, card.capabilities, card.name))
+    potential = RightHandedCells(AsePotential(calculator, card.capabilities, card.name))
+    return potential, count_parameters(calculator.model)
 
 
 class RightHandedCells(Potential):

@@ -18,11 +18,15 @@ _CARDS = {card.name: card for module in (sevennet, chgnet, so3lr) for card in mo
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher in this process, with its card and the identity that keys its labels."""
+    """A teacher in this process, with its card and the identity that keys its labels.
+
+    ``n_parameters`` counts the weights of its network, None for ``module:callable``.
+    """
 
     potential: Potential
     card: TeacherCard
     identity: TeacherIdentity
+    n_parameters: int | None = None
 
 
 def teacher_names() -> list[str]:
@@ -82,5 +86,5 @@ def load_teacher(name: str, options: Mapping[str, Any] | None = None, device: st
             custom.identify(name, options, potential.capabilities),
         )
     card = get_card(name)
-    potential = _MODULE_OF[name].load(card, card.check_options(options), device)
-    return LoadedTeacher(potential, card, card.identity(options, potential.capabilities))
+    potential, n_parameters = _MODULE_OF[name].load(card, card.check_options(options), device)
+    return LoadedTeacher(potential, card, card.identity(options, potential.capabilities), n_parameters)

@@ -10,6 +10,7 @@ from typing import Any
 
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.teachers.card import TeacherCard
+from limbeck.teachers.support import count_parameters
 
 # The element map of both checkpoints: H-Bi and Ac-Pu, the 89 elements of MPtrj (Deng et al. 2023).
 MPTRJ_ELEMENTS = frozenset([*range(1, 84), *range(89, 95)])
@@ -51,9 +52,9 @@ CARDS = (
 )
 
 
-def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> Potential:
-    """The pretrained SevenNet on ``device``; sets nothing global."""
+def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int]:
+    """The pretrained SevenNet on ``device`` and its number of parameters; sets nothing global."""
     from sevenn.calculator import SevenNetCalculator
 
     calculator = SevenNetCalculator(model=_MODEL[card.name], device=device)
-    return AsePotential(calculator, card.capabilities, card.name)
+    return AsePotential(calculator, card.capabilities, card.name), count_parameters(calculator.model)

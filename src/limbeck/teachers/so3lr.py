@@ -12,6 +12,7 @@ from typing import Any
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.errors import InputError
 from limbeck.teachers.card import TeacherCard
+from limbeck.teachers.support import count_parameters
 
 CARDS = (
     TeacherCard(
@@ -35,8 +36,10 @@ CARDS = (
 )
 
 
-def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> Potential:
-    """The pretrained SO3LR on ``device``; sets torch's global default dtype, so it needs its own process.
+def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int]:
+    """The pretrained SO3LR on ``device`` and its number of parameters.
+
+    It sets torch's global default dtype, so it needs its own process.
 
     float64 unless ``dtype`` says float32: total energies are thousands of eV, so float32 keeps
     differences of energy to about 1 meV only.
@@ -48,4 +51,5 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> Potentia
         raise InputError("unknown dtype for teacher 'so3lr'", got=dtype, wanted="float32 or float64")
     # Stress costs about 5% and cannot be asked for structure by structure.
     calculator = SO3LRCalculator(device=device, default_dtype=dtype, compute_stress=True)
-    return AsePotential(calculator, replace(card.capabilities, precision=dtype), card.name)
+    potential = AsePotential(calculator, replace(card.capabilities, precision=dtype), card.name)
+    return potential, sum(count_parameters(network) for network in calculator.models)

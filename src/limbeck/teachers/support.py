@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase.data import chemical_symbols
 from ase.symbols import Symbols
@@ -15,6 +17,11 @@ def name_structure(batch: StructureBatch, s: int) -> str:
     """``structure 3 (C2H6O)``, counted from 0 as in Python."""
     numbers = batch.numbers[batch.offsets[s] : batch.offsets[s + 1]]
     return f"structure {s} ({Symbols(numbers).get_chemical_formula()})"
+
+
+def count_parameters(network: Any) -> int:
+    """Weights of a ``torch.nn.Module``; frozen ones count too, since some packages freeze all to evaluate."""
+    return sum(int(weight.numel()) for weight in network.parameters())
 
 
 def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
