@@ -83,8 +83,8 @@ format: $(DEV)
 	$(BIN)/clang-format -i $(CORE)
 
 bench: $(DEV)
-	@shopt -s nullglob; scripts=(benchmarks/bench_*.py); \
-	[ $${#scripts[@]} -gt 0 ] || { echo "error: no benchmarks/bench_*.py here" >&2; exit 2; }; \
+	@shopt -s nullglob; scripts=(benchmarks/*.py); \
+	[ $${#scripts[@]} -gt 0 ] || { echo "error: no benchmarks/*.py here" >&2; exit 2; }; \
 	for script in "$${scripts[@]}"; do echo "$$script"; $(BIN)/python "$$script"; done
 
 # Local version suffixes (+cpu) are cut: they name a build of a version, not another version.

@@ -131,6 +131,13 @@ def test_input_errors_are_one_line_and_exit_2(run, si_yaml, tmp_path):
     assert not out.exists()
 
 
+def test_distill_asks_for_teacher_and_folder(run, tmp_path):
+    no_teacher = "error: no teacher given; wanted the name of a teacher; remedy: add --teacher NAME; see 'limbeck teachers'\n"
+    assert run("distill", "--bulk", "Si", "--out", tmp_path / "run") == (2, "", no_teacher)
+    no_folder = "error: no run folder given; wanted a folder; remedy: add --out RUN\n"
+    assert run("distill", "--bulk", "Si", "--teacher", "chgnet") == (2, "", no_folder)
+
+
 def _failing(monkeypatch, error):
     def fail(*_: object) -> None:
         raise error

@@ -181,8 +181,12 @@ def test_what_distill_needs_is_asked_for(load):
 def test_configurations_of_label_and_train():
     assert load_label_config(teacher="ase.calculators.emt:EMT", workers=2).labelling.workers == 2
     config = load_train_config(("keys.energy_key=E",), presets="tiny", epochs=3, val="0.2", forces_key="F")
-    assert (config.presets, config.epochs, config.val) == (("tiny",), 3, 0.2)
+    assert (config.presets, config.training.epochs, config.val) == (("tiny",), 3, 0.2)
     assert (config.keys.energy_key, config.keys.forces_key) == ("E", "F")
+    with pytest.raises(
+        InputError, match=r"both a budget and a number of epochs are given; got 20m and 3; wanted one of"
+    ):
+        load_train_config(budget="20m", epochs=3)
     with pytest.raises(InputError, match=r"both --stress-key and --virial-key are given; got 's' and 'v'"):
         load_label_keys(stress_key="s", virial_key="v")
 

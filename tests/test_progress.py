@@ -31,6 +31,7 @@ def test_lines_are_rare_and_tell_the_time_left(clock):
         for done in range(41):
             report("labelling", done, 40, "3.2 labels/s")
             clock.tick()
+        report("labelling", 40, 40, "said already")
         report("training", 0)
     assert stream.getvalue().splitlines() == [
         "labelling: 0/40  3.2 labels/s",

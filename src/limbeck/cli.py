@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ import typer
 
 from limbeck import __version__
 from limbeck.errors import LimbeckError, MissingPackageError
+from limbeck.progress import process_start
 
 if TYPE_CHECKING:
+    from limbeck.runtime.released import ReleasedStudent
     from limbeck.teachers import TeacherCard
 
 app = typer.Typer(
@@ -83,6 +86,7 @@ def _root(
     epilog="Example: limbeck distill examples/silicon.yaml --set training.batch_atoms=256 --out runs/si"
 )
 def distill(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="YAML configuration; options override it.")] = None,
     structures: Structures = None,
     smiles: Smiles = None,
@@ -114,16 +118,19 @@ def distill(
         structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, presets=preset,
         budget=budget, epochs=epochs, val=val, seed=seed, device=device, workers=workers, out=out,
     )  # fmt: skip
+    if not dry_run:
+        settings.run_folder()
+    settings.required_teacher()
     from limbeck.pipeline import distill as run
 
     with open_progress() as progress:
         result = run(
             settings,
-            settings.run_folder(),
             overwrite=overwrite,
             dry_run=dry_run,
             progress=progress,
             say=typer.echo,
+            began=context.obj,
         )
     _write_json(json, result)
 
@@ -183,6 +190,7 @@ def label(
 
 @app.command(epilog="Example: limbeck train my_dft.extxyz --preset tiny --budget 30m --out runs/dft")
 def train(
+    context: typer.Context,
     data: Annotated[list[Path], typer.Argument(help="Label stores or labelled files that ASE reads.")],
     out: Annotated[Path, typer.Option(help="Run folder; the same command goes on in it.")],
     preset: Presets = None,
@@ -213,7 +221,9 @@ def train(
     from limbeck.pipeline import run_train
 
     with open_progress() as progress:
-        result = run_train(settings, data, out, overwrite=overwrite, progress=progress, say=typer.echo)
+        result = run_train(
+            settings, data, out, overwrite=overwrite, progress=progress, say=typer.echo, began=context.obj
+        )
     _write_json(json, result)
 
 
@@ -263,15 +273,16 @@ def convert(
 
 @app.command(epilog="Example: limbeck info runs/si/tiny.safetensors")
 def info(
-    student: Annotated[Path, typer.Argument(help="Student file.")],
+    student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Print the card of a student: where it comes from, what it has seen, how far off it is."""
     from limbeck.artifact.file import read_card
     from limbeck.config import dump_yaml
+    from limbeck.runtime.released import find_student
 
-    card = read_card(student)
+    card = read_card(find_student(student))
     typer.echo(dump_yaml(card), nl=False)
     _write_json(json, card)
 
@@ -291,12 +302,26 @@ def students(json: JsonFile = None, debug: Debug = False) -> None:
     """List the students that come with Limbeck; Calculator("silicon-tiny") loads one by name."""
     from limbeck.runtime.released import list_students
 
-    rows = [
-        {"name": student.name, "elements": _symbols(student.card["elements"]), "file": str(student.path)}
-        for student in list_students()
-    ]
+    rows = [_student_row(student) for student in list_students()]
     _print_rows(rows)
     _write_json(json, rows)
+
+
+def _student_row(student: ReleasedStudent) -> dict[str, Any]:
+    from limbeck.students.specification import Architecture
+
+    card = student.card
+    teacher = card.get("teacher", {})
+    return {
+        "name": student.name,
+        "elements": _symbols(card["elements"]),
+        "teacher": teacher.get("name"),
+        "parameters": Architecture.from_dict(card["architecture"]).n_parameters,
+        "heldout_force_rmse_mev_per_a": card.get("metrics", {})
+        .get("heldout", {})
+        .get("force_rmse_mev_per_a"),
+        "licence": teacher.get("licence"),
+    }
 
 
 def _teacher_row(card: TeacherCard) -> dict[str, Any]:
@@ -343,6 +368,8 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return "" if value is None else str(value)
 
 
@@ -353,11 +380,13 @@ def _say_error(text: str, code: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 only on success, 2 for wrong usage or input."""
+    # A budget bounds the whole command, so it counts from where this process began.
+    began = process_start() if arguments is None else time.monotonic()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Looked up here because a command may fail before its options are read.
     debug = "--debug" in arguments
     try:
-        code = int(app(args=arguments, prog_name="limbeck", standalone_mode=False) or 0)
+        code = int(app(args=arguments, prog_name="limbeck", standalone_mode=False, obj=began) or 0)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:

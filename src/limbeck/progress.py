@@ -5,6 +5,7 @@ Stages take a :class:`Progress` and call it; they know nothing of terminals.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -35,6 +36,19 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def process_start() -> float:
+    """``time.monotonic()`` at which this process began, where /proc tells it; else now."""
+    now = time.monotonic()
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as handle:
+            ticks = int(handle.read().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return now
+    # Sandboxes may count their ticks from elsewhere; no interpreter takes ten minutes to come this far.
+    return now - age if 0 <= age < 600 else now
+
+
 class _Clock:
     """Time left of one task, from the units done since it was first heard of.
 
@@ -57,6 +71,7 @@ class LineProgress(AbstractContextManager["LineProgress"]):
         self.stream, self.every_s = stream, every_s
         self._clock: _Clock | None = None
         self._last = 0.0
+        self._said: int | None = None
 
     def __exit__(self, *_: object) -> None:
         self._clock = None
@@ -65,9 +80,9 @@ class LineProgress(AbstractContextManager["LineProgress"]):
         now = time.monotonic()
         if self._clock is None or self._clock.task != task:
             self._clock = _Clock(task, done)
-        elif done != total and now - self._last < self.every_s:
+        elif done == self._said or (done != total and now - self._last < self.every_s):
             return
-        self._last = now
+        self._last, self._said = now, done
         count = f"{done}/{total}" if total is not None else str(done)
         left = self._clock.left(done, total)
         time_left = f"{format_seconds(left)} left" if left and done != total else ""

@@ -102,9 +102,9 @@ def _load(path: Path) -> Any:
             wanted="a state dict: tensors and plain values",
             remedy="save model.state_dict() instead of the model",
         ) from error
-    except OSError as error:
-        raise InputError("cannot read the checkpoint", where=path, got=error.strerror or str(error)) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except PermissionError as error:
+        raise InputError("cannot read the checkpoint", where=path, got=error.strerror) from error
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         # torch reports a damaged archive through any of these
         raise _damaged(path) from error
 
@@ -197,14 +197,17 @@ def _architecture(
     raise InputError(
         "the weights fit no preset",
         where=path,
-        got=f"{sum(v.size for v in weights.values())} values in {len(weights)} arrays such as {min(weights)!r}",
+        got=f"{sum(v.size for v in weights.values())} values in {len(weights)} arrays "
+        f"such as {min(weights)!r}",
         wanted=f"for {len(card['elements'])} elements: {sizes}",
     )
 
 
 def _preset(preset: str, card: dict[str, Any], path: Path) -> Architecture:
     try:
-        plain = preset_architecture(preset, tuple(int(z) for z in card["elements"]), cutoff=float(card["cutoff"]))
+        plain = preset_architecture(
+            preset, tuple(int(z) for z in card["elements"]), cutoff=float(card["cutoff"])
+        )
         fields = plain.to_dict() | {"energy_scale": float(card["energy_scale"])}
     except (TypeError, ValueError) as error:
         raise InputError("elements, cutoff or energy_scale do not fit", where=path, got=str(error)) from error
@@ -219,7 +222,10 @@ def _like(preset: str, card: dict[str, Any], architecture: Architecture) -> bool
 def _from_flat(architecture: Architecture, flat: np.ndarray, path: Path) -> dict[str, np.ndarray]:
     if flat.shape != (architecture.n_parameters,):
         raise InputError(
-            "weight 'flat' has the wrong shape", where=path, got=flat.shape, wanted=(architecture.n_parameters,)
+            "weight 'flat' has the wrong shape",
+            where=path,
+            got=flat.shape,
+            wanted=(architecture.n_parameters,),
         )
     return {name: value.copy() for name, value in unflatten(architecture, flat).items()}
 

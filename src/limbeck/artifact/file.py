@@ -164,7 +164,9 @@ def check_weights(architecture: Architecture, weights: dict[str, np.ndarray], wh
     for name, shape in wanted.items():
         value = weights[name]
         if value.shape != shape:
-            raise InputError(f"weight {name!r} has the wrong shape", where=where, got=value.shape, wanted=shape)
+            raise InputError(
+                f"weight {name!r} has the wrong shape", where=where, got=value.shape, wanted=shape
+            )
         if value.dtype not in (np.float32, np.float64):
             raise InputError(f"weight {name!r} has the wrong type", where=where, got=value.dtype)
         if not np.isfinite(value).all():

@@ -6,6 +6,7 @@ from limbeck.config.documents import dump_yaml
 from limbeck.config.durations import format_budget, parse_budget
 from limbeck.config.loading import (
     changed_keys,
+    config_from_values,
     load_config,
     load_label_config,
     load_label_keys,
@@ -29,6 +30,7 @@ __all__ = [
     "TrainRunConfig",
     "ValidationConfig",
     "changed_keys",
+    "config_from_values",
     "dump_yaml",
     "format_budget",
     "load_config",

@@ -18,6 +18,7 @@ Model = TypeVar("Model", bound=BaseModel)
 #: options whose key in the configuration is not their own name
 _KEY_OF_OPTION = {
     "teacher": ("teacher", "name"),
+    "epochs": ("training", "epochs"),
     "workers": ("labelling", "workers"),
     "energy_key": ("keys", "energy_key"),
     "forces_key": ("keys", "forces_key"),
@@ -44,6 +45,18 @@ def load_config(
     InputError: one line that names the file and line (or the option), the key, and what was wanted.
     """
     return _load(DistillConfig, path, overrides, options)
+
+
+def config_from_values(values: dict[str, Any]) -> DistillConfig:
+    """The configuration of ``limbeck distill`` from what its YAML would hold; paths start here.
+
+    Raises
+    ------
+    InputError: one line that names the key and what was wanted.
+    """
+    document = Document(values)
+    _spell_out_teacher(document)
+    return validate_document(DistillConfig, document, context={"folder": Path.cwd()})
 
 
 def load_label_config(overrides: Sequence[str] = (), **options: Any) -> LabelRunConfig:

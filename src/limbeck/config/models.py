@@ -130,9 +130,9 @@ class DistillConfig(Settings):
 
     name: of the run, for tables and cards. structures, smiles, bulk: exactly one begins the run.
     n_conformers: starts made from the SMILES. presets: students to train. budget: seconds for the
-    whole command. epochs: training ends after so many, instead of with the budget. seed: of every
-    random number that has no seed of its own. val: fraction of the labels, or a labelled file, that
-    chooses the best weights. sampling, heldout: None lets the plan choose for the system at hand.
+    whole command. seed: of every random number that has no seed of its own. val: fraction of the
+    labels, or a labelled file, that chooses the best weights. sampling, heldout: None lets the plan
+    choose for the system at hand.
     out: the run folder.
 
     Raises
@@ -148,7 +148,6 @@ class DistillConfig(Settings):
     teacher: TeacherConfig | None = None
     presets: Presets = ("tiny",)
     budget: Budget | None = None
-    epochs: PositiveInt | None = None
     seed: NonNegativeInt = 0
     val: HeldBack = 0.1
     sampling: SamplingConfig | None = None
@@ -226,7 +225,6 @@ class TrainRunConfig(Settings):
 
     presets: Presets = ("tiny",)
     budget: Budget | None = None
-    epochs: PositiveInt | None = None
     seed: NonNegativeInt = 0
     val: HeldBack = 0.1
     init: AbsolutePath | None = None
@@ -235,10 +233,10 @@ class TrainRunConfig(Settings):
 
     @model_validator(mode="after")
     def _one_end(self) -> TrainRunConfig:
-        if self.budget is not None and self.epochs is not None:
+        if self.budget is not None and self.training.epochs is not None:
             raise InputError(
                 "both a budget and a number of epochs are given",
-                got=f"{format_budget(self.budget)} and {self.epochs}",
+                got=f"{format_budget(self.budget)} and {self.training.epochs}",
                 wanted="one of --budget and --epochs",
             )
         return self

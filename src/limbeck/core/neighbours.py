@@ -38,10 +38,11 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
 
     Raises
     ------
-    InputError: two atoms at the same place (no direction between them).
+    InputError: a periodic cell without volume; two atoms at the same place (no direction between them).
     """
     from vesin import NeighborList  # imports torch where it is installed, so not at the top
 
+    _check_volume(batch)
     search = NeighborList(cutoff=cutoff, full_list=False, sorted=True)
     first, second, vectors, counts = [], [], [], []
     for s in range(len(batch)):
@@ -75,3 +76,16 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
             remedy="remove the duplicate atom",
         )
     return pairs
+
+
+def _check_volume(batch: StructureBatch) -> None:
+    """Refuse cells that repeat in three directions without volume; vesin's words name no structure."""
+    flat = np.flatnonzero(batch.pbc.all(axis=1) & (batch.volume < 1e-9))
+    if len(flat):
+        raise InputError(
+            "the periodic cell has no volume",
+            where=f"structure {flat[0]}",
+            got="0 Å³",
+            wanted="independent cell vectors",
+            remedy="set the cell, or pbc to False",
+        )

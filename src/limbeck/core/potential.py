@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -54,7 +54,7 @@ class Potential(ABC):
     def close(self) -> None:
         """Release processes and files; safe to call twice."""
 
-    def __enter__(self) -> Potential:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

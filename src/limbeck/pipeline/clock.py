@@ -15,26 +15,41 @@ class RunClock:
     """Counts the seconds of a run and keeps small facts that must survive (``state.json``).
 
     Time is written at most every ten seconds, so a kill loses no more than that of the count.
+
+    Parameters
+    ----------
+    folder: the run folder.
+    began: ``time.monotonic()`` that this run counts from; now unless given.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, began: float | None = None) -> None:
         self.path = folder / "state.json"
         self._state: dict[str, Any] = {"spent_s": 0.0, "facts": {}}
         if self.path.exists():
             try:
                 self._state = json.loads(self.path.read_text())
-                float(self._state["spent_s"])
-            except (ValueError, KeyError, TypeError) as error:
+                self._before = float(self._state["spent_s"])
+                dict(self._state["facts"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    "damaged state of a run", where=self.path, got=str(error), remedy="delete it, or --overwrite"
+                    "damaged state of a run",
+                    where=self.path,
+                    got=str(error),
+                    remedy="delete it, or --overwrite",
                 ) from error
-        self._before = float(self._state["spent_s"])
-        self._began = self._saved = time.monotonic()
+        else:
+            self._before = 0.0
+        self._saved = time.monotonic()
+        self._began = self._saved if began is None else began
 
     @property
     def spent_s(self) -> float:
         """Seconds of this and all earlier runs in the folder."""
         return self._before + time.monotonic() - self._began
+
+    def moment(self, spent_s: float) -> float:
+        """``time.monotonic()`` at which so many seconds will have been spent."""
+        return time.monotonic() + spent_s - self.spent_s
 
     def tick(self) -> None:
         """Write the time if ten seconds went by."""
@@ -47,14 +62,17 @@ class RunClock:
         write_whole(self.path, json.dumps(self._state, indent=1))
         self._saved = time.monotonic()
 
+    def get(self, name: str) -> Any:
+        """A fact, or None."""
+        return self._state["facts"].get(name)
+
     def once(self, name: str, value: Any) -> Any:
         """``value`` the first time a run asks, and the same again after an interruption."""
         if name not in self._state["facts"]:
-            self._state["facts"][name] = value
-            self.save()
+            self.put(name, value)
         return self._state["facts"][name]
 
-    def replace(self, name: str, value: Any) -> None:
-        """Set a fact anew."""
+    def put(self, name: str, value: Any) -> None:
+        """Set a fact."""
         self._state["facts"][name] = value
         self.save()

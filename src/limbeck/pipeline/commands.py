@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig, TrainRunConfig, dump_yaml
 from limbeck.core.checks import check_structures
 from limbeck.core.files import write_whole
-from limbeck.core.labels import concatenate_labelled
+from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.potential import Potential
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.dataset.split import split
@@ -21,13 +22,14 @@ from limbeck.labelling.run import label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.defaults import default_sampling
-from limbeck.pipeline.distilling import prepare_folder
+from limbeck.pipeline.folder import prepare_folder
+from limbeck.pipeline.planning import LEAST_TRAINING_S, share_time
 from limbeck.pipeline.sampling import starting_structures
-from limbeck.pipeline.students import TIME_SHARE, Lesson, save_student, train_student
+from limbeck.pipeline.students import Lesson, check_validation, save_student, train_student
 from limbeck.pipeline.table import format_table
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.config import MD, SamplingConfig
+from limbeck.sampling.config import MD
 from limbeck.sampling.frames import write_frames
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
@@ -35,6 +37,7 @@ from limbeck.training.loop import Stop
 from limbeck.validation.run import validate
 
 Say = Callable[[str], None]
+_AFTER_TRAINING_S = 1.0  # validation and files of one student
 
 
 def run_sample(
@@ -50,7 +53,9 @@ def run_sample(
     Steps driven by a scout need labels, so they belong to `distill` and are refused here.
     """
     if out.exists() and not overwrite:
-        raise InputError("the file is there already", where=out, remedy="choose another --out, or --overwrite")
+        raise InputError(
+            "the file is there already", where=out, remedy="choose another --out, or --overwrite"
+        )
     starts = starting_structures(config)
     sampling = config.sampling
     if sampling is None:
@@ -134,11 +139,19 @@ def run_train(
     overwrite: bool = False,
     progress: Progress = no_progress,
     say: Say = print,
+    began: float | None = None,
 ) -> dict[str, Any]:
-    """`limbeck train`: students from labels, a teacher's or one's own; returns metrics.json."""
-    if config.budget is None and config.training.epochs is None:
+    """`limbeck train`: students from labels, a teacher's or one's own; returns metrics.json.
+
+    ``began``: ``time.monotonic()`` from which the budget counts; now unless given.
+    """
+    began = time.monotonic() if began is None else began
+    epochs = config.training.epochs
+    if config.budget is None and epochs is None:
         raise InputError(
-            "no budget given", wanted="a time or a number of epochs", remedy="add --budget 30m or --epochs 500"
+            "no budget given",
+            wanted="a time or a number of epochs",
+            remedy="add --budget 30m or --epochs 500",
         )
     keys = config.keys.model_dump()
     labelled = concatenate_labelled([read_labelled(path, **keys) for path in data])
@@ -153,36 +166,46 @@ def run_train(
         raise InputError(
             "too few labels", where=data[0], got=len(labelled), wanted="at least two that the audit keeps"
         )
+    check_structures(labelled.structures.to_atoms(), ", ".join(map(str, data)))
+    val: LabelledSet | float
+    if isinstance(config.val, Path):
+        val, _ = split_isolated_atoms(read_labelled(config.val, **keys))
+        check_validation(labelled, val, config.val)
+    else:
+        val = float(config.val)
     settings = dump_yaml({"data": [str(Path(d).absolute()) for d in data], **config.model_dump(mode="json")})
     prepare_folder(out, settings, overwrite=overwrite)
-    clock = RunClock(out)
-    val = read_labelled(config.val, **keys) if isinstance(config.val, Path) else float(config.val)
+    clock = RunClock(out, began)
     parts = split(labelled, val, config.seed)
     train, validation = parts.parts(labelled)
     known = {int(z) for z in train.structures.numbers} <= set(references)
     lesson = Lesson(
-        train, validation, references if known else None, parts.how, {"name": "labels of " + ", ".join(map(str, data))}
+        train,
+        validation,
+        references if known else None,
+        parts.how,
+        {"name": "labels of " + ", ".join(map(str, data))},
     )
     say(f"{len(train)} structures to train on, {len(validation)} to validate ({parts.how})")
     write_frames(out / "validation.extxyz", validation.to_atoms())
-    budgets: dict[str, float] = {}
-    if config.training.epochs is None:
-        share = sum(TIME_SHARE[p] for p in config.presets)
-        left = float(config.budget or 0) - clock.spent_s
-        budgets = clock.once("training_s", {p: left * TIME_SHARE[p] / share for p in config.presets})
     metrics: dict[str, Any] = {}
     rows = []
-    for preset in config.presets:
 
-        def tick(task: str, done: int, total: int | None = None, text: str = "") -> None:
-            clock.tick()
-            progress(task, done, total, text)
+    def tick(task: str, done: int, total: int | None = None, text: str = "") -> None:
+        clock.tick()
+        progress(task, done, total, text)
 
+    for k, preset in enumerate(config.presets):
+        until = None
+        if epochs is None:
+            remaining = config.presets[k:]
+            left = float(config.budget or 0) - clock.spent_s - _AFTER_TRAINING_S * len(remaining)
+            until = time.monotonic() + max(share_time(remaining, left)[preset], LEAST_TRAINING_S)
         record, trained = train_student(
             preset,
             lesson,
             config.training,
-            Stop(epochs=config.training.epochs, budget_s=budgets.get(preset)),
+            Stop(epochs=epochs, until=until),
             out / "train" / preset,
             seed=config.seed,
             init=config.init,
@@ -236,7 +259,8 @@ def run_validate(
     for worst in report.worst[:5]:
         say(
             f"  frame {worst.index} {worst.family or ''}: force RMSE {worst.force_rmse_mev_per_a:.1f} meV/Å, "
-            f"atom {worst.worst_atom} ({worst.worst_element}) off by {worst.worst_force_error_mev_per_a:.0f} meV/Å"
+            f"atom {worst.worst_atom} ({worst.worst_element}) off by "
+            f"{worst.worst_force_error_mev_per_a:.0f} meV/Å"
         )
     if plots is not None:
         from limbeck.validation.plots import write_plots

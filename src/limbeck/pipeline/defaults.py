@@ -8,10 +8,25 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell
+from limbeck.sampling.run import count_evaluations, count_frames
 
 HYDROGEN_TIMESTEP_FS, OTHER_TIMESTEP_FS = 0.5, 2.0
 CRYSTAL_TEMPERATURES_K = (300.0, 600.0, 900.0, 1200.0)
 MOLECULE_TEMPERATURES_K = (300.0, 500.0, 700.0, 1000.0)
+#: a cell with fewer atoms than this an Å³ holds a molecule in empty space (liquids have 0.05 and more)
+LEAST_DENSITY_PER_A3 = 0.01
+SUPERCELL_ATOMS = 64
+
+#: held-out trajectories from the richest to the least: how many temperatures, equilibration and
+#: spacing in fs, frames of each
+_HELDOUT = (
+    (3, 150.0, 25.0, 20),
+    (3, 150.0, 25.0, 10),
+    (3, 150.0, 25.0, 5),
+    (3, 100.0, 20.0, 3),
+    (2, 75.0, 15.0, 3),
+    (1, 40.0, 10.0, 4),
+)
 
 
 def timestep_fs(starts: Sequence[Atoms]) -> float:
@@ -20,41 +35,42 @@ def timestep_fs(starts: Sequence[Atoms]) -> float:
     return HYDROGEN_TIMESTEP_FS if lightest == 1 else 1.0 if lightest < 10 else OTHER_TIMESTEP_FS
 
 
-def default_sampling(starts: Sequence[Atoms], labels: int, seed: int) -> SamplingConfig:
+def is_crystal(atoms: Atoms) -> bool:
+    """Periodic in three directions and filled; a slab or a molecule in a box is none."""
+    return bool(atoms.pbc.all()) and len(atoms) / atoms.get_volume() > LEAST_DENSITY_PER_A3
+
+
+def default_sampling(starts: Sequence[Atoms], labels: int, seed: int, scouts: int = 2) -> SamplingConfig:
     """Rattled (and, for crystals, strained) frames, then MD by a scout: a quick student of these.
 
     About ``labels`` frames in all. Rattled frames alone make no stable dynamics, and dynamics
     driven by the teacher spends most of its evaluations on frames too alike to be worth a label.
+    ``scouts``: 0 to 2 of those dynamics; 0 where there is no time for a scout to learn.
     """
-    periodic = any(a.pbc.any() for a in starts)
-    step = timestep_fs(starts)
-    temperatures = CRYSTAL_TEMPERATURES_K if periodic else MOLECULE_TEMPERATURES_K
-    first, second = max(8, round(0.25 * labels)), max(8, round(0.3 * labels))
-    third = max(8, labels - first - second)
-    steps: list[Supercell | Rattle | Strain | MD] = []
-    if periodic and max(len(a) for a in starts) < 32:
-        steps.append(Supercell(max_atoms=64))
-    if periodic:
+    crystal = all(is_crystal(a) for a in starts)
+    temperatures = CRYSTAL_TEMPERATURES_K if any(is_crystal(a) for a in starts) else MOLECULE_TEMPERATURES_K
+    shares = ((1.0,), (0.4, 0.6), (0.25, 0.3, 0.45))[scouts]
+    first, *driven = (max(8, round(share * labels)) for share in shares)
+    steps: list[Supercell | Rattle | Strain | MD] = _enlarged(starts)
+    if crystal:
         n_strain = max(1, round(first / 4 / len(starts)))
         steps.append(Strain(max=0.05, n=n_strain))
         n_rattle = max(1, round(first * 3 / 4 / 3 / (n_strain * len(starts))))
         steps.append(Rattle(stdev_a=(0.03, 0.08, 0.15), n=n_rattle, from_="strain"))
     else:
         steps.append(Rattle(stdev_a=(0.02, 0.04, 0.08), n=max(2, round(first / 3 / len(starts)))))
-    source = "strain" if periodic else None
-    for name, share, length in (("scout-md", second, 20.0), ("scout-md-2", third, 30.0)):
-        trajectories = int(np.clip(round(share / len(temperatures) / 8), 1, 12))
-        frames = max(2, round(share / len(temperatures) / trajectories))
+    for name, wanted, spacing in zip(("scout-md", "scout-md-2"), driven, (20.0, 30.0), strict=False):
+        trajectories = int(np.clip(round(wanted / len(temperatures) / 8), 1, 12))
         steps.append(
             MD(
                 name=name,
-                from_=source,
+                from_="strain" if crystal else None,
                 temperature_K=temperatures,
                 starts=trajectories,
-                frames=frames,
-                every_fs=length,
+                frames=max(2, round(wanted / len(temperatures) / trajectories)),
+                every_fs=spacing,
                 equilibrate_fs=200.0,
-                timestep_fs=step,
+                timestep_fs=timestep_fs(starts),
                 from_relaxed=True,
                 driver="scout",
             )
@@ -62,22 +78,30 @@ def default_sampling(starts: Sequence[Atoms], labels: int, seed: int) -> Samplin
     return SamplingConfig(seed=seed + 1, steps=tuple(steps))
 
 
-def default_heldout(starts: Sequence[Atoms], frames: int, seed: int) -> SamplingConfig:
-    """Three trajectories of the teacher from the unstrained starts, with a seed of their own."""
-    periodic = any(a.pbc.any() for a in starts)
-    temperatures = (300.0, 600.0, 1000.0) if not periodic else (300.0, 600.0, 1200.0)
-    steps: list[Supercell | MD] = []
-    if periodic and max(len(a) for a in starts) < 32:
-        steps.append(Supercell(max_atoms=64))
-    steps.append(
-        MD(
-            temperature_K=temperatures,
+def default_heldout(starts: Sequence[Atoms], evaluations: float, seed: int) -> SamplingConfig:
+    """Trajectories of the teacher from the first, unstrained start, with a seed of their own.
+
+    Three of 20 frames each where ``evaluations`` of the teacher allow it, else fewer and shorter.
+    """
+    hottest = (300.0, 600.0, 1200.0) if is_crystal(starts[0]) else (300.0, 600.0, 1000.0)
+    chosen = SamplingConfig()
+    for count, equilibrate, spacing, frames in _HELDOUT:
+        step = MD(
+            temperature_K=(hottest, hottest[::2], hottest[1:2])[3 - count],
             starts=1,
-            frames=max(2, frames // 3),
-            every_fs=25.0,
-            equilibrate_fs=150.0,
+            frames=frames,
+            every_fs=spacing,
+            equilibrate_fs=equilibrate,
             timestep_fs=max(1.0, timestep_fs(starts)),
             from_relaxed=True,
         )
-    )
-    return SamplingConfig(seed=seed + 101, start_index=(0,), steps=tuple(steps))
+        chosen = SamplingConfig(seed=seed + 101, start_index=(0,), steps=(*_enlarged(starts[:1]), step))
+        if count_evaluations(chosen, 1) + count_frames(chosen, 1) <= evaluations:
+            break
+    return chosen
+
+
+def _enlarged(starts: Sequence[Atoms]) -> list[Supercell | Rattle | Strain | MD]:
+    """A supercell where every start is a crystal of a small cell."""
+    small = all(is_crystal(a) and len(a) < SUPERCELL_ATOMS // 2 for a in starts)
+    return [Supercell(max_atoms=SUPERCELL_ATOMS)] if small else []

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -22,23 +21,25 @@ from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.run import label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
+from limbeck.pipeline.costs import SCOUT_PRESET
+from limbeck.pipeline.defaults import is_crystal
+from limbeck.pipeline.planning import LEAST_LABELS, Plan, is_scouted
 from limbeck.pipeline.students import Lesson, save_student, train_student
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.config import MD, SamplingConfig
+from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import bulk_structure, read_structures, smiles_conformers
 from limbeck.training.loop import Stop
 
 Say = Callable[[str], None]
-SCOUT_PRESET = "tiny"
 
 
 def starting_structures(config: DistillConfig) -> list[Atoms]:
     """The structures a run begins with, checked."""
     if config.source == "structures":
         path = config.structures
-        assert path is not None  # noqa: S101  (said by ``source``)
+        assert path is not None
         starts = read_structures(path)
         where = str(path)
     elif config.source == "smiles":
@@ -48,6 +49,13 @@ def starting_structures(config: DistillConfig) -> list[Atoms]:
         starts = [bulk_structure(str(config.bulk))]
         where = f"bulk {config.bulk}"
     check_structures(starts, where)
+    if all(len(a) == 1 and not is_crystal(a) for a in starts):
+        raise InputError(
+            "a single atom has no forces to learn from",
+            where=where,
+            got=starts[0].get_chemical_formula(),
+            wanted="a molecule or a crystal",
+        )
     return starts
 
 
@@ -57,7 +65,8 @@ class Collector:
 
     Attributes
     ----------
-    dropped: labels that the audit refused. notes: trajectories that ended early, failed labels.
+    dropped: labels that the audit refused. notes: trajectories that ended early, failed labels,
+    labelling that the budget cut short; each once.
     """
 
     config: DistillConfig
@@ -70,24 +79,25 @@ class Collector:
     dropped: list[Dropped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def collect(self, starts: Sequence[Atoms], sampling: SamplingConfig, *, scout_s: float) -> LabelledSet:
-        """Frames of ``sampling``, labelled; before each scout-driven step a scout learns from the rest."""
+    def collect(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
+        """Frames of the plan, labelled; before each scout-driven step a scout learns from the rest."""
+        sampling, until = plan.sampling, plan.labels_until_s
         potentials: dict[str, Potential] = {"teacher": self.teacher}
-        scouted = [k for k, step in enumerate(sampling.steps) if isinstance(step, MD) and step.driver == "scout"]
-        if scouted and scouted[0] == 0:
-            raise InputError(
-                "the first sampling step is driven by a scout, which has nothing to learn from",
-                wanted="a rattle, strain or teacher-driven md step before it",
-            )
+        scouted = [k for k, step in enumerate(sampling.steps) if is_scouted(step)]
         for count, k in enumerate(scouted):
             before = sampling.model_copy(update={"steps": sampling.steps[:k]})
-            labelled = self._label(self._frames(starts, before, potentials, ""))
-            potentials[sampling.names[k]] = self._scout(labelled, count, scout_s)
-        return self._label(self._frames(starts, sampling, potentials, ""))
+            if not any(step.kind != "supercell" for step in before.steps):
+                raise InputError(
+                    "the first sampling step is driven by a scout, which has nothing to learn from",
+                    wanted="a rattle, strain or teacher-driven md step before it",
+                )
+            labelled = self._label(self._frames(starts, before, potentials, ""), f"labels-{count}", until)
+            potentials[sampling.names[k]] = self._scout(labelled, count, plan.scout_s)
+        return self._label(self._frames(starts, sampling, potentials, ""), "labels", until)
 
     def collect_heldout(self, starts: Sequence[Atoms], sampling: SamplingConfig) -> LabelledSet:
         """Frames and labels of the held-out set, from trajectories of their own."""
-        return self._label(self._frames(starts, sampling, {"teacher": self.teacher}, "heldout/"))
+        return self._label(self._frames(starts, sampling, {"teacher": self.teacher}, "heldout/"), "heldout")
 
     def _frames(
         self, starts: Sequence[Atoms], sampling: SamplingConfig, potentials: dict[str, Potential], prefix: str
@@ -96,6 +106,7 @@ class Collector:
             self.clock.tick()
             self.progress(f"{prefix.rstrip('/')} {task}".strip(), done, total, text)
 
+        notes: list[str] = []
         frames = run_sampling(
             starts,
             sampling,
@@ -104,34 +115,70 @@ class Collector:
             cache_dir=self.folder / "sampling",
             parallel=self.config.labelling.workers,
             prefix=prefix,
-            notes=self.notes,
+            notes=notes,
         )
+        for note in notes:
+            self._note(note)
         check_structures(frames, "sampled frames")
         return frames
 
-    def _label(self, frames: Sequence[Atoms]) -> LabelledSet:
+    def _label(self, frames: Sequence[Atoms], name: str, until_s: float | None = None) -> LabelledSet:
+        """Labels of ``frames``, in their order; those not begun when ``until_s`` is spent go without.
+
+        How far it came is a fact of the run: interrupted and called again, it labels the same frames.
+        """
+
         def tick(task: str, done: int, total: int | None = None, text: str = "") -> None:
             self.clock.tick()
-            self.progress(task, done, total, text)
+            self.progress(f"heldout {task}" if name == "heldout" else task, done, total, text)
 
-        report = label(frames, self.teacher, self.store, progress=tick)
-        for failure in report.failed:
-            self.notes.append(f"the teacher failed on frame {failure.index}: {failure.reason}")
-        present = list(dict.fromkeys(key for key in report.keys if key in self.store))
+        # In random order where time may end before the frames do: every step keeps its share.
+        order = np.arange(len(frames))
+        if until_s is not None:
+            order = np.random.default_rng(self.config.seed).permutation(len(frames))
+        left_out = self.clock.get(name)
+        deadline_s = None
+        if left_out is not None:
+            order = np.setdiff1d(order, left_out)
+        elif until_s is not None:
+            least = [frames[int(k)] for k in order[:LEAST_LABELS]]
+            label(least, self.teacher, self.store, progress=tick)
+            deadline_s = max(0.0, until_s - self.clock.spent_s)
+        report = label(
+            [frames[int(k)] for k in order], self.teacher, self.store, progress=tick, deadline_s=deadline_s
+        )
+        key_of = dict(zip(order.tolist(), report.keys, strict=True))
+        failed = {int(order[f.index]): f.reason for f in report.failed}
+        if left_out is None:
+            left_out = [k for k, key in key_of.items() if key not in self.store and k not in failed]
+            self.clock.put(name, sorted(left_out))
+        if left_out:
+            done = f"{len(frames) - len(left_out)} of {len(frames)} frames"
+            self._note(f"labelling stopped at its share of the budget: {done} have labels")
+        for k, reason in sorted(failed.items()):
+            self._note(f"the teacher failed on frame {k}: {reason}")
+        present = list(dict.fromkeys(key_of[k] for k in sorted(key_of) if key_of[k] in self.store))
         labelled = self.store.read(present)
         kept, dropped = audit(labelled, max_force_ev_per_a=self.config.labelling.max_force_ev_per_a)
         self.dropped += [d for d in dropped if d not in self.dropped]
         if not len(kept):
             raise LimbeckError(
                 "no label survived the audit",
-                got=f"{len(dropped)} labels dropped, the first because: {dropped[0].reason if dropped else 'none'}",
+                got=f"{len(dropped)} labels dropped"
+                + (f", the first: {dropped[0].reason}" if dropped else ""),
                 remedy="look at the structures, or raise labelling.max_force_ev_per_a",
             )
         return labelled.select(kept)
 
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
     def _scout(self, labelled: LabelledSet, count: int, seconds: float) -> Student:
         digest = hashlib.sha256(
-            labelled.labels.forces.tobytes() + labelled.labels.energy.tobytes() + str(self.config.seed).encode()
+            labelled.labels.forces.tobytes()
+            + labelled.labels.energy.tobytes()
+            + str(self.config.seed).encode()
         ).hexdigest()[:12]
         path = self.folder / "sampling" / f"scout-{count}-{digest}.safetensors"
         if not path.exists():
@@ -146,7 +193,9 @@ class Collector:
                 Stop(budget_s=self.clock.once(f"scout_{count}_s", seconds)),
                 self.folder / "sampling" / f"scout-{count}-{digest}",
                 seed=self.config.seed,
-                progress=lambda task, done, total=None, text="": self.progress(f"scout {task}", done, total, text),
+                progress=lambda task, done, total=None, text="": self.progress(
+                    f"scout {task}", done, total, text
+                ),
             )
             save_student(path, record)
             self.say(
@@ -156,34 +205,3 @@ class Collector:
         scout = Student.load(path)
         scout.name = path.stem  # holds the hash of what it learned from, so trajectories are keyed by it
         return scout
-
-
-def label_seconds(teacher: Potential, frame: Atoms, workers: int) -> float:
-    """Seconds one label takes, measured: one call to warm up, then ``workers`` at a time."""
-    import time
-
-    from limbeck.core.structures import StructureBatch
-
-    teacher.evaluate(StructureBatch.from_atoms([frame]))
-    moved = []
-    for k in range(2 * workers):
-        copy = frame.copy()
-        copy.positions += np.random.default_rng(k).normal(scale=1e-3, size=copy.positions.shape)
-        moved.append(copy)
-    began = time.monotonic()
-    teacher.evaluate(StructureBatch.from_atoms(moved))
-    return (time.monotonic() - began) / len(moved)
-
-
-def temperature_of(sampling: SamplingConfig) -> float | None:
-    """Highest temperature that the MD steps sample, K."""
-    values: list[float] = []
-    for step in sampling.steps:
-        if isinstance(step, MD):
-            values += [*step.temperatures, *([step.ramp_to_K] if step.ramp_to_K else [])]
-    return max(values, default=None)
-
-
-def describe(labelled: LabelledSet) -> dict[str, Any]:
-    """Counts for the plan and the summary."""
-    return {"n_structures": len(labelled), "n_atoms": labelled.structures.n_atoms}

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
 
 from limbeck.artifact.file import StudentRecord, read_student, write_student
+from limbeck.core.checks import check_structures
 from limbeck.core.hashing import hash_json
 from limbeck.core.labels import LabelledSet
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.errors import InputError
 from limbeck.progress import Progress, no_progress
+from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline, zbl_radii
 from limbeck.students.specification import (
     Architecture,
@@ -49,10 +53,21 @@ class Lesson:
     teacher: dict[str, Any]
 
 
+def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
+    """A student with random weights for the elements of ``atoms``: as fast as it will be when trained."""
+    architecture = preset_architecture(preset, tuple(sorted(set(atoms.numbers.tolist()))), cutoff=cutoff)
+    weights = initial_weights(architecture, seed=0, mean_neighbours=50.0)
+    baseline = Baseline(
+        references=dict.fromkeys(architecture.elements, 0.0), zbl_radius=zbl_radii(architecture.elements, {})
+    )
+    record = StudentRecord(
+        architecture, baseline, {k: v.astype(np.float32) for k, v in weights.items()}, {"preset": preset}
+    )
+    return Student(record)
+
+
 def make_baseline(lesson: Lesson) -> tuple[Baseline, dict[str, Any], str]:
     """References, ZBL below the shortest bonds seen, statistics of the training set, a note."""
-    from ase.data import atomic_numbers
-
     figures = statistics(lesson.train).to_dict()
     elements = tuple(sorted(int(z) for z in np.unique(lesson.train.structures.numbers)))
     note = "energy references from the teacher's isolated atoms"
@@ -90,7 +105,12 @@ def train_student(
     if start_record is None:
         scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
         architecture = with_scale(architecture, scale)
-        weights = initial_weights(architecture, seed=seed, mean_neighbours=train.mean_neighbours)
+        weights = initial_weights(
+            architecture,
+            seed=seed,
+            mean_neighbours=train.mean_neighbours,
+            power=train.basis_power(architecture),
+        )
         # isolated atoms are far below a condensed phase: the mean of the rest starts in the last bias
         shift = float((train.energy / train.structures.counts).mean())
         weights["readout.1.bias"] = np.array([shift / scale])
@@ -179,3 +199,23 @@ def save_student(path: Path, record: StudentRecord, metrics: dict[str, Any] | No
     """Write a student file; ``metrics`` replace those on its card."""
     card = record.card if metrics is None else record.card | {"metrics": metrics}
     write_student(path, StudentRecord(record.architecture, record.baseline, record.weights, card))
+
+
+def check_validation(labelled: LabelledSet, val: LabelledSet, where: object) -> None:
+    """Refuse a validation set of its own that does not go with the labels.
+
+    Raises
+    ------
+    InputError: it is empty, holds an element that the labels lack, or has another total charge.
+    """
+    if not len(val):
+        raise InputError("nothing to validate on", where=where, got="isolated atoms only")
+    strange = sorted({int(z) for z in val.structures.numbers} - {int(z) for z in labelled.structures.numbers})
+    if strange:
+        raise InputError(
+            "the validation set holds an element that the training labels do not",
+            where=where,
+            got=", ".join(chemical_symbols[z] for z in strange),
+            wanted="the elements of the training labels",
+        )
+    check_structures([*labelled.structures.select([0]).to_atoms(), *val.structures.to_atoms()], str(where))

@@ -30,7 +30,9 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     lines += [[cell(row, key, form) for key, _, form in COLUMNS] for row in rows]
     widths = [max(len(line[k]) for line in lines) for k in range(len(COLUMNS))]
     text = [
-        "  ".join(v.ljust(w) if k == 0 else v.rjust(w) for k, (v, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            v.ljust(w) if k == 0 else v.rjust(w) for k, (v, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     ]
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])

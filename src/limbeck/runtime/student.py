@@ -127,7 +127,9 @@ class Student(Potential):
         if strange:
             from ase.data import chemical_symbols
 
-            names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in strange)
+            names = ", ".join(
+                chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in strange
+            )
             raise InputError(
                 "the student does not know an element",
                 where=self.name,
@@ -137,7 +139,9 @@ class Student(Potential):
             )
         if not (np.isfinite(batch.positions).all() and np.isfinite(batch.cell).all()):
             atom = int(np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))[:1].sum())
-            raise InputError("positions or cell are not finite", where=f"{self.name}, atom {atom}", got="NaN or inf")
+            raise InputError(
+                "positions or cell are not finite", where=f"{self.name}, atom {atom}", got="NaN or inf"
+            )
 
 
 def default_threads() -> int:

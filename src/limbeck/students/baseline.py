@@ -84,7 +84,9 @@ def zbl(z1: np.ndarray, z2: np.ndarray, r: np.ndarray, radius: np.ndarray) -> tu
     return energy * switch, slope * switch + energy * dswitch
 
 
-def zbl_radii(elements: tuple[int, ...], shortest: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+def zbl_radii(
+    elements: tuple[int, ...], shortest: dict[tuple[int, int], float]
+) -> dict[tuple[int, int], float]:
     """Radius a pair of elements: 0.95 of the shortest distance seen, never above 0.95 covalent bonds.
 
     A pair never seen within reach takes 0.8 of the sum of its covalent radii.

@@ -148,11 +148,15 @@ class TorchEngine(Engine):
         return self._batch.select(chosen), pairs
 
     def evaluate(self, chosen: np.ndarray) -> Outputs:
+        import torch
+
         from limbeck.students.painn import make_graph
 
         batch, pairs = self._choose(chosen)
         graph = make_graph(self.architecture, batch, pairs, dtype=self._dtype, device=self.device)
-        self._outputs = self._model(graph)
+        # the training loop calls this from an autograd function, where gradients are off
+        with torch.enable_grad():
+            self._outputs = self._model(graph)
         return Outputs(*(t.detach().cpu().numpy().astype(np.float64) for t in self._outputs))
 
     def gradient(self, energy: np.ndarray, forces: np.ndarray, virial: np.ndarray) -> np.ndarray:

@@ -71,7 +71,9 @@ def radial_basis(distance: Tensor, n_radial: int, cutoff: float) -> Tensor:
 class PaiNN(nn.Module):
     """Scalar and vector features; vectors mix over channels only, so rotations pass through."""
 
-    def __init__(self, architecture: Architecture, weights: dict[str, np.ndarray], dtype: torch.dtype) -> None:
+    def __init__(
+        self, architecture: Architecture, weights: dict[str, np.ndarray], dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.architecture = architecture
         flat = torch.tensor(flatten(architecture, weights, np.float64), dtype=dtype)
@@ -147,4 +149,6 @@ class PaiNN(nn.Module):
 
     def weights(self) -> dict[str, np.ndarray]:
         """Weights by name as arrays."""
-        return {k: v.copy() for k, v in unflatten(self.architecture, self.flat.detach().cpu().numpy()).items()}
+        return {
+            k: v.copy() for k, v in unflatten(self.architecture, self.flat.detach().cpu().numpy()).items()
+        }

@@ -100,7 +100,6 @@ class Architecture:
                 remedy="upgrade Limbeck or make the student file again",
             ) from error
 
-
     def _checked(self) -> Architecture:
         counts = (self.hidden_dim, self.interactions, self.rbf, self.gate_width, self.readout_width)
         lengths = (self.cutoff, self.norm_offset, self.energy_scale)
@@ -167,13 +166,27 @@ def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float
     return Architecture(elements=tuple(sorted({int(z) for z in elements})), cutoff=cutoff, **shape)
 
 
-def initial_weights(architecture: Architecture, *, seed: int, mean_neighbours: float) -> dict[str, np.ndarray]:
+def basis_power(architecture: Architecture, distance: np.ndarray) -> np.ndarray:
+    """Sum of the squares of the radial basis at each distance (Å), (P,): what a random filter amplifies."""
+    x = np.asarray(distance, np.float64) / architecture.cutoff
+    envelope = np.where(x < 1, 1 + x**3 * (-10 + x * (15 - 6 * x)), 0.0)
+    waves = np.sin(np.pi * x[:, None] * np.arange(1, architecture.rbf + 1)) / distance[:, None]  # (P, B)
+    return ((waves**2).sum(1) + 1) * envelope**2
+
+
+def initial_weights(
+    architecture: Architecture, *, seed: int, mean_neighbours: float, power: float = 0.0
+) -> dict[str, np.ndarray]:
     """Random float64 weights that give features and messages of unit size at the start.
 
-    A filter of unit weights has a variance of about one half within the cutoff, and a sum over
-    ``mean_neighbours`` messages adds their variances.
+    Variances of messages add up: over ``mean_neighbours`` with about one half each where distances
+    are those of a condensed phase, or to ``power``, the mean over atoms of the sum of ``basis_power``
+    over neighbours, where short bonds make that larger (20 waves at 1 Å have a power of 9).
     """
     rng = np.random.default_rng(seed)
+    spread = max(mean_neighbours / 2, power, 0.5)
+    # the update is cubic in the features, which grow doubly exponentially unless it starts small
+    quiet = 0.3 ** (architecture.interactions - 1)
     weights = {}
     for name, shape in architecture.parameter_shapes().items():
         if name.endswith("bias"):
@@ -181,7 +194,9 @@ def initial_weights(architecture: Architecture, *, seed: int, mean_neighbours: f
         elif name == "embedding":
             weights[name] = rng.normal(size=shape)
         elif "filter" in name:
-            weights[name] = rng.normal(size=shape) * np.sqrt(2.0 / max(mean_neighbours, 1.0))
+            weights[name] = rng.normal(size=shape) / np.sqrt(spread)
+        elif "out.weight" in name:
+            weights[name] = quiet * rng.normal(size=shape) / np.sqrt(shape[0])
         elif name == "readout.1.weight":
             # nearly silent at the start: large random forces would cost the first epochs
             weights[name] = 0.1 * rng.normal(size=shape) / np.sqrt(shape[0])
@@ -190,7 +205,9 @@ def initial_weights(architecture: Architecture, *, seed: int, mean_neighbours: f
     return weights
 
 
-def flatten(architecture: Architecture, weights: dict[str, np.ndarray], dtype: type = np.float32) -> np.ndarray:
+def flatten(
+    architecture: Architecture, weights: dict[str, np.ndarray], dtype: type = np.float32
+) -> np.ndarray:
     """Weights as the flat array the native core reads."""
     names = architecture.parameter_shapes()
     return np.concatenate([np.asarray(weights[name], dtype).ravel() for name in names])

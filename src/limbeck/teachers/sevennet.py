@@ -57,4 +57,6 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Po
     from sevenn.calculator import SevenNetCalculator
 
     calculator = SevenNetCalculator(model=_MODEL[card.name], device=device)
-    return AsePotential(calculator, card.capabilities, card.name), count_parameters(calculator.model)
+    # Its authors' count leaves out the frozen shifts and scales of the elements.
+    n_parameters = count_parameters(calculator.model, frozen=False)
+    return AsePotential(calculator, card.capabilities, card.name), n_parameters

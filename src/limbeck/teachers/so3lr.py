@@ -51,5 +51,6 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Po
         raise InputError("unknown dtype for teacher 'so3lr'", got=dtype, wanted="float32 or float64")
     # Stress costs about 5% and cannot be asked for structure by structure.
     calculator = SO3LRCalculator(device=device, default_dtype=dtype, compute_stress=True)
+    # The calculator freezes every weight to evaluate.
     potential = AsePotential(calculator, replace(card.capabilities, precision=dtype), card.name)
     return potential, sum(count_parameters(network) for network in calculator.models)

@@ -19,9 +19,9 @@ def name_structure(batch: StructureBatch, s: int) -> str:
     return f"structure {s} ({Symbols(numbers).get_chemical_formula()})"
 
 
-def count_parameters(network: Any) -> int:
-    """Weights of a ``torch.nn.Module``; frozen ones count too, since some packages freeze all to evaluate."""
-    return sum(int(weight.numel()) for weight in network.parameters())
+def count_parameters(network: Any, *, frozen: bool = True) -> int:
+    """Weights of a ``torch.nn.Module``, with or without those that its package does not train."""
+    return sum(int(weight.numel()) for weight in network.parameters() if frozen or weight.requires_grad)
 
 
 def check_supported(card: TeacherCard, batch: StructureBatch) -> None:

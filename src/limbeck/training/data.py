@@ -10,6 +10,7 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import Pairs, find_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.students.baseline import Baseline
+from limbeck.students.specification import Architecture, basis_power
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class TrainingData:
     def mean_neighbours(self) -> float:
         """Directed pairs an atom."""
         return 2 * len(self.pairs.first) / max(self.structures.n_atoms, 1)
+
+    def basis_power(self, architecture: Architecture) -> float:
+        """Mean over atoms of the radial basis's power summed over neighbours."""
+        return (
+            2 * float(basis_power(architecture, self.pairs.distances).sum()) / max(self.structures.n_atoms, 1)
+        )
 
 
 def prepare(labelled: LabelledSet, baseline: Baseline, cutoff: float) -> TrainingData:

@@ -59,15 +59,23 @@ class TrainableStudent(nn.Module):
 
 @dataclass(frozen=True)
 class Stop:
-    """When a run ends: after ``epochs``, or after ``budget_s`` seconds of training."""
+    """When a run ends: after ``epochs``, at the moment ``until``, or after ``budget_s`` of training.
+
+    ``until`` is a value of ``time.monotonic()``. Whatever happened before or happens beside the steps
+    (an interruption, checkpoints), the schedule ends with it.
+    """
 
     epochs: int | None = None
     budget_s: float | None = None
+    until: float | None = None
 
     def done(self, progress: Progress, batches_per_epoch: float) -> float:
         """Fraction of the run that is done."""
         if self.epochs is not None:
             return (progress.epoch + progress.batch_in_epoch / max(batches_per_epoch, 1)) / self.epochs
+        if self.until is not None:
+            left = self.until - time.monotonic()
+            return progress.spent_s / (progress.spent_s + left) if left > 0 else 1.0
         return progress.spent_s / max(self.budget_s or 0.0, 1e-9)
 
 

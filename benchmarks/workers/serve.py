@@ -1,0 +1,65 @@
+"""The half of a benchmark worker that both environments share; imports the standard library alone.
+
+A worker reads one JSON request a line on standard input and answers with one line:
+``{"do": "describe"}``, ``{"do": "open", "model": ..., "case": ...}`` and
+``{"do": "time", "model": ..., "case": ..., "seconds": ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One training step at a time, and what is known of the model."""
+
+    step: Callable[[], object]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+#: model and case -> its training step
+OpenModel = Callable[[str, dict[str, Any]], Opened]
+
+
+def serve(open_model: OpenModel, describe: Callable[[], dict[str, Any]]) -> None:
+    """Answer requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # what a package prints must not get into the protocol
+    os.dup2(2, 1)
+    opened: dict[tuple[str, str], Opened] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "describe":
+            answer = describe()
+        else:
+            key = (request["model"], request["case"]["name"])
+            if key not in opened:
+                opened[key] = open_model(request["model"], request["case"])
+            if request["do"] == "open":
+                answer = opened[key].facts
+            else:
+                answer = time_block(opened[key].step, request["seconds"])
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def time_block(step: Callable[[], object], seconds: float) -> dict[str, Any]:
+    """Steps for about ``seconds``, at least three, after one that is not counted.
+
+    The uncounted step brings weights and data back into the caches after the other worker's turn.
+    """
+    step()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return {"steps": len(times), "step_s": statistics.median(times)}

@@ -1,0 +1,275 @@
+"""How a run shares its time: what is sampled and held out, how long students train and are checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from limbeck.config import DistillConfig
+from limbeck.core.potential import Potential
+from limbeck.errors import InputError
+from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
+from limbeck.pipeline.defaults import default_heldout, default_sampling
+from limbeck.pipeline.students import TIME_SHARE
+from limbeck.progress import format_seconds
+from limbeck.sampling.config import MD, SamplingConfig, Supercell
+from limbeck.sampling.run import count_evaluations, count_frames, run_sampling
+
+LEAST_TRAINING_S = 5.0
+#: of the time that is left when the plan is made; training gets the rest
+HELDOUT_SHARE, SAMPLING_SHARE, CHECKING_SHARE = 0.10, 0.35, 0.15
+#: default sampling stops labelling once so much of that time is gone
+SAMPLING_ENDS_AT = 0.5
+LEAST_LABELS, MOST_LABELS, MOST_LABELS_BY_EPOCHS = 16, 4000, 600
+#: stands for the budget where training ends by epochs
+NOMINAL_S = 1800.0
+SCOUT_S_BY_EPOCHS = 10.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run's time and disk are shared; all times are expectations in seconds.
+
+    Attributes
+    ----------
+    sampling, heldout: what will be sampled. frames, heldout_frames: how many frames come of it.
+    label_s: measured time of one label. labelling_s: labels and all dynamics that make their frames.
+    scout_s: training time of each scout. scouts: how many. training_s: by preset. checking_s: by
+    preset, what follows its training. finishing_s: what follows the last. check_factor: by how much
+    the checks are shortened. labels_until_s: time spent at which labelling of a default sampling
+    stops; None where it does not. disk_mb: labels and checkpoints.
+    """
+
+    sampling: SamplingConfig
+    heldout: SamplingConfig
+    frames: int
+    heldout_frames: int
+    atoms: int
+    label_s: float
+    labelling_s: float
+    heldout_s: float
+    scout_s: float
+    scouts: int
+    training_s: dict[str, float]
+    checking_s: dict[str, float]
+    check_factor: float
+    finishing_s: float
+    labels_until_s: float | None
+    disk_mb: float
+    budget_s: float | None
+    spent_s: float
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        train = ", ".join(f"{k} {format_seconds(v)}" for k, v in self.training_s.items())
+        lines = [
+            f"held-out frames: {self.heldout_frames} from the teacher's own dynamics: "
+            f"{format_seconds(self.heldout_s)}",
+            f"frames to label: {self.frames} of {self.atoms} atoms, {self.label_s:.3g} s each: "
+            f"{format_seconds(self.labelling_s)} with the dynamics that makes them",
+        ]
+        if self.scouts:
+            lines.append(f"scouts that drive sampling: {self.scouts}, {format_seconds(self.scout_s)} each")
+        lines += [
+            f"training: {train or 'by epochs'}",
+            f"checks after training: {format_seconds(sum(self.checking_s.values()) + self.finishing_s)}",
+            f"disk: about {self.disk_mb:.0f} MB",
+        ]
+        if self.budget_s is not None:
+            spent = format_seconds(self.spent_s)
+            lines.insert(0, f"budget: {format_seconds(self.budget_s)}, of which {spent} went into starting")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        fields = asdict(self)
+        fields["sampling"] = self.sampling.model_dump(mode="json", by_alias=True)
+        fields["heldout"] = self.heldout.model_dump(mode="json", by_alias=True)
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Plan:
+        """Inverse of ``to_dict``."""
+        parts = {name: SamplingConfig(**fields[name]) for name in ("sampling", "heldout")}
+        return cls(**(fields | parts))
+
+
+def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s: float = 0.0) -> Plan:
+    """Share what is left of the budget. Teacher and students are timed on a structure of the final size.
+
+    What the user did not choose (sampling, held-out set, checks) is fitted to the budget.
+
+    Raises
+    ------
+    InputError: the budget leaves no time to train, or there is neither budget nor epochs.
+    """
+    epochs, budget = config.training.epochs, config.budget
+    if budget is None and epochs is None:
+        raise InputError(
+            "no budget given",
+            wanted="a time or a number of epochs",
+            remedy="add --budget 20m or --epochs 100",
+        )
+    began = time.monotonic()
+    probe = _probe(config, starts)
+    costs = measure(config, teacher, probe)
+    spent_s += time.monotonic() - began
+    left = NOMINAL_S if budget is None else max(budget - spent_s, 1.0)
+    full = {p: check_s(config.validation, starts, costs.step_s[p], costs) for p in config.presets}
+    factor = 1.0
+    if budget is not None and not config.validation.model_fields_set:
+        factor = float(np.clip(CHECKING_SHARE * left / sum(full.values()), 0.05, 1.0))
+    checking = {p: factor * s + 1.0 for p, s in full.items()}
+    finishing_s = 1.0 + 7 * (costs.label_s * costs.workers + sum(costs.step_s[p] for p in config.presets))
+    work = _choose(config, starts, costs, left)
+    least = LEAST_TRAINING_S * len(config.presets)
+    rest = left - work.seconds - sum(checking.values()) - finishing_s
+    if rest < least:
+        work = _choose(config, starts, costs, 0.0)  # as little as can be
+        rest = left - work.seconds - sum(checking.values()) - finishing_s
+    training: dict[str, float] = {}
+    if budget is not None and epochs is None:
+        if rest < least:
+            raise InputError(
+                "the budget allows no epoch",
+                got=format_seconds(budget),
+                wanted=f"at least {format_seconds(np.ceil(budget - rest + least))} for {work.frames} labels, "
+                f"{work.heldout_frames} held-out frames and training",
+                remedy="raise --budget" + (", or sample fewer frames" if config.sampling else ""),
+            )
+        training = share_time(config.presets, rest)
+    bounded = budget is not None and config.sampling is None
+    return Plan(
+        sampling=work.sampling, heldout=work.heldout, frames=work.frames, heldout_frames=work.heldout_frames,
+        atoms=len(probe), label_s=costs.label_s, labelling_s=work.labelling_s, heldout_s=work.heldout_s,
+        scout_s=work.scout_s, scouts=work.scouts, training_s=training, checking_s=checking,
+        check_factor=factor, finishing_s=finishing_s,
+        labels_until_s=spent_s + SAMPLING_ENDS_AT * left if bounded else None,
+        disk_mb=1 + (work.frames + work.heldout_frames) * len(probe) * 2.4e-4 + 12 * len(config.presets),
+        budget_s=budget, spent_s=spent_s,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What comes before training, and its expected seconds."""
+
+    sampling: SamplingConfig
+    heldout: SamplingConfig
+    frames: int
+    heldout_frames: int
+    labelling_s: float
+    heldout_s: float
+    scout_s: float
+
+    @property
+    def scouts(self) -> int:
+        return sum(map(is_scouted, self.sampling.steps))
+
+    @property
+    def seconds(self) -> float:
+        return self.labelling_s + self.heldout_s + self.scouts * self.scout_s
+
+
+def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: float) -> _Work:
+    """The user's sampling and held-out set, or default ones for their share of the time ``left``."""
+    evaluations = HELDOUT_SHARE * left / costs.label_s
+    heldout = config.heldout or default_heldout(starts, evaluations, config.seed)
+    n_held = _n_starts(heldout, starts)
+    held = count_frames(heldout, n_held)
+    driving_s = costs.teacher_steps_s(count_evaluations(heldout, n_held), _trajectories(heldout, n_held))
+    scout_s = SCOUT_S_BY_EPOCHS if config.budget is None else float(np.clip(0.04 * left, 3, 60))
+    sampling = config.sampling or _affordable(config, starts, costs, left, scout_s)
+    n_starts = _n_starts(sampling, starts)
+    return _Work(
+        sampling=sampling,
+        heldout=heldout,
+        frames=count_frames(sampling, n_starts),
+        heldout_frames=held,
+        labelling_s=_sampling_s(sampling, n_starts, costs),
+        heldout_s=held * costs.label_s + driving_s,
+        scout_s=scout_s,
+    )
+
+
+def share_time(presets: Sequence[str], seconds: float) -> dict[str, float]:
+    """Training time by preset."""
+    whole = sum(TIME_SHARE[p] for p in presets)
+    return {p: seconds * TIME_SHARE[p] / whole for p in presets}
+
+
+def is_scouted(step: object) -> bool:
+    """Whether a scout drives the step."""
+    return isinstance(step, MD) and step.driver == "scout"
+
+
+def temperature_of(*samplings: SamplingConfig) -> float:
+    """Highest temperature, K, that the MD steps sample of the first that has any; else 300."""
+    for sampling in samplings:
+        values: list[float] = []
+        for step in sampling.steps:
+            if isinstance(step, MD):
+                values += [*step.temperatures, *([step.ramp_to_K] if step.ramp_to_K else [])]
+        if values:
+            return max(values)
+    return 300.0
+
+
+def _affordable(
+    config: DistillConfig, starts: list[Atoms], costs: Costs, left: float, scout_s: float
+) -> SamplingConfig:
+    """Default sampling within its share of the time left: fewer labels, then fewer scouts."""
+    most = MOST_LABELS if config.training.epochs is None else MOST_LABELS_BY_EPOCHS
+    for scouts in (2, 1, 0):
+        share = SAMPLING_SHARE * left - scouts * scout_s
+        labels = int(np.clip(share / costs.label_s, LEAST_LABELS, most))
+        for _ in range(12):
+            sampling = default_sampling(starts, labels, config.seed, scouts)
+            cost = _sampling_s(sampling, len(starts), costs)
+            if cost <= share and (labels >= 3 * LEAST_LABELS or not scouts):
+                return sampling
+            if labels <= LEAST_LABELS:
+                break
+            labels = max(LEAST_LABELS, int(labels * np.clip(0.95 * share / cost, 0.2, 0.9)))
+    return default_sampling(starts, LEAST_LABELS, config.seed, 0)
+
+
+def _sampling_s(sampling: SamplingConfig, n_starts: int, costs: Costs) -> float:
+    """Seconds of labels and dynamics, without the training of scouts."""
+    parts = [
+        sampling.model_copy(update={"steps": sampling.steps[:k]}) for k in range(len(sampling.steps) + 1)
+    ]
+    evaluations = np.diff([count_evaluations(part, n_starts) for part in parts])
+    scouted = np.array([is_scouted(step) for step in sampling.steps], dtype=bool)
+    driven = int(evaluations[scouted].sum())
+    by_teacher = costs.teacher_steps_s(int(evaluations.sum()) - driven, _trajectories(sampling, n_starts))
+    return count_frames(sampling, n_starts) * costs.label_s + by_teacher + driven * costs.step_s[SCOUT_PRESET]
+
+
+def _trajectories(sampling: SamplingConfig, n_starts: int) -> int:
+    """Trajectories of a step that the teacher drives; they run side by side."""
+    return max(
+        (
+            len(step.temperatures) * (step.starts or n_starts)
+            for step in sampling.steps
+            if isinstance(step, MD) and not is_scouted(step)
+        ),
+        default=1,
+    )
+
+
+def _n_starts(sampling: SamplingConfig, starts: Sequence[Atoms]) -> int:
+    return len(sampling.start_index) if sampling.start_index else len(starts)
+
+
+def _probe(config: DistillConfig, starts: list[Atoms]) -> Atoms:
+    """The largest structure that will be labelled."""
+    steps = (config.sampling or default_sampling(starts, LEAST_LABELS, 0)).steps
+    cells = tuple(s for s in steps if isinstance(s, Supercell))
+    made = run_sampling(starts, SamplingConfig(steps=cells, keep_starts=True), {})
+    return max(made, key=len)

@@ -1,0 +1,282 @@
+"""Student files: round trip, damage, refusals, the golden file of each format."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+
+from limbeck import __version__
+from limbeck.artifact.file import (
+    FORMAT_VERSION,
+    StudentRecord,
+    check_weights,
+    read_card,
+    read_student,
+    write_student,
+)
+from limbeck.errors import InputError, LimbeckError
+from limbeck.runtime.student import Student
+from limbeck.students.baseline import Baseline
+from limbeck.students.specification import Architecture
+from tests.students.tools import random_record, random_weights
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def small_record(dtype=np.float32) -> StudentRecord:
+    arch = Architecture(
+        (1, 14), hidden_dim=3, interactions=1, rbf=2, gate_width=2, readout_width=2, energy_scale=0.5
+    )
+    weights = {k: v.astype(dtype) for k, v in random_weights(arch).items()}
+    return StudentRecord(arch, Baseline({1: -1.0, 14: -5.25}, {(1, 14): 1.2}), weights, {"preset": "small"})
+
+
+def rewritten(path: Path, *, card=None, weights=None) -> Path:
+    """The same file with changes to its card (a function) or weights."""
+    body, arrays = read_card(path), dict(load(path.read_bytes()))
+    if card is not None:
+        card(body)
+    arrays |= weights or {}
+    arrays = {k: v for k, v in arrays.items() if v is not None}
+    path.write_bytes(save(arrays, metadata={"limbeck": json.dumps(body)}))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write_student(tmp_path / "s.safetensors", small_record())
+    return tmp_path / "s.safetensors"
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**50), 2**50)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    card=st.dictionaries(st.sampled_from(["teacher", "data", "metrics", "preset", "training"]), plain),
+    references=st.lists(st.floats(-1e5, 1e5), min_size=2, max_size=2),
+    radius=st.floats(0.1, 3.0),
+)
+@settings(max_examples=40, deadline=None)
+def test_round_trip(seed, dtype, card, references, radius):
+    base = small_record(dtype)
+    weights = {k: v.astype(dtype) for k, v in random_weights(base.architecture, seed).items()}
+    baseline = Baseline(dict(zip((1, 14), references, strict=True)), {(1, 14): radius, (14, 14): 2.0})
+    record = StudentRecord(base.architecture, baseline, weights, card)
+    with tempfile.TemporaryDirectory() as folder:
+        write_student(Path(folder) / "s.safetensors", record)
+        back = read_student(Path(folder) / "s.safetensors")
+    assert back.architecture == record.architecture
+    assert back.baseline == record.baseline
+    assert back.card == card
+    assert back.dtype == record.dtype
+    for name, value in weights.items():
+        np.testing.assert_array_equal(back.weights[name], value)
+        assert back.weights[name].dtype == dtype
+
+
+def test_card_says_what_the_design_asks(path):
+    card = read_card(path)
+    assert card["format_version"] == FORMAT_VERSION == 1
+    assert card["limbeck_version"] == __version__
+    assert card["elements"] == [1, 14]
+    assert card["cutoff_a"] == 5.0
+    assert card["dtype"] == "float32"
+    assert card["energy_references_ev"] == {"1": -1.0, "14": -5.25}
+    assert card["zbl_radius_a"] == {"1-14": 1.2}
+    assert card["preset"] == "small"
+
+
+def judge(path: Path) -> str:
+    """'refused' with a proper error of one line, or 'read' as a student whose weights fit."""
+    try:
+        record = read_student(path)
+    except InputError as error:
+        one_line = "\n" not in str(error) and path.name in str(error)
+        return "refused" if one_line else "refused badly"
+    check_weights(record.architecture, record.weights, path)
+    return "read"
+
+
+def test_every_truncation_is_refused(path):
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 3):
+        path.write_bytes(whole[:length])
+        assert judge(path) == "refused", length
+    path.write_bytes(whole + b"\0")
+    assert judge(path) == "refused"
+
+
+def test_no_flipped_byte_of_the_header_crashes(path):
+    whole = path.read_bytes()
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    rng = np.random.default_rng(0)
+    verdicts = {"refused": 0, "read": 0, "refused badly": 0}
+    for at in range(header):
+        changed = bytearray(whole)
+        changed[at] ^= int(rng.integers(1, 256))
+        path.write_bytes(changed)
+        verdicts[judge(path)] += 1
+    assert verdicts["refused"] > header / 2
+    assert verdicts["refused badly"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "its header length does not fit the file"),
+        (b"\x80\x04pickle" * 9, "its header length does not fit the file"),
+        (struct.pack("<Q", 2**63) + b"{}", "its header length does not fit the file"),
+        (struct.pack("<Q", 2) + b"{}", "no Limbeck card in its metadata"),
+        (struct.pack("<Q", 2) + b"[]", "no Limbeck card in its metadata"),
+        (save({"x": np.zeros(3)}), "no Limbeck card in its metadata"),
+        (save({"x": np.zeros(3)}, metadata={"limbeck": "{"}), "no Limbeck card in its metadata"),
+        (save({"x": np.zeros(3)}, metadata={"limbeck": "[1]"}), "its card is no JSON object"),
+        (save({"x": np.zeros(3)}, metadata={"limbeck": '{"format_version": 1}'}), "its card lacks or spoils 'architecture'"),
+    ],
+)  # fmt: skip
+def test_other_files_are_refused_with_the_reason(tmp_path, content, reason):
+    other = tmp_path / "o.safetensors"
+    other.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_student(other)
+    wanted = f"{other}: this is no student file; got {reason}; wanted a .safetensors file written by Limbeck; remedy: limbeck convert reads older .pt files"
+    assert str(caught.value) == wanted
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(
+        InputError, match=r"x.safetensors: no such student file; remedy: limbeck students lists"
+    ):
+        read_student(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="cannot read the student file; got Is a directory"):
+        read_student(tmp_path)
+
+
+def test_a_later_format_is_refused(path):
+    rewritten(path, card=lambda body: body.update(format_version=2))
+    with pytest.raises(
+        InputError,
+        match=r"s.safetensors: unknown student file format; got 2; wanted format 1; remedy: upgrade Limbeck$",
+    ):
+        read_student(path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        ({"embedding": np.full((2, 3), np.nan, np.float32)}, "weight 'embedding' is not finite; remedy: train the student again"),
+        ({"readout.1.bias": np.array([np.inf], np.float32)}, "weight 'readout.1.bias' is not finite"),
+        ({"embedding": np.zeros((3, 2), np.float32)}, r"weight 'embedding' has the wrong shape; got \(3, 2\); wanted \(2, 3\)"),
+        ({"embedding": np.zeros((2, 3), np.int32)}, "weight 'embedding' has the wrong type; got int32"),
+        ({"extra": np.zeros(1, np.float32)}, r"do not fit the architecture; got names such as \['extra'\]"),
+        ({"embedding": None}, r"do not fit the architecture; got names such as \['embedding'\]"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit(path, weights, text):
+    rewritten(path, weights=weights)
+    with pytest.raises(InputError, match=text):
+        read_student(path)
+    if weights.get("extra") is None and "embedding" in weights and weights["embedding"] is not None:
+        record = small_record()
+        with pytest.raises(InputError, match=text):
+            write_student(path, replace(record, weights=record.weights | weights))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda c: c.pop("energy_references_ev"), "its card lacks or spoils 'energy_references_ev'"),
+        (lambda c: c["energy_references_ev"].pop("14"), r"no energy reference for Z = \[14\]"),
+        (lambda c: c["energy_references_ev"].update({"1": float("nan")}), "references or ZBL radii that are not finite"),
+        (lambda c: c["energy_references_ev"].update({"-3": 0.0}), "atomic numbers beyond 1 to 118"),
+        (lambda c: c["zbl_radius_a"].update({"1-500": 1.0}), "atomic numbers beyond 1 to 118"),
+        (lambda c: c["zbl_radius_a"].update({"1": 1.0}), "its card lacks or spoils"),
+        (lambda c: c.update(zbl_radius_a=[1]), "its card lacks or spoils"),
+        (lambda c: c["architecture"].update(cutoff=-1.0), "wanted positive numbers"),
+        (lambda c: c["architecture"].update(hidden_dim="three"), "wanted integers"),
+        (lambda c: c["architecture"].update(hidden_dim=4), "has the wrong shape"),
+        (lambda c: c["architecture"].pop("rbf"), "its card lacks or spoils"),
+        (lambda c: c.update(architecture=None), "its card lacks or spoils"),
+    ],
+)  # fmt: skip
+def test_spoilt_cards(path, change, text):
+    with pytest.raises(InputError, match=text):
+        read_student(rewritten(path, card=change))
+
+
+def test_a_type_that_numpy_lacks_is_refused(path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save as save_torch
+
+    weights = {name: torch.from_numpy(v.copy()).bfloat16() for name, v in load(path.read_bytes()).items()}
+    path.write_bytes(save_torch(weights, metadata={"limbeck": json.dumps(read_card(path))}))
+    with pytest.raises(InputError, match="no student file; got damaged or truncated|has the wrong type"):
+        read_student(path)
+
+
+def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
+    before = path.read_bytes()
+
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LimbeckError) as caught:
+        write_student(path, random_record())
+    wanted = f"{path}: cannot write the file; got No space left on device; wanted a writable folder with free space; remedy: choose another --out or free some space; nothing was overwritten"
+    assert str(caught.value) == wanted
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_no_permission(path):
+    blocked = path.parent / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(
+        LimbeckError, match="s.safetensors: cannot write the file; got (Not a directory|File exists)"
+    ):
+        write_student(blocked / "s.safetensors", small_record())
+    folder = path.parent / "locked"
+    folder.mkdir()
+    folder.chmod(0o500)
+    if not os.access(folder, os.W_OK):  # root writes anywhere
+        with pytest.raises(LimbeckError, match="cannot write the file; got Permission denied"):
+            write_student(folder / "s.safetensors", small_record())
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_golden_file_gives_the_figures_it_gave(version, engine):
+    """Written once by this format's writer; the figures are those of PyTorch in float64 then."""
+    wanted = json.loads((GOLDEN / f"format-{version}.json").read_text())
+    student = Student.load(
+        GOLDEN / f"format-{version}.safetensors", precision="float64", engine=engine, threads=1
+    )
+    frames = read(GOLDEN / "structures.extxyz", ":")
+    labels = student.evaluate(frames)
+    np.testing.assert_allclose(labels.energy, wanted["energy_ev"], rtol=1e-10)
+    np.testing.assert_allclose(labels.forces, wanted["forces_ev_per_a"], atol=1e-9)
+    periodic = [frame.pbc.all() for frame in frames]
+    np.testing.assert_allclose(labels.stress[periodic], wanted["stress_ev_per_a3"], atol=1e-10)
+    assert student.card["preset"] == "ultra-tiny"

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+from limbeck.core.hashing import hash_file, hash_json, hash_structure
+
+
+def test_equal_structures_have_equal_hashes():
+    a, b = molecule("H2O"), molecule("H2O")
+    b.info["family"] = "md"  # provenance is not structure
+    b.set_momenta(np.ones((3, 3)))
+    assert hash_structure(a) == hash_structure(b)
+    b.positions = np.asfortranarray(b.positions)
+    b.numbers = b.numbers.astype(np.int32)
+    assert hash_structure(a) == hash_structure(b)
+
+
+@pytest.mark.parametrize("change", ["position", "number", "cell", "pbc", "charge", "order"])
+def test_every_change_of_the_structure_changes_the_hash(change):
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    before = hash_structure(atoms)
+    if change == "position":
+        atoms.positions[1, 2] = np.nextafter(atoms.positions[1, 2], 99.0)
+    elif change == "number":
+        atoms.symbols[0] = "K"
+    elif change == "cell":
+        atoms.cell[0, 1] += 1e-12
+    elif change == "pbc":
+        atoms.pbc = (True, True, False)
+    elif change == "charge":
+        atoms.info["charge"] = 1
+    else:
+        atoms = atoms[[1, 0]]
+    assert hash_structure(atoms) != before
+
+
+def test_the_hash_is_stable_between_versions():
+    # stores are keyed by it: a change loses every label
+    assert hash_structure(bulk("Si")) == hash_structure(bulk("Si").copy())
+    digest = hashlib.sha256()
+    atoms = bulk("Si")
+    for array, kind in (
+        (atoms.numbers, "<i8"),
+        (atoms.positions, "<f8"),
+        (atoms.cell.array, "<f8"),
+        (atoms.pbc, "u1"),
+    ):
+        digest.update(np.asarray(array).astype(kind).tobytes())
+    digest.update(b"\0" * 8)
+    assert hash_structure(atoms) == digest.hexdigest()
+
+
+def test_file_and_json(tmp_path):
+    data = bytes(range(256)) * 8192  # more than one block
+    (tmp_path / "f").write_bytes(data)
+    assert hash_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
+    assert hash_json({"a": 1, "b": [1.5, None]}) == hash_json({"b": [1.5, None], "a": 1})
+    assert hash_json({"a": 1}) != hash_json({"a": 2})
+    assert hash_json({"p": tmp_path}) == hash_json({"p": str(tmp_path)})

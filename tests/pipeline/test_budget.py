@@ -1,0 +1,180 @@
+"""How a budget is shared, and that it bounds the whole command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from ase.build import bulk, fcc111, molecule
+
+from limbeck.config import DistillConfig, ValidationConfig
+from limbeck.pipeline import planning
+from limbeck.pipeline.clock import RunClock
+from limbeck.pipeline.costs import Costs, check_s, shortened
+from limbeck.pipeline.defaults import default_heldout, default_sampling, is_crystal
+from limbeck.progress import process_start
+from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell
+from limbeck.sampling.run import count_evaluations, count_frames
+from limbeck.training.checkpoint import Progress
+from limbeck.training.loop import Stop
+
+EMT = "ase.calculators.emt:EMT"
+
+
+def _plan(monkeypatch, budget, label_s, step_s=2e-3, spent_s=0.0, **settings):
+    """The plan for copper where a label takes ``label_s``."""
+    steps = dict.fromkeys(("original", "tiny", "ultra-tiny"), step_s)
+    monkeypatch.setattr(planning, "measure", lambda *_: Costs(label_s, steps, 1))
+    config = DistillConfig(bulk="Cu", teacher=EMT, presets=("tiny", "ultra-tiny"), budget=budget, **settings)
+    return planning.plan(config, [bulk("Cu", cubic=True)], teacher=None, spent_s=spent_s)
+
+
+@pytest.mark.parametrize(
+    ("budget", "label_s"), [(60, 0.005), (60, 0.05), (300, 0.005), (300, 0.8), (1800, 0.05), (1800, 0.8)]
+)
+def test_the_parts_fit_into_the_budget_and_training_gets_most(monkeypatch, budget, label_s):
+    spent = 8.0
+    plan = _plan(monkeypatch, budget, label_s, spent_s=spent)
+    training = sum(plan.training_s.values())
+    parts = plan.heldout_s + plan.labelling_s + plan.scouts * plan.scout_s + plan.finishing_s
+    parts += sum(plan.checking_s.values()) + training
+    assert parts == pytest.approx(budget - spent, abs=0.5)
+    assert training > (0.3 if label_s < 0.5 else 0.15) * (budget - spent)
+    assert plan.training_s["tiny"] / plan.training_s["ultra-tiny"] == pytest.approx(2.0 / 1.5)
+    assert plan.labels_until_s == pytest.approx(spent + 0.5 * (budget - spent), abs=0.5)
+
+
+def test_more_time_gives_more_labels_and_a_better_judge(monkeypatch):
+    short, long = (_plan(monkeypatch, budget, 0.1) for budget in (120, 7200))
+    assert long.frames > 5 * short.frames
+    assert long.heldout_frames == 60
+    assert short.heldout_frames < 30
+    assert short.check_factor < long.check_factor == 1.0
+
+
+def test_what_the_user_chose_is_not_scaled(monkeypatch):
+    sampling = SamplingConfig(steps=(Rattle(stdev_a=0.05, n=50),))
+    heldout = SamplingConfig(steps=(MD(temperature_K=300.0, frames=20),))
+    settings = {
+        "sampling": sampling, "heldout": heldout, "validation": ValidationConfig(onpolicy_frames=10)
+    }  # fmt: skip
+    plan = _plan(monkeypatch, 300, 0.05, **settings)
+    assert (plan.sampling, plan.heldout, plan.check_factor) == (sampling, heldout, 1.0)
+    assert (plan.frames, plan.heldout_frames) == (50, 20)
+    assert plan.labels_until_s is None
+    # 1000 steps of the teacher and 70 labels
+    assert plan.heldout_s + plan.labelling_s == pytest.approx(0.05 * (1001 + 70))
+    with pytest.raises(planning.InputError, match="; remedy: raise --budget, or sample fewer frames"):
+        _plan(monkeypatch, 50, 0.05, **settings)
+
+
+def test_a_plan_survives_the_state_file(monkeypatch):
+    plan = _plan(monkeypatch, 300, 0.05)
+    assert planning.Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_default_steps_fit_the_kind_of_system():
+    crystal, slab = bulk("Cu", cubic=True), fcc111("Cu", (2, 2, 2), vacuum=8.0)
+    boxed = molecule("H2O")
+    boxed.set_cell([30.0, 30.0, 30.0])
+    boxed.pbc = True
+    water = molecule("H2O")
+    assert [is_crystal(a) for a in (crystal, slab, boxed, water)] == [True, False, False, False]
+
+    def kinds(starts):
+        return [type(step) for step in default_sampling(starts, 100, 0).steps]
+
+    assert kinds([crystal]) == [Supercell, Strain, Rattle, MD, MD]
+    # neither strain nor supercell: a slab has one side open, a box is mostly empty, a mixture is both
+    for starts in ([slab], [boxed], [water], [crystal, water]):
+        assert kinds(starts) == [Rattle, MD, MD]
+    assert kinds([bulk("Cu", cubic=True) * (3, 3, 3)])[0] == Strain
+    for labels in (50, 400, 2000):
+        made = count_frames(default_sampling([crystal], labels, 0), 1)
+        assert 0.6 * labels < made < 1.5 * labels
+
+
+def test_default_heldout_keeps_to_its_evaluations():
+    starts = [bulk("Cu", cubic=True)]
+    sizes = []
+    for evaluations in (100, 500, 5000):
+        heldout = default_heldout(starts, evaluations, 0)
+        assert count_evaluations(heldout, 1) + count_frames(heldout, 1) <= evaluations
+        sizes.append(count_frames(heldout, 1))
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == 60
+    # as little as can be where nothing fits
+    assert count_frames(default_heldout(starts, 0, 0), 1) == 4
+
+
+def test_shortened_checks_take_the_share_of_time():
+    starts, costs, whole = [bulk("Cu")], Costs(0.1, {}, 1), ValidationConfig()
+    full = check_s(whole, starts, 2e-3, costs)
+    # 2 x 250 + 20 x 50 fs in steps of 1 fs, 1000 fs in steps of 0.5 fs, 20 labels
+    assert full == pytest.approx(2e-3 * (1500 + 2000) + 20 * 0.1)
+    for factor in (0.5, 0.2):
+        assert check_s(shortened(whole, factor), starts, 2e-3, costs) == pytest.approx(
+            factor * full, rel=0.15
+        )
+    assert shortened(whole, 1.0) is whole
+    assert shortened(ValidationConfig(onpolicy_frames=0, nve_fs=0), 0.1).nve_fs == 0
+
+
+def test_training_until_a_moment_counts_what_happened_before(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stop = Stop(until=150.0)
+    assert stop.done(Progress(spent_s=0.0), 1) == 0.0
+    now[0] = 125.0
+    assert stop.done(Progress(spent_s=25.0), 1) == 0.5
+    # resumed with 50 s done and 25 s left; and time lost beside the steps is lost
+    assert stop.done(Progress(spent_s=50.0), 1) == pytest.approx(2 / 3)
+    assert stop.done(Progress(spent_s=5.0), 1) == pytest.approx(1 / 6)
+    now[0] = 150.0
+    assert stop.done(Progress(spent_s=0.0), 1) == 1.0
+
+
+def test_the_clock_counts_from_the_start_and_over_interruptions(tmp_path):
+    clock = RunClock(tmp_path, began=time.monotonic() - 30.0)
+    assert clock.spent_s == pytest.approx(30.0, abs=1.0)
+    clock.save()
+    again = RunClock(tmp_path, began=time.monotonic() - 5.0)
+    assert again.spent_s == pytest.approx(35.0, abs=1.0)
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(planning.InputError, match="state.json: damaged state of a run; .* remedy: delete it"):
+        RunClock(tmp_path)
+
+
+def test_process_start_is_before_the_first_import():
+    code = (
+        "import time; first = time.monotonic()\n"
+        "from limbeck.progress import process_start\n"
+        "print(first - process_start())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # the kernel counts in hundredths of a second
+    assert -0.02 < float(done.stdout) < 30.0
+    assert process_start() <= time.monotonic()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_small_budget_bounds_the_command(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "limbeck.cli", "distill", "--bulk", "Cu", "--teacher", EMT]
+    command += ["--preset", "ultra-tiny,tiny", "--budget", "60s", "--out", str(out)]
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    took = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    assert took < 66
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert all(
+        np.isfinite(metrics[p]["heldout"]["all"]["force_rmse_mev_per_a"]) for p in ("tiny", "ultra-tiny")
+    )
+    assert metrics["ultra-tiny"]["heldout"]["all"]["force_r2"] > 0.9

@@ -1,0 +1,183 @@
+"""The whole job: from copper and EMT, and from a real teacher, to student files and metrics.json."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from ase.io import read
+
+import limbeck
+from limbeck.config import DistillConfig
+from limbeck.errors import InputError
+
+EMT = "ase.calculators.emt:EMT"
+KEYS = {
+    "energy_mae_mev_per_atom",
+    "energy_rmse_mev_per_atom",
+    "force_mae_mev_per_a",
+    "force_rmse_mev_per_a",
+    "force_r2",
+    "force_cosine",
+    "stress_mae_mev_per_a3",
+    "n_structures",
+    "n_atoms",
+}
+COPPER = {
+    "bulk": "Cu",
+    "teacher": EMT,
+    "presets": ["ultra-tiny"],
+    "sampling": {
+        "seed": 1,
+        "steps": [
+            {"kind": "strain", "max": 0.03, "n": 6},
+            {"kind": "rattle", "from": "strain", "stdev_a": [0.05, 0.1], "n": 6},
+        ],
+    },
+    "heldout": {
+        "seed": 101,
+        "steps": [
+            {
+                "kind": "md", "temperature_K": [300, 600], "starts": 1, "frames": 5, "every_fs": 20,
+                "equilibrate_fs": 60, "timestep_fs": 4, "from_relaxed": True,
+            }
+        ],
+    },
+    "training": {"epochs": 60},
+    "validation": {"onpolicy_frames": 4, "nve_fs": 100},
+}  # fmt: skip
+
+
+def test_copper_from_emt(run, tmp_path):
+    config, out = tmp_path / "cu.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump(COPPER))
+    code, printed, err = run("distill", config, "--out", out, "--json", tmp_path / "figures.json")
+    assert code == 0, err
+    assert "frames to label: 78 of 4 atoms" in printed
+    assert "to validate, 10 held out" in printed
+    table = [line.split() for line in printed.splitlines() if line.startswith(("model", EMT, "ultra-tiny"))]
+    assert [row[0] for row in table] == ["model", EMT, "ultra-tiny"]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics == json.loads((tmp_path / "figures.json").read_text())
+    judged = metrics["ultra-tiny"]
+    for split in ("validation", "heldout"):
+        assert set(judged[split]["all"]) == KEYS
+        assert {"by_element", "by_family"} <= set(judged[split])
+    assert set(judged["heldout"]["by_temperature"]) == {"300", "600"}
+    assert judged["heldout"]["all"]["n_structures"] == 10
+    # trained on rattled crystals alone, tried on dynamics
+    assert judged["heldout"]["all"]["force_r2"] > 0.97
+    assert judged["on_policy"]["stable"]
+    assert judged["on_policy"]["temperature_k"] == 600.0
+    assert abs(judged["nve"]["drift_mev_per_atom_per_ps"]) < 5.0
+    # the command for files says the same of the file
+    for split in ("validation", "heldout"):
+        done = run(
+            "validate",
+            out / "ultra-tiny.safetensors",
+            out / f"{split}.extxyz",
+            "--json",
+            tmp_path / "again.json",
+        )
+        assert done[0] == 0, done[2]
+        again = json.loads((tmp_path / "again.json").read_text())["ultra-tiny"]["data"]["all"]
+        assert again == pytest.approx(judged[split]["all"], rel=1e-3)
+    # and the student is of use
+    atoms = read(out / "heldout.extxyz", -1)
+    truth = atoms.get_forces()
+    atoms.calc = limbeck.Calculator(out / "ultra-tiny.safetensors")
+    assert np.sqrt(np.mean((atoms.get_forces() - truth) ** 2)) < 0.3 * np.sqrt(np.mean(truth**2))
+    card = limbeck.Student.load(out / "ultra-tiny.safetensors").card
+    assert card["metrics"]["heldout"] == judged["heldout"]["all"]
+    # the same command finds everything done
+    before = (out / "ultra-tiny.safetensors").read_bytes()
+    code, printed, err = run("distill", config, "--out", out)
+    assert code == 0, err
+    assert "training" not in err
+    assert (out / "ultra-tiny.safetensors").read_bytes() == before
+    # but not another one
+    code, _, err = run("distill", config, "--seed", 5, "--out", out)
+    assert (code, err) == (
+        2,
+        f"error: {out}: the run folder belongs to another configuration; wanted the same configuration, to go on "
+        "with it; remedy: choose another --out, or --overwrite to replace it\n",
+    )
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, printed, err = run(
+        "distill", "--bulk", "Cu", "--teacher", EMT, "--preset", "ultra-tiny", "--budget", "10m", "--dry-run"
+    )
+    assert code == 0, err
+    words = (
+        "budget: 10 min 00 s",
+        "held-out frames:",
+        "frames to label:",
+        "training: ultra-tiny",
+        "disk: about",
+    )
+    assert [word for word in words if word not in printed] == []
+    assert list(tmp_path.iterdir()) == []
+    code, _, err = run(
+        "distill", "--bulk", "Cu", "--teacher", EMT, "--budget", "10m", "--dry-run", "--out", tmp_path / "run"
+    )
+    assert code == 0, err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["dict", "path", "model"])
+def test_distill_from_python(form, tmp_path):
+    values = {**COPPER, "out": str(tmp_path / "run"), "budget": "5m"}
+    path = tmp_path / "cu.yaml"
+    path.write_text(yaml.safe_dump(values))
+    config = {"dict": values, "path": path, "model": DistillConfig(**values)}[form]
+    said: list[str] = []
+    outcome = limbeck.distill(config, dry_run=True, say=said.append)
+    assert outcome["plan"]["frames"] == 78
+    assert outcome["plan"]["heldout_frames"] == 10
+    assert said[0].startswith("budget: 5 min 00 s")
+
+
+def test_distill_from_python_says_what_is_wrong():
+    with pytest.raises(InputError) as caught:
+        limbeck.distill({"bulk": "Cu", "teacher": EMT, "bugdet": "5m"})
+    assert str(caught.value) == "unknown key 'bugdet'; wanted 'budget'"
+    with pytest.raises(InputError, match="nowhere.yaml: no such file; wanted a YAML configuration"):
+        limbeck.distill("nowhere.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_real_teacher_becomes_a_student(tmp_path):
+    """SO3LR on ethanol: rattled frames and dynamics driven by a scout, two minutes of training at most."""
+    pytest.importorskip("so3krates_torch")
+    pytest.importorskip("rdkit")
+    config = {
+        "smiles": "CCO", "n_conformers": 1, "teacher": "so3lr", "presets": ["ultra-tiny"], "seed": 0,
+        "sampling": {"seed": 1, "steps": [
+            {"kind": "rattle", "stdev_a": [0.03, 0.06, 0.1], "n": 14},
+            {"kind": "md", "driver": "scout", "temperature_K": [300, 500], "starts": 2, "frames": 10,
+             "every_fs": 10, "equilibrate_fs": 50, "timestep_fs": 0.5, "from_relaxed": True},
+        ]},
+        "heldout": {"seed": 101, "start_index": [0], "steps": [
+            {"kind": "md", "temperature_K": 400, "starts": 1, "frames": 6, "every_fs": 10, "equilibrate_fs": 40,
+             "timestep_fs": 1, "from_relaxed": True},
+        ]},
+        "training": {"epochs": 150},
+        "validation": {"onpolicy_frames": 2, "nve_fs": 50},
+    }  # fmt: skip
+    path, out = tmp_path / "ethanol.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "limbeck.cli", "distill", path, "--out", out], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    heldout = json.loads((out / "metrics.json").read_text())["ultra-tiny"]["heldout"]["all"]
+    assert heldout["n_structures"] == 6
+    assert heldout["force_r2"] > 0.9
+    assert heldout["energy_mae_mev_per_atom"] < 20.0

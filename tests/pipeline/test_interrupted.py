@@ -1,0 +1,152 @@
+"""SIGKILL of a whole distillation, and damaged labels: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ase.io import read
+
+from limbeck.core.hashing import hash_structure
+from limbeck.labelling import LabelStore
+
+FRAMES, HELDOUT = 72, 4
+#: structures that a worker may have had at work or in its inbox when it died
+IN_FLIGHT = 2
+
+
+def _configuration(folder: Path) -> Path:
+    values = {
+        "bulk": "Cu",
+        "teacher": {"name": "counting_emt:CountingEMT", "options": {"log": str(folder / "log")}},
+        "presets": ["ultra-tiny", "tiny"],
+        "sampling": {
+            "seed": 1,
+            "steps": [
+                {"kind": "rattle", "stdev_a": [0.05, 0.1], "n": 20},
+                {
+                    "kind": "md", "driver": "scout", "temperature_K": [300, 600], "starts": 2, "frames": 8,
+                    "every_fs": 12, "equilibrate_fs": 40, "timestep_fs": 4,
+                },
+            ],
+        },
+        "heldout": {
+            "seed": 101,
+            "steps": [{"kind": "md", "temperature_K": 300, "frames": HELDOUT, "every_fs": 20, "equilibrate_fs": 40,
+                       "timestep_fs": 4}],
+        },
+        "training": {"epochs": 25, "checkpoint_s": 0.2},
+        "validation": {"onpolicy_frames": 2, "nve_fs": 50},
+    }  # fmt: skip
+    path = folder / "cu.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def _command(folder: Path) -> list[str]:
+    path = folder / "cu.yaml"
+    return [sys.executable, "-m", "limbeck.cli", "distill", str(path), "--out", str(folder / "run")]
+
+
+def _kill_at(folder: Path, sign: str) -> None:
+    """Start the command and kill it when a line of its output begins with ``sign``."""
+    with subprocess.Popen(
+        _command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+    ) as process:
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if line.startswith(sign):
+                process.send_signal(signal.SIGKILL)
+                break
+        process.stdout.read()
+    assert process.returncode == -signal.SIGKILL, "".join(seen)
+
+
+def _check_labels(folder: Path, kills: int) -> None:
+    """Every frame has one label, and no label was made twice but those in flight."""
+    with LabelStore(folder / "run/labels") as store:
+        labelled = store.read()
+    assert len(labelled) == FRAMES + HELDOUT
+    evaluated = Counter((folder / "log").read_text().split())
+    times = [evaluated[hash_structure(atoms)] for atoms in labelled.structures.to_atoms()]
+    assert min(times) >= 1
+    assert sum(times) - len(times) <= IN_FLIGHT * kills
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_killed_three_times_and_finished(importable_here, tmp_path):
+    _configuration(tmp_path)
+    # while labelling, while the scout's dynamics run, while the second student trains
+    for sign in ("labels: 0/40", "sampling: 1/", "training tiny"):
+        _kill_at(tmp_path, sign)
+    done = subprocess.run(_command(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on after" in done.stdout
+    assert "training ultra-tiny" not in done.stderr  # finished and judged before
+    _check_labels(tmp_path, kills=3)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert {"ultra-tiny", "tiny", "teacher"} == set(metrics)
+    assert metrics["tiny"]["heldout"]["all"]["n_structures"] == HELDOUT
+    assert metrics["tiny"]["training"]["epochs"] == 25
+    assert len(read(tmp_path / "run/heldout.extxyz", ":")) == HELDOUT
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(importable_here, tmp_path):
+    """Three kills, each at a moment drawn from the length of the run before it."""
+    _configuration(tmp_path)
+    seed = int(np.random.SeedSequence().entropy % 2**32)
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(_command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=float(rng.uniform(2, 15)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    done = subprocess.run(_command(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _check_labels(tmp_path, kills)
+    assert {"ultra-tiny", "tiny", "teacher"} == set(json.loads((tmp_path / "run/metrics.json").read_text()))
+
+
+def test_a_damaged_shard_is_labelled_again(importable_here, run, tmp_path):
+    config = yaml.safe_load(_configuration(tmp_path).read_text())
+    config["sampling"]["steps"] = config["sampling"]["steps"][:1]
+    config |= {
+        "presets": ["ultra-tiny"],
+        "training": {"epochs": 2},
+        "validation": {"onpolicy_frames": 0, "nve_fs": 0},
+    }
+    (tmp_path / "cu.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = run("distill", tmp_path / "cu.yaml", "--out", tmp_path / "run")
+    assert code == 0, err
+    with LabelStore(tmp_path / "run/labels") as store:
+        whole = store.read()
+    shard = next((tmp_path / "run/labels").glob("shard-*.lbk"))
+    blob = bytearray(shard.read_bytes())
+    blob[len(blob) // 2] ^= 0xFF
+    shard.write_bytes(blob)
+    with pytest.warns(UserWarning, match="damaged label shard .* other labels are used"):
+        code, _, err = run("distill", tmp_path / "cu.yaml", "--out", tmp_path / "run")
+    assert code == 0, err
+    with LabelStore(tmp_path / "run/labels") as store:
+        again = store.read()
+    assert len(again) == len(whole) == 40 + HELDOUT
+    assert np.sort(again.labels.energy) == pytest.approx(np.sort(whole.labels.energy), rel=1e-12)
+    evaluated = Counter((tmp_path / "log").read_text().split())
+    times = sorted(evaluated[hash_structure(atoms)] for atoms in again.structures.to_atoms())
+    assert times == [1] * (40 + HELDOUT - 1) + [2]

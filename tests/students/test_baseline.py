@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.data import covalent_radii
+
+from limbeck.core.neighbours import find_pairs
+from limbeck.core.structures import StructureBatch
+from limbeck.students.baseline import Baseline, zbl, zbl_radii
+
+from .tools import SYSTEMS
+
+
+def table_value(z1: int, z2: int, r: float) -> float:
+    """ZBL with the constants as textbooks round them (e²/4πε0 = 14.3996 eV Å, a0 = 0.529177 Å)."""
+    a = 0.8854 * 0.529177 / (z1**0.23 + z2**0.23)
+    x = r / a
+    screen = (
+        0.1818 * np.exp(-3.2 * x) + 0.5099 * np.exp(-0.9423 * x) + 0.2802 * np.exp(-0.4029 * x) + 0.02817 * np.exp(-0.2016 * x)
+    )  # fmt: skip
+    return 14.3996 * z1 * z2 / r * screen
+
+
+def one(z1: int, z2: int, r: float, radius: float) -> tuple[float, float]:
+    energy, slope = zbl(*(np.array([x]) for x in (z1, z2, r, radius)))
+    return float(energy[0]), float(slope[0])
+
+
+@pytest.mark.parametrize(
+    ("z1", "z2", "r"), [(14, 14, 0.5), (14, 14, 1.0), (1, 8, 0.3), (29, 79, 1.2), (1, 1, 0.1)]
+)
+def test_energy_is_the_textbook_value_below_the_switch(z1, z2, r):
+    assert one(z1, z2, r, 2 * r)[0] == pytest.approx(table_value(z1, z2, r), rel=5e-4)
+
+
+def test_radius_switches_it_off():
+    assert one(14, 14, 2.0, 2.0) == (0.0, 0.0)
+    assert one(14, 14, 2.3, 2.0) == (0.0, 0.0)
+    # half way the quintic is one half
+    assert one(14, 14, 1.5, 2.0)[0] == pytest.approx(table_value(14, 14, 1.5) / 2, rel=5e-4)
+
+
+@pytest.mark.parametrize("r", [0.4, 0.9, 1.2, 1.5, 1.9])
+def test_slope_is_the_derivative(r):
+    h = 1e-5
+    difference = (one(14, 8, r + h, 2.0)[0] - one(14, 8, r - h, 2.0)[0]) / (2 * h)
+    assert one(14, 8, r, 2.0)[1] == pytest.approx(difference, rel=1e-7)
+
+
+@pytest.mark.parametrize("r", [1.0, 2.0])
+def test_two_derivatives_are_continuous_where_the_switch_starts_and_ends(r):
+    def curvature(x: float, h: float) -> float:
+        return (one(14, 14, x + h, 2.0)[1] - one(14, 14, x, 2.0)[1]) / h
+
+    below, above = curvature(r, -1e-6), curvature(r, 1e-6)
+    size = abs(one(14, 14, 1.0, 4.0)[0])
+    assert below == pytest.approx(above, abs=1e-3 * size)
+    assert one(14, 14, r - 1e-7, 2.0) == pytest.approx(one(14, 14, r + 1e-7, 2.0), abs=1e-5 * size)
+
+
+def total(baseline: Baseline, atoms: Atoms):
+    batch = StructureBatch.from_atoms([atoms])
+    return baseline.evaluate(batch, find_pairs(batch, 5.0))
+
+
+def test_references_add_up():
+    baseline = Baseline({1: -1.5, 8: -4.0, 14: -9.0}, {})
+    batch = StructureBatch.from_atoms([Atoms("H2O", np.eye(3)), Atoms("Si", [[0, 0, 0]])])
+    labels, virial = baseline.evaluate(batch, find_pairs(batch, 5.0))
+    assert labels.energy.tolist() == [-7.0, -9.0]
+    assert labels.atom_energies.tolist() == [-1.5, -1.5, -4.0, -9.0]
+    assert not labels.forces.any()
+    assert not virial.any()
+
+
+@pytest.mark.parametrize(
+    "name", ["two atoms in a cell smaller than the cutoff", "triclinic", "left-handed", "molecule"]
+)
+def test_forces_and_strain_derivative_are_derivatives_of_the_energy(name):
+    atoms = SYSTEMS[name]
+    elements = tuple(sorted(set(atoms.numbers.tolist())))
+    radii = dict.fromkeys(zbl_radii(elements, {}), 2.9)  # far out, so that the switch acts
+    baseline = Baseline({z: -1.0 * z for z in elements}, radii)
+    labels, virial = total(baseline, atoms)
+    assert np.abs(labels.forces).max() > 0.1
+    h = 1e-5
+
+    def energy(changed: Atoms) -> float:
+        return float(total(baseline, changed)[0].energy[0])
+
+    for a, c in ((0, 0), (1, 1), (1, 2)):
+        ends = []
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions[a, c] += sign * h
+            ends.append(energy(moved))
+        assert -(ends[0] - ends[1]) / (2 * h) == pytest.approx(labels.forces[a, c], rel=1e-6, abs=1e-6)
+    if atoms.pbc.all():
+        for a, b in ((0, 0), (0, 2), (1, 2)):
+            ends = []
+            for sign in (1, -1):
+                strain = np.eye(3)
+                strain[a, b] += sign * h / 2
+                strain[b, a] += sign * h / 2
+                strained = atoms.copy()
+                strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+                ends.append(energy(strained))
+            assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(virial[0, a, b], rel=1e-6, abs=1e-5)
+
+
+def test_radii_stay_below_bonds_seen_and_covalent():
+    radii = zbl_radii((1, 8), {(1, 8): 0.93, (8, 8): 9.0})
+    bond = covalent_radii[8] + covalent_radii[8]
+    assert radii[1, 8] == pytest.approx(0.95 * 0.93)
+    assert radii[8, 8] == pytest.approx(0.95 * bond)
+    assert radii[1, 1] == pytest.approx(0.8 * 2 * covalent_radii[1])

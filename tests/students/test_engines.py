@@ -1,0 +1,282 @@
+"""The native core against PyTorch in float64, and against finite differences."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from limbeck import _native
+from limbeck.core.neighbours import find_pairs
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError, LimbeckError
+from limbeck.students.engine import Engine, NativeEngine, Outputs, TorchEngine, make_engine
+from limbeck.students.specification import PRESETS, Architecture, flatten, preset_architecture
+
+from .tools import ORGANIC_AND_SILICON, SYSTEMS, random_weights
+
+FRAMES = list(SYSTEMS.values())
+BATCH = StructureBatch.from_atoms(FRAMES)
+PAIRS = find_pairs(BATCH, 5.0)
+EVERY = np.arange(len(BATCH))
+INSTRUCTION_SETS = [name for name in ("portable", "avx2", "avx512") if _native.runs_here(name)]
+ODD = Architecture(ORGANIC_AND_SILICON, hidden_dim=21, interactions=3, rbf=5, gate_width=13, readout_width=7)
+
+
+def architecture_of(name: str) -> Architecture:
+    return ODD if name == "odd widths" else preset_architecture(name, ORGANIC_AND_SILICON)
+
+
+def loaded(engine: Engine, seed: int = 0) -> Engine:
+    engine.set_structures(BATCH, PAIRS)
+    engine.set_weights(flatten(engine.architecture, random_weights(engine.architecture, seed), np.float64))
+    return engine
+
+
+def largest_relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max(initial=0.0) / max(np.abs(b).max(initial=0.0), 1e-300))
+
+
+def worst(a: Outputs, b: Outputs) -> float:
+    return max(
+        largest_relative(getattr(a, k), getattr(b, k))
+        for k in ("energy", "forces", "virial", "atom_energies")
+    )
+
+
+@pytest.fixture(scope="module")
+def torch_engines() -> dict[str, Engine]:
+    return {
+        name: loaded(TorchEngine(architecture_of(name), precision="float64"))
+        for name in (*PRESETS, "odd widths")
+    }
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("name", [*PRESETS, "odd widths"])
+def test_native_float64_equals_torch(name, isa, torch_engines):
+    native = loaded(NativeEngine(architecture_of(name), precision="float64", instruction_set=isa))
+    whole = torch_engines[name].evaluate(EVERY)
+    assert np.abs(whole.forces).max() > 0.1  # eV/Å: the comparison is of something
+    assert worst(native.evaluate(EVERY), whole) < 1e-10
+    if isa == INSTRUCTION_SETS[-1]:
+        for s in EVERY:  # alone and in another order
+            alone = native.evaluate(np.array([s]))
+            assert largest_relative(alone.energy, whole.energy[[s]]) < 1e-10, list(SYSTEMS)[s]
+        rows = BATCH.atom_index(EVERY[::-1])
+        assert largest_relative(native.evaluate(EVERY[::-1]).forces, whole.forces[rows]) < 1e-10
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_native_float32_is_within_its_bound(name, isa, torch_engines):
+    native = loaded(NativeEngine(architecture_of(name), instruction_set=isa)).evaluate(EVERY)
+    exact = torch_engines[name].evaluate(EVERY)
+    assert np.abs(native.forces - exact.forces).max() <= 1e-5 + 2e-5 * np.abs(exact.forces).max()
+    size = np.bincount(BATCH.structure_of_atom, np.abs(exact.atom_energies))
+    assert (np.abs(native.energy - exact.energy) <= 1e-6 * size + 1e-6).all()
+
+
+def test_a_flipped_sign_is_seen(torch_engines):
+    architecture = architecture_of("ultra-tiny")
+    native = loaded(NativeEngine(architecture, precision="float64"))
+    exact = torch_engines["ultra-tiny"].evaluate(EVERY)
+    for name in ("interactions.1.filter.weight", "interactions.0.out.bias", "readout.0.weight"):
+        weights = random_weights(architecture)
+        weights[name].flat[3] *= -1
+        native.set_weights(flatten(architecture, weights, np.float64))
+        assert worst(native.evaluate(EVERY), exact) > 1e-6, name
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_threads_agree(precision):
+    architecture = architecture_of("tiny")
+    rng = np.random.default_rng(0)
+    seeds = (
+        rng.normal(size=len(BATCH)),
+        rng.normal(size=(BATCH.n_atoms, 3)),
+        rng.normal(size=(len(BATCH), 3, 3)),
+    )
+    outputs, gradients = [], []
+    for threads in (1, 2, 4):
+        engine = loaded(NativeEngine(architecture, precision=precision, threads=threads))
+        outputs.append(engine.evaluate(EVERY))
+        gradients.append(engine.gradient(*seeds))
+        engine.evaluate(EVERY)
+        np.testing.assert_array_equal(engine.gradient(*seeds), gradients[-1])  # repeats bit for bit
+    assert worst(outputs[1], outputs[0]) == worst(outputs[2], outputs[0]) == 0.0
+    tolerance = 1e-5 if precision == "float32" else 1e-13
+    assert max(largest_relative(g, gradients[0]) for g in gradients[1:]) < tolerance
+
+
+@pytest.mark.parametrize("name", [*PRESETS, "odd widths"])
+def test_gradient_of_a_random_loss(name, torch_engines):
+    """dL/dw of L = a·E + b·F + c·virial: native against torch's second derivatives, and differences."""
+    architecture = architecture_of(name)
+    rng = np.random.default_rng(5)
+    seeds = (
+        rng.normal(size=len(BATCH)),
+        rng.normal(size=(BATCH.n_atoms, 3)),
+        rng.normal(size=(len(BATCH), 3, 3)),
+    )
+    native, reference = (
+        loaded(NativeEngine(architecture, precision="float64", threads=2)),
+        torch_engines[name],
+    )
+    native.evaluate(EVERY)
+    reference.evaluate(EVERY)
+    gradient, wanted = native.gradient(*seeds), reference.gradient(*seeds)
+    shapes = architecture.parameter_shapes()
+    start = 0
+    for weight, shape in shapes.items():  # a wrong part must not hide behind a large one
+        part = slice(start, start := start + int(np.prod(shape)))
+        assert largest_relative(gradient[part], wanted[part]) < 1e-9, weight
+
+    flat = flatten(architecture, random_weights(architecture), np.float64)
+    direction = rng.normal(size=len(flat)) / np.sqrt(len(flat))
+
+    def loss(step: float) -> float:
+        native.set_weights(flat + step * direction)
+        out = native.evaluate(EVERY)
+        return float(
+            sum((s * o).sum() for s, o in zip(seeds, (out.energy, out.forces, out.virial), strict=True))
+        )
+
+    h = 1e-3
+    slope = (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h)
+    assert slope == pytest.approx(float(gradient @ direction), rel=1e-6)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_float32_gradient_is_close(isa):
+    architecture = architecture_of("tiny")
+    rng = np.random.default_rng(6)
+    seeds = rng.normal(size=len(BATCH)), rng.normal(size=(BATCH.n_atoms, 3)), np.zeros((len(BATCH), 3, 3))
+    gradients = []
+    for precision in ("float32", "float64"):
+        engine = loaded(NativeEngine(architecture, precision=precision, instruction_set=isa))
+        engine.evaluate(EVERY)
+        gradients.append(engine.gradient(*seeds).astype(float))
+    assert largest_relative(*gradients) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["native", "torch"])
+def test_lone_atoms_alone_have_energy_and_gradient(kind):
+    architecture = architecture_of("ultra-tiny")
+    engine = make_engine(architecture, kind=kind, precision="float64", threads=1)
+    batch = BATCH.select([list(SYSTEMS).index("isolated atom")] * 2)
+    engine.set_structures(batch, find_pairs(batch, 5.0))
+    engine.set_weights(flatten(architecture, random_weights(architecture), np.float64))
+    out = engine.evaluate(np.arange(2))
+    assert (out.forces == 0).all()
+    assert (out.virial == 0).all()
+    gradient = engine.gradient(np.ones(2), np.zeros((2, 3)), np.zeros((2, 3, 3)))
+    assert gradient[-1] == pytest.approx(2 * architecture.energy_scale)  # the readout's last bias
+
+
+def test_nothing_chosen_gives_empty_outputs():
+    out = loaded(NativeEngine(architecture_of("ultra-tiny"))).evaluate(np.zeros(0, np.int64))
+    assert out.energy.shape == (0,)
+    assert out.forces.shape == (0, 3)
+    assert out.virial.shape == (0, 3, 3)
+
+
+def test_gradient_needs_an_evaluation():
+    engine = loaded(TorchEngine(architecture_of("ultra-tiny"), precision="float64"))
+    zeros = np.zeros(1), np.zeros((1, 3)), np.zeros((1, 3, 3))
+    with pytest.raises(LimbeckError, match=r"^gradient\(\) without evaluate\(\); wanted evaluate\(\) first$"):
+        engine.gradient(*zeros)
+    native = loaded(NativeEngine(architecture_of("ultra-tiny")))
+    with pytest.raises(ValueError, match="wanted the shapes of the last evaluate"):
+        native.gradient(*zeros)
+
+
+@pytest.mark.parametrize("kind", ["native", "torch"])
+def test_an_unknown_element_is_refused(kind):
+    engine = make_engine(preset_architecture("ultra-tiny", (1, 8)), kind=kind, threads=1)
+    with pytest.raises(
+        InputError, match=r"does not know; got Z = \[6, 14\]; wanted Z among \[1, 8\]; remedy: train on"
+    ):
+        loaded(engine).evaluate(EVERY)
+
+
+class TestBindings:
+    """The compiled core refuses what would read beyond its arrays."""
+
+    good: ClassVar = {
+        "species": np.zeros(2, np.int32),
+        "atom_offsets": np.array([0, 2], np.int64),
+        "first": np.zeros(1, np.int32),
+        "second": np.ones(1, np.int32),
+        "vectors": np.ones((1, 3)),
+        "pair_offsets": np.array([0, 1], np.int64),
+    }
+
+    def core(self):
+        hyper = _native.Hyperparameters(
+            features=4, interactions=1, radial=2, gate_width=3, readout_width=2, elements=1, cutoff=5.0,
+            norm_offset=0.1, energy_scale=1.0,
+        )  # fmt: skip
+        return _native.TrainerF64(hyper, 1, "portable"), hyper
+
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            ({"species": np.array([0, 1], np.int32)}, r"species\[1\]: got 1, wanted 0 to 0"),
+            ({"species": np.array([0, -1], np.int32)}, r"species\[1\]: got -1, wanted 0 to 0"),
+            ({"second": np.array([2], np.int32)}, "pair 0: atom index out of range"),
+            ({"first": np.array([-1], np.int32)}, "pair 0: atom index out of range"),
+            ({"vectors": np.zeros((1, 3))}, "pair 0: wanted a finite vector longer than zero"),
+            ({"vectors": np.full((1, 3), np.nan)}, "pair 0: wanted a finite vector longer than zero"),
+            ({"vectors": np.ones((2, 3))}, r"wanted \(P,\), \(P,\), \(P, 3\)"),
+            ({"atom_offsets": np.array([0, 3], np.int64)}, "wanted 0 first and the total last"),
+            ({"pair_offsets": np.array([0], np.int64)}, r"wanted equal lengths S \+ 1"),
+            (
+                {
+                    "atom_offsets": np.array([0, 3, 2], np.int64),
+                    "pair_offsets": np.array([0, 0, 1], np.int64),
+                },
+                "offsets: wanted ascending|atom index out of range",
+            ),
+        ],
+    )
+    def test_structures(self, change, text):
+        core, _ = self.core()
+        core.set_structures(**self.good)
+        with pytest.raises(ValueError, match=text):
+            core.set_structures(**(self.good | change))
+
+    def test_weights_and_choice(self):
+        core, hyper = self.core()
+        with pytest.raises(ValueError, match="wanted set_structures"):
+            core.evaluate(np.zeros(1, np.int64))
+        core.set_structures(**self.good)
+        with pytest.raises(ValueError, match=f"weights: got 3 values, wanted {hyper.parameters}"):
+            core.set_weights(np.zeros(3))
+        bad = np.zeros(hyper.parameters)
+        bad[5] = np.inf
+        with pytest.raises(ValueError, match=r"weights\[5\] is not finite"):
+            core.set_weights(bad)
+        core.set_weights(np.zeros(hyper.parameters))
+        for outside in (-1, 1):
+            with pytest.raises(ValueError, match=f"structure {outside} is out of range"):
+                core.evaluate(np.array([outside], np.int64))
+
+    def test_hyperparameters_and_instruction_set(self):
+        with pytest.raises(ValueError, match="does not run the instruction set sse9"):
+            _native.TrainerF32(self.core()[1], 1, "sse9")
+        shapes = {
+            "features": 0,
+            "interactions": 1,
+            "radial": 2,
+            "gate_width": 3,
+            "readout_width": 2,
+            "elements": 1,
+        }
+        with pytest.raises(ValueError, match="hyperparameters must be positive"):
+            _native.TrainerF32(
+                _native.Hyperparameters(**shapes, cutoff=5.0, norm_offset=0.1, energy_scale=1.0),
+                1,
+                "portable",
+            )

@@ -1,0 +1,203 @@
+"""The loop: it learns, it can be interrupted anywhere, both engines take the same steps."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from limbeck.errors import InputError, LimbeckError
+from limbeck.training.checkpoint import Checkpoint, Progress
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import Stop, Trainer
+
+from .tools import make_trainer, mixed_set, prepared
+
+
+class Interrupted(Exception):
+    """What the tests stop a run with."""
+
+
+def stop_at(call: int):
+    """A report that raises when it is called the ``call``-th time."""
+    calls = []
+
+    def report(done: float, text: str) -> None:
+        calls.append(text)
+        if len(calls) == call:
+            raise Interrupted
+
+    return report
+
+
+def test_training_lowers_the_error(tmp_path):
+    trained = make_trainer(tmp_path, stop=Stop(epochs=30)).run()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    first = rows[0]["validation_force_rmse_mev_per_a"]
+    assert trained.validation["force_rmse_mev_per_a"] < first / 3
+    assert rows[-1]["done"] == 1.0
+    assert rows[-1]["epoch"] == trained.progress.epoch == 30
+    assert trained.progress.labels_seen == 30 * 24
+    assert {"labels_per_s", "atom_steps_per_s", "learning_rate", "spent_s"} <= set(rows[0])
+
+
+def test_it_learns_molecules_and_crystals_together(tmp_path):
+    trainer = make_trainer(tmp_path, stop=Stop(epochs=1))
+    data = prepared(mixed_set(6))
+    architecture = type(trainer.student.engine.architecture)(
+        (1, 8, 29, 79), hidden_dim=16, interactions=2, rbf=6, gate_width=8, readout_width=8, cutoff=4.0
+    )
+    from limbeck.students.specification import flatten, initial_weights
+
+    start = flatten(architecture, initial_weights(architecture, seed=0, mean_neighbours=40.0))
+    trained = Trainer(
+        architecture, data, data, TrainingConfig(batch_atoms=24, threads=1), Stop(epochs=8), tmp_path / "mixed",
+        start=start, run_hash="mixed",
+    ).run()  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "mixed" / "log.jsonl").read_text().splitlines()]
+    assert trained.validation["force_rmse_mev_per_a"] < rows[0]["validation_force_rmse_mev_per_a"]
+    assert np.isfinite(trained.flat).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("call", [1, 7, 13])
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, call, precision):
+    settings = {"stop": Stop(epochs=4), "precision": precision, "threads": 2}
+    whole = make_trainer(tmp_path / "whole", **settings).run()
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path / "parts", **settings, report=stop_at(call)).run()
+    resumed = make_trainer(tmp_path / "parts", **settings).run()
+    np.testing.assert_array_equal(resumed.flat, whole.flat)
+    assert resumed.validation == whole.validation
+    ends = [Checkpoint.read(tmp_path / part / "last.safetensors") for part in ("whole", "parts")]
+    for name in ("weights", "ema", "best", "adam_mean", "adam_square"):
+        np.testing.assert_array_equal(ends[1].arrays[name], ends[0].arrays[name])
+    assert (ends[1].progress.step, ends[1].progress.epoch) == (ends[0].progress.step, ends[0].progress.epoch)
+    # a finished run is not repeated
+    assert (
+        make_trainer(tmp_path / "parts", **settings, report=stop_at(1)).run().progress.step
+        == whole.progress.step
+    )
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on(tmp_path):
+    root = Path(__file__).parents[2]
+    code = f"""
+        import os, signal, sys
+        sys.path[:0] = {[str(root), *sys.path]!r}
+        from pathlib import Path
+        from limbeck.training.loop import Stop
+        from tests.training.tools import make_trainer
+        fsync, calls = os.fsync, []
+        def fatal(handle):
+            calls.append(handle)
+            if len(calls) == 9:
+                os.ftruncate(handle, 1000)
+                os.kill(os.getpid(), signal.SIGKILL)
+            fsync(handle)
+        os.fsync = fatal
+        make_trainer(Path(sys.argv[1]), stop=Stop(epochs=4)).run()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "killed")], check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert Checkpoint.read(tmp_path / "killed" / "last.safetensors").progress.step == 8
+    resumed = make_trainer(tmp_path / "killed", stop=Stop(epochs=4)).run()
+    whole = make_trainer(tmp_path / "whole", stop=Stop(epochs=4)).run()
+    np.testing.assert_array_equal(resumed.flat, whole.flat)
+
+
+def test_spent_time_is_kept(tmp_path):
+    budget = Stop(budget_s=0.6)
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path, stop=budget, report=stop_at(12)).run()
+    before = Checkpoint.read(tmp_path / "last.safetensors").progress
+    assert 0.1 < before.spent_s < 0.6
+    trained = make_trainer(tmp_path, stop=budget).run()
+    assert trained.progress.step > before.step
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    spent = [row["spent_s"] for row in rows if row["step"] > before.step]
+    assert min(spent) >= round(before.spent_s, 2)
+    assert 0.6 <= trained.progress.spent_s < 3.0
+    assert rows[-1]["learning_rate"] < 1e-4  # the schedule ended with the budget
+
+
+def test_both_engines_take_the_same_steps(tmp_path):
+    flats = []
+    for engine in ("native", "torch"):
+        settings = {"stop": Stop(epochs=2), "precision": "float64", "engine": engine}
+        trainer = make_trainer(tmp_path / engine, **settings)
+        trainer.run()
+        flats.append(trainer.student.flat.detach().numpy().copy())
+    assert np.abs(flats[0] - flats[1]).max() < 1e-8 * np.abs(flats[1]).max()
+    start = (
+        make_trainer(tmp_path / "start", stop=Stop(epochs=1), precision="float64")
+        .student.flat.detach()
+        .numpy()
+    )
+    assert np.abs(flats[1] - start).max() > 1e-3  # and they are steps
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    make_trainer(tmp_path, stop=Stop(epochs=1)).run()
+    text = "last.safetensors: the checkpoint belongs to another run; got other data, settings or preset; remedy: use another --out, or --overwrite$"
+    with pytest.raises(InputError, match=text):
+        make_trainer(tmp_path, stop=Stop(epochs=1), run_hash="other").run()
+    with pytest.raises(InputError, match=text):
+        make_trainer(tmp_path, stop=Stop(epochs=1), preset="tiny").run()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "flipped header"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
+    make_trainer(tmp_path, stop=Stop(epochs=1)).run()
+    path = tmp_path / "last.safetensors"
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[40] ^= 0xFF
+    path.write_bytes(
+        {"truncated": whole[:-100], "empty": b"", "text": b"weights" * 40, "flipped header": bytes(flipped)}[
+            damage
+        ]
+    )
+    with pytest.raises(
+        InputError,
+        match=r"last.safetensors: damaged checkpoint; got .*; remedy: delete it to train from the start$",
+    ):
+        make_trainer(tmp_path, stop=Stop(epochs=1)).run()
+
+
+def test_divergence_is_said_in_one_line(tmp_path):
+    text = r"^step \d+: training diverged: the gradient is not finite; remedy: lower training.learning_rate or look for outliers among the labels$"
+    with pytest.raises(LimbeckError, match=text):
+        make_trainer(tmp_path, stop=Stop(epochs=2), learning_rate=1e30).run()
+
+
+def test_nothing_to_train_on(tmp_path):
+    trainer = make_trainer(tmp_path, stop=Stop(epochs=1))
+    empty = prepared(mixed_set(1))
+    empty = type(empty)(
+        empty.structures.select([]), empty.pairs, np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3, 3))
+    )
+    with pytest.raises(
+        InputError,
+        match="^nothing to train on; got 0 training and 8 validation structures; wanted at least one of each",
+    ):
+        Trainer(
+            trainer.student.engine.architecture, empty, trainer.validation, trainer.config, Stop(epochs=1), tmp_path,
+            start=np.zeros(1), run_hash="",
+        )  # fmt: skip
+
+
+def test_checkpoint_round_trip(tmp_path):
+    saved = Checkpoint({"weights": np.arange(3.0)}, Progress(step=3, spent_s=1.5), "abc", {"x": 1.0})
+    saved.write(tmp_path / "c.safetensors")
+    back = Checkpoint.read(tmp_path / "c.safetensors")
+    assert (back.progress, back.run, back.extra) == (saved.progress, "abc", {"x": 1.0})
+    np.testing.assert_array_equal(back.arrays["weights"], saved.arrays["weights"])
