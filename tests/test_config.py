@@ -288,3 +288,10 @@ def test_what_is_not_a_budget_is_refused(text):
 def test_budgets_survive_being_written(milliseconds):
     seconds = milliseconds / 1000
     assert parse_budget(format_budget(seconds)) == seconds
+
+
+def test_without_budget_and_epochs_each_preset_has_its_default_minutes():
+    several = load_config(bulk="Si", teacher="sevennet-0", presets="tiny,original")
+    assert several.with_end().budget == 60 * 60
+    assert load_config(bulk="Si", budget="90s").with_end().budget == 90
+    assert load_config(bulk="Si", epochs=3).with_end().budget is None

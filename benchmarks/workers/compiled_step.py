@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import torch
+import torch._inductor.config
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -42,6 +43,8 @@ class CompiledStep:
         self.flat = self.model.flat.detach().clone()
         self.optimiser = torch.optim.AdamW([self.flat], lr=1e-4, betas=(0.9, 0.99), weight_decay=0.05)
 
+        # what an earlier run compiled would hide the time that compilation takes
+        torch._inductor.config.force_disable_caches = True
         began = time.perf_counter()
         traced = make_fx(self.loss_and_gradient)(self.flat, *inputs[0])
         self.compiled = torch.compile(traced)

@@ -70,7 +70,7 @@ def test_copper_from_emt(run, tmp_path):
     assert set(judged["heldout"]["by_temperature"]) == {"300", "600"}
     assert judged["heldout"]["all"]["n_structures"] == 10
     # trained on rattled crystals alone, tried on dynamics
-    assert judged["heldout"]["all"]["force_r2"] > 0.97
+    assert judged["heldout"]["all"]["force_r2"] > 0.99
     assert judged["on_policy"]["stable"]
     assert judged["on_policy"]["temperature_k"] == 600.0
     assert abs(judged["nve"]["drift_mev_per_atom_per_ps"]) < 5.0
@@ -179,5 +179,5 @@ def test_a_real_teacher_becomes_a_student(tmp_path):
     assert done.returncode == 0, done.stderr
     heldout = json.loads((out / "metrics.json").read_text())["ultra-tiny"]["heldout"]["all"]
     assert heldout["n_structures"] == 6
-    assert heldout["force_r2"] > 0.9
-    assert heldout["energy_mae_mev_per_atom"] < 20.0
+    assert heldout["force_r2"] > 0.96
+    assert heldout["energy_mae_mev_per_atom"] < 8.0

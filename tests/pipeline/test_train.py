@@ -32,7 +32,7 @@ def test_train_learns_and_validate_agrees(run, copper_file, tmp_path):
     own = metrics["ultra-tiny"]["validation"]["all"]
     assert own["n_structures"] == 8
     # a constant prediction has R² = 0; sixty epochs on forty cells of four atoms reach 0.99
-    assert own["force_r2"] > 0.9
+    assert own["force_r2"] > 0.98
     order = np.random.default_rng(0).permutation(40)
     held_back = read(copper_file, ":")
     write(tmp_path / "val.extxyz", [held_back[k] for k in order[32:]])
@@ -168,12 +168,6 @@ def test_other_labels_under_the_same_name_are_refused(run, refused, copper_file,
     assert text == (
         f"{tmp_path}/out/train/ultra-tiny/last.safetensors: the checkpoint belongs to another run; got other "
         "data, settings or preset; remedy: use another --out, or --overwrite"
-    )
-
-
-def test_train_needs_an_end(refused, copper_file, tmp_path):
-    assert refused("train", copper_file, "--out", tmp_path / "out") == (
-        "no budget given; wanted a time or a number of epochs; remedy: add --budget 30m or --epochs 500"
     )
 
 

@@ -85,6 +85,14 @@ Budget = Annotated[float, BeforeValidator(parse_budget), PlainSerializer(format_
 HeldBack = Annotated[float | Path, Field(union_mode="left_to_right"), AfterValidator(_fraction_or_file)]
 
 
+#: minutes a preset gets where neither a budget nor epochs are given
+DEFAULT_MINUTES = {"original": 40, "tiny": 20, "ultra-tiny": 15}
+
+
+def _default_budget(presets: tuple[str, ...]) -> float:
+    return 60.0 * sum(DEFAULT_MINUTES[name] for name in presets)
+
+
 class TeacherConfig(Settings):
     """Who labels.
 
@@ -169,6 +177,12 @@ class DistillConfig(Settings):
             )
         return self
 
+    def with_end(self) -> DistillConfig:
+        """Itself, or with the default budget of its presets where nothing says when to end."""
+        if self.budget is not None or self.training.epochs is not None:
+            return self
+        return self.model_copy(update={"budget": _default_budget(self.presets)})
+
     @property
     def source(self) -> str:
         """Which of ``SOURCES`` is given."""
@@ -240,3 +254,9 @@ class TrainRunConfig(Settings):
                 wanted="one of --budget and --epochs",
             )
         return self
+
+    def with_end(self) -> TrainRunConfig:
+        """Itself, or with the default budget of its presets where nothing says when to end."""
+        if self.budget is not None or self.training.epochs is not None:
+            return self
+        return self.model_copy(update={"budget": _default_budget(self.presets)})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
@@ -51,7 +53,7 @@ class Potential(ABC):
     def evaluate(self, batch: StructureBatch) -> Labels:
         """Energies (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³, atomic energies (N,)."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most potentials hold nothing to release)
         """Release processes and files; safe to call twice."""
 
     def __enter__(self) -> Self:
@@ -98,7 +100,12 @@ class PotentialCalculator(Calculator):
         super().__init__()
         self.potential = potential
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         labels = self.potential.evaluate(StructureBatch.from_atoms([self.atoms]))
         energy = float(labels.energy[0])

@@ -146,13 +146,8 @@ def run_train(
     ``began``: ``time.monotonic()`` from which the budget counts; now unless given.
     """
     began = time.monotonic() if began is None else began
+    config = config.with_end()
     epochs = config.training.epochs
-    if config.budget is None and epochs is None:
-        raise InputError(
-            "no budget given",
-            wanted="a time or a number of epochs",
-            remedy="add --budget 30m or --epochs 500",
-        )
     keys = config.keys.model_dump()
     labelled = concatenate_labelled([read_labelled(path, **keys) for path in data])
     labelled, references = split_isolated_atoms(labelled)

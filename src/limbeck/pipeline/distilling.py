@@ -65,7 +65,7 @@ def distill(
     InputError: the structures, teacher, budget or folder do not fit. LimbeckError: work failed.
     """
     began = time.monotonic() if began is None else began
-    config = as_config(config)
+    config = as_config(config).with_end()
     spec = config.required_teacher()
     folder = None if dry_run else Path(out) if out is not None else config.run_folder()
     starts = starting_structures(config)

@@ -106,15 +106,10 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
 
     Raises
     ------
-    InputError: the budget leaves no time to train, or there is neither budget nor epochs.
+    InputError: the budget leaves no time to train.
     """
+    config = config.with_end()
     epochs, budget = config.training.epochs, config.budget
-    if budget is None and epochs is None:
-        raise InputError(
-            "no budget given",
-            wanted="a time or a number of epochs",
-            remedy="add --budget 20m or --epochs 100",
-        )
     began = time.monotonic()
     probe = _probe(config, starts)
     costs = measure(config, teacher, probe)

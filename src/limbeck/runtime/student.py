@@ -17,7 +17,7 @@ from limbeck.core.potential import Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.runtime.released import find_student
-from limbeck.students.engine import make_engine
+from limbeck.students.engine import EngineKind, Precision, make_engine
 from limbeck.students.specification import Architecture, flatten
 
 
@@ -39,8 +39,8 @@ class Student(Potential):
         *,
         name: str | None = None,
         threads: int | None = None,
-        precision: str | None = None,
-        engine: str = "auto",
+        precision: Precision | None = None,
+        engine: EngineKind = "auto",
         device: str = "cpu",
     ) -> None:
         self._options = {
@@ -49,7 +49,7 @@ class Student(Potential):
         arch = record.architecture
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")
-        chosen = precision or ("float64" if record.dtype == "float64" else "float32")
+        chosen: Precision = precision or ("float64" if record.dtype == "float64" else "float32")
         self._engine = make_engine(
             arch, kind=engine, precision=chosen, threads=threads or default_threads(), device=device
         )

@@ -49,10 +49,10 @@ class Baseline:
             i = pairs.first[near] + batch.offsets[structure]
             j = pairs.second[near] + batch.offsets[structure]
             radius = self._radius_table()[batch.numbers[i], batch.numbers[j]]
-            energy, slope = zbl(batch.numbers[i], batch.numbers[j], distance[near], radius)
+            repulsion, slope = zbl(batch.numbers[i], batch.numbers[j], distance[near], radius)
             pull = (slope / distance[near])[:, None] * pairs.vectors[near]  # (P', 3) dE/dvector
-            np.add.at(atom_energies, i, energy / 2)
-            np.add.at(atom_energies, j, energy / 2)
+            np.add.at(atom_energies, i, repulsion / 2)
+            np.add.at(atom_energies, j, repulsion / 2)
             np.add.at(forces, i, pull)
             np.add.at(forces, j, -pull)
             np.add.at(virial, structure, pull[:, :, None] * pairs.vectors[near][:, None, :])

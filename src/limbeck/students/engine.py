@@ -19,6 +19,7 @@ from limbeck.errors import LimbeckError
 from limbeck.students.specification import Architecture
 
 Precision = Literal["float32", "float64"]
+EngineKind = Literal["auto", "native", "torch"]
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def native_available() -> bool:
 def make_engine(
     architecture: Architecture,
     *,
-    kind: Literal["auto", "native", "torch"] = "auto",
+    kind: EngineKind = "auto",
     precision: Precision = "float32",
     threads: int | None = None,
     device: str = "cpu",

@@ -115,7 +115,7 @@ class Architecture:
 
 
 #: preset -> (shape without elements, trainable parameters at most, counted for 10 elements)
-_PRESETS: dict[str, tuple[dict[str, int], int]] = {
+_PRESETS: dict[str, tuple[dict[str, Any], int]] = {
     "original": (
         {"hidden_dim": 128, "interactions": 3, "rbf": 20, "gate_width": 80, "readout_width": 64},
         427_292,
@@ -163,7 +163,8 @@ def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float
     shape, _ = _PRESETS[check_preset(preset)]
     if not elements:
         raise InputError("a student needs at least one element", got="none")
-    return Architecture(elements=tuple(sorted({int(z) for z in elements})), cutoff=cutoff, **shape)
+    chosen = Architecture(elements=tuple(sorted({int(z) for z in elements})), **shape)
+    return replace(chosen, cutoff=cutoff)
 
 
 def basis_power(architecture: Architecture, distance: np.ndarray) -> np.ndarray:

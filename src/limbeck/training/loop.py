@@ -114,18 +114,20 @@ class Trainer:
             )
         self.config, self.stop, self.folder, self.run_hash = config, stop, folder, run_hash
         self.train, self.validation, self.seed, self.report = train, validation, seed, report
-        options = {
-            "kind": config.engine,
-            "precision": config.precision,
-            "threads": config.threads,
-            "device": config.device,
-        }
         if config.device == "cpu" and config.engine != "torch":
             # what torch does here is tiny; its idle threads would spin on the engine's cores
             torch.set_num_threads(1)
-        engine = make_engine(architecture, **options)
+        engine, self.judge = (
+            make_engine(
+                architecture,
+                kind=config.engine,
+                precision=config.precision,
+                threads=config.threads,
+                device=config.device,
+            )
+            for _ in range(2)
+        )
         engine.set_structures(train.structures, train.pairs)
-        self.judge = make_engine(architecture, **options)
         self.judge.set_structures(validation.structures, validation.pairs)
         self.fabric = Fabric(accelerator="cpu", devices=1, loggers=self._loggers())
         student = TrainableStudent(engine, start)
@@ -200,7 +202,9 @@ class Trainer:
             delta=config.huber_delta,
         )
         self.fabric.backward(loss.total)
-        norm = self.fabric.clip_gradients(self.student, self.adam, max_norm=config.clip_norm, error_if_nonfinite=False)
+        norm = self.fabric.clip_gradients(
+            self.student, self.adam, max_norm=config.clip_norm, error_if_nonfinite=False
+        )
         if not bool(torch.isfinite(norm)):
             raise LimbeckError(
                 "training diverged: the gradient is not finite",
@@ -303,7 +307,9 @@ class Trainer:
             }
 
 
-def evaluate_errors(engine: Engine, flat: np.ndarray, data: TrainingData, *, max_atoms: int = 4096) -> dict[str, float]:
+def evaluate_errors(
+    engine: Engine, flat: np.ndarray, data: TrainingData, *, max_atoms: int = 4096
+) -> dict[str, float]:
     """Errors of weights on prepared data, in the keys of metrics.json; energies without any shift."""
     engine.set_weights(flat)
     counts = data.structures.counts
