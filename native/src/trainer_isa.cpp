@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 #include <thread>
+#include <type_traits>
 
 #include "limbeck/painn.hpp"
 #include "limbeck/trainer.hpp"
@@ -98,16 +99,18 @@ class BatchTrainer final : public Trainer<T> {
 
 template <class T>
 std::unique_ptr<Trainer<T>> make(const Hyperparameters &hp, int threads) {
-  switch (hp.features) {
-    case 32:
-      return std::make_unique<BatchTrainer<T, 32>>(hp, threads);
-    case 64:
-      return std::make_unique<BatchTrainer<T, 64>>(hp, threads);
-    case 128:
-      return std::make_unique<BatchTrainer<T, 128>>(hp, threads);
-    default:
-      return std::make_unique<BatchTrainer<T, 0>>(hp, threads);
+  // double is the reference: one version for any width halves the time that the build takes
+  if constexpr (std::is_same_v<T, float>) {
+    switch (hp.features) {
+      case 32:
+        return std::make_unique<BatchTrainer<T, 32>>(hp, threads);
+      case 64:
+        return std::make_unique<BatchTrainer<T, 64>>(hp, threads);
+      case 128:
+        return std::make_unique<BatchTrainer<T, 128>>(hp, threads);
+    }
   }
+  return std::make_unique<BatchTrainer<T, 0>>(hp, threads);
 }
 
 template std::unique_ptr<Trainer<float>> make(const Hyperparameters &, int);
