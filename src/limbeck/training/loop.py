@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from limbeck.core.files import write_whole
 from limbeck.errors import InputError, LimbeckError
 from limbeck.students.engine import Engine, make_engine
 from limbeck.students.specification import Architecture
@@ -138,6 +139,7 @@ class Trainer:
         flat = self.student.flat.detach()
         self.ema, self.best = flat.clone(), flat.clone()
         self.progress, self.verdict = Progress(), dict[str, float]()
+        self.losses: list[float] = []  # of the batches since the last check
         self.force_scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
         self.labels = {
             "energy": torch.from_numpy(train.energy),
@@ -212,6 +214,7 @@ class Trainer:
                 remedy="lower training.learning_rate or look for outliers among the labels",
             )
         self.adam.step()
+        self.losses.append(float(loss.total.detach()))
         progress.step += 1
         progress.batch_in_epoch += 1
         progress.labels_seen += len(chosen)
@@ -244,8 +247,10 @@ class Trainer:
             "labels_per_s": round(rate, 2),
             "atom_steps_per_s": round(rate * self.train.structures.n_atoms / len(self.train), 1),
             "learning_rate": self.adam.param_groups[0]["lr"],
+            "training_loss": float(np.mean(self.losses)) if self.losses else None,
             **{f"validation_{k}": v for k, v in errors.items()},
         }
+        self.losses.clear()
         self._log(row)
         if self.report:
             self.report(
@@ -260,7 +265,17 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
-        self.fabric.log_dict({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+        self.fabric.log_dict(
+            {k: v for k, v in row.items() if k != "step" and v is not None}, step=row["step"]
+        )
+
+    def _cut_log(self, step: int) -> None:
+        """Drop rows of steps that an interruption undid; they will be made again."""
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            rows = [r for r in path.read_text(encoding="utf-8").splitlines() if r.endswith("}")]
+            kept = [r for r in rows if json.loads(r)["step"] <= step]
+            write_whole(path, "".join(f"{r}\n" for r in kept))
 
     def _finish(self) -> None:
         # the last state always competes, also when no check was due
@@ -295,6 +310,7 @@ class Trainer:
                 remedy="use another --out, or --overwrite",
             )
         self.progress, self.verdict = saved.progress, saved.extra
+        self._cut_log(saved.progress.step)
         with torch.no_grad():
             self.student.flat.copy_(torch.from_numpy(saved.arrays["weights"]))
             self.ema.copy_(torch.from_numpy(saved.arrays["ema"]))
