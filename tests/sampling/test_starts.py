@@ -159,3 +159,8 @@ def test_family_of_a_frame_file_is_kept(tmp_path):
     frame = Atoms("H2", [(0, 0, 0), (0, 0, 0.74)], info={"family": "old/md-300K-s1"})
     write(tmp_path / "f.extxyz", frame)
     assert read_structures(tmp_path / "f.extxyz")[0].info["family"] == "old/md-300K-s1"
+
+
+def test_every_seed_finds_the_conformers_of_a_flexible_molecule():
+    for seed in (0, 1, 5):
+        assert len(smiles_conformers("c1ccc(cc1)COc2cccnc2N", 4, seed)) >= 3

@@ -100,7 +100,8 @@ def smiles_conformers(smiles: str, n: int = 1, seed: int = 0) -> list[Atoms]:
             )
         molecule = Chem.AddHs(molecule)
         settings: Any = rdDistGeom.ETKDGv3()
-        settings.randomSeed = seed
+        # RDKit multiplies the seed by the number of each embedding, so that zero makes all alike
+        settings.randomSeed = seed + 1
         settings.numThreads = 1  # the conformers then depend on the seed alone
         rdDistGeom.EmbedMultipleConfs(molecule, n * _EMBEDDINGS_PER_CONFORMER, settings)
         if not molecule.GetNumConformers():
