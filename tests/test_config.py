@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from limbeck.config import (
     DistillConfig,
-    changed_keys,
     format_budget,
     load_config,
     load_label_config,
@@ -203,19 +202,6 @@ def test_examples_load_and_their_resolved_form_is_the_same_configuration(path, t
     saved = tmp_path / "config.yaml"
     saved.write_text(resolved_yaml(config), encoding="utf-8")
     assert load_config(saved) == config
-
-
-def test_changed_keys_are_dotted_and_can_be_ignored(load):
-    old, new = (
-        load("bulk: Si\nbudget: 5m\n"),
-        load("bulk: Si\nbudget: 6m\nlabelling: {workers: 2}\nteacher: chgnet\n"),
-    )
-    assert changed_keys(old, old) == []
-    assert set(changed_keys(old, new, ignore=["budget", "labelling"])) == {
-        "teacher.name",
-        "teacher.options",
-    }
-    assert "budget" in changed_keys(old, new)
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)

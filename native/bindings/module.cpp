@@ -112,6 +112,7 @@ class Session {
   }
 
   nb::ndarray<nb::numpy, T> gradient(In<double> ge, In<double> gf, In<double> gv) {
+    require(count_ > 0, "gradient: wanted evaluate() first");
     require(ge.size() == count_ && gf.size() == 3 * atoms_ && gv.size() == 9 * count_,
             "gradient: wanted the shapes of the last evaluate()");
     std::vector<T> out(layout_.total);

@@ -1,5 +1,6 @@
 // Compiled once for each instruction set; LIMBECK_ISA names the namespace.
 #include <algorithm>
+#include <exception>
 #include <numeric>
 #include <thread>
 #include <type_traits>
@@ -79,13 +80,26 @@ class BatchTrainer final : public Trainer<T> {
 
   template <class Work>
   void parallel(Work work) {
+    // an exception (memory runs out) must reach the caller, after every thread has ended
+    std::vector<std::exception_ptr> failures(threads_);
+    auto guarded = [&](int thread) {
+      try {
+        work(thread);
+      } catch (...) {
+        failures[thread] = std::current_exception();
+      }
+    };
     std::vector<std::thread> helpers;
-    for (int t = 1; t < threads_; ++t)
-      if (!shares_[t].empty()) helpers.emplace_back(work, t);
-    for (int t = 1; t < threads_; ++t)
-      if (shares_[t].empty()) work(t);
-    work(0);
+    for (int t = 1; t < threads_; ++t) {
+      if (shares_[t].empty())
+        guarded(t);
+      else
+        helpers.emplace_back(guarded, t);
+    }
+    guarded(0);
     for (auto &h : helpers) h.join();
+    for (auto &failure : failures)
+      if (failure) std::rethrow_exception(failure);
   }
 
   Weights<T> weights_;

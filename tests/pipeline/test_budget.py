@@ -162,8 +162,7 @@ def test_process_start_is_before_the_first_import():
     assert process_start() <= time.monotonic()
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@pytest.mark.slow  # measures time, so it is no test for a shared machine
 def test_a_small_budget_bounds_the_command(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "limbeck.cli", "distill", "--bulk", "Cu", "--teacher", EMT]

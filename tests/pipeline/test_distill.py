@@ -103,8 +103,8 @@ def test_copper_from_emt(run, tmp_path):
     code, _, err = run("distill", config, "--seed", 5, "--out", out)
     assert (code, err) == (
         2,
-        f"error: {out}: the run folder belongs to another configuration; wanted the same configuration, to go on "
-        "with it; remedy: choose another --out, or --overwrite to replace it\n",
+        f"error: {out}: the run folder belongs to another configuration; got other values of seed; wanted the same "
+        "configuration, to go on with it; remedy: choose another --out, or --overwrite to replace it\n",
     )
 
 

@@ -206,3 +206,26 @@ def test_released_students_are_listed_and_shown_by_name(run, copper_file, tmp_pa
         "error: no such student; got 'coper-ultra-tiny'; wanted a .safetensors file or one of copper-ultra-tiny; "
         "remedy: did you mean 'copper-ultra-tiny'?\n",
     )
+
+
+def test_init_takes_over_labels_with_another_zero_of_energy(run, copper_file, tmp_path):
+    _train(run, copper_file, tmp_path / "one", "--epochs", 40)
+    student = tmp_path / "one" / "ultra-tiny.safetensors"
+    before = json.loads((tmp_path / "one" / "metrics.json").read_text())["ultra-tiny"]["validation"]["all"]
+    frames = read(copper_file, ":")
+    for frame in frames:
+        frame.calc.results["energy"] += 1234.5 * len(frame)
+        frame.calc.results.pop("free_energy", None)
+    write(tmp_path / "moved.extxyz", frames)
+    _train(run, tmp_path / "moved.extxyz", tmp_path / "two", "--epochs", 2, "--init", student)
+    after = json.loads((tmp_path / "two" / "metrics.json").read_text())["ultra-tiny"]["validation"]["all"]
+    assert after["energy_mae_mev_per_atom"] < 3 * before["energy_mae_mev_per_atom"] + 5
+
+
+def test_spoiled_labels_to_validate_on_are_named_and_left_out(run, copper_file, tmp_path):
+    frames = labelled_copper(6, seed=9)
+    frames[2].calc.results["forces"][1, 0] = np.nan
+    write(tmp_path / "val.extxyz", frames)
+    printed = _train(run, copper_file, tmp_path / "out", "--epochs", 2, "--val", tmp_path / "val.extxyz")
+    assert "label 2 left out" in printed
+    assert "5 to validate" in printed

@@ -15,12 +15,13 @@ from ase.md.verlet import VelocityVerlet
 
 import limbeck
 from limbeck.artifact.file import write_student
+from limbeck.core.machine import available_threads
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.runtime import released
 from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.released import find_student, list_students
-from limbeck.runtime.student import Student, default_threads
+from limbeck.runtime.student import Student
 from tests.students.tools import SYSTEMS, random_record, rattled
 
 
@@ -173,12 +174,12 @@ def test_released_students_are_found_by_name(tmp_path, monkeypatch):
         find_student("silicon-tiny")
 
 
-def test_default_threads(monkeypatch):
+def test_available_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert default_threads() == 3
+    assert available_threads() == 3
     for text in ("", "0", "many", "4,2"):
         monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert default_threads() >= 1
+        assert available_threads() >= 1
 
 
 def test_importing_and_loading_brings_no_torch(tmp_path):

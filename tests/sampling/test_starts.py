@@ -151,7 +151,7 @@ def test_without_rdkit(monkeypatch):
         smiles_conformers("CCO")
     assert str(caught.value) == (
         "--smiles: RDKit is not installed; wanted the package rdkit; "
-        "remedy: pip install 'limbeck[molecules]' -c constraints.txt"
+        "remedy: pip install -c constraints.txt -e '.[molecules]'"
     )
 
 

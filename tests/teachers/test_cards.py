@@ -33,7 +33,7 @@ def test_names_and_cards() -> None:
         assert card.licence
         assert card.domain
         assert "doi" in card.citation
-        assert card.remedy == f"pip install 'limbeck[{card.extra}]' -c constraints.txt"
+        assert card.remedy == f"pip install -c constraints.txt -e '.[{card.extra}]'"
         assert card.elements is not None
 
 
@@ -59,7 +59,7 @@ def test_missing_package_gives_the_line_that_installs_it() -> None:
         card.require()
     assert str(caught.value) == (
         "the package of teacher 'chgnet' is not installed; got no module 'limbeck_no_such_package'; "
-        "wanted chgnet==0.4.2; remedy: pip install 'limbeck[chgnet]' -c constraints.txt"
+        "wanted chgnet==0.4.2; remedy: pip install -c constraints.txt -e '.[chgnet]'"
     )
 
 

@@ -19,8 +19,7 @@ def atoms_per_second(
     """Median atoms/s of each Potential, measured in alternation after one warm-up call each.
 
     Positions change a little from call to call, as in dynamics, so that nothing can be cached.
-    A Potential stops after ``repeats`` calls or ``seconds``, whichever comes later for a fast one
-    and earlier for a slow one, but never before two calls.
+    A Potential stops after ``repeats`` calls, or once its calls took ``seconds``, but never before two.
     """
     rng = np.random.default_rng(0)
     times: list[list[float]] = [[] for _ in potentials]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from limbeck.config.documents import dump_yaml
 from limbeck.config.durations import format_budget, parse_budget
 from limbeck.config.loading import (
-    changed_keys,
     config_from_values,
     load_config,
     load_label_config,
@@ -29,7 +28,6 @@ __all__ = [
     "TeacherConfig",
     "TrainRunConfig",
     "ValidationConfig",
-    "changed_keys",
     "config_from_values",
     "dump_yaml",
     "format_budget",

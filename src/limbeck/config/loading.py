@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,21 +90,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def changed_keys(old: BaseModel, new: BaseModel, ignore: Sequence[str] = ()) -> list[str]:
-    """Dotted keys whose values differ, in the order of the models, without those below ``ignore``."""
-    before, after = (dict(_leaves(_plain(config.model_dump(by_alias=True)))) for config in (old, new))
-    keys = [key for key in {**after, **before} if before.get(key) != after.get(key)]
-    return [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in ignore)]
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _load(

@@ -18,6 +18,7 @@ import numpy as np
 
 import limbeck
 from limbeck.core.labels import Labels
+from limbeck.core.machine import available_threads
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
@@ -58,7 +59,7 @@ def open_teacher(
     check_teacher(name, options)
     if workers < 1:
         raise InputError("too few workers", where=f"teacher {name}", got=workers, wanted="1 or more")
-    threads = threads or max(1, _available_cores() // workers)
+    threads = threads or max(1, available_threads() // workers)
     team: list[_Worker] = []
     try:
         for _ in range(workers):
@@ -258,12 +259,6 @@ def join_labels(parts: list[Labels]) -> Labels:
         stress=join("stress"),
         atom_energies=join("atom_energies"),
     )
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _environment(threads: int) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from limbeck.core.checks import check_structures
 from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.potential import Potential
+from limbeck.core.structures import StructureBatch
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.dataset.split import split
 from limbeck.errors import InputError
@@ -33,6 +35,9 @@ from limbeck.sampling.config import MD
 from limbeck.sampling.frames import write_frames
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
+from limbeck.teachers.custom import is_custom
+from limbeck.teachers.registry import get_card
+from limbeck.teachers.support import check_supported
 from limbeck.training.loop import Stop
 from limbeck.validation.run import validate
 
@@ -72,6 +77,8 @@ def run_sample(
     notes: list[str] = []
     potentials: dict[str, Potential] = {}
     if config.teacher is not None and any(isinstance(s, MD) for s in sampling.steps):
+        if not is_custom(config.teacher.name):
+            check_supported(get_card(config.teacher.name), StructureBatch.from_atoms(starts))
         potentials["teacher"] = open_teacher(
             config.teacher.name,
             options=config.teacher.options,
@@ -81,12 +88,20 @@ def run_sample(
         )
     try:
         frames = run_sampling(
-            starts, sampling, potentials, progress, parallel=config.labelling.workers, notes=notes
+            starts,
+            sampling,
+            potentials,
+            progress,
+            cache_dir=out.with_name(f".{out.name}.sampling"),
+            parallel=config.labelling.workers,
+            notes=notes,
         )
     finally:
         for potential in potentials.values():
             potential.close()
     write_frames(out, frames)
+    # finished trajectories were kept beside the file for the case of an interruption
+    shutil.rmtree(out.with_name(f".{out.name}.sampling"), ignore_errors=True)
     for note in notes:
         say(f"note: {note}")
     say(f"wrote {len(frames)} frames to {out}")
@@ -153,10 +168,7 @@ def run_train(
     labelled, references = split_isolated_atoms(labelled)
     if not len(labelled):
         raise InputError("no structures but isolated atoms", where=data[0], remedy="add labelled structures")
-    kept, dropped = audit(labelled)
-    for drop in dropped:
-        say(f"label {drop.index} left out: {drop.reason}")
-    labelled = labelled.select(kept)
+    labelled = _audited(labelled, say)
     if len(labelled) < 2:
         raise InputError(
             "too few labels", where=data[0], got=len(labelled), wanted="at least two that the audit keeps"
@@ -165,6 +177,7 @@ def run_train(
     val: LabelledSet | float
     if isinstance(config.val, Path):
         val, _ = split_isolated_atoms(read_labelled(config.val, **keys))
+        val = _audited(val, say)
         check_validation(labelled, val, config.val)
     else:
         val = float(config.val)
@@ -179,7 +192,7 @@ def run_train(
         validation,
         references if known else None,
         parts.how,
-        {"name": "labels of " + ", ".join(map(str, data))},
+        {"name": "labels of " + ", ".join(Path(d).name for d in data)},
     )
     say(f"{len(train)} structures to train on, {len(validation)} to validate ({parts.how})")
     write_frames(out / "validation.extxyz", validation.to_atoms())
@@ -221,6 +234,14 @@ def run_train(
     say(format_table(rows))
     say(f"(errors on {len(validation)} validation structures) results in {out}")
     return metrics
+
+
+def _audited(labelled: LabelledSet, say: Say) -> LabelledSet:
+    """Without the labels that are not finite or far too large; each is named."""
+    kept, dropped = audit(labelled)
+    for drop in dropped:
+        say(f"label {drop.index} left out: {drop.reason}")
+    return labelled.select(kept)
 
 
 def run_validate(

@@ -18,6 +18,7 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.dataset.split import split
+from limbeck.labelling.audit import audit
 from limbeck.labelling.isolated import isolated_atom_energies
 from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.labelling.store import LabelStore
@@ -174,6 +175,7 @@ class _Run:
         val: LabelledSet | float
         if isinstance(config.val, Path):
             val, _ = split_isolated_atoms(read_labelled(config.val))
+            val = val.select(audit(val, max_force_ev_per_a=config.labelling.max_force_ev_per_a)[0])
             check_validation(labelled, val, config.val)
         else:
             val = float(config.val)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from limbeck.students.specification import (
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import prepare
 from limbeck.training.loop import Stop, Trained, Trainer
+from limbeck.validation.run import predict
 
 #: how training time is shared among presets: the larger ones are slower a step
 TIME_SHARE = {"original": 5.0, "tiny": 2.0, "ultra-tiny": 1.5}
@@ -99,7 +100,8 @@ def train_student(
     start_record = None
     if init is not None:
         start_record = read_student(init)
-        architecture, baseline = _adopt(start_record, architecture, baseline, init)
+        architecture, baseline = _adopt(start_record, architecture, lesson.train, init)
+        note = f"energy references of {init.name}, moved by least squares to the zero of these labels"
     train = prepare(lesson.train, baseline, architecture.cutoff)
     validation = prepare(lesson.validation, baseline, architecture.cutoff)
     if start_record is None:
@@ -124,7 +126,7 @@ def train_student(
             "architecture": architecture.to_dict(),
             "config": config.model_dump(exclude={"threads", "tensorboard", "checkpoint_s", "epochs"}),
             "seed": seed,
-            "init": None if start_record is None else flatten(architecture, weights).tobytes().hex()[:4096],
+            "init": None if start_record is None else flatten(architecture, weights).tobytes().hex(),
         }
     )
 
@@ -170,9 +172,13 @@ def train_student(
 
 
 def _adopt(
-    start: StudentRecord, architecture: Architecture, baseline: Baseline, path: Path
+    start: StudentRecord, architecture: Architecture, train: LabelledSet, path: Path
 ) -> tuple[Architecture, Baseline]:
-    """Architecture and baseline of the student that training starts from."""
+    """Architecture and baseline of the student that training starts from.
+
+    Labels of another origin have another zero of energy: the references move by what is left
+    between the labels and the student, fitted for each element.
+    """
     wanted = (architecture.hidden_dim, architecture.interactions, architecture.rbf)
     have = (start.architecture.hidden_dim, start.architecture.interactions, start.architecture.rbf)
     if wanted != have:
@@ -192,7 +198,10 @@ def _adopt(
             wanted=f"Z among {list(start.architecture.elements)}",
             remedy="start without --init",
         )
-    return start.architecture, start.baseline
+    rest = train.labels.energy - predict(Student(start), train.structures).energy
+    shift, _ = fit_references(replace(train, labels=replace(train.labels, energy=rest)))
+    references = {z: e + shift.get(z, 0.0) for z, e in start.baseline.references.items()}
+    return start.architecture, replace(start.baseline, references=references)
 
 
 def save_student(path: Path, record: StudentRecord, metrics: dict[str, Any] | None = None) -> None:

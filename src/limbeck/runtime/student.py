@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord, read_student
 from limbeck.core.labels import Labels
+from limbeck.core.machine import available_threads
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.potential import Capabilities, Potential
 from limbeck.core.structures import StructureBatch
@@ -51,7 +51,7 @@ class Student(Potential):
         self.name = name or str(record.card.get("preset") or "student")
         chosen: Precision = precision or ("float64" if record.dtype == "float64" else "float32")
         self._engine = make_engine(
-            arch, kind=engine, precision=chosen, threads=threads or default_threads(), device=device
+            arch, kind=engine, precision=chosen, threads=threads or available_threads(), device=device
         )
         self._engine.set_weights(flatten(arch, record.weights, np.float64))
         self.capabilities = Capabilities(
@@ -142,9 +142,3 @@ class Student(Potential):
             raise InputError(
                 "positions or cell are not finite", where=f"{self.name}, atom {atom}", got="NaN or inf"
             )
-
-
-def default_threads() -> int:
-    """OMP_NUM_THREADS where it is set, else the cores of the machine."""
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isdigit() and int(text) > 0 else os.cpu_count() or 1

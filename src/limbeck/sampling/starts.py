@@ -86,7 +86,7 @@ def smiles_conformers(smiles: str, n: int = 1, seed: int = 0) -> list[Atoms]:
             "RDKit is not installed",
             where="--smiles",
             wanted="the package rdkit",
-            remedy="pip install 'limbeck[molecules]' -c constraints.txt",
+            remedy="pip install -c constraints.txt -e '.[molecules]'",
         ) from error
     if n < 1:
         raise InputError(

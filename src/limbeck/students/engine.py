@@ -6,13 +6,13 @@ on those outputs with respect to the flat weights. Baselines are not its busines
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from limbeck.core.machine import available_threads
 from limbeck.core.neighbours import Pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
@@ -198,5 +198,5 @@ def make_engine(
                 wanted="a C++17 compiler when Limbeck was installed",
                 remedy="pip install -c constraints.txt -e . (or use engine: torch)",
             )
-        return NativeEngine(architecture, precision=precision, threads=threads or os.cpu_count() or 1)
+        return NativeEngine(architecture, precision=precision, threads=threads or available_threads())
     return TorchEngine(architecture, precision=precision, device=device)

@@ -82,7 +82,7 @@ class TeacherCard:
     @property
     def remedy(self) -> str:
         """The line that installs it."""
-        return f"pip install 'limbeck[{self.extra}]' -c constraints.txt"
+        return f"pip install -c constraints.txt -e '.[{self.extra}]'"
 
     @property
     def capabilities(self) -> Capabilities:

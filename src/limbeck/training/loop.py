@@ -230,10 +230,9 @@ class Trainer:
         errors = evaluate_errors(self.judge, self.ema.numpy(), self.validation)
         progress = self.progress
         progress.checks_done = int(done * self.config.checks + 1e-9)
-        # forces and energies weigh as they do at the end of training
-        score = errors["force_rmse_mev_per_a"] ** 2 + self.config.energy_weight[1] / 10 * (
-            errors["energy_rmse_mev_per_atom"] ** 2
-        )
+        # Mean absolute errors: a handful of wild frames decides a root mean square, and would choose
+        # weights from the middle of the run. Not finite (a NaN label to validate on) never wins.
+        score = errors["force_mae_mev_per_a"] + 4 * errors["energy_mae_mev_per_atom"]
         if score < progress.best_score:
             progress.best_score, progress.best_step = score, progress.step
             self.best.copy_(self.ema)
@@ -279,7 +278,8 @@ class Trainer:
 
     def _finish(self) -> None:
         # the last state always competes, also when no check was due
-        self._check(1.0)
+        if self.losses:
+            self._check(1.0)
         self.progress.finished = True
         self._save()
 

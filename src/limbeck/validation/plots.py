@@ -60,7 +60,7 @@ def write_plots(report: ValidationReport, labelled: LabelledSet, folder: Path | 
         raise MissingPackageError(
             "plots need matplotlib",
             got="not installed",
-            remedy="pip install 'limbeck[plots]' -c constraints.txt",
+            remedy="pip install -c constraints.txt -e '.[plots]'",
         ) from error
     figures: dict[str, Callable[[Figure, ValidationReport, LabelledSet], None]] = {
         "forces.png": _draw_forces,
