@@ -47,10 +47,6 @@ class RunClock:
         """Seconds of this and all earlier runs in the folder."""
         return self._before + time.monotonic() - self._began
 
-    def moment(self, spent_s: float) -> float:
-        """``time.monotonic()`` at which so many seconds will have been spent."""
-        return time.monotonic() + spent_s - self.spent_s
-
     def tick(self) -> None:
         """Write the time if ten seconds went by."""
         if time.monotonic() - self._saved > 10:

@@ -139,6 +139,7 @@ class Trainer:
         flat = self.student.flat.detach()
         self.ema, self.best = flat.clone(), flat.clone()
         self.progress, self.verdict = Progress(), dict[str, float]()
+        self.text = ""  # figures of the last check, for the progress bar
         self.losses: list[float] = []  # of the batches since the last check
         self.force_scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
         self.labels = {
@@ -159,7 +160,7 @@ class Trainer:
     def run(self) -> Trained:
         """Train to the end of the budget or the last epoch and return the best weights."""
         self._resume()
-        last_saved = time.monotonic()
+        last_saved = last_told = time.monotonic()
         while not self.progress.finished:
             batches = self._epoch()
             for batch in batches[self.progress.batch_in_epoch :]:
@@ -169,6 +170,9 @@ class Trainer:
                 done = self.stop.done(self.progress, len(batches))
                 if done >= (self.progress.checks_done + 1) / self.config.checks:
                     self._check(done)
+                if self.report and self.text and time.monotonic() - last_told > 1:
+                    self.report(min(done, 1.0), self.text)
+                    last_told = time.monotonic()
                 if time.monotonic() - last_saved > self.config.checkpoint_s:
                     self._save()
                     last_saved = time.monotonic()
@@ -251,12 +255,12 @@ class Trainer:
         }
         self.losses.clear()
         self._log(row)
+        self.text = (
+            f"epoch {progress.epoch}  force RMSE {errors['force_rmse_mev_per_a']:.1f} meV/Å  "
+            f"energy MAE {errors['energy_mae_mev_per_atom']:.2f} meV/atom  {rate:.0f} labels/s"
+        )
         if self.report:
-            self.report(
-                min(done, 1.0),
-                f"epoch {progress.epoch}  force RMSE {errors['force_rmse_mev_per_a']:.1f} meV/Å  "
-                f"energy MAE {errors['energy_mae_mev_per_atom']:.2f} meV/atom  {rate:.0f} labels/s",
-            )
+            self.report(min(done, 1.0), self.text)
         # checking is part of the time that a budget pays for
         progress.spent_s += time.monotonic() - began
 
