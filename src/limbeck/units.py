@@ -5,6 +5,4 @@ from __future__ import annotations
 from ase import units as _ase
 
 FS = _ase.fs  #: ASE's time unit in one femtosecond (ASE counts time in Å sqrt(amu/eV))
-KB_EV_PER_K = _ase.kB  #: Boltzmann's constant, eV/K
-GPA_IN_EV_PER_A3 = _ase.GPa  #: one GPa in eV/Å³
 EV_TO_MEV = 1000.0  #: names that leave Python carry meV

@@ -55,10 +55,6 @@ class LabelReport:
     seconds: float
     complete: bool
 
-    @property
-    def labels_per_s(self) -> float:
-        return self.labelled / self.seconds if self.seconds > 0 else 0.0
-
 
 def label(
     frames: Sequence[Atoms],

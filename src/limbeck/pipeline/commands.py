@@ -251,12 +251,11 @@ def run_validate(
     keys: LabelKeys | None = None,
     plots: Path | None = None,
     device: str = "cpu",
-    precision: str | None = None,
     progress: Progress = no_progress,
     say: Say = print,
 ) -> dict[str, Any]:
     """`limbeck validate`: a student against reference labels; returns metrics, split -> all | by_*."""
-    loaded = Student.load(student, precision=precision, device=device)
+    loaded = Student.load(student, device=device)
     labelled = read_labelled(data, **(keys or LabelKeys()).model_dump())
     labelled, _ = split_isolated_atoms(labelled)
     if not len(labelled):
