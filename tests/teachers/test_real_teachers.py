@@ -239,7 +239,24 @@ def test_identity_needs_no_import_of_the_package(name: str, teacher: WorkerPoten
     assert teacher.identity.weights_hash == card.weights_hash()
     assert len(card.weights_hash()) == 64
     assert card.requirement == f"{card.distribution}=={card.version()}"
-    assert card.package not in sys.modules
+
+
+def test_no_teacher_package_is_imported_for_identity_or_labels(name: str) -> None:
+    """In a process of its own: other tests import the packages as their oracles."""
+    script = (
+        "import sys\n"
+        "from limbeck.core.structures import StructureBatch\n"
+        "from limbeck.labelling.remote import open_teacher\n"
+        "from limbeck.teachers import get_card\n"
+        "from ase.build import molecule\n"
+        "card = get_card(sys.argv[1])\n"
+        "atoms = molecule('H2O', cell=[9.0] * 3, pbc=card.periodic)\n"
+        "with open_teacher(card.name, threads=1) as teacher:\n"
+        "    teacher.identity, teacher.evaluate(StructureBatch.from_atoms([atoms]))\n"
+        "sys.exit(card.package in sys.modules or 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_isolated_atoms_where_they_mean_something(teacher: WorkerPotential) -> None:

@@ -68,7 +68,7 @@ def test_missing_matplotlib_is_said(case, tmp_path, monkeypatch):
     with pytest.raises(
         MissingPackageError,
         match=r"plots need matplotlib; got not installed; "
-        r"remedy: pip install 'limbeck\[plots\]' -c constraints.txt",
+        r"remedy: pip install -c constraints.txt -e '.\[plots\]'",
     ):
         write_plots(*case, tmp_path)
 
