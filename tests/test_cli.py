@@ -52,7 +52,7 @@ def test_help_has_an_example_that_names_the_command(run, command):
             "--out --overwrite --dry-run --json",
         ),
         ("sample", "--structures --smiles --bulk --config --teacher --seed --out"),
-        ("label", "--teacher --workers --device --out"),
+        ("label", "--teacher --workers --device --out --extxyz"),
         (
             "train",
             "--preset --budget --epochs --val --seed --init --device --energy-key --forces-key --stress-key "

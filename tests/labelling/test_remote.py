@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,43 @@ def test_two_workers_give_ases_numbers_in_order(frames: Callable[..., list[Atoms
     np.testing.assert_array_equal(labels.forces, np.concatenate(forces))
     assert none.energy.shape == (0,)
     assert none.forces.shape == (0, 3)
+
+
+def test_threads_evaluate_side_by_side(helper_calculators: Path, tmp_path: Path) -> None:
+    """Two trajectories keep two workers busy: here neither evaluation ends before the other began."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    options = {"fifo": str(fifo), "first": str(tmp_path / "first")}
+    argon = [Atoms("Ar2", [[0, 0, 0], [0, 0, 3.5 + 0.2 * k]]) for k in range(2)]
+    energies: dict[int, float] = {}
+    with open_teacher("helper_calculators:Meeting", options=options, workers=2) as teacher:
+        assert teacher.thread_safe
+
+        def evaluate(k: int) -> None:
+            energies[k] = float(teacher.evaluate(StructureBatch.from_atoms([argon[k]])).energy[0])
+
+        threads = [threading.Thread(target=evaluate, args=(k,), daemon=True) for k in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert not any(thread.is_alive() for thread in threads), "one waits for the other"
+    for k, atoms in enumerate(argon):
+        atoms.calc = LennardJones()
+        assert energies[k] == atoms.get_potential_energy()
+
+
+def test_an_answer_owed_to_an_abandoned_stream_is_not_taken_for_another(
+    frames: Callable[..., list[Atoms]],
+) -> None:
+    structures = frames(6)
+    with open_teacher("ase.calculators.lj:LennardJones", options=_LJ) as teacher:
+        for _ in teacher.stream(StructureBatch.from_atoms(structures)):
+            break
+        energy = teacher.evaluate(StructureBatch.from_atoms(structures[5:])).energy[0]
+    atoms = structures[5]
+    atoms.calc = LennardJones(**_LJ)
+    assert energy == atoms.get_potential_energy()
 
 
 def test_worker_imports_only_what_the_teacher_needs(helper_calculators: Path, tmp_path: Path) -> None:

@@ -159,6 +159,20 @@ def test_failures_are_listed_and_all_failing_ends_the_run(helper_calculators: Pa
             label([Atoms("Ne")], teacher, store)
 
 
+def test_bad_structures_at_the_start_do_not_hide_the_good_ones(
+    helper_calculators: Path, tmp_path: Path
+) -> None:
+    bad = [Atoms("He2", [[0, 0, 0], [0, 0, 3.5 + 0.1 * i]]) for i in range(15)]
+    good = [Atoms("Ar2", [[0, 0, 0], [0, 0, 3.5 + 0.1 * i]]) for i in range(5)]
+    with open_teacher("helper_calculators:Failing") as teacher, LabelStore(tmp_path) as store:
+        report = label([*bad, *good], teacher, store)
+        assert (report.labelled, [f.index for f in report.failed]) == (5, list(range(15)))
+        assert [round(r.positions[1, 2], 1) for r in store.records()] == [3.5, 3.6, 3.7, 3.8, 3.9]
+        # labels that are there show that the teacher works, so failures are listed and nothing is raised
+        again = label([*bad, *good], teacher, store)
+        assert (again.present, again.labelled, len(again.failed)) == (5, 0, 15)
+
+
 def test_unsupported_structures_are_refused_before_any_label(tmp_path: Path) -> None:
     store = LabelStore(tmp_path / "labels")
     teacher = AsePotential(LennardJones(), Capabilities(), "toy")

@@ -54,7 +54,7 @@ COPPER = {
 
 def test_copper_from_emt(run, tmp_path):
     config, out = tmp_path / "cu.yaml", tmp_path / "run"
-    config.write_text(yaml.safe_dump(COPPER))
+    config.write_text(yaml.safe_dump({"name": "copper", **COPPER}))
     code, printed, err = run("distill", config, "--out", out, "--json", tmp_path / "figures.json")
     assert code == 0, err
     assert "frames to label: 78 of 4 atoms" in printed
@@ -63,7 +63,11 @@ def test_copper_from_emt(run, tmp_path):
     assert [row[0] for row in table] == ["model", EMT, "ultra-tiny"]
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics == json.loads((tmp_path / "figures.json").read_text())
+    assert set(metrics) == {"ultra-tiny", "run"}
+    assert metrics["run"]["name"] == "copper"
+    assert metrics["run"]["teacher"]["name"] == EMT
     judged = metrics["ultra-tiny"]
+    assert set(judged) == {"validation", "heldout", "on_policy", "run"}
     for split in ("validation", "heldout"):
         assert set(judged[split]["all"]) == KEYS
         assert {"by_element", "by_family"} <= set(judged[split])
@@ -71,9 +75,12 @@ def test_copper_from_emt(run, tmp_path):
     assert judged["heldout"]["all"]["n_structures"] == 10
     # trained on rattled crystals alone, tried on dynamics
     assert judged["heldout"]["all"]["force_r2"] > 0.99
-    assert judged["on_policy"]["stable"]
-    assert judged["on_policy"]["temperature_k"] == 600.0
-    assert abs(judged["nve"]["drift_mev_per_atom_per_ps"]) < 5.0
+    assert judged["on_policy"]["all"]["n_structures"] == 4
+    facts = judged["run"]
+    assert facts["on_policy"] == {"temperature_k": 600.0, "stable": True, "reason": ""}
+    assert facts["training"]["epochs"] == 60
+    assert facts["speedup"] == pytest.approx(facts["atoms_per_s"] / metrics["run"]["teacher"]["atoms_per_s"])
+    assert abs(facts["nve"]["drift_mev_per_atom_per_ps"]) < 5.0
     # the command for files says the same of the file
     for split in ("validation", "heldout"):
         done = run(
@@ -93,6 +100,9 @@ def test_copper_from_emt(run, tmp_path):
     assert np.sqrt(np.mean((atoms.get_forces() - truth) ** 2)) < 0.3 * np.sqrt(np.mean(truth**2))
     card = limbeck.Student.load(out / "ultra-tiny.safetensors").card
     assert card["metrics"]["heldout"] == judged["heldout"]["all"]
+    assert card["metrics"]["on_policy"] == judged["on_policy"] | facts["on_policy"]
+    assert card["run"]["name"] == "copper"
+    assert card["run"]["command"] == f"limbeck distill {config} --out {out} --json {tmp_path}/figures.json"
     # the same command finds everything done
     before = (out / "ultra-tiny.safetensors").read_bytes()
     code, printed, err = run("distill", config, "--out", out)
@@ -132,7 +142,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["dict", "path", "model"])
 def test_distill_from_python(form, tmp_path):
-    values = {**COPPER, "out": str(tmp_path / "run"), "budget": "5m"}
+    values = {**COPPER, "training": {}, "out": str(tmp_path / "run"), "budget": "5m"}
     path = tmp_path / "cu.yaml"
     path.write_text(yaml.safe_dump(values))
     config = {"dict": values, "path": path, "model": DistillConfig(**values)}[form]
@@ -141,6 +151,32 @@ def test_distill_from_python(form, tmp_path):
     assert outcome["plan"]["frames"] == 78
     assert outcome["plan"]["heldout_frames"] == 10
     assert said[0].startswith("budget: 5 min 00 s")
+
+
+def test_epochs_go_before_a_files_budget_and_the_command_line_before_the_file(run, refused, tmp_path):
+    path = tmp_path / "cu.yaml"
+    path.write_text(yaml.safe_dump({**COPPER, "training": {}, "budget": "5m"}))
+    code, printed, err = run("distill", path, "--epochs", 7, "--dry-run")
+    assert code == 0, err
+    assert printed.splitlines()[0] == (
+        "note: training ends after 7 epochs, which take the place of the configuration's budget of 5m"
+    )
+    assert "training: by epochs" in printed
+    assert "budget: " not in printed
+    path.write_text(yaml.safe_dump(COPPER))
+    code, printed, err = run("distill", path, "--budget", "4m", "--dry-run")
+    assert code == 0, err
+    assert printed.splitlines()[:2] == [
+        "note: the budget takes the place of the configuration's 60 epochs",
+        *[line for line in printed.splitlines() if line.startswith("budget: 4 min 00 s")],
+    ]
+    text = "both a budget and a number of epochs are given; got 5m and 3; wanted one of --budget and --epochs"
+    for ends in (
+        ("--budget", "5m", "--epochs", 3),
+        ("--set", "budget=5m", "--epochs", 3),
+        ("--budget", "5m", "--set", "training.epochs=3"),
+    ):
+        assert refused("distill", path, *ends, "--dry-run") == text
 
 
 def test_distill_from_python_says_what_is_wrong():

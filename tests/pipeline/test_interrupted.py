@@ -95,9 +95,9 @@ def test_killed_three_times_and_finished(importable_here, tmp_path):
     assert "training ultra-tiny" not in done.stderr  # finished and judged before
     _check_labels(tmp_path, kills=3)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert {"ultra-tiny", "tiny", "teacher"} == set(metrics)
+    assert {"ultra-tiny", "tiny", "run"} == set(metrics)
     assert metrics["tiny"]["heldout"]["all"]["n_structures"] == HELDOUT
-    assert metrics["tiny"]["training"]["epochs"] == 25
+    assert metrics["tiny"]["run"]["training"]["epochs"] == 25
     assert len(read(tmp_path / "run/heldout.extxyz", ":")) == HELDOUT
 
 
@@ -115,7 +115,7 @@ def test_killed_at_random_moments(importable_here, tmp_path):
     done = subprocess.run(_command(tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     _check_labels(tmp_path, kills)
-    assert {"ultra-tiny", "tiny", "teacher"} == set(json.loads((tmp_path / "run/metrics.json").read_text()))
+    assert {"ultra-tiny", "tiny", "run"} == set(json.loads((tmp_path / "run/metrics.json").read_text()))
 
 
 def test_a_damaged_shard_is_labelled_again(importable_here, run, tmp_path):

@@ -29,6 +29,13 @@ def test_train_learns_and_validate_agrees(run, copper_file, tmp_path):
     printed = _train(run, copper_file, out, "--epochs", 60, "--val", "0.2")
     assert "32 structures to train on, 8 to validate" in printed
     metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics) == {"ultra-tiny", "run"}
+    assert set(metrics["ultra-tiny"]) == {"validation", "run"}
+    assert metrics["ultra-tiny"]["run"]["training"]["epochs"] == 60
+    command = f"limbeck train {copper_file} --preset ultra-tiny --out {out} --epochs 60 --val 0.2"
+    assert limbeck.Student.load(out / "ultra-tiny.safetensors").card["run"] == {
+        "name": "dft", "command": command
+    }  # fmt: skip
     own = metrics["ultra-tiny"]["validation"]["all"]
     assert own["n_structures"] == 8
     # a constant prediction has R² = 0; sixty epochs on forty cells of four atoms reach 0.99
@@ -40,7 +47,15 @@ def test_train_learns_and_validate_agrees(run, copper_file, tmp_path):
         "validate", out / "ultra-tiny.safetensors", tmp_path / "val.extxyz", "--json", tmp_path / "v.json"
     )
     assert code == 0, err
-    again = json.loads((tmp_path / "v.json").read_text())["ultra-tiny"]["data"]["all"]
+    found = json.loads((tmp_path / "v.json").read_text())["ultra-tiny"]
+    worst = found["run"]["worst_frames"]
+    assert len(worst) == 8
+    rmse = [frame["force_rmse_mev_per_a"] for frame in worst]
+    assert rmse == sorted(rmse, reverse=True)
+    # frames of equal size: the mean of their squares is the square of the whole
+    assert np.sqrt(np.mean(np.square(rmse))) == pytest.approx(found["data"]["all"]["force_rmse_mev_per_a"])
+    assert worst[0]["worst_element"] == "Cu"
+    again = found["data"]["all"]
     for key in ("force_rmse_mev_per_a", "force_r2", "energy_mae_mev_per_atom", "stress_mae_mev_per_a3"):
         assert again[key] == pytest.approx(own[key], rel=1e-3)
 
@@ -167,7 +182,7 @@ def test_other_labels_under_the_same_name_are_refused(run, refused, copper_file,
     text = refused("train", copper_file, "--preset", "ultra-tiny", "--epochs", 2, "--out", tmp_path / "out")
     assert text == (
         f"{tmp_path}/out/train/ultra-tiny/last.safetensors: the checkpoint belongs to another run; got other "
-        "data, settings or preset; remedy: use another --out, or --overwrite"
+        "data, settings or preset; remedy: use another --out, or delete it to train from the start"
     )
 
 

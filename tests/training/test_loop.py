@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from limbeck.errors import InputError, LimbeckError
 from limbeck.training.checkpoint import Checkpoint, Progress
@@ -148,7 +149,7 @@ def test_both_engines_take_the_same_steps(tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     make_trainer(tmp_path, stop=Stop(epochs=1)).run()
-    text = "last.safetensors: the checkpoint belongs to another run; got other data, settings or preset; remedy: use another --out, or --overwrite$"
+    text = "last.safetensors: the checkpoint belongs to another run; got other data, settings or preset; remedy: use another --out, or delete it to train from the start$"
     with pytest.raises(InputError, match=text):
         make_trainer(tmp_path, stop=Stop(epochs=1), run_hash="other").run()
     with pytest.raises(InputError, match=text):
@@ -172,6 +173,22 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         match=r"last.safetensors: damaged checkpoint; got .*; remedy: delete it to train from the start$",
     ):
         make_trainer(tmp_path, stop=Stop(epochs=1)).run()
+
+
+def test_the_callers_torch_keeps_its_threads(tmp_path):
+    before = torch.get_num_threads()
+    inside = []
+    try:
+        torch.set_num_threads(3)
+        settings = {"stop": Stop(epochs=1), "report": lambda *_: inside.append(torch.get_num_threads())}
+        make_trainer(tmp_path / "whole", **settings).run()
+        assert set(inside) == {1}
+        assert torch.get_num_threads() == 3
+        with pytest.raises(Interrupted):
+            make_trainer(tmp_path / "cut", stop=Stop(epochs=1), report=stop_at(1)).run()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_divergence_is_said_in_one_line(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import queue
 import selectors
 import signal
 import subprocess
@@ -83,7 +85,12 @@ class WorkerPotential(Potential):
     card: what the teacher is made for.
     identity: what keys its labels.
     n_parameters: weights of its network, None for ``module:callable``.
+
+    Threads may evaluate single structures side by side, one in each worker; several structures at once
+    (:meth:`stream` or a longer batch) take all workers and are for one thread alone.
     """
+
+    thread_safe = True
 
     def __init__(self, name: str, team: list[_Worker], greeting: Mapping[str, Any]) -> None:
         self.name = name
@@ -93,7 +100,10 @@ class WorkerPotential(Potential):
         card = custom.make_card(name, self.capabilities) if custom.is_custom(name) else get_card(name)
         self.card = replace(card, precision=self.capabilities.precision)
         self._team = team
-        self._serial = 0
+        self._serials = itertools.count(1)
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in team:
+            self._idle.put(worker)
         self._closed = False
 
     @property
@@ -108,12 +118,35 @@ class WorkerPotential(Potential):
 
     def evaluate(self, batch: StructureBatch) -> Labels:
         """Labels of all structures, in order; raises LimbeckError where the teacher fails on one."""
+        if len(batch) == 1:
+            return self._evaluate_one(batch)
         parts: list[Labels | None] = [None] * len(batch)
         for s, labels in self.stream(batch):
             if isinstance(labels, LimbeckError):
                 raise labels
             parts[s] = labels
         return join_labels([p for p in parts if p is not None])
+
+    def _evaluate_one(self, batch: StructureBatch) -> Labels:
+        self._refuse_closed()
+        worker = self._idle.get()
+        try:
+            serial = next(self._serials)
+            worker.send({"kind": "evaluate", "id": serial}, pipe.pack_batch(batch))
+            worker.unanswered += 1
+            meta, arrays = worker.receive()
+            while meta["id"] != serial:  # owed to a stream that was left early
+                meta, arrays = worker.receive()
+        finally:
+            self._idle.put(worker)
+        answer = _unpack(meta, arrays, batch, 0)
+        if isinstance(answer, LimbeckError):
+            raise answer
+        return answer
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise LimbeckError("the teacher was closed", where=f"teacher {self.name}")
 
     def stream(
         self, batch: StructureBatch, stop: Callable[[], bool] | None = None
@@ -129,8 +162,7 @@ class WorkerPotential(Potential):
         """
         todo = deque(range(len(batch)))
         at_work: dict[int, int] = {}  # request id -> structure
-        if self._closed:
-            raise LimbeckError("the teacher was closed", where=f"teacher {self.name}")
+        self._refuse_closed()
         with selectors.DefaultSelector() as selector:
             for worker in self._team:
                 selector.register(worker.answers, selectors.EVENT_READ, worker)
@@ -145,11 +177,7 @@ class WorkerPotential(Potential):
                     s = at_work.pop(meta["id"], None)
                     if s is None:
                         continue
-                    if meta["kind"] == "error":
-                        yield s, pipe.unpack_error(meta["error"], where=name_structure(batch, s))
-                    else:
-                        # Copies, because the arrays are read-only views of the message.
-                        yield s, Labels(**{name: array.copy() for name, array in arrays.items()})
+                    yield s, _unpack(meta, arrays, batch, s)
 
     def _hand_out(self, batch: StructureBatch, todo: deque[int], at_work: dict[int, int]) -> None:
         while todo:
@@ -158,10 +186,10 @@ class WorkerPotential(Potential):
             if worker.unanswered >= (_DEPTH if len(todo) > len(self._team) else 1):
                 return
             s = todo.popleft()
-            self._serial += 1
-            at_work[self._serial] = s
+            serial = next(self._serials)
+            at_work[serial] = s
             one = batch if len(batch) == 1 else batch.select([s])
-            worker.send({"kind": "evaluate", "id": self._serial}, pipe.pack_batch(one))
+            worker.send({"kind": "evaluate", "id": serial}, pipe.pack_batch(one))
             worker.unanswered += 1
 
 
@@ -242,6 +270,16 @@ class _Worker:
             got=cause + (f", its last words: {lines}" if lines else ""),
             remedy="SIGKILL often means that memory ran out: use fewer workers; labels so far are kept",
         )
+
+
+def _unpack(
+    meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], batch: StructureBatch, s: int
+) -> Labels | LimbeckError:
+    """A worker's answer on structure ``s``."""
+    if meta["kind"] == "error":
+        return pipe.unpack_error(meta["error"], where=name_structure(batch, s))
+    # Copies, because the arrays are read-only views of the message.
+    return Labels(**{name: array.copy() for name, array in arrays.items()})
 
 
 def join_labels(parts: list[Labels]) -> Labels:

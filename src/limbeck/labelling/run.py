@@ -20,8 +20,9 @@ from limbeck.progress import Progress, no_progress
 from limbeck.teachers.card import TeacherCard, TeacherIdentity
 from limbeck.teachers.support import check_supported
 
-# A teacher that has failed on this many structures and never succeeded will fail on all.
-_HOPELESS = 5
+# A teacher that fails on so many structures, evenly spread over the set, and has labelled none will
+# fail on all.
+_HOPELESS = 10
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def label(
     Raises
     ------
     InputError: structures that the teacher was not made for.
-    LimbeckError: a worker died, the teacher fails on everything, or labels cannot be written.
+    LimbeckError: a worker died, the teacher fails on everything it is tried on, or labels cannot be
+        written.
     """
     start = time.monotonic()
     if isinstance(teacher, WorkerPotential):
@@ -96,7 +98,7 @@ def label(
     first: dict[str, int] = {}
     for i, key in enumerate(keys):
         first.setdefault(key, i)
-    todo = [i for key, i in first.items() if key not in store]
+    todo = _spread([i for key, i in first.items() if key not in store])
     present = len(first) - len(todo)
 
     def out_of_time() -> bool:
@@ -108,12 +110,12 @@ def label(
         i = todo[s]
         if isinstance(labels, LimbeckError):
             failed.append(Failure(i, str(labels)))
-            if not labelled and len(failed) >= min(_HOPELESS, len(todo)):
+            if not labelled and not present and len(failed) >= min(_HOPELESS, len(todo)):
                 raise labels
         else:
             store.append(make_record(frames[i], labels, identity, order=i))
             labelled += 1
-        rate = labelled / (time.monotonic() - start)
+        rate = labelled / max(time.monotonic() - start, 1e-9)
         progress("labels", present + labelled + len(failed), len(first), f"{rate:.3g} labels/s")
     return LabelReport(
         keys=keys,
@@ -125,6 +127,12 @@ def label(
         seconds=time.monotonic() - start,
         complete=labelled + len(failed) == len(todo),
     )
+
+
+def _spread(todo: list[int]) -> list[int]:
+    """A few from all over the list, then the others in their order: bad structures often stand together."""
+    probe = todo[:: max(1, -(-len(todo) // _HOPELESS))]
+    return probe + sorted(set(todo) - set(probe))
 
 
 def _answers(

@@ -9,6 +9,7 @@ from typing import Any
 
 from limbeck.core.files import write_whole
 from limbeck.errors import InputError
+from limbeck.progress import Progress
 
 
 class RunClock:
@@ -35,7 +36,7 @@ class RunClock:
                     "damaged state of a run",
                     where=self.path,
                     got=str(error),
-                    remedy="delete it, or --overwrite",
+                    remedy="delete it; labels and checkpoints are kept",
                 ) from error
         else:
             self._before = 0.0
@@ -57,6 +58,15 @@ class RunClock:
         self._state["spent_s"] = round(self.spent_s, 2)
         write_whole(self.path, json.dumps(self._state, indent=1))
         self._saved = time.monotonic()
+
+    def ticking(self, progress: Progress, prefix: str = "") -> Progress:
+        """``progress`` with ``prefix`` before its tasks, which also writes the time now and then."""
+
+        def tick(task: str, done: int, total: int | None = None, text: str = "") -> None:
+            self.tick()
+            progress(f"{prefix} {task}".strip(), done, total, text)
+
+        return tick
 
     def get(self, name: str) -> Any:
         """A fact, or None."""

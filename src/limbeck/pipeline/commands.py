@@ -1,48 +1,34 @@
-"""The stages as commands of their own: sample, label, train, validate."""
+"""Stages as commands of their own: sample, label, validate."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig, TrainRunConfig, dump_yaml
+from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig
 from limbeck.core.checks import check_structures
-from limbeck.core.files import write_whole
-from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.potential import Potential
-from limbeck.core.structures import StructureBatch
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
-from limbeck.dataset.split import split
-from limbeck.errors import InputError
+from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
-from limbeck.labelling.remote import open_teacher
 from limbeck.labelling.run import label
 from limbeck.labelling.store import LabelStore
-from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.defaults import default_sampling
-from limbeck.pipeline.folder import prepare_folder
-from limbeck.pipeline.planning import LEAST_TRAINING_S, share_time
-from limbeck.pipeline.sampling import starting_structures
-from limbeck.pipeline.students import Lesson, check_validation, save_student, train_student
+from limbeck.pipeline.judging import RUN
+from limbeck.pipeline.opening import check_teacher_fits, open_configured, starting_structures
 from limbeck.pipeline.table import format_table
+from limbeck.pipeline.telling import Say, say_some
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.config import MD
+from limbeck.sampling.config import MD, SamplingConfig
 from limbeck.sampling.frames import write_frames
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
-from limbeck.teachers.custom import is_custom
-from limbeck.teachers.registry import get_card
-from limbeck.teachers.support import check_supported
-from limbeck.training.loop import Stop
-from limbeck.validation.run import validate
+from limbeck.validation.run import ValidationReport, validate
 
-Say = Callable[[str], None]
-_AFTER_TRAINING_S = 1.0  # validation and files of one student
+DEFAULT_FRAMES = 200  #: about so many frames where the configuration says nothing of sampling
 
 
 def run_sample(
@@ -64,10 +50,7 @@ def run_sample(
     starts = starting_structures(config)
     sampling = config.sampling
     if sampling is None:
-        made = default_sampling(starts, 200, config.seed)
-        quiet = [s for s in made.steps if not isinstance(s, MD)]
-        driven = [s.model_copy(update={"driver": "teacher"}) for s in made.steps if isinstance(s, MD)]
-        sampling = made.model_copy(update={"steps": (*quiet, *(driven[:1] if config.teacher else []))})
+        sampling = _without_scouts(default_sampling(starts, DEFAULT_FRAMES, config.seed), config)
     if any(isinstance(s, MD) and s.driver == "scout" for s in sampling.steps):
         raise InputError(
             "a step is driven by a scout, which learns from labels",
@@ -77,22 +60,17 @@ def run_sample(
     notes: list[str] = []
     potentials: dict[str, Potential] = {}
     if config.teacher is not None and any(isinstance(s, MD) for s in sampling.steps):
-        if not is_custom(config.teacher.name):
-            check_supported(get_card(config.teacher.name), StructureBatch.from_atoms(starts))
-        potentials["teacher"] = open_teacher(
-            config.teacher.name,
-            options=config.teacher.options,
-            workers=config.labelling.workers,
-            threads=config.labelling.threads,
-            device=config.labelling.device,
-        )
+        check_teacher_fits(config.teacher, starts)
+        potentials["teacher"] = open_configured(config.teacher, config.labelling)
+    # finished trajectories are kept beside the file for the case of an interruption
+    cache = out.with_name(f".{out.name}.sampling")
     try:
         frames = run_sampling(
             starts,
             sampling,
             potentials,
             progress,
-            cache_dir=out.with_name(f".{out.name}.sampling"),
+            cache_dir=cache,
             parallel=config.labelling.workers,
             notes=notes,
         )
@@ -100,12 +78,18 @@ def run_sample(
         for potential in potentials.values():
             potential.close()
     write_frames(out, frames)
-    # finished trajectories were kept beside the file for the case of an interruption
-    shutil.rmtree(out.with_name(f".{out.name}.sampling"), ignore_errors=True)
+    shutil.rmtree(cache, ignore_errors=True)
     for note in notes:
         say(f"note: {note}")
     say(f"wrote {len(frames)} frames to {out}")
     return len(frames)
+
+
+def _without_scouts(sampling: SamplingConfig, config: DistillConfig) -> SamplingConfig:
+    """Default sampling without what a scout drives; a teacher drives the first of those instead."""
+    quiet = [s for s in sampling.steps if not isinstance(s, MD)]
+    driven = [s.model_copy(update={"driver": "teacher"}) for s in sampling.steps if isinstance(s, MD)]
+    return sampling.model_copy(update={"steps": (*quiet, *(driven[:1] if config.teacher else []))})
 
 
 def run_label(
@@ -113,135 +97,54 @@ def run_label(
     frames: Path,
     out: Path,
     *,
+    extxyz: Path | None = None,
     progress: Progress = no_progress,
     say: Say = print,
 ) -> dict[str, Any]:
-    """`limbeck label`: a teacher's labels for frames of a file, into a store that goes on."""
+    """`limbeck label`: a teacher's labels for frames of a file, into a store that goes on.
+
+    ``extxyz``: all labels of the store are written there too, earlier ones included.
+
+    Raises
+    ------
+    LimbeckError: the teacher failed on some frames; the labels of all others are stored.
+    """
+    if extxyz is not None and extxyz.resolve() == frames.resolve():
+        raise InputError(
+            "the labels would replace the file of their structures",
+            where=extxyz,
+            remedy="choose another --extxyz",
+        )
     structures = read_structures(frames)
     check_structures(structures, str(frames))
+    check_teacher_fits(config.teacher, structures)
     settings = config.labelling
-    with (
-        open_teacher(
-            config.teacher.name,
-            options=config.teacher.options,
-            workers=settings.workers,
-            threads=settings.threads,
-            device=settings.device,
-        ) as teacher,
-        LabelStore(out) as store,
-    ):
+    with open_configured(config.teacher, settings) as teacher, LabelStore(out) as store:
         report = label(structures, teacher, store, progress=progress)
-        for failure in report.failed:
-            say(f"no label for frame {failure.index}: {failure.reason}")
-        kept, dropped = audit(
-            store.read([k for k in dict.fromkeys(report.keys) if k in store]),
-            max_force_ev_per_a=settings.max_force_ev_per_a,
-        )
-    for drop in dropped:
-        say(f"label {drop.index} will be left out of training: {drop.reason}")
+        first = {key: i for i, key in reversed(list(enumerate(report.keys))) if key in store}
+        kept, dropped = audit(store.read(list(first)), max_force_ev_per_a=settings.max_force_ev_per_a)
+        exported = None if extxyz is None else store.export_extxyz(extxyz)
+    frame_of = list(first.values())
+    say_some(say, [f"no label for frame {f.index}: {f.reason}" for f in report.failed], "without a label")
+    say_some(
+        say,
+        [f"frame {frame_of[d.index]} will be left out of training: {d.reason}" for d in dropped],
+        "left out of training",
+    )
     say(
         f"{report.labelled} new labels, {report.present} were there, {len(report.failed)} failed, "
         f"in {format_seconds(report.seconds)}; store: {out}"
     )
+    if exported is not None:
+        say(f"wrote {exported} labels to {extxyz}")
+    if report.failed:
+        raise LimbeckError(
+            "the teacher failed on some frames",
+            where=frames,
+            got=f"{len(report.failed)} of {report.total} without a label",
+            remedy=f"mend or remove them; the other labels are in {out}",
+        )
     return {"labelled": report.labelled, "present": report.present, "kept": len(kept)}
-
-
-def run_train(
-    config: TrainRunConfig,
-    data: Sequence[Path],
-    out: Path,
-    *,
-    overwrite: bool = False,
-    progress: Progress = no_progress,
-    say: Say = print,
-    began: float | None = None,
-) -> dict[str, Any]:
-    """`limbeck train`: students from labels, a teacher's or one's own; returns metrics.json.
-
-    ``began``: ``time.monotonic()`` from which the budget counts; now unless given.
-    """
-    began = time.monotonic() if began is None else began
-    config = config.with_end()
-    epochs = config.training.epochs
-    keys = config.keys.model_dump()
-    labelled = concatenate_labelled([read_labelled(path, **keys) for path in data])
-    labelled, references = split_isolated_atoms(labelled)
-    if not len(labelled):
-        raise InputError("no structures but isolated atoms", where=data[0], remedy="add labelled structures")
-    labelled = _audited(labelled, say)
-    if len(labelled) < 2:
-        raise InputError(
-            "too few labels", where=data[0], got=len(labelled), wanted="at least two that the audit keeps"
-        )
-    check_structures(labelled.structures.to_atoms(), ", ".join(map(str, data)))
-    val: LabelledSet | float
-    if isinstance(config.val, Path):
-        val, _ = split_isolated_atoms(read_labelled(config.val, **keys))
-        val = _audited(val, say)
-        check_validation(labelled, val, config.val)
-    else:
-        val = float(config.val)
-    settings = dump_yaml({"data": [str(Path(d).absolute()) for d in data], **config.model_dump(mode="json")})
-    prepare_folder(out, settings, overwrite=overwrite)
-    clock = RunClock(out, began)
-    parts = split(labelled, val, config.seed)
-    train, validation = parts.parts(labelled)
-    known = {int(z) for z in train.structures.numbers} <= set(references)
-    lesson = Lesson(
-        train,
-        validation,
-        references if known else None,
-        parts.how,
-        {"name": "labels of " + ", ".join(Path(d).name for d in data)},
-    )
-    say(f"{len(train)} structures to train on, {len(validation)} to validate ({parts.how})")
-    write_frames(out / "validation.extxyz", validation.to_atoms())
-    metrics: dict[str, Any] = {}
-    rows = []
-
-    def tick(task: str, done: int, total: int | None = None, text: str = "") -> None:
-        clock.tick()
-        progress(task, done, total, text)
-
-    for k, preset in enumerate(config.presets):
-        until = None
-        if epochs is None:
-            remaining = config.presets[k:]
-            left = float(config.budget or 0) - clock.spent_s - _AFTER_TRAINING_S * len(remaining)
-            until = time.monotonic() + max(share_time(remaining, left)[preset], LEAST_TRAINING_S)
-        record, trained = train_student(
-            preset,
-            lesson,
-            config.training,
-            Stop(epochs=epochs, until=until),
-            out / "train" / preset,
-            seed=config.seed,
-            init=config.init,
-            progress=tick,
-        )
-        path = out / f"{preset}.safetensors"
-        save_student(path, record)
-        report = validate(Student.load(path), validation)
-        metrics[preset] = {"validation": report.metrics, "training": {"seconds": trained.progress.spent_s}}
-        save_student(path, record, {"validation": report.metrics["all"]})
-        rows.append(
-            {"model": preset, "parameters": record.architecture.n_parameters, **report.metrics["all"]}
-            | {"file_kb": path.stat().st_size / 1e3}
-        )
-    write_whole(out / "metrics.json", json.dumps(metrics, indent=1))
-    clock.save()
-    say("")
-    say(format_table(rows))
-    say(f"(errors on {len(validation)} validation structures) results in {out}")
-    return metrics
-
-
-def _audited(labelled: LabelledSet, say: Say) -> LabelledSet:
-    """Without the labels that are not finite or far too large; each is named."""
-    kept, dropped = audit(labelled)
-    for drop in dropped:
-        say(f"label {drop.index} left out: {drop.reason}")
-    return labelled.select(kept)
 
 
 def run_validate(
@@ -254,7 +157,12 @@ def run_validate(
     progress: Progress = no_progress,
     say: Say = print,
 ) -> dict[str, Any]:
-    """`limbeck validate`: a student against reference labels; returns metrics, split -> all | by_*."""
+    """`limbeck validate`: a student against reference labels.
+
+    Returns
+    -------
+    ``{student: {"data": all | by_*, "run": {"worst_frames": [...]}}}``, worst first.
+    """
     loaded = Student.load(student, device=device)
     labelled = read_labelled(data, **(keys or LabelKeys()).model_dump())
     labelled, _ = split_isolated_atoms(labelled)
@@ -263,6 +171,17 @@ def run_validate(
     report = validate(loaded, labelled, progress=progress)
     overall = report.metrics["all"]
     say(format_table([{"model": loaded.name, "parameters": loaded.n_parameters, **overall}]))
+    _tell_groups(report, say)
+    if plots is not None:
+        from limbeck.validation.plots import write_plots
+
+        for path in write_plots(report, labelled, plots):
+            say(f"wrote {path}")
+    worst = [asdict(frame) for frame in report.worst]
+    return {loaded.name: {"data": report.metrics, RUN: {"worst_frames": worst}}}
+
+
+def _tell_groups(report: ValidationReport, say: Say) -> None:
     for group in ("by_temperature", "by_element"):
         for name, figures in report.metrics.get(group, {}).items():
             r2 = figures["force_r2"]
@@ -272,14 +191,9 @@ def run_validate(
             )
     say("worst frames:")
     for worst in report.worst[:5]:
+        family = f" ({worst.family})" if worst.family else ""
         say(
-            f"  frame {worst.index} {worst.family or ''}: force RMSE {worst.force_rmse_mev_per_a:.1f} meV/Å, "
+            f"  frame {worst.index}{family}: force RMSE {worst.force_rmse_mev_per_a:.1f} meV/Å, "
             f"atom {worst.worst_atom} ({worst.worst_element}) off by "
             f"{worst.worst_force_error_mev_per_a:.0f} meV/Å"
         )
-    if plots is not None:
-        from limbeck.validation.plots import write_plots
-
-        for path in write_plots(report, labelled, plots):
-            say(f"wrote {path}")
-    return {loaded.name: {"data": report.metrics}}

@@ -13,31 +13,36 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord
-from limbeck.config import DistillConfig, ValidationConfig, config_from_values, load_config, resolved_yaml
+from limbeck.config import (
+    DistillConfig,
+    ValidationConfig,
+    config_from_values,
+    format_budget,
+    load_config,
+    resolved_yaml,
+)
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
-from limbeck.dataset.read import read_labelled, split_isolated_atoms
-from limbeck.dataset.split import split
-from limbeck.labelling.audit import audit
 from limbeck.labelling.isolated import isolated_atom_energies
-from limbeck.labelling.remote import WorkerPotential, open_teacher
+from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, Costs, check_s, seconds_per_call, shortened
 from limbeck.pipeline.folder import prepare_folder
-from limbeck.pipeline.judging import Trial, card_metrics, judge, read_judged, write_judged, write_metrics
-from limbeck.pipeline.planning import LEAST_TRAINING_S, Plan, plan, share_time, temperature_of
-from limbeck.pipeline.sampling import Collector, starting_structures
-from limbeck.pipeline.students import Lesson, check_validation, save_student, train_student
+from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
+from limbeck.pipeline.lessons import Lesson, held_back, make_lesson
+from limbeck.pipeline.opening import check_teacher_fits, open_configured, starting_structures
+from limbeck.pipeline.planning import LEAST_TRAINING_S, Plan, one_end, plan, share_time, temperature_of
+from limbeck.pipeline.results import about_run, add_speeds, say_results, write_metrics
+from limbeck.pipeline.sampling import Collector
+from limbeck.pipeline.students import save_student, train_student
+from limbeck.pipeline.telling import Say, say_some
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.frames import write_frames
-from limbeck.teachers.custom import is_custom
-from limbeck.teachers.registry import get_card
 from limbeck.teachers.support import check_supported
 from limbeck.training.loop import Stop
 
-Say = Callable[[str], None]
 _LATE = 1.25  # a stage that took longer than this multiple of its plan is remarked on
 
 
@@ -50,6 +55,7 @@ def distill(
     progress: Progress = no_progress,
     say: Say = print,
     began: float | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Distil a teacher into students; returns what metrics.json holds (or the plan, for a dry run).
 
@@ -60,37 +66,30 @@ def distill(
     config: a configuration, its values as a dict, or the path of a YAML file.
     out: the run folder, before that of the configuration. A dry run needs none and writes nothing.
     began: ``time.monotonic()`` from which the budget counts; now unless given.
+    command: the command line, for the cards.
 
     Raises
     ------
     InputError: the structures, teacher, budget or folder do not fit. LimbeckError: work failed.
     """
     began = time.monotonic() if began is None else began
-    config = as_config(config).with_end()
+    config = _settled(as_config(config), say)
     spec = config.required_teacher()
     folder = None if dry_run else Path(out) if out is not None else config.run_folder()
     starts = starting_structures(config)
-    if not is_custom(spec.name):
-        # What the teacher was not made for is said before it is loaded, which may take half a minute.
-        check_supported(get_card(spec.name), StructureBatch.from_atoms(starts))
+    check_teacher_fits(spec, starts)
     if folder is not None:
         prepare_folder(folder, resolved_yaml(config), overwrite=overwrite)
-    with open_teacher(
-        spec.name,
-        options=spec.options,
-        workers=config.labelling.workers,
-        threads=config.labelling.threads,
-        device=config.labelling.device,
-    ) as teacher:
-        if teacher.card is not None:
-            check_supported(teacher.card, StructureBatch.from_atoms(starts))
+    with open_configured(spec, config.labelling) as teacher:
+        check_supported(teacher.card, StructureBatch.from_atoms(starts))
         if folder is None:
             dry = plan(config, starts, teacher, time.monotonic() - began)
             for line in dry.lines():
                 say(line)
             return {"plan": dry.to_dict()}
         clock = RunClock(folder, began)
-        return _Run(config, folder, teacher, clock, progress, say).run(starts)
+        about = about_run(config.name, folder, command)
+        return _Run(config, folder, teacher, clock, progress, say, about).run(starts)
 
 
 def as_config(config: DistillConfig | Mapping[str, Any] | Path | str) -> DistillConfig:
@@ -100,6 +99,16 @@ def as_config(config: DistillConfig | Mapping[str, Any] | Path | str) -> Distill
     if isinstance(config, Mapping):
         return config_from_values(deepcopy(dict(config)))
     return load_config(config)
+
+
+def _settled(config: DistillConfig, say: Say) -> DistillConfig:
+    """The configuration with one end; says so where it gave two."""
+    if config.budget is not None and config.training.epochs is not None:
+        say(
+            f"note: training ends after {config.training.epochs} epochs, which take the place of the "
+            f"configuration's budget of {format_budget(config.budget)}"
+        )
+    return one_end(config)
 
 
 @dataclass
@@ -112,6 +121,7 @@ class _Run:
     clock: RunClock
     progress: Progress
     say: Say
+    about: dict[str, Any]
 
     def run(self, starts: list[Atoms]) -> dict[str, Any]:
         chosen = self._plan(starts)
@@ -123,7 +133,7 @@ class _Run:
             heldout = self._timed(
                 "the held-out set",
                 chosen.heldout_s,
-                lambda: collector.collect_heldout(starts, chosen.heldout),
+                lambda: collector.collect_heldout(starts, chosen),
             )
             planned = chosen.labelling_s + chosen.scouts * chosen.scout_s
             labelled = self._timed(
@@ -132,8 +142,7 @@ class _Run:
         lesson = self._lesson(labelled)
         for note in collector.notes:
             self.say(f"note: {note}")
-        for drop in collector.dropped:
-            self.say(f"dropped label {drop.index}: {drop.reason}")
+        say_some(self.say, collector.lost, "frames without a label to train on")
         self.say(
             f"{len(lesson.train)} labels to train on, {len(lesson.validation)} to validate, "
             f"{len(heldout)} held out"
@@ -142,8 +151,10 @@ class _Run:
         write_frames(self.folder / "heldout.extxyz", heldout.to_atoms())
         hottest = self.config.validation.temperature_K or temperature_of(chosen.sampling, chosen.heldout)
         trial = Trial(lesson.validation, heldout, self.teacher, hottest, self.config.seed)
-        metrics = self._train_and_judge(chosen, lesson, trial)
-        write_metrics(self.folder, self.config.presets, metrics, trial, self.say)
+        metrics = self._train_and_judge(chosen, lesson, trial) | {RUN: dict(self.about)}
+        add_speeds(metrics, self.folder, self.config.presets, trial)
+        write_metrics(self.folder, metrics)
+        say_results(metrics, self.folder, self.config.presets, trial, self.say)
         self.clock.save()
         return metrics
 
@@ -172,25 +183,16 @@ class _Run:
 
     def _lesson(self, labelled: LabelledSet) -> Lesson:
         config, teacher = self.config, self.teacher
-        val: LabelledSet | float
-        if isinstance(config.val, Path):
-            val, _ = split_isolated_atoms(read_labelled(config.val))
-            val = val.select(audit(val, max_force_ev_per_a=config.labelling.max_force_ev_per_a)[0])
-            check_validation(labelled, val, config.val)
-        else:
-            val = float(config.val)
-        parts = split(labelled, val, config.seed)
-        train, validation = parts.parts(labelled)
-        identity = asdict(teacher.identity)
-        if teacher.card is not None:
-            identity |= {"licence": teacher.card.licence, "citation": teacher.card.citation}
+        limit = config.labelling.max_force_ev_per_a
+        val = held_back(config.val, labelled, self.say, max_force_ev_per_a=limit)
+        card = {"licence": teacher.card.licence, "citation": teacher.card.citation}
         elements = sorted({int(z) for z in labelled.structures.numbers})
         alone = self.clock.get("isolated_atoms_ev")
         if alone is None:
             found = isolated_atom_energies(teacher, elements)
             alone = self.clock.once("isolated_atoms_ev", {str(z): e for z, e in (found or {}).items()})
-        references = {int(z): float(e) for z, e in alone.items()} or None
-        return Lesson(train, validation, references, parts.how, identity)
+        references = {int(z): float(e) for z, e in alone.items()}
+        return make_lesson(labelled, val, config.seed, references, asdict(teacher.identity) | card)
 
     # ---- training and judging: what is left of the budget is shared anew before each preset --------
 
@@ -205,9 +207,9 @@ class _Run:
                 record, training = self._train(chosen, lesson, k, slower)
                 began = time.monotonic()
                 settings = self._checks(chosen, trial, k, slower)
-                judged = judge(Student.load(path), trial, settings) | {"training": training}
-                save_student(path, record, card_metrics(judged))
-                judged["summary"] |= {"file_kb": path.stat().st_size / 1e3}
+                judged = judge(Student.load(path), trial, settings)
+                save_student(path, record, metrics=card_metrics(judged), run=self.about)
+                judged[RUN] |= {"training": training, "file_kb": path.stat().st_size / 1e3}
                 slower = max(slower, (time.monotonic() - began) / max(chosen.checking_s[preset], 0.1))
                 write_judged(kept, path, judged)
             metrics[preset] = judged
@@ -223,12 +225,9 @@ class _Run:
     ) -> tuple[StudentRecord, dict[str, Any]]:
         """Train preset ``k`` and save it; what was trained, and how long."""
         config, preset, remaining = self.config, self.config.presets[k], self.config.presets[k:]
-        epochs = config.training.epochs
         until = None
-        if epochs is None:
-            left = (
-                float(config.budget or 0) - self.clock.spent_s - self._reserved_s(chosen, remaining, slower)
-            )
+        if config.budget is not None:
+            left = config.budget - self.clock.spent_s - self._reserved_s(chosen, remaining, slower)
             share = share_time(remaining, left)[preset]
             if share < LEAST_TRAINING_S:
                 planned = format_seconds(chosen.training_s.get(preset, 0.0))
@@ -237,33 +236,24 @@ class _Run:
                     f"for {format_seconds(LEAST_TRAINING_S)} instead of {planned}"
                 )
             until = time.monotonic() + max(share, LEAST_TRAINING_S)
-
-        def tick(task: str, done: int, total: int | None = None, text: str = "") -> None:
-            self.clock.tick()
-            self.progress(task, done, total, text)
-
         record, trained = train_student(
             preset,
             lesson,
             config.training,
-            Stop(epochs=epochs, until=until),
+            Stop(epochs=config.training.epochs, until=until),
             self.folder / "train" / preset,
             seed=config.seed,
-            progress=tick,
+            progress=self.clock.ticking(self.progress),
         )
         save_student(self.folder / f"{preset}.safetensors", record)
         self.clock.save()
-        return record, {
-            "seconds": trained.progress.spent_s,
-            "epochs": trained.progress.epoch,
-            "labels_seen": trained.progress.labels_seen,
-        }
+        return record, trained.figures()
 
     def _checks(self, chosen: Plan, trial: Trial, k: int, slower: float) -> ValidationConfig:
         """The checks that the time left allows for preset ``k``, the same as planned where it can."""
         preset, later = self.config.presets[k], self.config.presets[k + 1 :]
         factor = chosen.check_factor
-        if self.config.budget is not None and self.config.training.epochs is None:
+        if self.config.budget is not None:
             left = self.config.budget - self.clock.spent_s - self._reserved_s(chosen, later, slower)
             left -= LEAST_TRAINING_S * len(later)
             factor = min(factor, self._affordable_factor(preset, trial, left))

@@ -56,7 +56,7 @@ def prepare_folder(folder: Path, resolved: str, *, overwrite: bool) -> None:
             wanted="a folder",
             remedy="choose another --out",
         )
-    text = marker.read_text(encoding="utf-8") if marker.exists() else ""
+    text = marker.read_text(encoding="utf-8", errors="replace") if marker.exists() else ""
     if not text.startswith(HEADER) and folder.exists() and any(folder.iterdir()):
         raise InputError(
             "the run folder holds files of something else",

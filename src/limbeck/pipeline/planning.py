@@ -15,16 +15,19 @@ from limbeck.core.potential import Potential
 from limbeck.errors import InputError
 from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
 from limbeck.pipeline.defaults import default_heldout, default_sampling
-from limbeck.pipeline.students import TIME_SHARE
 from limbeck.progress import format_seconds
 from limbeck.sampling.config import MD, SamplingConfig, Supercell
 from limbeck.sampling.run import count_evaluations, count_frames, run_sampling
 
 LEAST_TRAINING_S = 5.0
+#: how training time is shared among presets: the larger ones are slower a step
+TIME_SHARE = {"original": 5.0, "tiny": 2.0, "ultra-tiny": 1.5}
 #: of the time that is left when the plan is made; training gets the rest
 HELDOUT_SHARE, SAMPLING_SHARE, CHECKING_SHARE = 0.10, 0.35, 0.15
 #: default sampling stops labelling once so much of that time is gone
 SAMPLING_ENDS_AT = 0.5
+#: of its planned time training gives at most so much to a held-out set that takes longer than planned
+TRAINING_YIELDS = 0.5
 LEAST_LABELS, MOST_LABELS, MOST_LABELS_BY_EPOCHS = 16, 4000, 600
 #: stands for the budget where training ends by epochs
 NOMINAL_S = 1800.0
@@ -42,7 +45,8 @@ class Plan:
     scout_s: training time of each scout. scouts: how many. training_s: by preset. checking_s: by
     preset, what follows its training. finishing_s: what follows the last. check_factor: by how much
     the checks are shortened. labels_until_s: time spent at which labelling of a default sampling
-    stops; None where it does not. disk_mb: labels and checkpoints.
+    stops; None where it does not. heldout_until_s: the same for the held-out set's dynamics and
+    labels. disk_mb: labels and checkpoints.
     """
 
     sampling: SamplingConfig
@@ -63,6 +67,7 @@ class Plan:
     disk_mb: float
     budget_s: float | None
     spent_s: float
+    heldout_until_s: float | None = None
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -108,8 +113,8 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
     ------
     InputError: the budget leaves no time to train.
     """
-    config = config.with_end()
-    epochs, budget = config.training.epochs, config.budget
+    config = one_end(config)
+    budget = config.budget
     began = time.monotonic()
     probe = _probe(config, starts)
     costs = measure(config, teacher, probe)
@@ -128,7 +133,7 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
         work = _choose(config, starts, costs, 0.0)  # as little as can be
         rest = left - work.seconds - sum(checking.values()) - finishing_s
     training: dict[str, float] = {}
-    if budget is not None and epochs is None:
+    if budget is not None:
         if rest < least:
             raise InputError(
                 "the budget allows no epoch",
@@ -139,6 +144,7 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
             )
         training = share_time(config.presets, rest)
     bounded = budget is not None and config.sampling is None
+    yielded_s = TRAINING_YIELDS * sum(training.values())
     return Plan(
         sampling=work.sampling, heldout=work.heldout, frames=work.frames, heldout_frames=work.heldout_frames,
         atoms=len(probe), label_s=costs.label_s, labelling_s=work.labelling_s, heldout_s=work.heldout_s,
@@ -147,7 +153,14 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
         labels_until_s=spent_s + SAMPLING_ENDS_AT * left if bounded else None,
         disk_mb=1 + (work.frames + work.heldout_frames) * len(probe) * 2.4e-4 + 12 * len(config.presets),
         budget_s=budget, spent_s=spent_s,
+        heldout_until_s=spent_s + work.heldout_s + yielded_s if training else None,
     )  # fmt: skip
+
+
+def one_end(config: DistillConfig) -> DistillConfig:
+    """Itself with one of a budget and a number of epochs; epochs go before a budget."""
+    config = config.with_end()
+    return config if config.training.epochs is None else config.model_copy(update={"budget": None})
 
 
 @dataclass(frozen=True)

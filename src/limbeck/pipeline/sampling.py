@@ -5,58 +5,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
-from limbeck.config.models import DistillConfig
+from limbeck.config import DistillConfig
 from limbeck.core.checks import check_structures
 from limbeck.core.labels import LabelledSet
 from limbeck.core.potential import Potential
-from limbeck.dataset.split import split
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.audit import Dropped, audit
+from limbeck.labelling.audit import audit
 from limbeck.labelling.remote import WorkerPotential
-from limbeck.labelling.run import label
+from limbeck.labelling.run import LabelReport, label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import SCOUT_PRESET
-from limbeck.pipeline.defaults import is_crystal
+from limbeck.pipeline.lessons import make_lesson
 from limbeck.pipeline.planning import LEAST_LABELS, Plan, is_scouted
-from limbeck.pipeline.students import Lesson, save_student, train_student
+from limbeck.pipeline.students import save_student, train_student
+from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.run import run_sampling
-from limbeck.sampling.starts import bulk_structure, read_structures, smiles_conformers
 from limbeck.training.loop import Stop
 
-Say = Callable[[str], None]
-
-
-def starting_structures(config: DistillConfig) -> list[Atoms]:
-    """The structures a run begins with, checked."""
-    if config.source == "structures":
-        path = config.structures
-        assert path is not None
-        starts = read_structures(path)
-        where = str(path)
-    elif config.source == "smiles":
-        starts = smiles_conformers(str(config.smiles), config.n_conformers, config.seed)
-        where = f"SMILES {config.smiles}"
-    else:
-        starts = [bulk_structure(str(config.bulk))]
-        where = f"bulk {config.bulk}"
-    check_structures(starts, where)
-    if all(len(a) == 1 and not is_crystal(a) for a in starts):
-        raise InputError(
-            "a single atom has no forces to learn from",
-            where=where,
-            got=starts[0].get_chemical_formula(),
-            wanted="a molecule or a crystal",
-        )
-    return starts
+HELDOUT = "heldout"
 
 
 @dataclass
@@ -65,8 +41,8 @@ class Collector:
 
     Attributes
     ----------
-    dropped: labels that the audit refused. notes: trajectories that ended early, failed labels,
-    labelling that the budget cut short; each once.
+    notes: trajectories that ended early, work that the budget cut short; each once.
+    lost: frames without a label that can be trained on, and why; each once.
     """
 
     config: DistillConfig
@@ -76,13 +52,16 @@ class Collector:
     clock: RunClock
     progress: Progress
     say: Say
-    dropped: list[Dropped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
     def collect(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
         """Frames of the plan, labelled; before each scout-driven step a scout learns from the rest."""
         sampling, until = plan.sampling, plan.labels_until_s
         potentials: dict[str, Potential] = {"teacher": self.teacher}
+        # Frames that come too late to be labelled need not be made. A scout is quick, so its
+        # trajectories share no time: a pause of the machine must not end one of them.
+        stop = None if until is None else (lambda _: self._gone(until, 0.0, 1.0))
         scouted = [k for k, step in enumerate(sampling.steps) if is_scouted(step)]
         for count, k in enumerate(scouted):
             before = sampling.model_copy(update={"steps": sampling.steps[:k]})
@@ -91,34 +70,50 @@ class Collector:
                     "the first sampling step is driven by a scout, which has nothing to learn from",
                     wanted="a rattle, strain or teacher-driven md step before it",
                 )
-            labelled = self._label(self._frames(starts, before, potentials, ""), f"labels-{count}", until)
+            frames = self._frames(starts, before, potentials, "", stop)
+            labelled = self._label(frames, f"labels-{count}", until)
             potentials[sampling.names[k]] = self._scout(labelled, count, plan.scout_s)
-        return self._label(self._frames(starts, sampling, potentials, ""), "labels", until)
+        return self._label(self._frames(starts, sampling, potentials, "", stop), "labels", until)
 
-    def collect_heldout(self, starts: Sequence[Atoms], sampling: SamplingConfig) -> LabelledSet:
-        """Frames and labels of the held-out set, from trajectories of their own."""
-        return self._label(self._frames(starts, sampling, {"teacher": self.teacher}, "heldout/"), "heldout")
+    def collect_heldout(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
+        """Frames and labels of the held-out set, from trajectories of their own.
+
+        With a budget its dynamics and labels end by ``plan.heldout_until_s``, whatever the teacher
+        turns out to take; each trajectory gives at least one frame.
+        """
+        stop, until = None, plan.heldout_until_s
+        if until is not None:
+            dynamics = 1.0 - plan.heldout_frames * plan.label_s / max(plan.heldout_s, 1e-9)
+            seconds = dynamics * (until - plan.spent_s)
+            stop = partial(self._gone, plan.spent_s, seconds)
+        frames = self._frames(starts, plan.heldout, {"teacher": self.teacher}, f"{HELDOUT}/", stop)
+        return self._label(frames, HELDOUT, until)
+
+    def _gone(self, began_s: float, seconds: float, share: float) -> bool:
+        """Whether ``share`` of so many seconds, counted from when the run had spent ``began_s``, is gone."""
+        return self.clock.spent_s >= began_s + share * seconds
 
     def _frames(
-        self, starts: Sequence[Atoms], sampling: SamplingConfig, potentials: dict[str, Potential], prefix: str
+        self,
+        starts: Sequence[Atoms],
+        sampling: SamplingConfig,
+        potentials: dict[str, Potential],
+        prefix: str,
+        stop: Callable[[float], bool] | None,
     ) -> list[Atoms]:
-        def tick(task: str, done: int, total: int | None = None, text: str = "") -> None:
-            self.clock.tick()
-            self.progress(f"{prefix.rstrip('/')} {task}".strip(), done, total, text)
-
         notes: list[str] = []
         frames = run_sampling(
             starts,
             sampling,
             potentials,
-            tick,
+            self.clock.ticking(self.progress, prefix.rstrip("/")),
             cache_dir=self.folder / "sampling",
             parallel=self.config.labelling.workers,
             prefix=prefix,
             notes=notes,
+            stop=stop,
         )
-        for note in notes:
-            self._note(note)
+        _add(self.notes, notes)
         check_structures(frames, "sampled frames")
         return frames
 
@@ -127,52 +122,51 @@ class Collector:
 
         How far it came is a fact of the run: interrupted and called again, it labels the same frames.
         """
+        prefix = "held-out " if name == HELDOUT else ""
+        order, report = self._evaluate(frames, name, until_s)
+        key_of = dict(zip(order.tolist(), report.keys, strict=True))
+        failed = {int(order[f.index]): f.reason for f in report.failed}
+        left_out = self.clock.once(
+            name, sorted(k for k, key in key_of.items() if key not in self.store and k not in failed)
+        )
+        if left_out:
+            done = f"{len(frames) - len(left_out)} of {len(frames)} {prefix}frames"
+            _add(self.notes, [f"labelling stopped at its share of the budget: {done} have labels"])
+        reasons = [f"{prefix}frame {k} has no label: {reason}" for k, reason in sorted(failed.items())]
+        # structures that were sampled twice have one label, that of the first
+        frame_of = {key_of[k]: k for k in sorted(key_of, reverse=True) if key_of[k] in self.store}
+        keys = sorted(frame_of, key=frame_of.__getitem__)
+        labelled = self.store.read(keys)
+        kept, dropped = audit(labelled, max_force_ev_per_a=self.config.labelling.max_force_ev_per_a)
+        reasons += [f"{prefix}frame {frame_of[keys[d.index]]} left out: {d.reason}" for d in dropped]
+        _add(self.lost, reasons)
+        if not len(kept):
+            raise LimbeckError(
+                "no label survived the audit",
+                got=f"{len(reasons)} frames lost" + (f", the first: {reasons[0]}" if reasons else ""),
+                remedy="look at the structures, or raise labelling.max_force_ev_per_a",
+            )
+        return labelled.select(kept)
 
-        def tick(task: str, done: int, total: int | None = None, text: str = "") -> None:
-            self.clock.tick()
-            self.progress(f"heldout {task}" if name == "heldout" else task, done, total, text)
-
-        # In random order where time may end before the frames do: every step keeps its share.
+    def _evaluate(
+        self, frames: Sequence[Atoms], name: str, until_s: float | None
+    ) -> tuple[np.ndarray, LabelReport]:
+        """Which frames were to be labelled, in what order, and the report."""
+        tick = self.clock.ticking(self.progress, HELDOUT if name == HELDOUT else "")
         order = np.arange(len(frames))
         if until_s is not None:
+            # In random order where time may end before the frames do: every step keeps its share.
             order = np.random.default_rng(self.config.seed).permutation(len(frames))
-        left_out = self.clock.get(name)
         deadline_s = None
+        left_out = self.clock.get(name)
         if left_out is not None:
             order = np.setdiff1d(order, left_out)
         elif until_s is not None:
             least = [frames[int(k)] for k in order[:LEAST_LABELS]]
             label(least, self.teacher, self.store, progress=tick)
             deadline_s = max(0.0, until_s - self.clock.spent_s)
-        report = label(
-            [frames[int(k)] for k in order], self.teacher, self.store, progress=tick, deadline_s=deadline_s
-        )
-        key_of = dict(zip(order.tolist(), report.keys, strict=True))
-        failed = {int(order[f.index]): f.reason for f in report.failed}
-        if left_out is None:
-            left_out = [k for k, key in key_of.items() if key not in self.store and k not in failed]
-            self.clock.put(name, sorted(left_out))
-        if left_out:
-            done = f"{len(frames) - len(left_out)} of {len(frames)} frames"
-            self._note(f"labelling stopped at its share of the budget: {done} have labels")
-        for k, reason in sorted(failed.items()):
-            self._note(f"the teacher failed on frame {k}: {reason}")
-        present = list(dict.fromkeys(key_of[k] for k in sorted(key_of) if key_of[k] in self.store))
-        labelled = self.store.read(present)
-        kept, dropped = audit(labelled, max_force_ev_per_a=self.config.labelling.max_force_ev_per_a)
-        self.dropped += [d for d in dropped if d not in self.dropped]
-        if not len(kept):
-            raise LimbeckError(
-                "no label survived the audit",
-                got=f"{len(dropped)} labels dropped"
-                + (f", the first: {dropped[0].reason}" if dropped else ""),
-                remedy="look at the structures, or raise labelling.max_force_ev_per_a",
-            )
-        return labelled.select(kept)
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+        chosen = [frames[int(k)] for k in order]
+        return order, label(chosen, self.teacher, self.store, progress=tick, deadline_s=deadline_s)
 
     def _scout(self, labelled: LabelledSet, count: int, seconds: float) -> Student:
         digest = hashlib.sha256(
@@ -182,26 +176,26 @@ class Collector:
         ).hexdigest()[:12]
         path = self.folder / "sampling" / f"scout-{count}-{digest}.safetensors"
         if not path.exists():
-            parts = split(labelled, 0.1, self.config.seed)
-            train, validation = parts.parts(labelled)
-            lesson = Lesson(train, validation, None, parts.how, {"name": self.teacher.name})
-            settings = self.config.training.model_copy(update={"epochs": None, "checks": 5})
+            lesson = make_lesson(labelled, 0.1, self.config.seed, {}, {"name": self.teacher.name})
             record, trained = train_student(
                 SCOUT_PRESET,
                 lesson,
-                settings,
+                self.config.training.model_copy(update={"epochs": None, "checks": 5}),
                 Stop(budget_s=self.clock.once(f"scout_{count}_s", seconds)),
-                self.folder / "sampling" / f"scout-{count}-{digest}",
+                path.with_suffix(""),
                 seed=self.config.seed,
-                progress=lambda task, done, total=None, text="": self.progress(
-                    f"scout {task}", done, total, text
-                ),
+                progress=self.clock.ticking(self.progress, "scout"),
             )
             save_student(path, record)
             self.say(
-                f"scout {count + 1}: {len(train)} labels, force RMSE "
-                f"{trained.validation['force_rmse_mev_per_a']:.0f} meV/Å on {len(validation)} others"
+                f"scout {count + 1}: {len(lesson.train)} labels, force RMSE "
+                f"{trained.validation['force_rmse_mev_per_a']:.0f} meV/Å on {len(lesson.validation)} others"
             )
         scout = Student.load(path)
         scout.name = path.stem  # holds the hash of what it learned from, so trajectories are keyed by it
         return scout
+
+
+def _add(texts: list[str], more: Sequence[str]) -> None:
+    """Each text once, however often its work is looked at again."""
+    texts += [text for text in dict.fromkeys(more) if text not in texts]

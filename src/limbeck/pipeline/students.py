@@ -1,4 +1,4 @@
-"""Labelled sets in, student files out: what `distill`, `train` and the scout share."""
+"""A lesson in, a student file out: what `distill`, `train` and the scout share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
 
 from limbeck.artifact.file import StudentRecord, read_student, write_student
-from limbeck.core.checks import check_structures
 from limbeck.core.hashing import hash_json
 from limbeck.core.labels import LabelledSet
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.errors import InputError
+from limbeck.pipeline.lessons import Lesson, make_baseline
 from limbeck.progress import Progress, no_progress
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline, zbl_radii
@@ -28,30 +27,11 @@ from limbeck.students.specification import (
     with_scale,
 )
 from limbeck.training.config import TrainingConfig
-from limbeck.training.data import prepare
+from limbeck.training.data import TrainingData, prepare
 from limbeck.training.loop import Stop, Trained, Trainer
 from limbeck.validation.run import predict
 
-#: how training time is shared among presets: the larger ones are slower a step
-TIME_SHARE = {"original": 5.0, "tiny": 2.0, "ultra-tiny": 1.5}
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What students learn from.
-
-    Attributes
-    ----------
-    train, validation: labelled sets of which no family stands on both sides.
-    references: atomic number -> eV where known (isolated atoms), None to fit them.
-    how_split, teacher: for the card.
-    """
-
-    train: LabelledSet
-    validation: LabelledSet
-    references: dict[int, float] | None
-    how_split: str
-    teacher: dict[str, Any]
+__all__ = ["Lesson", "save_student", "train_student", "untrained_student"]
 
 
 def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
@@ -67,20 +47,20 @@ def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
     return Student(record)
 
 
-def make_baseline(lesson: Lesson) -> tuple[Baseline, dict[str, Any], str]:
-    """References, ZBL below the shortest bonds seen, statistics of the training set, a note."""
-    figures = statistics(lesson.train).to_dict()
-    elements = tuple(sorted(int(z) for z in np.unique(lesson.train.structures.numbers)))
-    note = "energy references from the teacher's isolated atoms"
-    references = lesson.references
-    if references is None or any(z not in references for z in elements):
-        references, note = fit_references(lesson.train)
-    shortest = {}
-    for pair, distance in figures["shortest_pair_a"].items():
-        a, b = sorted(atomic_numbers[symbol] for symbol in pair.split("-"))
-        shortest[a, b] = float(distance)
-    references = {z: float(references[z]) for z in elements}
-    return Baseline(references=references, zbl_radius=zbl_radii(elements, shortest)), figures, note
+@dataclass(frozen=True)
+class _Beginning:
+    """A student before its first step, its data prepared, and what its card says of both.
+
+    ``note``: where the references come from. ``figures``: statistics of the training set.
+    """
+
+    architecture: Architecture
+    baseline: Baseline
+    weights: dict[str, np.ndarray]
+    train: TrainingData
+    validation: TrainingData
+    figures: dict[str, Any]
+    note: str
 
 
 def train_student(
@@ -95,64 +75,98 @@ def train_student(
     progress: Progress = no_progress,
 ) -> tuple[StudentRecord, Trained]:
     """Train one preset; interrupted, the same call goes on where it was."""
-    baseline, figures, note = make_baseline(lesson)
-    architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
-    start_record = None
-    if init is not None:
-        start_record = read_student(init)
-        architecture, baseline = _adopt(start_record, architecture, lesson.train, init)
-        note = f"energy references of {init.name}, moved by least squares to the zero of these labels"
-    train = prepare(lesson.train, baseline, architecture.cutoff)
-    validation = prepare(lesson.validation, baseline, architecture.cutoff)
-    if start_record is None:
-        scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
-        architecture = with_scale(architecture, scale)
-        weights = initial_weights(
-            architecture,
-            seed=seed,
-            mean_neighbours=train.mean_neighbours,
-            power=train.basis_power(architecture),
-        )
-        # isolated atoms are far below a condensed phase: the mean of the rest starts in the last bias
-        shift = float((train.energy / train.structures.counts).mean())
-        weights["readout.1.bias"] = np.array([shift / scale])
+    if init is None:
+        begin = _from_scratch(preset, lesson, config, seed)
     else:
-        weights = start_record.weights
+        begin = _from_student(preset, lesson, config, init)
+    architecture = begin.architecture
     dtype = np.float64 if config.precision == "float64" else np.float32
-    run_hash = hash_json(
-        {
-            "data": figures["content_hash"],
-            "validation": statistics(lesson.validation).content_hash,
-            "architecture": architecture.to_dict(),
-            "config": config.model_dump(exclude={"threads", "tensorboard", "checkpoint_s", "epochs"}),
-            "seed": seed,
-            "init": None if start_record is None else flatten(architecture, weights).tobytes().hex(),
-        }
-    )
 
     def report(done: float, text: str) -> None:
         progress(f"training {preset}", round(1000 * done), 1000, text)
 
-    trainer = Trainer(
+    trained = Trainer(
         architecture,
-        train,
-        validation,
+        begin.train,
+        begin.validation,
         config,
         stop,
         folder,
-        start=flatten(architecture, weights, dtype),
-        run_hash=run_hash,
+        start=flatten(architecture, begin.weights, dtype),
+        run_hash=_run_hash(begin, lesson, config, seed, from_student=init is not None),
         seed=seed,
         report=report,
+    ).run()
+    record = StudentRecord(
+        architecture=architecture,
+        baseline=begin.baseline,
+        weights={k: v.copy() for k, v in unflatten(architecture, trained.flat).items()},
+        card=_card(preset, lesson, config, begin, trained, seed),
     )
-    trained = trainer.run()
-    card = {
+    return record, trained
+
+
+def _from_scratch(preset: str, lesson: Lesson, config: TrainingConfig, seed: int) -> _Beginning:
+    baseline, figures, note = make_baseline(lesson)
+    architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
+    train = prepare(lesson.train, baseline, architecture.cutoff)
+    validation = prepare(lesson.validation, baseline, architecture.cutoff)
+    scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
+    architecture = with_scale(architecture, scale)
+    weights = initial_weights(
+        architecture,
+        seed=seed,
+        mean_neighbours=train.mean_neighbours,
+        power=train.basis_power(architecture),
+    )
+    # isolated atoms are far below a condensed phase: the mean of the rest starts in the last bias
+    shift = float((train.energy / train.structures.counts).mean())
+    weights["readout.1.bias"] = np.array([shift / scale])
+    return _Beginning(architecture, baseline, weights, train, validation, figures, note)
+
+
+def _from_student(preset: str, lesson: Lesson, config: TrainingConfig, init: Path) -> _Beginning:
+    baseline, figures, _ = make_baseline(lesson)
+    architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
+    start = read_student(init)
+    architecture, baseline = _adopt(start, architecture, lesson.train, init)
+    return _Beginning(
+        architecture,
+        baseline,
+        start.weights,
+        prepare(lesson.train, baseline, architecture.cutoff),
+        prepare(lesson.validation, baseline, architecture.cutoff),
+        figures,
+        f"energy references of {init.name}, moved by least squares to the zero of these labels",
+    )
+
+
+def _run_hash(
+    begin: _Beginning, lesson: Lesson, config: TrainingConfig, seed: int, *, from_student: bool
+) -> str:
+    """What a checkpoint must agree with to be gone on from; how long a run lasts is no part of it."""
+    return hash_json(
+        {
+            "data": begin.figures["content_hash"],
+            "validation": statistics(lesson.validation).content_hash,
+            "architecture": begin.architecture.to_dict(),
+            "config": config.model_dump(exclude={"threads", "tensorboard", "checkpoint_s", "epochs"}),
+            "seed": seed,
+            "init": flatten(begin.architecture, begin.weights).tobytes().hex() if from_student else None,
+        }
+    )
+
+
+def _card(
+    preset: str, lesson: Lesson, config: TrainingConfig, begin: _Beginning, trained: Trained, seed: int
+) -> dict[str, Any]:
+    return {
         "preset": preset,
         "teacher": lesson.teacher,
-        "data": figures,
+        "data": begin.figures,
         "training": {
             "split": lesson.how_split,
-            "references": note,
+            "references": begin.note,
             "epochs": trained.progress.epoch,
             "steps": trained.progress.step,
             "labels_seen": trained.progress.labels_seen,
@@ -162,13 +176,6 @@ def train_student(
         },
         "metrics": {"validation": trained.validation},
     }
-    record = StudentRecord(
-        architecture=architecture,
-        baseline=baseline,
-        weights={k: v.copy() for k, v in unflatten(architecture, trained.flat).items()},
-        card=card,
-    )
-    return record, trained
 
 
 def _adopt(
@@ -204,27 +211,8 @@ def _adopt(
     return start.architecture, replace(start.baseline, references=references)
 
 
-def save_student(path: Path, record: StudentRecord, metrics: dict[str, Any] | None = None) -> None:
-    """Write a student file; ``metrics`` replace those on its card."""
-    card = record.card if metrics is None else record.card | {"metrics": metrics}
-    write_student(path, StudentRecord(record.architecture, record.baseline, record.weights, card))
-
-
-def check_validation(labelled: LabelledSet, val: LabelledSet, where: object) -> None:
-    """Refuse a validation set of its own that does not go with the labels.
-
-    Raises
-    ------
-    InputError: it is empty, holds an element that the labels lack, or has another total charge.
-    """
-    if not len(val):
-        raise InputError("nothing to validate on", where=where, got="isolated atoms only")
-    strange = sorted({int(z) for z in val.structures.numbers} - {int(z) for z in labelled.structures.numbers})
-    if strange:
-        raise InputError(
-            "the validation set holds an element that the training labels do not",
-            where=where,
-            got=", ".join(chemical_symbols[z] for z in strange),
-            wanted="the elements of the training labels",
-        )
-    check_structures([*labelled.structures.select([0]).to_atoms(), *val.structures.to_atoms()], str(where))
+def save_student(path: Path, record: StudentRecord, **entries: Any) -> None:
+    """Write a student file; ``entries`` replace those on its card."""
+    write_student(
+        path, StudentRecord(record.architecture, record.baseline, record.weights, record.card | entries)
+    )

@@ -35,12 +35,14 @@ def list_students() -> list[ReleasedStudent]:
 def find_student(name: Path | str) -> Path:
     """A path as it is, or the file of a released student.
 
+    A folder is no student file, so one of that name in the working directory hides no student.
+
     Raises
     ------
     InputError: neither a file nor a released student; the nearest name is offered.
     """
     path = Path(name)
-    if path.suffix or len(path.parts) > 1 or path.exists():
+    if path.suffix or len(path.parts) > 1 or path.is_file():
         return path
     files = {p.stem: p for folder in _folders() for p in folder.glob("*.safetensors")}
     if str(name) in files:

@@ -24,15 +24,16 @@ class TrajectoryCache:
         try:
             entry = json.loads((self.folder / f"{key}.json").read_text())
             frames = read_frames(self.folder / f"{key}.extxyz") if entry["frames"] else []
+            trajectory = Trajectory(frames, entry["stopped"], entry.get("cut", False))
         except (OSError, ValueError, KeyError, InputError):
             return None  # made again, which is always right
-        return Trajectory(frames, entry["stopped"]) if len(frames) == entry["frames"] else None
+        return trajectory if len(frames) == entry["frames"] else None
 
     def put(self, key: str, trajectory: Trajectory) -> None:
-        """Keep a finished trajectory; the JSON file comes last and makes it count."""
+        """Keep a finished (or cut) trajectory; the JSON file comes last and makes it count."""
         if self.folder is None:
             return
         if trajectory.frames:
             write_frames(self.folder / f"{key}.extxyz", trajectory.frames)
-        entry = {"frames": len(trajectory.frames), "stopped": trajectory.stopped}
+        entry = {"frames": len(trajectory.frames), "stopped": trajectory.stopped, "cut": trajectory.cut}
         write_whole(self.folder / f"{key}.json", json.dumps(entry))

@@ -31,11 +31,13 @@ class Trajectory:
     Attributes
     ----------
     frames: recorded frames in the order of time.
-    stopped: one sentence with family, step and cause, or None for a trajectory that ran to its end.
+    stopped: one sentence with family, step and cause, or None for a trajectory that stayed physical.
+    cut: it ended early because its time was up.
     """
 
     frames: list[Atoms]
     stopped: str | None = None
+    cut: bool = False
 
 
 def sample_md(start: Atoms, potential: Potential, config: MD, seed: int | Sequence[int] = 0) -> list[Atoms]:
@@ -68,12 +70,14 @@ def run_trajectory(
     rng: np.random.Generator,
     family: str,
     on_step: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Trajectory:
     """One Langevin trajectory (Vanden-Eijnden and Ciccotti 2006, as ASE integrates it).
 
     The centre of mass is held by a constraint, which samples the NVT ensemble of the other 3N - 3
     degrees of freedom exactly (ASE's ``fixcm`` does not). ``on_step`` is called after each step
-    and may raise to end the work.
+    and may raise to end the work. Once ``stop()`` is true after a step, the trajectory ends with the
+    frames it has, or with its present state where it has none yet.
     """
     atoms = make_frame(start, family)
     atoms.calc = PotentialCalculator(potential)
@@ -106,6 +110,8 @@ def run_trajectory(
             return Trajectory(frames, f"{at} with {len(frames)} of {config.frames} frames: {cause}")
         if record:
             frames.append(make_frame(atoms, family, step, target))
+        if n < config.steps and stop():
+            return Trajectory(frames or [make_frame(atoms, family, step, target)], cut=True)
     return Trajectory(frames)
 
 

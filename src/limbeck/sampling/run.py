@@ -37,6 +37,7 @@ def run_sampling(
     parallel: int = 1,
     prefix: str = "",
     notes: list[str] | None = None,
+    stop: Callable[[float], bool] | None = None,
 ) -> list[Atoms]:
     """Frames sampled from ``starts``, each with ``family``, ``step`` and ``temperature_K`` in ``info``.
 
@@ -50,7 +51,11 @@ def run_sampling(
     parallel: trajectories at a time, where the Potential's ``thread_safe`` is true.
     prefix: put before every family and mixed into the seeds, so that a held-out set shares
         neither with the training set ("heldout/").
-    notes: a sentence for each trajectory that became unphysical and ended early is added.
+    notes: a sentence for each trajectory that became unphysical and ended early is added, and one
+        for all that ``stop`` ended.
+    stop: asked after each time step with the share of all evaluations (0 to 1) that is planned to be
+        done at the end of the trajectory at work. Once true, that trajectory ends with the frames it
+        has, at least one; so each gets its share of the time, and none is left out.
 
     Returns
     -------
@@ -65,9 +70,8 @@ def run_sampling(
     chosen = _choose_starts(starts, config)
     check_structures(chosen, "starting structures")
     prepared = [make_frame(a, prefix + a.info.get("family", f"start#{k}")) for k, a in enumerate(chosen)]
-    run = _Run(
-        config, potentials, _Counter(progress, config, len(prepared)), TrajectoryCache(cache_dir), parallel
-    )
+    counter, cache = _Counter(progress, config, len(prepared)), TrajectoryCache(cache_dir)
+    run = _Run(config, potentials, counter, cache, parallel, stop or (lambda share: False))
     run.salt = (zlib.crc32(prefix.encode()),) if prefix else ()
     made: dict[str, list[Atoms]] = {}
     for index, (name, step) in enumerate(zip(config.names, config.steps, strict=True)):
@@ -83,6 +87,12 @@ def run_sampling(
             made[name] = run.perturb(index, name, step, incoming)
     if notes is not None:
         notes.extend(run.stopped)
+        if run.n_cut:
+            what = f"{prefix.rstrip('/')} dynamics".strip()
+            notes.append(
+                f"{what}: {run.n_cut} of {run.n_trajectories} trajectories ended when their time was up; "
+                f"{run.n_reached} of {run.n_wanted} frames were reached"
+            )
     kept = [
         n for n, s in zip(config.names, config.steps, strict=True) if not isinstance(s, Supercell) and s.keep
     ]
@@ -179,10 +189,12 @@ class _Run:
     counter: _Counter
     cache: TrajectoryCache
     parallel: int
+    stop: Callable[[float], bool]
     salt: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.stopped: list[str] = []
+        self.n_cut = self.n_trajectories = self.n_reached = self.n_wanted = self.evaluations = 0
 
     def perturb(self, index: int, name: str, step: Rattle | Strain, incoming: Sequence[Atoms]) -> list[Atoms]:
         """Rattled or strained copies of each incoming frame."""
@@ -217,14 +229,23 @@ class _Run:
         step = step.model_copy(update={"name": name})
         jobs: list[Callable[[], Trajectory]] = []
         count = step.starts or len(incoming)
+        n_jobs = len(step.temperatures) * count
+        threads = min(self.parallel, n_jobs) if getattr(potential, "thread_safe", False) else 1
         for t, temperature in enumerate(step.temperatures):
             for k in range(count):
                 start = incoming[_spread(k, count, len(incoming), t / len(step.temperatures))]
                 seed = (self.config.seed, index, k, t, *self.salt)
                 family = trajectory_family(start.info["family"], name, step, temperature, k)
-                jobs.append(self._job(start, potential, step, temperature, seed, family))
-        threads = min(self.parallel, len(jobs)) if getattr(potential, "thread_safe", False) else 1
+                # those that run side by side end together
+                ended = min(n_jobs, (len(jobs) // threads + 1) * threads)
+                share = (self.evaluations + ended * (step.steps + 1)) / max(self.counter.total, 1)
+                jobs.append(self._job(start, potential, step, temperature, seed, family, share))
         trajectories = self._all(jobs, threads)
+        self.evaluations += n_jobs * (step.steps + 1)
+        self.n_trajectories += n_jobs
+        self.n_reached += sum(len(t.frames) for t in trajectories)
+        self.n_wanted += n_jobs * step.frames
+        self.n_cut += sum(t.cut for t in trajectories)
         self.stopped += [t.stopped for t in trajectories if t.stopped is not None]
         return [frame for trajectory in trajectories for frame in trajectory.frames]
 
@@ -236,6 +257,7 @@ class _Run:
         temperature: float,
         seed: tuple[int, ...],
         family: str,
+        share: float,
     ) -> Callable[[], Trajectory]:
         ignored = {"temperature_K", "starts", "from_", "keep", "driver"}  # of no effect on one trajectory
         key = hash_json(
@@ -263,8 +285,9 @@ class _Run:
                 taken += 1
                 before()
 
+            rng = np.random.default_rng(list(seed))
             trajectory = run_trajectory(
-                start, potential, step, temperature, np.random.default_rng(list(seed)), family, on_step
+                start, potential, step, temperature, rng, family, on_step, lambda: self.stop(share)
             )
             self.cache.put(key, trajectory)
             self.counter.add(step.steps + 1 - taken)

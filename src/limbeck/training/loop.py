@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,50 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 
 from limbeck.core.files import write_whole
 from limbeck.errors import InputError, LimbeckError
-from limbeck.students.engine import Engine, make_engine
+from limbeck.students.engine import make_engine
 from limbeck.students.specification import Architecture
 from limbeck.training.checkpoint import Checkpoint, Progress
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, epoch_batches
+from limbeck.training.evaluation import evaluate_errors
 from limbeck.training.loss import batch_loss
 from limbeck.training.schedule import energy_weight, learning_rate
+from limbeck.training.trainable import TrainableStudent
 
 #: called with (fraction done, line of text)
 Report = Callable[[float, str], None]
-
-
-class _EngineFunction(torch.autograd.Function):
-    """An engine's outputs, differentiable in the flat weights."""
-
-    @staticmethod
-    def forward(ctx: Any, flat: Tensor, engine: Engine, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        engine.set_weights(flat.detach().numpy())
-        out = engine.evaluate(chosen)
-        ctx.engine = engine
-        return torch.from_numpy(out.energy), torch.from_numpy(out.forces), torch.from_numpy(out.virial)
-
-    @staticmethod
-    def backward(ctx: Any, energy: Tensor, forces: Tensor, virial: Tensor) -> tuple[Tensor, None, None]:
-        gradient = ctx.engine.gradient(energy.numpy(), forces.numpy(), virial.numpy())
-        return torch.from_numpy(gradient), None, None
-
-
-class TrainableStudent(nn.Module):
-    """The flat weights of a student on an engine."""
-
-    def __init__(self, engine: Engine, flat: np.ndarray) -> None:
-        super().__init__()
-        dtype = torch.float64 if engine.precision == "float64" else torch.float32
-        self.flat = nn.Parameter(torch.tensor(flat, dtype=dtype))
-        self.engine = engine
-
-    def forward(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Energy (S,), forces (N, 3), dE/dε (S, 3, 3) of the chosen structures, float64."""
-        return _EngineFunction.apply(self.flat, self.engine, chosen)
 
 
 @dataclass(frozen=True)
@@ -88,6 +60,24 @@ class Trained:
     progress: Progress
     validation: dict[str, float]
 
+    def figures(self) -> dict[str, float]:
+        """How long it trained, for metrics.json."""
+        progress = self.progress
+        return {
+            "seconds": progress.spent_s, "epochs": progress.epoch, "labels_seen": progress.labels_seen
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Torch with so many threads; the caller's number comes back however the work ends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
 
 class Trainer:
     """Trains one student; ``run`` may be interrupted at any moment and called again."""
@@ -115,9 +105,6 @@ class Trainer:
             )
         self.config, self.stop, self.folder, self.run_hash = config, stop, folder, run_hash
         self.train, self.validation, self.seed, self.report = train, validation, seed, report
-        if config.device == "cpu" and config.engine != "torch":
-            # what torch does here is tiny; its idle threads would spin on the engine's cores
-            torch.set_num_threads(1)
         engine, self.judge = (
             make_engine(
                 architecture,
@@ -159,6 +146,12 @@ class Trainer:
 
     def run(self) -> Trained:
         """Train to the end of the budget or the last epoch and return the best weights."""
+        # beside the native engine torch does little; its idle threads would spin on the engine's cores
+        native = self.config.device == "cpu" and self.config.engine != "torch"
+        with _torch_threads(1 if native else torch.get_num_threads()):
+            return self._train()
+
+    def _train(self) -> Trained:
         self._resume()
         last_saved = last_told = time.monotonic()
         while not self.progress.finished:
@@ -311,7 +304,7 @@ class Trainer:
                 "the checkpoint belongs to another run",
                 where=path,
                 got="other data, settings or preset",
-                remedy="use another --out, or --overwrite",
+                remedy="use another --out, or delete it to train from the start",
             )
         self.progress, self.verdict = saved.progress, saved.extra
         self._cut_log(saved.progress.step)
@@ -325,27 +318,3 @@ class Trainer:
                 "exp_avg": torch.from_numpy(saved.arrays["adam_mean"].copy()),
                 "exp_avg_sq": torch.from_numpy(saved.arrays["adam_square"].copy()),
             }
-
-
-def evaluate_errors(
-    engine: Engine, flat: np.ndarray, data: TrainingData, *, max_atoms: int = 4096
-) -> dict[str, float]:
-    """Errors of weights on prepared data, in the keys of metrics.json; energies without any shift."""
-    engine.set_weights(flat)
-    counts = data.structures.counts
-    energy, forces = [], []
-    start = 0
-    while start < len(data):
-        stop = start + max(1, int(np.searchsorted(np.cumsum(counts[start:]), max_atoms, side="right")))
-        out = engine.evaluate(np.arange(start, min(stop, len(data))))
-        energy.append(out.energy)
-        forces.append(out.forces)
-        start = stop
-    de = (np.concatenate(energy) - data.energy) / counts * 1e3  # meV/atom
-    df = (np.concatenate(forces) - data.forces) * 1e3  # meV/Å
-    return {
-        "energy_mae_mev_per_atom": float(np.abs(de).mean()),
-        "energy_rmse_mev_per_atom": float(np.sqrt((de**2).mean())),
-        "force_mae_mev_per_a": float(np.abs(df).mean()),
-        "force_rmse_mev_per_a": float(np.sqrt((df**2).mean())),
-    }

@@ -1,0 +1,67 @@
+"""From arguments to an exit code; any exception becomes one line on stderr."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from limbeck.cli.root import Invocation, app
+from limbeck.errors import LimbeckError, MissingPackageError
+from limbeck.progress import process_start
+
+
+def _say_error(text: str, code: int) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 only on success, 2 for wrong usage or input."""
+    # A budget bounds the whole command, so it counts from where this process began.
+    began = process_start() if arguments is None else time.monotonic()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Looked up here because a command may fail before its options are read.
+    debug = "--debug" in arguments
+    called = Invocation(began, shlex.join(["limbeck", *arguments]))
+    try:
+        code = int(app(args=arguments, prog_name="limbeck", standalone_mode=False, obj=called) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone: not worth a word
+        return 1
+    except Exception as error:  # noqa: BLE001  (the last place where it can become one line)
+        return _report(error, debug)
+    if code == 130:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+    return code
+
+
+def _report(error: Exception, debug: bool) -> int:
+    """One line on stderr for any exception, and the exit code that belongs to it."""
+    if debug:
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, LimbeckError):
+        return _say_error(str(error), error.exit_code)
+    # Usage errors are typer's: which module defines them differs between its releases.
+    describe = getattr(error, "format_message", None)
+    if describe is not None:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "limbeck"
+        text = " ".join(str(describe()).split())
+        return _say_error(f"{text.rstrip('.')}; remedy: see '{command} --help'", 2)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("limbeck"):
+        missing = MissingPackageError(
+            "a package is missing",
+            got=f"no module {error.name!r}",
+            remedy="pip install -c constraints.txt -e '.[all]'",
+        )
+        return _say_error(str(missing), missing.exit_code)
+    kind = f"{type(error).__name__}: {error}".replace("\n", " ").strip()
+    hint = "" if debug else "; run with --debug for the traceback"
+    return _say_error(f"internal error: {kind}{hint}", 1)

@@ -1,0 +1,40 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Structures = Annotated[Path | None, typer.Option(help="Starting structures: any file ASE reads.")]
+Smiles = Annotated[
+    str | None, typer.Option(help="Starting molecule as SMILES (needs the extra 'molecules').")
+]
+Bulk = Annotated[str | None, typer.Option(help="Starting crystal by name, as ase.build.bulk knows it: Si.")]
+Teacher = Annotated[
+    str | None, typer.Option(help="Name of a teacher (see 'limbeck teachers') or module:callable.")
+]
+Presets = Annotated[
+    str | None, typer.Option("--preset", help="original, tiny, ultra-tiny; several with commas between.")
+]
+Budget = Annotated[str | None, typer.Option(help="Time for the whole command: 90s, 20m, 1h30m.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override a key of the configuration: --set training.epochs=30; may be repeated."
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that label side by side.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what another configuration left in --out.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy (eV) in a labelled file.")]
+ForcesKey = Annotated[str | None, typer.Option(help="Name of the forces (eV/Å) in a labelled file.")]
+StressKey = Annotated[str | None, typer.Option(help="Name of the stress (eV/Å³, positive in tension).")]
+VirialKey = Annotated[str | None, typer.Option(help="Name of the virial (eV); stress = -virial / volume.")]
+Val = Annotated[str | None, typer.Option(help="Held back for validation: a fraction, or a labelled file.")]

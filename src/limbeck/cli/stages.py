@@ -1,0 +1,250 @@
+"""The stages as commands: distill, sample, label, train, validate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from limbeck.cli.options import (
+    Budget,
+    Bulk,
+    Debug,
+    Device,
+    EnergyKey,
+    ForcesKey,
+    JsonFile,
+    Overwrite,
+    Presets,
+    Seed,
+    Sets,
+    Smiles,
+    StressKey,
+    Structures,
+    Teacher,
+    Val,
+    VirialKey,
+    Workers,
+)
+from limbeck.cli.output import write_json
+from limbeck.cli.root import app, invocation
+from limbeck.errors import InputError
+
+if TYPE_CHECKING:
+    from limbeck.config import DistillConfig
+
+
+@app.command(
+    epilog="Example: limbeck distill examples/silicon.yaml --set training.batch_atoms=256 --out runs/si"
+)
+def distill(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Argument(help="YAML configuration; options override it.")] = None,
+    structures: Structures = None,
+    smiles: Smiles = None,
+    bulk: Bulk = None,
+    teacher: Teacher = None,
+    preset: Presets = None,
+    budget: Budget = None,
+    epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of to the budget.")] = None,
+    val: Val = None,
+    seed: Seed = None,
+    device: Device = None,
+    workers: Workers = None,
+    sets: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same command goes on in it.")] = None,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with its times and stop.")
+    ] = False,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Sample, label, train and validate: from structures and a teacher to student files."""
+    from limbeck.config import load_config
+    from limbeck.progress import open_progress
+
+    settings = load_config(
+        config,
+        sets or (),
+        structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, presets=preset,
+        budget=budget, epochs=epochs, val=val, seed=seed, device=device, workers=workers, out=out,
+    )  # fmt: skip
+    settings = _settle_end(settings, budget, epochs, sets or ())
+    if not dry_run:
+        settings.run_folder()
+    settings.required_teacher()
+    from limbeck.pipeline import distill as run
+
+    called = invocation(context)
+    with open_progress() as progress:
+        result = run(
+            settings,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            progress=progress,
+            say=typer.echo,
+            began=called.began,
+            command=called.command,
+        )
+    write_json(json, result)
+
+
+def _settle_end(
+    settings: DistillConfig, budget: str | None, epochs: int | None, sets: Sequence[str]
+) -> DistillConfig:
+    """What the command line says of the end goes before what the file says; both at once are refused.
+
+    Epochs go before a budget without more ado, so only the other case needs work here.
+    """
+    from limbeck.config import format_budget
+
+    given = {text.partition("=")[0].strip() for text in sets}
+    by_budget = budget is not None or "budget" in given
+    if not by_budget or settings.training.epochs is None:
+        return settings
+    if epochs is not None or "training.epochs" in given:
+        raise InputError(
+            "both a budget and a number of epochs are given",
+            got=f"{format_budget(settings.budget or 0)} and {settings.training.epochs}",
+            wanted="one of --budget and --epochs",
+        )
+    typer.echo(f"note: the budget takes the place of the configuration's {settings.training.epochs} epochs")
+    training = settings.training.model_copy(update={"epochs": None})
+    return settings.model_copy(update={"training": training})
+
+
+@app.command(epilog="Example: limbeck sample --bulk Si --teacher sevennet-0 --out frames.extxyz")
+def sample(
+    out: Annotated[Path, typer.Option(help="The frames, as extxyz.")],
+    structures: Structures = None,
+    smiles: Smiles = None,
+    bulk: Bulk = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration with a 'sampling' part.")] = None,
+    teacher: Teacher = None,
+    seed: Seed = None,
+    device: Device = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Make frames from starting structures: rattled, strained, and by MD where a teacher is given."""
+    from limbeck.config import load_config
+    from limbeck.progress import open_progress
+
+    settings = load_config(
+        config, sets or (),
+        structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, seed=seed, device=device,
+    )  # fmt: skip
+    from limbeck.pipeline import run_sample
+
+    with open_progress() as progress:
+        run_sample(settings, out, overwrite=overwrite, progress=progress, say=typer.echo)
+
+
+@app.command(epilog="Example: limbeck label frames.extxyz --teacher sevennet-0 --workers 2 --out labels")
+def label(
+    frames: Annotated[Path, typer.Argument(help="Structures to label: any file ASE reads.")],
+    teacher: Annotated[
+        str, typer.Option(help="Name of a teacher (see 'limbeck teachers') or module:callable.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Label store (a folder); labels it already holds are not repeated.")
+    ],
+    extxyz: Annotated[
+        Path | None, typer.Option(help="Write all labels of the store to this extended XYZ file too.")
+    ] = None,
+    workers: Workers = None,
+    device: Device = None,
+    sets: Sets = None,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a teacher on frames; can be interrupted at any moment and started again."""
+    from limbeck.config import load_label_config
+    from limbeck.progress import open_progress
+
+    settings = load_label_config(sets or (), teacher=teacher, workers=workers, device=device)
+    from limbeck.pipeline import run_label
+
+    with open_progress() as progress:
+        run_label(settings, frames, out, extxyz=extxyz, progress=progress, say=typer.echo)
+
+
+@app.command(epilog="Example: limbeck train my_dft.extxyz --preset tiny --budget 30m --out runs/dft")
+def train(
+    context: typer.Context,
+    data: Annotated[list[Path], typer.Argument(help="Label stores or labelled files that ASE reads.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on in it.")],
+    preset: Presets = None,
+    budget: Budget = None,
+    epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of to a budget.")] = None,
+    val: Val = None,
+    seed: Seed = None,
+    init: Annotated[Path | None, typer.Option(help="Start from this student's weights.")] = None,
+    device: Device = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    virial_key: VirialKey = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Train students on labels: a teacher's or your own."""
+    from limbeck.config import load_train_config
+    from limbeck.progress import open_progress
+
+    settings = load_train_config(
+        sets or (),
+        presets=preset, budget=budget, epochs=epochs, val=val, seed=seed, init=init, device=device,
+        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, virial_key=virial_key,
+    )  # fmt: skip
+    from limbeck.pipeline import run_train
+
+    called = invocation(context)
+    with open_progress() as progress:
+        result = run_train(
+            settings,
+            data,
+            out,
+            overwrite=overwrite,
+            progress=progress,
+            say=typer.echo,
+            began=called.began,
+            command=called.command,
+        )
+    write_json(json, result)
+
+
+@app.command(epilog="Example: limbeck validate runs/si/tiny.safetensors held_out.extxyz --plots plots")
+def validate(
+    student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
+    data: Annotated[Path, typer.Argument(help="A label store or a labelled file that ASE reads.")],
+    plots: Annotated[
+        Path | None, typer.Option(help="Draw parity and error plots (PNG) into this folder.")
+    ] = None,
+    device: Device = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    virial_key: VirialKey = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Compare a student with reference labels: all, by element, by family, by temperature."""
+    from limbeck.config import load_label_keys
+    from limbeck.progress import open_progress
+
+    keys = load_label_keys(
+        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, virial_key=virial_key
+    )
+    from limbeck.pipeline import run_validate
+
+    with open_progress() as progress:
+        result = run_validate(
+            student, data, keys=keys, plots=plots, device=device or "cpu", progress=progress, say=typer.echo
+        )
+    write_json(json, result)

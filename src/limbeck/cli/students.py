@@ -1,0 +1,104 @@
+"""Students and teachers that there are: convert, info, teachers, students."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from limbeck.cli.options import Debug, JsonFile
+from limbeck.cli.output import print_rows, write_json
+from limbeck.cli.root import app
+
+if TYPE_CHECKING:
+    from limbeck.runtime.released import ReleasedStudent
+    from limbeck.teachers import TeacherCard
+
+
+@app.command(epilog="Example: limbeck convert old_checkpoint.pt --out student.safetensors")
+def convert(
+    old: Annotated[Path, typer.Argument(help="Legacy weights: a .pt state dict.")],
+    out: Annotated[Path, typer.Option(help="The student file to write.")],
+    debug: Debug = False,
+) -> None:
+    """Turn a state dict saved by a wrapper into a student file; pickled code is never run."""
+    from limbeck.artifact.convert import convert_checkpoint
+
+    convert_checkpoint(old, out)
+    typer.echo(f"wrote {out}")
+
+
+@app.command(epilog="Example: limbeck info runs/si/tiny.safetensors")
+def info(
+    student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Print the card of a student: where it comes from, what it has seen, how far off it is."""
+    from limbeck.artifact.file import read_card
+    from limbeck.config import dump_yaml
+    from limbeck.runtime.released import find_student
+
+    card = read_card(find_student(student))
+    typer.echo(dump_yaml(card), nl=False)
+    write_json(json, card)
+
+
+@app.command(epilog="Example: limbeck teachers --json teachers.json")
+def teachers(json: JsonFile = None, debug: Debug = False) -> None:
+    """List the teachers: elements, domain, licence, whether installed and how to install."""
+    from limbeck.teachers import list_cards
+
+    rows = [_teacher_row(card) for card in list_cards()]
+    print_rows(rows)
+    write_json(json, rows)
+
+
+@app.command(epilog="Example: limbeck students")
+def students(json: JsonFile = None, debug: Debug = False) -> None:
+    """List the students that come with Limbeck; Calculator("silicon-tiny") loads one by name."""
+    from limbeck.runtime.released import list_students
+
+    rows = [_student_row(student) for student in list_students()]
+    print_rows(rows)
+    write_json(json, rows)
+
+
+def _student_row(student: ReleasedStudent) -> dict[str, Any]:
+    from limbeck.students.specification import Architecture
+
+    card = student.card
+    teacher = card.get("teacher", {})
+    return {
+        "name": student.name,
+        "elements": _symbols(card["elements"]),
+        "teacher": teacher.get("name"),
+        "parameters": Architecture.from_dict(card["architecture"]).n_parameters,
+        "heldout_force_rmse_mev_per_a": card.get("metrics", {})
+        .get("heldout", {})
+        .get("force_rmse_mev_per_a"),
+        "licence": teacher.get("licence"),
+    }
+
+
+def _teacher_row(card: TeacherCard) -> dict[str, Any]:
+    elements = card.elements or ()
+    return {
+        "name": card.name,
+        "elements": _symbols(elements) if len(elements) < 20 else len(elements),
+        "domain": card.domain,
+        "periodic": card.periodic,
+        "stress": card.stress,
+        "precision": card.precision,
+        "licence": card.licence,
+        "installed": card.installed,
+        "install": card.remedy,
+    }
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    from ase.data import chemical_symbols
+
+    return " ".join(chemical_symbols[z] for z in sorted(numbers))

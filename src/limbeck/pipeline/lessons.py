@@ -1,0 +1,120 @@
+"""What students learn from: labels that passed the audit, cut into training and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from limbeck.core.checks import check_structures
+from limbeck.core.labels import LabelledSet
+from limbeck.dataset.read import read_labelled, split_isolated_atoms
+from limbeck.dataset.split import split
+from limbeck.dataset.statistics import fit_references, statistics
+from limbeck.errors import InputError
+from limbeck.labelling.audit import audit
+from limbeck.pipeline.telling import Say, say_some
+from limbeck.students.baseline import Baseline, zbl_radii
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What students learn from.
+
+    Attributes
+    ----------
+    train, validation: labelled sets of which no family stands on both sides.
+    references: atomic number -> eV where known (isolated atoms), None to fit them.
+    how_split, teacher: for the card.
+    """
+
+    train: LabelledSet
+    validation: LabelledSet
+    references: dict[int, float] | None
+    how_split: str
+    teacher: dict[str, Any]
+
+
+def make_lesson(
+    labelled: LabelledSet,
+    val: float | LabelledSet,
+    seed: int,
+    references: dict[int, float],
+    teacher: dict[str, Any],
+) -> Lesson:
+    """``labelled`` cut by a fraction or against a set of its own; see :func:`limbeck.dataset.split`."""
+    parts = split(labelled, val, seed)
+    train, validation = parts.parts(labelled)
+    return Lesson(train, validation, references or None, parts.how, teacher)
+
+
+def audited(labelled: LabelledSet, say: Say, *, max_force_ev_per_a: float | None = None) -> LabelledSet:
+    """Without the labels that are not finite or far too large; those are named."""
+    limit = {} if max_force_ev_per_a is None else {"max_force_ev_per_a": max_force_ev_per_a}
+    kept, dropped = audit(labelled, **limit)
+    say_some(say, [f"label {d.index} left out: {d.reason}" for d in dropped], "labels left out")
+    return labelled.select(kept)
+
+
+def held_back(
+    val: float | Path,
+    labelled: LabelledSet,
+    say: Say,
+    *,
+    keys: Mapping[str, Any] | None = None,
+    max_force_ev_per_a: float | None = None,
+) -> float | LabelledSet:
+    """What validates: the fraction as it is, or the audited labels of the file.
+
+    Raises
+    ------
+    InputError: the file's labels do not go with ``labelled``: see :func:`check_validation`.
+    """
+    if not isinstance(val, Path):
+        return float(val)
+    own, _ = split_isolated_atoms(read_labelled(val, **(keys or {})))
+    own = audited(own, say, max_force_ev_per_a=max_force_ev_per_a)
+    check_validation(labelled, own, val)
+    return own
+
+
+def check_validation(labelled: LabelledSet, val: LabelledSet, where: object) -> None:
+    """Refuse a validation set of its own that does not go with the labels.
+
+    Raises
+    ------
+    InputError: it is empty, holds an element that the labels lack, or has another total charge.
+    """
+    if not len(val):
+        raise InputError(
+            "nothing to validate on", where=where, got="isolated atoms and labels that were left out only"
+        )
+    strange = sorted({int(z) for z in val.structures.numbers} - {int(z) for z in labelled.structures.numbers})
+    if strange:
+        raise InputError(
+            "the validation set holds an element that the training labels do not",
+            where=where,
+            got=", ".join(chemical_symbols[z] for z in strange),
+            wanted="the elements of the training labels",
+        )
+    check_structures([*labelled.structures.select([0]).to_atoms(), *val.structures.to_atoms()], str(where))
+
+
+def make_baseline(lesson: Lesson) -> tuple[Baseline, dict[str, Any], str]:
+    """References, ZBL below the shortest bonds seen, statistics of the training set, a note."""
+    figures = statistics(lesson.train).to_dict()
+    elements = tuple(sorted(int(z) for z in np.unique(lesson.train.structures.numbers)))
+    note = "energy references from the teacher's isolated atoms"
+    references = lesson.references
+    if references is None or any(z not in references for z in elements):
+        references, note = fit_references(lesson.train)
+    shortest = {}
+    for pair, distance in figures["shortest_pair_a"].items():
+        a, b = sorted(atomic_numbers[symbol] for symbol in pair.split("-"))
+        shortest[a, b] = float(distance)
+    references = {z: float(references[z]) for z in elements}
+    return Baseline(references=references, zbl_radius=zbl_radii(elements, shortest)), figures, note

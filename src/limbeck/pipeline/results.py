@@ -1,0 +1,78 @@
+"""metrics.json and the table that a run ends with.
+
+metrics.json is keyed preset -> split -> ``all`` | ``by_*``. Facts that are no errors on a split stand
+under ``run``, which is the name of no preset and no split: those of a preset (parameters, times,
+stability and drift of its dynamics, speed) in ``metrics[preset]["run"]``, those of the whole run (its
+name and command, the teacher) in ``metrics["run"]``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from limbeck.benchmark.speed import atoms_per_second
+from limbeck.core.files import write_whole
+from limbeck.pipeline.judging import RUN, Trial
+from limbeck.pipeline.table import format_table
+from limbeck.pipeline.telling import Say
+from limbeck.runtime.student import Student
+
+_ERRORS = ("force_rmse_mev_per_a", "force_r2", "energy_mae_mev_per_atom")
+
+
+def about_run(name: str | None, folder: Path, command: str | None) -> dict[str, Any]:
+    """Name of a run (its folder's unless the configuration has one) and the command that made it."""
+    return {"name": name or folder.absolute().name} | ({"command": command} if command else {})
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write metrics.json whole."""
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
+
+
+def add_speeds(metrics: dict[str, Any], folder: Path, presets: Sequence[str], trial: Trial) -> None:
+    """Measure teacher and students side by side on a held-out structure; their rates and ratios."""
+    teacher = trial.teacher
+    students = [Student.load(folder / f"{p}.safetensors") for p in presets]
+    atoms = trial.heldout.structures.select([0]).to_atoms()[0]
+    slow, *rates = atoms_per_second([teacher, *students], atoms)
+    for preset, rate in zip(presets, rates, strict=True):
+        facts = metrics[preset][RUN]
+        facts |= {"atoms_per_s": rate, "speedup": rate / slow}
+        if teacher.n_parameters:
+            facts["compression"] = teacher.n_parameters / facts["parameters"]
+    metrics[RUN]["teacher"] = {
+        "name": teacher.name, "parameters": teacher.n_parameters, "atoms_per_s": slow
+    }  # fmt: skip
+
+
+def say_results(
+    metrics: dict[str, Any], folder: Path, presets: Sequence[str], trial: Trial, say: Say
+) -> None:
+    """The table of teacher and students, and what went wrong in a student's own dynamics."""
+    teacher = metrics[RUN]["teacher"]
+    rows = [{"model": teacher["name"], **teacher}] + [_row(preset, metrics[preset]) for preset in presets]
+    say("")
+    say(format_table(rows))
+    say(
+        f"(errors on {len(trial.heldout)} held-out frames of the teacher's own dynamics; on-policy: frames "
+        f"of the student's own dynamics at {trial.hottest_k:g} K, labelled by the teacher)"
+    )
+    for preset in presets:
+        reason = metrics[preset][RUN].get("on_policy", {}).get("reason")
+        if reason:
+            say(f"{preset}: {reason}")
+    say(f"results in {folder}: " + ", ".join(f"{p}.safetensors" for p in presets) + ", metrics.json")
+
+
+def _row(preset: str, judged: dict[str, Any]) -> dict[str, Any]:
+    facts = judged[RUN]
+    row = {"model": preset, **facts} | {key: judged["heldout"]["all"][key] for key in _ERRORS}
+    if "on_policy" in judged:
+        row["on_policy_force_rmse_mev_per_a"] = judged["on_policy"]["all"]["force_rmse_mev_per_a"]
+    if "nve" in facts:
+        row["drift_mev_per_atom_per_ps"] = facts["nve"]["drift_mev_per_atom_per_ps"]
+    return row

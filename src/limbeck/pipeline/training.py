@@ -1,0 +1,137 @@
+"""`limbeck train`: students from labels of one's own, without a teacher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.artifact.file import StudentRecord
+from limbeck.config import TrainRunConfig, dump_yaml
+from limbeck.core.checks import check_structures
+from limbeck.core.labels import LabelledSet, concatenate_labelled
+from limbeck.dataset.read import read_labelled, split_isolated_atoms
+from limbeck.errors import InputError
+from limbeck.pipeline.clock import RunClock
+from limbeck.pipeline.folder import prepare_folder
+from limbeck.pipeline.judging import RUN
+from limbeck.pipeline.lessons import Lesson, audited, held_back, make_lesson
+from limbeck.pipeline.planning import LEAST_TRAINING_S, share_time
+from limbeck.pipeline.results import about_run, write_metrics
+from limbeck.pipeline.students import save_student, train_student
+from limbeck.pipeline.table import format_table
+from limbeck.pipeline.telling import Say
+from limbeck.progress import Progress, no_progress
+from limbeck.runtime.student import Student
+from limbeck.sampling.frames import write_frames
+from limbeck.training.loop import Stop, Trained
+from limbeck.validation.run import validate
+
+_AFTER_TRAINING_S = 1.0  # validation and files of one student
+
+
+def run_train(
+    config: TrainRunConfig,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+    say: Say = print,
+    began: float | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """`limbeck train`: students from labels, a teacher's or one's own; returns metrics.json.
+
+    ``began``: ``time.monotonic()`` from which the budget counts; now unless given. ``command``: the
+    command line, for the cards.
+    """
+    began = time.monotonic() if began is None else began
+    config = config.with_end()
+    labelled, references = _read(config, data, say)
+    val = held_back(config.val, labelled, say, keys=config.keys.model_dump())
+    settings = dump_yaml({"data": [str(Path(d).absolute()) for d in data], **config.model_dump(mode="json")})
+    prepare_folder(out, settings, overwrite=overwrite)
+    teacher = {"name": "labels of " + ", ".join(Path(d).name for d in data)}
+    lesson = make_lesson(labelled, val, config.seed, references, teacher)
+    say(
+        f"{len(lesson.train)} structures to train on, {len(lesson.validation)} to validate "
+        f"({lesson.how_split})"
+    )
+    write_frames(out / "validation.extxyz", lesson.validation.to_atoms())
+    about = about_run(None, out, command)
+    run = _Run(config, lesson, out, RunClock(out, began), progress, about)
+    metrics = {preset: run.train(k) for k, preset in enumerate(config.presets)} | {RUN: about}
+    write_metrics(out, metrics)
+    run.clock.save()
+    say("")
+    say(format_table([_row(preset, metrics[preset]) for preset in config.presets]))
+    say(f"(errors on {len(lesson.validation)} validation structures) results in {out}")
+    return metrics
+
+
+def _read(config: TrainRunConfig, data: Sequence[Path], say: Say) -> tuple[LabelledSet, dict[int, float]]:
+    """The labels to train on, checked and audited, and the energies of isolated atoms among them."""
+    keys = config.keys.model_dump()
+    labelled = concatenate_labelled([read_labelled(path, **keys) for path in data])
+    labelled, references = split_isolated_atoms(labelled)
+    if not len(labelled):
+        raise InputError("no structures but isolated atoms", where=data[0], remedy="add labelled structures")
+    labelled = audited(labelled, say)
+    if len(labelled) < 2:
+        raise InputError(
+            "too few labels", where=data[0], got=len(labelled), wanted="at least two that the audit keeps"
+        )
+    check_structures(labelled.structures.to_atoms(), ", ".join(map(str, data)))
+    return labelled, references
+
+
+@dataclass
+class _Run:
+    """One run in its folder: what its presets share."""
+
+    config: TrainRunConfig
+    lesson: Lesson
+    out: Path
+    clock: RunClock
+    progress: Progress
+    about: dict[str, Any]
+
+    def train(self, k: int) -> dict[str, Any]:
+        """Train preset ``k``, write its file, and give its part of metrics.json."""
+        record, trained = self._trained(k)
+        path = self.out / f"{self.config.presets[k]}.safetensors"
+        save_student(path, record)
+        report = validate(Student.load(path), self.lesson.validation)
+        save_student(path, record, metrics={"validation": report.metrics["all"]}, run=self.about)
+        return {
+            "validation": report.metrics,
+            RUN: {
+                "parameters": record.architecture.n_parameters,
+                "training": trained.figures(),
+                "file_kb": path.stat().st_size / 1e3,
+            },
+        }
+
+    def _trained(self, k: int) -> tuple[StudentRecord, Trained]:
+        config, preset, remaining = self.config, self.config.presets[k], self.config.presets[k:]
+        until = None
+        if config.budget is not None:
+            left = config.budget - self.clock.spent_s - _AFTER_TRAINING_S * len(remaining)
+            until = time.monotonic() + max(share_time(remaining, left)[preset], LEAST_TRAINING_S)
+        return train_student(
+            preset,
+            self.lesson,
+            config.training,
+            Stop(epochs=config.training.epochs, until=until),
+            self.out / "train" / preset,
+            seed=config.seed,
+            init=config.init,
+            progress=self.clock.ticking(self.progress),
+        )
+
+
+def _row(preset: str, figures: dict[str, Any]) -> dict[str, Any]:
+    return {"model": preset, **figures[RUN], **figures["validation"]["all"]}
