@@ -1,0 +1,126 @@
+"""Floating-point operations of one evaluation (energy, forces, virial), counted from the architecture.
+
+What the algorithm needs: the first message's atom part is a table over elements, and its adjoint leads
+nowhere, because the features it starts from are constants. An engine that computes them all the same
+gets no credit. Filters alone are counted as they are evaluated, or as if they were kept. A
+multiplication and an addition count one each, so a fused one counts two; a division, a square root
+and an exponential count one.
+
+Left out: neighbour search, the basis itself and the assembly of forces, some hundred operations a
+pair (a few percent of the pair's work at 32 features and less above).
+
+Letters as in native/include/limbeck/painn.hpp: F features, H width of the gate, R of the readout,
+B radial functions, P undirected pairs an atom; the filter of a pair serves both its directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from limbeck.students.specification import Architecture
+
+Filter = Literal["product", "recomputed", "table"]
+
+#: How the native engine evaluates its radial filters: again on the way back, in place of keeping them.
+FILTER: Filter = "recomputed"
+
+
+@dataclass(frozen=True)
+class Flops:
+    """FLOPs an atom by part; forward and backward together.
+
+    Attributes
+    ----------
+    matrices: products of the atoms' features with weights.
+    elementwise: biases, norms, gates and the like, an atom.
+    pairs: messages and their adjoints.
+    filters: radial filters and their slopes.
+    """
+
+    matrices: float
+    elementwise: float
+    pairs: float
+    filters: float
+
+    @property
+    def total(self) -> float:
+        return self.matrices + self.elementwise + self.pairs + self.filters
+
+    def to_dict(self) -> dict[str, float]:
+        return {**asdict(self), "total": self.total}
+
+
+def flops_per_atom(architecture: Architecture, pairs_per_atom: float, filters: Filter = FILTER) -> Flops:
+    """Count of one energy with forces and virial; ``pairs_per_atom`` is half the mean of neighbours."""
+    layers = [_blocks(architecture, layer) for layer in range(architecture.interactions)]
+    readout = 2 * 2 * architecture.hidden_dim * architecture.readout_width  # there and back
+    return Flops(
+        matrices=readout + sum(_matrices(architecture, *blocks) for blocks in layers),
+        # bias, silu 4, dot with the last weights 2, and back: derivative of silu 4, product 1
+        elementwise=12 * architecture.readout_width + sum(_elementwise(architecture, *b) for b in layers),
+        pairs=pairs_per_atom * sum(_pair(architecture, message) for message, _ in layers),
+        filters=pairs_per_atom * sum(_filter(architecture, message, filters) for message, _ in layers),
+    )
+
+
+def _blocks(architecture: Architecture, layer: int) -> tuple[int, int]:
+    """Blocks of F in message and update: the first layer receives no vectors, the last hands none on."""
+    return (2 if layer == 0 else 3), (2 if layer == architecture.interactions - 1 else 3)
+
+
+def _matrices(architecture: Architecture, message: int, update: int) -> int:
+    f, h = architecture.hidden_dim, architecture.gate_width
+    forward = 3 * 2 * f * 2 * f  # mix: three components, (F) x (F, 2F)
+    forward += 2 * 2 * f * h  # gate: (2F) x (2F, H)
+    forward += 2 * h * update * f  # out: (H) x (H, update F)
+    if message == 3:
+        forward += 2 * f * message * f  # phi: (F) x (F, message F); a table over elements before that
+    # backward is one product with each transpose; weights get no gradient
+    return 2 * forward
+
+
+def _elementwise(architecture: Architecture, message: int, update: int) -> int:
+    f, h = architecture.hidden_dim, architecture.gate_width
+    later, carries = message == 3, update == 3
+    forward = later * (3 * f + 3 * f)  # bias of phi; carried vectors phi_2 v
+    forward += 7 * f + 5 * f  # norm: squares, sums, e², root; dot of the mixed vectors
+    forward += h + 4 * h + update * f  # bias and silu of the gate; bias of out
+    forward += 3 * f + carries * 3 * 2 * f  # h + a_0 + a_1 q; v + a_2 u
+    backward = f + carries * 5 * f  # adjoints of a_1 and a_2
+    backward += 5 * h  # derivative of silu from the sigmoid kept
+    backward += 2 * f + f  # a_1 hb, adjoint of h; xb / norm
+    backward += 3 * (1 + 3 + carries * 2) * f  # adjoints of both mixed vectors
+    backward += f + 3 * f  # sums into hb and vb after the products
+    backward += later * (6 * f + 6 * f)  # adjoints of the carried vectors
+    return forward + backward
+
+
+def _pair(architecture: Architecture, message: int) -> int:
+    """Messages and adjoints of one undirected pair: both directions, each feature alike."""
+    later = message == 3
+    forward = 2 * 2  # h_i += W_0 phi_0j and the other way round
+    forward += 2 + 2 * 3 * 2  # W_1 phi_1, then along the unit vector into three components
+    forward += later * 2 * 3 * 2  # W_2 times the carried vectors
+    backward = 3  # adjoint of W_0: two products, one sum
+    backward += 2 * 5  # vb_i . u and vb_j . u
+    backward += 3  # adjoint of W_1
+    backward += 2 + 3 * 4  # adjoint of u: W_1 phi_1 of both atoms, then into three components
+    backward += 2 * message  # dE/dr += Wb dW
+    # adjoints of phi_0 and phi_1 of both atoms; the first layer's end at the constant embedding
+    backward += later * (2 * 2 + 2 * 2)
+    backward += later * (11 + 2 * 3 * 2)  # adjoint of W_2: six products; adjoints of the carried vectors
+    return (forward + backward) * architecture.hidden_dim
+
+
+def _filter(architecture: Architecture, message: int, filters: Filter) -> int:
+    """Filters of one pair and their part in dE/dr."""
+    values = message * architecture.hidden_dim
+    if filters != "table":
+        # (B + 1) x (B + 1, message F) forward; back either the slope's product or that of the adjoint
+        # with the transpose, which are as large; and once more where filters are not kept
+        products = 3 if filters == "recomputed" else 2
+        return products * 2 * (architecture.rbf + 1) * values
+    # cubic Hermite: four weights an interval end and slope, shared by all features; four products
+    # and three sums for the value, the same for the slope
+    return 2 * 7 * values

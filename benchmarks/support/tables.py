@@ -1,0 +1,123 @@
+"""The report as Markdown tables, printed and put into the README between marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- inference.py writes from here -->", "<!-- to here -->"
+_WRITE = {
+    "x": "{:.2f}x",
+    "%": "{:.1%}",
+    "µs": "{:.0f} µs",
+    "bytes": "{:,.0f} bytes",
+    "order": "{:.2f}x",
+}
+
+
+def table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+        *(f"| {' | '.join(cells)} |" for cells in rows),
+    ]
+
+
+def bars_table(report: dict[str, Any]) -> list[str]:
+    """Measure, value, bar, stretch, met."""
+    rows = []
+    for said in report["bars"]:
+        sign = "at most " if said["at_most"] else ""
+        met = {True: "yes", False: "no", None: ""}[said["met"]]
+        if said.get("stretch_met"):
+            met = "yes, stretch too"
+        value = _write(said["value"], said["unit"]) or f"not measured: {said['reason']}"
+        bar, stretch = (_write(said[key], said["unit"]) for key in ("bar", "stretch"))
+        if said["unit"] == "order":
+            bar = "over 1x"
+        rows.append([said["measure"], value, bar and sign + bar, stretch and sign + stretch, met])
+    return table(["measure", "value", "bar", "stretch", "met"], rows)
+
+
+def _write(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return _WRITE[unit].format(1e6 * value if unit == "µs" else value)
+
+
+def rows_tables(report: dict[str, Any]) -> list[str]:
+    """Latency and atoms/s of every row, group after group."""
+    said = []
+    for group in report["groups"]:
+        said += [f"\n{group['title']} ({group['rounds']} rounds, load {group['load_at_start']}):\n"]
+        rows = []
+        for row in group["rows"]:
+            if "reason" in row:
+                cells = [f"not measured: {row['reason']}", "", ""]
+            elif "gflop_per_s" in row:
+                cells = ["", "", f"{row['gflop_per_s']:.1f} GFLOP/s, {row['instruction_set']}"]
+            else:
+                remark = row["weights"] if row.get("weights") == "random weights" else ""
+                cells = [_latency(row["latency_ms_median"]), f"{row['atoms_per_s']:,.0f}", remark]
+            rows.append([row["model"], str(row["threads"]), *cells])
+        said += table(["model, case", "threads", "ms a call", "atoms/s", ""], rows)
+    return said
+
+
+def _latency(ms: float) -> str:
+    return f"{ms:,.1f}" if ms >= 100 else f"{ms:.3g}"
+
+
+def flops_table(report: dict[str, Any]) -> list[str]:
+    """FLOPs an atom by part, as counted from the architecture."""
+    how = report["settings"]["filters"]
+    rows = []
+    for preset, ways in report["flops_per_atom"].items():
+        counted = ways[how]
+        parts = ("matrices", "pairs", "filters", "elementwise", "total")
+        rows.append(
+            [
+                preset,
+                *(f"{counted[part] / 1e3:,.0f}" for part in parts),
+                f"{ways['product']['total'] / 1e3:,.0f}",
+            ]
+        )
+    heads = ["thousand FLOPs an atom", "matrix products", "pairs", "filters", "elementwise", "total"]
+    pairs = report["settings"]["pairs_per_atom"]
+    said = f"\nCounted for {2 * pairs:.1f} neighbours an atom, filters as evaluated ({how}):\n"
+    return [said, *table([*heads, "total, filters kept"], rows)]
+
+
+def headline(report: dict[str, Any]) -> str:
+    """Machine, versions and load in a line or two."""
+    about = report["machine"]
+    versions = {
+        name: version
+        for group in report["groups"]
+        for found in group["versions"].values()
+        for name, version in found.items()
+        if name not in ("ase", "numpy", "e3nn", "vesin")
+    }
+    named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return (
+        f"{about['processor']}, {about['cores']} cores ({about['threads_per_core']} threads a core), Python "
+        f"{about['python']}; {named}; load when it began {about['load_at_start']}."
+    )
+
+
+def markdown(report: dict[str, Any]) -> list[str]:
+    return [
+        headline(report), "", *bars_table(report), *flops_table(report), *rows_tables(report)
+    ]  # fmt: skip
+
+
+def write_readme(report: dict[str, Any], readme: Path) -> None:
+    """Put the tables between the marks, so that the README's numbers are the file's."""
+    text = readme.read_text(encoding="utf-8")
+    if BEGIN not in text:
+        raise SystemExit(
+            f"error: {readme}: no line {BEGIN!r}; remedy: put it and {END!r} where tables belong"
+        )
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text("\n".join([before + BEGIN, *markdown(report), END + after]), encoding="utf-8")

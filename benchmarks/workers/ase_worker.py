@@ -1,0 +1,142 @@
+"""Energy, forces and stress through an ASE calculator, positions moved a little before each call.
+
+    python ase_worker.py KIND      KIND: limbeck, graph-pes, chgnet, sevennet, nep
+
+Every calculator is asked as a user asks it, energy, forces and (where periodic) stress of the atoms,
+and computes all three at once. graph-pes's would compute anew for each question, so it is asked
+for all of them in one call, which favours it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from serve import Opened, serve
+
+KIND = sys.argv[1]
+THREADS = int(os.environ["OMP_NUM_THREADS"])
+STEP_A = 1e-3
+FRAMES = 8
+#: Farther than half of any neighbour list's skin: the list has to be made again.
+JUMP_A = 2.0
+
+
+def load_limbeck(model: str) -> Calculator:
+    import limbeck
+
+    return limbeck.Calculator(model)
+
+
+def load_graph_pes(model: str) -> Calculator:
+    """Random weights; ``model`` is channels x layers x radial features, as ``64x2x12``."""
+    import torch
+    from graph_pes.models import PaiNN
+    from graph_pes.utils.nn import PerElementParameter
+
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    channels, layers, radial = (int(n) for n in model.split("x"))
+    network = PaiNN(channels=channels, layers=layers, radial_features=radial, cutoff=5.0)
+    for parameter in network.parameters():
+        if isinstance(parameter, PerElementParameter):
+            parameter.register_elements([14])
+    # pairs within the skin are evaluated too: with its default of 1 Å it would be slower
+    return network.ase_calculator(skin=0.1)
+
+
+def load_chgnet(model: str) -> Calculator:
+    import torch
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    torch.set_num_threads(THREADS)
+    return CHGNetCalculator(use_device="cpu")
+
+
+def load_sevennet(model: str) -> Calculator:
+    import torch
+    from sevenn.calculator import SevenNetCalculator
+
+    torch.set_num_threads(THREADS)
+    return SevenNetCalculator(model, device="cpu")
+
+
+def load_nep(model: str) -> Calculator:
+    from calorine.calculators import CPUNEP
+
+    return CPUNEP(model)
+
+
+LOADERS: dict[str, tuple[Callable[[str], Calculator], tuple[str, ...]]] = {
+    "limbeck": (load_limbeck, ("ase", "numpy", "vesin")),
+    "graph-pes": (load_graph_pes, ("graph-pes", "torch", "ase", "numpy")),
+    "chgnet": (load_chgnet, ("chgnet", "torch", "ase", "numpy")),
+    "sevennet": (load_sevennet, ("sevenn", "torch", "e3nn", "ase", "numpy")),
+    "nep": (load_nep, ("calorine", "ase", "numpy")),
+}
+
+
+def displaced(atoms: Atoms, jump: bool) -> list[np.ndarray]:
+    """Positions to go round in; with ``jump``, every second frame is far from the one before."""
+    rng = np.random.default_rng(0)
+    frames = [atoms.positions + rng.normal(scale=STEP_A, size=(len(atoms), 3)) for _ in range(FRAMES)]
+    return [frame + (JUMP_A if jump and k % 2 else 0.0) for k, frame in enumerate(frames)]
+
+
+def open_model(model: str, case: dict[str, Any]) -> Opened:
+    """``model`` as its loader takes it; ``:jump`` at the end makes every call need a new list."""
+    name, _, variant = model.partition(":")
+    atoms = ase.io.read(case["file"])
+    atoms.calc = None
+    calculator = LOADERS[KIND][0](name)
+    positions = itertools.cycle(displaced(atoms, variant == "jump"))
+    properties = ["energy", "forces", "stress"] if atoms.pbc.all() else ["energy", "forces"]
+
+    def ask_at_once() -> None:
+        atoms.positions = next(positions)
+        calculator.calculate(atoms, properties, ["positions"])
+
+    def ask() -> None:
+        atoms.positions = next(positions)
+        atoms.get_potential_energy()
+        atoms.get_forces()
+        if "stress" in properties:
+            atoms.get_stress()
+
+    step = ask_at_once if KIND == "graph-pes" else ask
+    if step is ask:
+        atoms.calc = calculator
+    step()
+    force = np.asarray(calculator.results["forces"], np.float64)
+    if not np.isfinite(force).all():
+        raise ValueError(f"{KIND} {model}: forces are not finite")
+    return Opened(step, {"force_rms_ev_per_a": float(np.sqrt(np.mean(force**2)))})
+
+
+def describe() -> dict[str, Any]:
+    versions = {}
+    for name in LOADERS[KIND][1]:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if KIND == "limbeck":
+        import limbeck
+
+        versions["limbeck"] = limbeck.__version__
+    return {"versions": versions}
+
+
+if __name__ == "__main__":
+    serve(open_model, describe)
