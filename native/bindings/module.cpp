@@ -146,6 +146,9 @@ static void bind_session(nb::module_ &m, const char *name) {
            "Gradient with respect to the flat weights, of a loss on the last evaluation.");
 }
 
+void bind_engine(nb::module_ &);        // engine.cpp
+void bind_student_file(nb::module_ &);  // student_file.cpp
+
 NB_MODULE(_native, m) {
   m.doc() = "Limbeck's torch-free core.";
   nb::class_<Hyperparameters>(m, "Hyperparameters")
@@ -163,4 +166,6 @@ NB_MODULE(_native, m) {
   m.def("runs_here", &limbeck::runs_here, "instruction_set"_a);
   bind_session<float>(m, "TrainerF32");
   bind_session<double>(m, "TrainerF64");
+  bind_engine(m);
+  bind_student_file(m);
 }

@@ -1,10 +1,14 @@
 // Chooses the widest instruction set that both the build and the machine have.
+#include <cmath>
+
+#include "limbeck/engine.hpp"
 #include "limbeck/trainer.hpp"
 
-#define LIMBECK_DECLARE(ISA)                                                        \
-  namespace ISA {                                                                   \
-  template <class T>                                                                \
-  std::unique_ptr<limbeck::Trainer<T>> make(const limbeck::Hyperparameters &, int); \
+#define LIMBECK_DECLARE(ISA)                                                                 \
+  namespace ISA {                                                                            \
+  template <class T>                                                                         \
+  std::unique_ptr<limbeck::Trainer<T>> make(const limbeck::Hyperparameters &, int);          \
+  std::unique_ptr<limbeck::Engine> make_one_engine(const limbeck::Model &, limbeck::Scalar); \
   }
 
 LIMBECK_DECLARE(limbeck_portable)
@@ -44,5 +48,31 @@ std::unique_ptr<Trainer<T>> make_trainer(const Hyperparameters &hp, int threads,
 
 template std::unique_ptr<Trainer<float>> make_trainer(const Hyperparameters &, int, const std::string &);
 template std::unique_ptr<Trainer<double>> make_trainer(const Hyperparameters &, int, const std::string &);
+
+const std::vector<std::string> kPhases = {"geometry", "messages",        "updates",
+                                          "adjoints", "update adjoints", "forces"};
+
+void Model::check() const {
+  const std::size_t Z = std::size_t(hp.elements);
+  if (weights.size() != ParameterLayout(hp).total) throw std::invalid_argument("weights: wrong number");
+  if (numbers.size() != Z || references.size() != Z || zbl_radius.size() != Z * Z)
+    throw std::invalid_argument("numbers, references, zbl_radius: wanted (Z,), (Z,), (Z, Z)");
+  for (const auto *values : {&weights, &references, &zbl_radius})
+    for (double x : *values)
+      if (!std::isfinite(x)) throw std::invalid_argument("weights, references or radii are not finite");
+}
+
+std::unique_ptr<Engine> make_engine(const Model &given, Scalar scalar, const std::string &name) {
+  if (!runs_here(name)) throw std::invalid_argument("this machine does not run the instruction set " + name);
+  Model model = given;
+  model.check();
+  model.longest_zbl = 0;
+  for (double r : model.zbl_radius) model.longest_zbl = std::max(model.longest_zbl, r);
+#ifdef LIMBECK_X86
+  if (name == "avx512") return limbeck_avx512::make_one_engine(model, scalar);
+  if (name == "avx2") return limbeck_avx2::make_one_engine(model, scalar);
+#endif
+  return limbeck_portable::make_one_engine(model, scalar);
+}
 
 }  // namespace limbeck

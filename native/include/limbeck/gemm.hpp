@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <type_traits>
 
 namespace LIMBECK_ISA {
 
@@ -60,6 +61,7 @@ inline void gemm_rows(int rows, int depth, const T *a, std::ptrdiff_t rs, std::p
   for (; i + kTileRows <= rows; i += kTileRows)
     gemm_tile<T, kTileRows, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
   for (; i + 4 <= rows; i += 4) gemm_tile<T, 4, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
+  for (; i + 2 <= rows; i += 2) gemm_tile<T, 2, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
   for (; i < rows; ++i) gemm_tile<T, 1, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
 }
 
@@ -67,10 +69,13 @@ inline void gemm_rows(int rows, int depth, const T *a, std::ptrdiff_t rs, std::p
 template <class T, bool ADD>
 inline void gemm(int rows, int cols, int depth, const T *a, std::ptrdiff_t rs, std::ptrdiff_t ds, const T *b,
                  std::ptrdiff_t ldb, T *c, std::ptrdiff_t ldc) {
-  constexpr int W = Vector<T>::width;
   int j = 0;
-  for (; j + 2 * W <= cols; j += 2 * W) gemm_rows<T, 2, ADD>(rows, depth, a, rs, ds, b + j, ldb, c + j, ldc);
-  for (; j + W <= cols; j += W) gemm_rows<T, 1, ADD>(rows, depth, a, rs, ds, b + j, ldb, c + j, ldc);
+  if constexpr (std::is_arithmetic<T>::value) {
+    constexpr int W = Vector<T>::width;
+    for (; j + 2 * W <= cols; j += 2 * W)
+      gemm_rows<T, 2, ADD>(rows, depth, a, rs, ds, b + j, ldb, c + j, ldc);
+    for (; j + W <= cols; j += W) gemm_rows<T, 1, ADD>(rows, depth, a, rs, ds, b + j, ldb, c + j, ldc);
+  }
   for (; j < cols; ++j)
     for (int i = 0; i < rows; ++i) {
       T sum = ADD ? c[i * ldc + j] : T(0);

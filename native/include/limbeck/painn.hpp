@@ -24,9 +24,7 @@
 
 #include "limbeck/gemm.hpp"
 #include "limbeck/model.hpp"
-
-#define LIMBECK_RESTRICT __restrict__
-#define LIMBECK_SIMD _Pragma("GCC ivdep")
+#include "limbeck/scalar.hpp"
 
 namespace LIMBECK_ISA {
 
@@ -37,32 +35,6 @@ using limbeck::ParameterLayout;
 
 template <class T>
 using Array = std::vector<T>;
-
-// exp for the sigmoid: the float version is a polynomial without branches, so that loops over it
-// vectorise (relative error below 1e-6 on [-20, 20]; arguments are clamped to [-87, 88]; Cephes' scheme:
-// x = n ln 2 + r with |r| <= ln 2 / 2, and 2^n put into the exponent bits).
-inline double exponential(double x) { return std::exp(x); }
-inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  const float n = std::floor(x * 1.44269504f + 0.5f);
-  const float r = x - n * 0.693147181f;  // one term: sums may be reordered here, so a split would not hold
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  std::int32_t bits = (static_cast<std::int32_t>(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return p * scale;
-}
-
-template <class T>
-inline T sigmoid(T x) {
-  return T(1) / (T(1) + exponential(-x));
-}
 
 // Weights of one model with the transposes that the backward passes read.
 template <class T>

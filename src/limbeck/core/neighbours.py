@@ -1,13 +1,28 @@
-"""Neighbour pairs of a batch, by vesin."""
+"""Neighbour pairs of structures, by vesin's C library.
+
+This is the one place where Limbeck finds pairs of atoms to compute with.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import importlib
+import importlib.util
+import sys
+import types
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError
+from limbeck.errors import InputError, LimbeckError, MissingPackageError
+
+FARTHEST_A = 1e8  #: coordinates beyond lose their digits: float64 holds 1e-8 Å there
+CROWDED = 100_000  #: neighbours an atom; a solid has 45,000 within 60 Å
+_FLAT = 1e-5  # smallest over largest singular value of the periodic vectors: a plane, not a cell
+_WIDE_A = 1000.0  # empty space that is worth taking out before vesin lays its grid through it
 
 
 @dataclass(frozen=True)
@@ -38,25 +53,16 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
 
     Raises
     ------
-    InputError: a periodic cell without volume; two atoms at the same place (no direction between them).
+    InputError: what :func:`neighbour_list` refuses, naming the structure; two atoms at the same
+        place (no direction between them).
     """
-    from vesin import NeighborList  # imports torch where it is installed, so not at the top
-
-    _check_volume(batch)
-    search = NeighborList(cutoff=cutoff, full_list=False, sorted=True)
     first, second, vectors, counts = [], [], [], []
     for s in range(len(batch)):
-        atoms = slice(batch.offsets[s], batch.offsets[s + 1])
-        pbc = batch.pbc[s]
-        i, j, d = search.compute(
-            points=batch.positions[atoms],
-            box=batch.cell[s],
-            periodic=bool(pbc[0]) if pbc.all() or not pbc.any() else pbc,
-            quantities="ijD",
-        )
-        first.append(i.astype(np.int32))
-        second.append(j.astype(np.int32))
-        vectors.append(np.asarray(d, np.float64).reshape(-1, 3))
+        points = batch.positions[batch.offsets[s] : batch.offsets[s + 1]]
+        i, j, shifts = neighbour_list(points, batch.cell[s], batch.pbc[s], cutoff, where=f"structure {s}")
+        first.append(i)
+        second.append(j)
+        vectors.append(pair_vectors(points, batch.cell[s], i, j, shifts))
         counts.append(len(i))
     pairs = Pairs(
         first=np.concatenate(first) if first else np.zeros(0, np.int32),
@@ -64,6 +70,63 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
         vectors=np.concatenate(vectors) if vectors else np.zeros((0, 3)),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
+    check_apart(pairs)
+    return pairs
+
+
+def neighbour_list(
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: np.ndarray,
+    cutoff: float,
+    *,
+    where: str | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Half neighbour list of one structure: each undirected pair closer than ``cutoff`` once.
+
+    Ascending in the first atom.
+
+    Parameters
+    ----------
+    positions: (N, 3), Å, also far outside the cell. cell: (3, 3), Å, rows; of either hand, smaller
+        than the cutoff if need be; rows that do not repeat are ignored. pbc: (3,). cutoff: Å.
+    where: names the structure in errors.
+
+    Returns
+    -------
+    first, second: (P,) int32; an atom and its own images included, of an image and its mirror one.
+    shifts: (P, 3) int32; the vector is x_second + shift @ cell - x_first.
+
+    Raises
+    ------
+    InputError: numbers that are not finite or too large, periodic vectors that are not independent,
+        a cell so small that atoms have over ``CROWDED`` neighbours.
+    """
+    points = np.ascontiguousarray(positions, np.float64)
+    box, periodic = np.array(cell, np.float64), np.array(pbc, bool)
+    _check_shapes(points, box, periodic, cutoff, where)
+    if not len(points):
+        return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32)
+    if periodic.any():
+        _check_cell(box, periodic, where)
+    if not periodic.all():
+        points, box = _open_directions(points, box, periodic, cutoff)
+    _check_crowding(points, box, periodic, cutoff, where)
+    return _search(points, box, periodic, cutoff, where)
+
+
+def pair_vectors(
+    positions: np.ndarray, cell: np.ndarray, first: np.ndarray, second: np.ndarray, shifts: np.ndarray
+) -> np.ndarray:
+    """x_second + shift @ cell - x_first, (P, 3), Å."""
+    vectors = positions[second] - positions[first]
+    if shifts.any():
+        vectors += shifts @ cell
+    return vectors
+
+
+def check_apart(pairs: Pairs) -> None:
+    """InputError where two atoms of a pair are at the same place: it has no direction."""
     touching = np.flatnonzero(~(pairs.distances > 1e-6))
     if len(touching):
         p = int(touching[0])
@@ -75,17 +138,138 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
             wanted="finite positions, no two alike",
             remedy="remove the duplicate atom",
         )
-    return pairs
 
 
-def _check_volume(batch: StructureBatch) -> None:
-    """Refuse cells that repeat in three directions without volume; vesin's words name no structure."""
-    flat = np.flatnonzero(batch.pbc.all(axis=1) & (batch.volume < 1e-9))
-    if len(flat):
+def _check_shapes(
+    points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float, where: str | None
+) -> None:
+    if points.ndim != 2 or points.shape[1] != 3 or box.shape != (3, 3) or periodic.shape != (3,):
         raise InputError(
-            "the periodic cell has no volume",
-            where=f"structure {flat[0]}",
-            got="0 Å³",
+            "arrays of a structure have the wrong shape",
+            where=where,
+            got=f"positions {points.shape}, cell {box.shape}, pbc {periodic.shape}",
+            wanted="(N, 3), (3, 3), (3,)",
+        )
+    if not 0 < cutoff < np.inf:
+        raise InputError("the cutoff is not a length", where=where, got=cutoff, wanted="Å, above zero")
+    largest = np.maximum(np.abs(points).max(initial=0.0), np.abs(box).max())  # NaN wins, unlike max()
+    if not largest <= FARTHEST_A:
+        raise InputError(
+            "positions or cell are out of range",
+            where=where,
+            got=f"{largest:.3g} Å",
+            wanted=f"finite numbers within {FARTHEST_A:.0e} Å",
+            remedy="look where the structure, or the dynamics that made it, went wrong",
+        )
+
+
+def _check_cell(box: np.ndarray, periodic: np.ndarray, where: str | None) -> None:
+    """Periodic vectors in one line or plane make vesin divide by zero, which kills the process."""
+    widths = np.linalg.svd(box[periodic], compute_uv=False)
+    if widths.min() <= max(_FLAT * widths.max(), 1e-6):
+        whole = periodic.all()
+        raise InputError(
+            "the periodic cell has no volume" if whole else "the periodic cell vectors are not independent",
+            where=where,
+            got=f"{abs(np.linalg.det(box)):.3g} Å³" if whole else f"{box[periodic].tolist()}",
             wanted="independent cell vectors",
             remedy="set the cell, or pbc to False",
         )
+
+
+def _open_directions(
+    points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and box with cell rows that do not repeat normal to those that do, without wide gaps.
+
+    vesin 0.6 lays its grid over the whole extent: atoms 1e6 Å apart overflow its count of grid
+    cells, which kills the process. Shifts have no part along the open directions, so shortening a
+    gap there to twice the cutoff neither makes nor loses a pair.
+    """
+    n = int(periodic.sum())
+    basis = np.linalg.svd(box[periodic])[2][n:] if n else np.eye(3)  # (3 - n, 3), orthonormal
+    along = points @ basis.T  # (N, 3 - n)
+    if np.ptp(along, axis=0).max() > _WIDE_A:
+        order = np.argsort(along, axis=0)
+        steps = np.minimum(np.diff(np.take_along_axis(along, order, 0), axis=0), 2 * cutoff)
+        closed = np.zeros_like(along)
+        np.put_along_axis(closed, order[1:], np.cumsum(steps, axis=0), axis=0)
+        points, along = points + (closed - along) @ basis, closed
+    box = box.copy()
+    box[~periodic] = basis * (np.ptp(along, axis=0) + cutoff)[:, None]
+    return np.ascontiguousarray(points), box
+
+
+def _check_crowding(
+    points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float, where: str | None
+) -> None:
+    """A cell of a fraction of an Ångström has more images within the cutoff than memory holds."""
+    mean = len(points) * 4.19 * cutoff**3 / abs(np.linalg.det(box)) if periodic.any() else 0.0
+    if mean > CROWDED:
+        raise InputError(
+            "the periodic cell is too small",
+            where=where,
+            got=f"{mean:.2g} neighbours an atom within {cutoff:g} Å",
+            wanted=f"at most {CROWDED}",
+            remedy="check the cell's unit (Å)",
+        )
+
+
+@functools.cache
+def _vesin() -> tuple[Any, Any]:
+    """vesin's C library and its declarations, without running ``vesin/__init__.py``, which imports torch.
+
+    The declarations come with the library, so that structs fit the installed release.
+    """
+    found = importlib.util.find_spec("vesin")
+    if found is None or not found.submodule_search_locations:
+        raise MissingPackageError("vesin is not installed", remedy="pip install -c constraints.txt vesin")
+    stand_in = types.ModuleType("_limbeck_vesin")
+    stand_in.__path__ = list(found.submodule_search_locations)
+    sys.modules[stand_in.__name__] = stand_in
+    interface = importlib.import_module("_limbeck_vesin._c_api")
+    if not hasattr(interface.VesinOptions, "n_threads"):
+        raise MissingPackageError(
+            "vesin is too old", wanted="0.6 or newer", remedy="pip install -c constraints.txt vesin"
+        )
+    library = importlib.import_module("_limbeck_vesin._c_lib").get_library()
+    types_ = list(library.vesin_neighbors.argtypes)
+    # plain addresses: building typed pointers costs more than the list of a small molecule
+    types_[0] = types_[2] = types_[3] = ctypes.c_void_p
+    library.vesin_neighbors.argtypes = types_
+    return library, interface
+
+
+def _search(
+    points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float, where: str | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Call vesin on checked, contiguous arrays (it releases the GIL) and copy its answer."""
+    library, interface = _vesin()
+    options = interface.VesinOptions()
+    options.cutoff, options.full, options.sorted = cutoff, False, True
+    # two threads gained nothing at 1,000 atoms; callers run structures side by side
+    options.n_threads, options.return_shifts = 1, True
+    device = interface.VesinDevice(interface.VesinCPU, 0)
+    found, message = interface.VesinNeighborList(), ctypes.c_char_p()
+    try:
+        failed = library.vesin_neighbors(
+            points.ctypes.data,
+            len(points),
+            box.ctypes.data,
+            periodic.ctypes.data,
+            device,
+            options,
+            ctypes.byref(found),
+            ctypes.byref(message),
+        )
+        if failed:
+            text = (message.value or b"no reason given").decode(errors="replace")
+            raise LimbeckError("the neighbour list could not be built", where=where, got=text)
+        pairs = np.empty((found.length, 2), np.uintp)
+        shifts = np.empty((found.length, 3), np.int32)
+        if found.length:
+            ctypes.memmove(pairs.ctypes.data, found.pairs, pairs.nbytes)
+            ctypes.memmove(shifts.ctypes.data, found.shifts, shifts.nbytes)
+    finally:
+        library.vesin_free(ctypes.byref(found))
+    return pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32), shifts

@@ -5,15 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+    compare_atoms,
+)
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from limbeck.core.labels import Labels
 from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,33 @@ class AsePotential(Potential):
         )
 
 
-class PotentialCalculator(Calculator):
-    """Any Potential as an ASE calculator: energy, free energy, forces, stress where periodic."""
+class CachingCalculator(Calculator):
+    """ASE calculator whose bookkeeping costs microseconds instead of ASE's hundreds.
 
-    implemented_properties = ("energy", "free_energy", "forces", "stress", "energies")
+    Results stay valid while numbers, positions, cell, pbc and ``info["charge"]`` are those of the
+    last evaluation, bit for bit, however they were changed; nothing else of an Atoms object
+    reaches a Potential. Everything is evaluated at once, so a second property is read from the cache.
+    """
 
-    def __init__(self, potential: Potential) -> None:
+    # ASE compares these too; a Potential never sees them
+    ignored_changes = frozenset({"initial_charges", "initial_magmoms"})
+
+    def __init__(self) -> None:
+        self._state: _State | None = None
         super().__init__()
-        self.potential = potential
+
+    @abstractmethod
+    def results_of(self, atoms: Atoms) -> dict[str, Any]:
+        """Everything that is known of one structure, by ASE's names and in ASE's units and signs."""
+
+    @property
+    def atoms(self) -> Atoms | None:
+        """The structure of the last evaluation: numbers, positions, cell, pbc and charge."""
+        return None if self._state is None else _restore(self._state)
+
+    @atoms.setter
+    def atoms(self, atoms: Atoms | None) -> None:
+        self._state = None if atoms is None else _state_of(atoms)
 
     def calculate(
         self,
@@ -106,11 +131,92 @@ class PotentialCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        super().calculate(atoms, properties, system_changes)
-        labels = self.potential.evaluate(StructureBatch.from_atoms([self.atoms]))
+        """Evaluate ``atoms``, or the last structure again; a failure leaves no results behind."""
+        if atoms is None:
+            atoms = self.atoms
+        if atoms is None:
+            raise InputError("no structure to evaluate", where=self.name, wanted="atoms")
+        self.reset()
+        state = _state_of(atoms)
+        self.results = self.results_of(atoms)
+        self._state = state
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """ASE's ``get_property``: arrays are copies, None where it may not calculate and would have to."""
+        if name not in self.implemented_properties:
+            raise PropertyNotImplementedError(f"{name} property not implemented")
+        if atoms is not None and self._state != _state_of(atoms):
+            self.reset()
+        if name not in self.results:
+            if not allow_calculation:
+                return None
+            self.calculate(atoms)
+        if name not in self.results:
+            raise PropertyNotImplementedError(f"{name} not present in this calculation")
+        value = self.results[name]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """Names of what differs from the last evaluation by more than ``tol``; all of them before one."""
+        if self._state is None:
+            return [*all_changes, "charge"]
+        if tol:
+            changes = compare_atoms(self.atoms, atoms, tol, set(self.ignored_changes))
+            return changes + ["charge"] * (self._state[4] != _charge(atoms))
+        names = ("numbers", "positions", "cell", "pbc", "charge")
+        return [n for n, a, b in zip(names, self._state, _state_of(atoms), strict=True) if a != b]
+
+    def _get_name(self) -> str:
+        return "limbeck"
+
+
+class PotentialCalculator(CachingCalculator):
+    """Any Potential as an ASE calculator: energy, free energy, forces, stress where periodic."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
+
+    def __init__(self, potential: Potential) -> None:
+        self.potential = potential
+        super().__init__()
+
+    def results_of(self, atoms: Atoms) -> dict[str, Any]:
+        labels = self.potential.evaluate(StructureBatch.from_atoms([atoms]))
         energy = float(labels.energy[0])
-        self.results = {"energy": energy, "free_energy": energy, "forces": labels.forces}
+        results = {"energy": energy, "free_energy": energy, "forces": labels.forces}
         if labels.stress is not None and np.isfinite(labels.stress[0]).all():
-            self.results["stress"] = full_3x3_to_voigt_6_stress(labels.stress[0])
+            results["stress"] = full_3x3_to_voigt_6_stress(labels.stress[0])
         if labels.atom_energies is not None:
-            self.results["energies"] = labels.atom_energies
+            results["energies"] = labels.atom_energies
+        return results
+
+
+#: numbers, positions, cell and pbc as bytes (nobody can change those behind the cache's back), charge
+_State = tuple[bytes, bytes, bytes, bytes, float]
+
+
+def _charge(atoms: Atoms) -> float:
+    return float(atoms.info.get("charge", 0.0))
+
+
+def _state_of(atoms: Atoms) -> _State:
+    arrays = atoms.arrays
+    return (
+        np.asarray(arrays["numbers"], np.int64).tobytes(),
+        np.asarray(arrays["positions"], np.float64).tobytes(),
+        np.asarray(atoms.cell.array, np.float64).tobytes(),
+        atoms.pbc.tobytes(),
+        _charge(atoms),
+    )
+
+
+def _restore(state: _State) -> Atoms:
+    numbers, positions, cell, pbc, charge = state
+    atoms = Atoms(
+        numbers=np.frombuffer(numbers, np.int64),
+        positions=np.frombuffer(positions, np.float64).reshape(-1, 3),
+        cell=np.frombuffer(cell, np.float64).reshape(3, 3),
+        pbc=np.frombuffer(pbc, bool),
+    )
+    if charge:
+        atoms.info["charge"] = charge
+    return atoms

@@ -12,17 +12,20 @@ from ase import Atoms
 from limbeck.artifact.file import StudentRecord, read_student
 from limbeck.core.labels import Labels
 from limbeck.core.machine import available_threads
-from limbeck.core.neighbours import find_pairs
 from limbeck.core.potential import Capabilities, Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError
+from limbeck.errors import InputError, LimbeckError
+from limbeck.runtime.backend import make_backend, positive_threads
 from limbeck.runtime.released import find_student
-from limbeck.students.engine import EngineKind, Precision, make_engine
-from limbeck.students.specification import Architecture, flatten
+from limbeck.runtime.session import Session
+from limbeck.students.engine import EngineKind, Precision
+from limbeck.students.specification import Architecture
 
 
 class Student(Potential):
     """A trained student: network, references and core repulsion.
+
+    Any number of threads may evaluate with one student.
 
     Attributes
     ----------
@@ -31,7 +34,7 @@ class Student(Potential):
     record: everything the file holds.
     """
 
-    thread_safe = False
+    thread_safe = True
 
     def __init__(
         self,
@@ -43,17 +46,15 @@ class Student(Potential):
         engine: EngineKind = "auto",
         device: str = "cpu",
     ) -> None:
-        self._options = {
+        self._options: dict[str, Any] = {
             "name": name, "threads": threads, "precision": precision, "engine": engine, "device": device
         }  # fmt: skip
         arch = record.architecture
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")
         chosen: Precision = precision or ("float64" if record.dtype == "float64" else "float32")
-        self._engine = make_engine(
-            arch, kind=engine, precision=chosen, threads=threads or available_threads(), device=device
-        )
-        self._engine.set_weights(flatten(arch, record.weights, np.float64))
+        self._threads = positive_threads(threads or available_threads())
+        self.backend = make_backend(record, kind=engine, precision=chosen, device=device, where=self.name)
         self.capabilities = Capabilities(
             elements=frozenset(arch.elements),
             stress=True,
@@ -95,8 +96,16 @@ class Student(Potential):
         """Trainable parameters."""
         return self.record.architecture.n_parameters
 
-    def evaluate(self, batch: StructureBatch | Iterable[Atoms]) -> Labels:
+    def session(self, **options: Any) -> Session:
+        """A :class:`Session` (``skin=``, ``threads=``), for structures that change little between calls."""
+        return Session(self, **options)
+
+    def evaluate(self, batch: StructureBatch | Iterable[Atoms], threads: int | None = None) -> Labels:
         """Energies (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³ where periodic, atomic energies.
+
+        Parameters
+        ----------
+        threads: share the structures, or the atoms of few large ones; None takes the student's number.
 
         Raises
         ------
@@ -104,24 +113,60 @@ class Student(Potential):
         """
         if not isinstance(batch, StructureBatch):
             batch = StructureBatch.from_atoms(batch)
-        self._check(batch)
-        pairs = find_pairs(batch, self.cutoff)
-        self._engine.set_structures(batch, pairs)
-        out = self._engine.evaluate(np.arange(len(batch)))
-        base, virial = self.record.baseline.evaluate(batch, pairs)
+        self.check(batch)
+        out = self.backend.evaluate(batch, self.number_of_threads(threads))
         periodic = batch.periodic
         stress = np.full((len(batch), 3, 3), np.nan)
-        total = out.virial + virial
-        stress[periodic] = total[periodic] / batch.volume[periodic, None, None]
-        atom_energies = out.atom_energies + base.atom_energies
-        return Labels(
-            energy=out.energy + base.energy,
-            forces=out.forces + base.forces,
-            stress=stress,
-            atom_energies=atom_energies,
-        )
+        stress[periodic] = out.virial[periodic] / batch.volume[periodic, None, None]
+        return Labels(energy=out.energy, forces=out.forces, stress=stress, atom_energies=out.atom_energies)
 
-    def _check(self, batch: StructureBatch) -> None:
+    def number_of_threads(self, threads: int | None) -> int:
+        """What is asked for, or the student's own number."""
+        return self._threads if threads is None else positive_threads(threads)
+
+    def hvp(self, atoms: Atoms, v: np.ndarray) -> np.ndarray:
+        """Hessian-vector product, (N, 3), eV/Å² times the unit of ``v``, exact, in float64.
+
+        Dual numbers carry the direction through the forces (Griewank and Walther, Evaluating
+        Derivatives, 2008, ch. 3).
+
+        Parameters
+        ----------
+        v: (N, 3), a displacement of every atom at fixed cell.
+
+        Raises
+        ------
+        InputError: v of another shape; what :meth:`evaluate` refuses.
+        LimbeckError: the student does not run on the native core.
+        """
+        direction = np.asarray(v, np.float64)
+        if direction.shape != (len(atoms), 3):
+            raise InputError("v has the wrong shape", got=direction.shape, wanted=(len(atoms), 3))
+        return self._hessian_products(atoms, direction[None])[0]
+
+    def hessian(self, atoms: Atoms) -> np.ndarray:
+        """Second derivatives of the energy at fixed cell, (N, 3, N, 3), eV/Å², symmetric, in float64.
+
+        Raises as :meth:`hvp`.
+        """
+        n = len(atoms)
+        rows = self._hessian_products(atoms, np.eye(3 * n).reshape(3 * n, n, 3)).reshape(3 * n, 3 * n)
+        return ((rows + rows.T) / 2).reshape(n, 3, n, 3)
+
+    def _hessian_products(self, atoms: Atoms, directions: np.ndarray) -> np.ndarray:
+        batch = StructureBatch.from_atoms([atoms])
+        self.check(batch)
+        if not hasattr(self.backend, "hessian_products"):
+            raise LimbeckError(
+                "Hessians need the native core",
+                where=self.name,
+                got=self.backend.name,
+                remedy="load the student with engine='native'",
+            )
+        return self.backend.hessian_products(batch, directions)
+
+    def check(self, batch: StructureBatch) -> None:
+        """InputError unless the student knows every element and all numbers are finite."""
         known = self.record.architecture.elements
         strange = sorted(set(np.unique(batch.numbers).tolist()) - set(known))
         if strange:

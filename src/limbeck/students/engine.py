@@ -56,6 +56,23 @@ class Engine(ABC):
         """dL/dw, flat, from dL/d(outputs of the last evaluate)."""
 
 
+def native_hyperparameters(architecture: Architecture) -> Any:
+    """The core's record of an architecture."""
+    from limbeck import _native
+
+    return _native.Hyperparameters(
+        features=architecture.hidden_dim,
+        interactions=architecture.interactions,
+        radial=architecture.rbf,
+        gate_width=architecture.gate_width,
+        readout_width=architecture.readout_width,
+        elements=len(architecture.elements),
+        cutoff=architecture.cutoff,
+        norm_offset=architecture.norm_offset,
+        energy_scale=architecture.energy_scale,
+    )
+
+
 class NativeEngine(Engine):
     """The C++ core: hand-derived passes, no graph, one thread a structure."""
 
@@ -72,17 +89,7 @@ class NativeEngine(Engine):
         self.architecture, self.precision = architecture, precision
         self.instruction_set = instruction_set or _native.best_instruction_set()
         self.name = f"native-{self.instruction_set}"
-        hyper = _native.Hyperparameters(
-            features=architecture.hidden_dim,
-            interactions=architecture.interactions,
-            radial=architecture.rbf,
-            gate_width=architecture.gate_width,
-            readout_width=architecture.readout_width,
-            elements=len(architecture.elements),
-            cutoff=architecture.cutoff,
-            norm_offset=architecture.norm_offset,
-            energy_scale=architecture.energy_scale,
-        )
+        hyper = native_hyperparameters(architecture)
         kind = _native.TrainerF64 if precision == "float64" else _native.TrainerF32
         self._dtype = np.float64 if precision == "float64" else np.float32
         self._core = kind(hyper, max(1, threads), self.instruction_set)

@@ -1,0 +1,88 @@
+// The inference engine: energies, forces, virial and Hessian-vector products of a student.
+//
+// An Engine holds packed weights and is shared; a System holds one evolving structure (its neighbour
+// list with a skin and every buffer) and belongs to one caller at a time. Nothing here knows Python,
+// MPI or LAMMPS: a host that spreads atoms over processes gives an Exchange.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "limbeck/model.hpp"
+
+namespace limbeck {
+
+// What is evaluated: weights (flat, in the order of ParameterLayout) and the fixed baseline.
+struct Model {
+  Hyperparameters hp{};
+  std::vector<double> weights;
+  std::vector<int> numbers;        // (Z,) atomic number of each species
+  std::vector<double> references;  // (Z,) eV
+  std::vector<double> zbl_radius;  // (Z, Z) Angstrom, 0 where none
+  double longest_zbl = 0;
+  void check() const;  // throws std::invalid_argument
+};
+
+// Pairs within cutoff + skin. Atoms below `owned` are centres; the rest are copies of atoms that another
+// process owns. An undirected pair of two owned atoms is listed once; a pair of an owned atom with a copy
+// is listed by the owner of each. shift counts cell vectors: x_second + shift @ cell - x_first.
+struct NeighbourList {
+  int owned = 0, total = 0;
+  const int *species = nullptr;  // (total,)
+  std::size_t pairs = 0;
+  const int *first = nullptr, *second = nullptr;  // (pairs,)
+  const int *shift = nullptr;                     // (pairs, 3) or null
+  double skin = 0;                                // Angstrom
+  const double *positions = nullptr;              // (total, 3) at which it was made
+  const double *cell = nullptr;                   // (3, 3), rows
+  bool fully_periodic = false;
+};
+
+// Called between layers: copy rows of owned atoms to their copies elsewhere, or add the rows of copies
+// to their owners. Rows lie `stride` values apart and are `width` values wide; copies start at row `owned`.
+template <class T>
+class Exchange {
+ public:
+  virtual ~Exchange() = default;
+  virtual void forward(T *rows, int width, int stride) = 0;
+  virtual void reverse(T *rows, int width, int stride) = 0;
+};
+
+struct Results {
+  double energy = 0;                // eV
+  double virial[9] = {};            // dE/d(strain), eV, symmetric
+  std::vector<double> forces;       // (total, 3) eV/Angstrom
+  std::vector<double> atom_energy;  // (owned,) eV
+  std::vector<double> atom_virial;  // (total, 9) eV, only where asked for; a pair gives half to each atom
+  std::vector<double> shortest;     // (Z, Z) Angstrom, the closest pair of each two species, infinite if none
+  std::vector<double> seconds;      // of each phase, only where asked for
+  bool want_atom_virial = false, want_seconds = false;
+};
+
+extern const std::vector<std::string> kPhases;
+
+class System {
+ public:
+  virtual ~System() = default;
+  virtual void set_list(const NeighbourList &) = 0;
+  // Whether the list still holds every pair within the cutoff.
+  virtual bool covers(const double *positions, const double *cell) const = 0;
+  virtual void evaluate(const double *positions, const double *cell, Results &) = 0;
+  // The derivative of the forces along `direction` (total, 3), with the sign of the Hessian; dual numbers
+  // only.
+  virtual void hessian_product(const double *positions, const double *cell, const double *direction,
+                               double *product) = 0;
+  virtual std::size_t bytes() const = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual std::unique_ptr<System> system(int threads) const = 0;
+};
+
+enum class Scalar { f32, f64, dual };
+std::unique_ptr<Engine> make_engine(const Model &, Scalar, const std::string &instruction_set);
+
+}  // namespace limbeck

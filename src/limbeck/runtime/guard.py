@@ -1,0 +1,197 @@
+"""A cheap watch over where a student is used: outside its training data its figures mean little.
+
+Three kinds of breach, each judged only where the student's card knows the range:
+
+distance: an element pair closer than ``data.shortest_pair_a`` by over 0.001 Å (6 Å where the card
+    has no such pair).
+density: outside ``data.density_g_per_cm3`` by over 5%, where the structure repeats in three directions.
+temperature: kinetic temperature of the momenta above ``data.temperature_k`` by over 10% and five
+    standard deviations of a canonical ensemble's, sqrt(2 / degrees of freedom) of itself each.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.data import atomic_masses, chemical_symbols
+
+from limbeck.core.neighbours import neighbour_list, pair_vectors
+from limbeck.dataset.statistics import PAIR_CUTOFF_A
+from limbeck.errors import InputError, LimbeckError
+from limbeck.runtime.session import Evaluation
+
+KINDS = ("distance", "density", "temperature")
+DISTANCE_MARGIN_A = 1e-3
+DENSITY_MARGIN = 0.05
+TEMPERATURE_MARGIN = 0.10
+TEMPERATURE_DEVIATIONS = 5.0
+_G_PER_CM3 = 1e24 / units.mol  # one amu/Å³
+
+
+class OutOfDomainError(LimbeckError):
+    """A structure lies outside the data that the student was trained on."""
+
+
+class OutOfDomainWarning(UserWarning):
+    """The same, where it is not strict."""
+
+
+class Guard:
+    """Counts evaluations outside the training data, and warns of the first of each kind or raises.
+
+    Attributes
+    ----------
+    counts: kind -> evaluations in breach.
+    strict: raise :class:`OutOfDomainError` at every breach.
+    """
+
+    def __init__(
+        self, card: dict[str, Any], elements: tuple[int, ...], *, name: str, strict: bool = False
+    ) -> None:
+        data = card.get("data")
+        data = data if isinstance(data, dict) else {}
+        self.name, self.strict = name, strict
+        self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
+        self._elements = elements
+        self._shortest = _shortest_table(data.get("shortest_pair_a"), elements, name)
+        self._density = _range(data, "density_g_per_cm3", name)
+        self._kelvin = _range(data, "temperature_k", name)
+        self._mass_key: tuple[bytes, bytes] | None = None
+
+    def check(self, atoms: Atoms, found: Evaluation) -> None:
+        """Judge one evaluation.
+
+        Raises
+        ------
+        OutOfDomainError: a breach, where ``strict``.
+        """
+        if self._shortest is not None and np.count_nonzero(found.shortest < self._shortest):
+            self._check_distance(atoms, found.shortest, self._shortest)
+        if self._density is None and self._kelvin is None:
+            return
+        self._weigh(atoms)
+        if self._density is not None and found.periodic:
+            self._check_density(self._mass / found.volume * _G_PER_CM3, *self._density)
+        if self._kelvin is not None and "momenta" in atoms.arrays:
+            self._check_temperature(atoms, self._kelvin[1])
+
+    def _weigh(self, atoms: Atoms) -> None:
+        """Total standard mass for the density, inverse masses for the temperature; kept while they hold."""
+        masses = atoms.arrays.get("masses")
+        key = (atoms.arrays["numbers"].tobytes(), b"" if masses is None else masses.tobytes())
+        if key != self._mass_key:
+            standard = atomic_masses[atoms.numbers]
+            self._mass = float(standard.sum())
+            self._inverse = np.repeat(1.0 / (standard if masses is None else masses), 3)  # (3 N,)
+            self._mass_key = key
+
+    def _check_distance(self, atoms: Atoms, shortest: np.ndarray, limit: np.ndarray) -> None:
+        def describe() -> OutOfDomainError:
+            # which atoms they are is searched only here, since a breach is rare
+            place = np.searchsorted(self._elements, atoms.numbers)
+            near = shortest < limit
+            cell, reach = atoms.cell.array, float(shortest[near].max()) + 1e-6
+            i, j, shifts = neighbour_list(atoms.positions, cell, atoms.pbc, reach)
+            distance = np.linalg.norm(pair_vectors(atoms.positions, cell, i, j, shifts), axis=1)
+            among = np.flatnonzero(near[place[i], place[j]])
+            p = among[np.argmin(distance[among])]
+            a, b = i[p], j[p]
+            pair = f"{chemical_symbols[atoms.numbers[a]]}-{chemical_symbols[atoms.numbers[b]]}"
+            least = limit[place[a], place[b]] + DISTANCE_MARGIN_A
+            return OutOfDomainError(
+                "atoms are closer than any such pair in the training data",
+                where=f"{self.name}, " + (f"atoms {a} and {b}" if a != b else f"atom {a} and its image"),
+                got=f"{pair} {distance[p]:.3f} Å apart",
+                wanted=f"at least {least:.3f} Å",
+                remedy="check the structure and the time step, or train on structures with such contacts",
+            )
+
+        self._breach("distance", describe)
+
+    def _check_density(self, density: float, low: float, high: float) -> None:
+        def describe() -> OutOfDomainError:
+            return OutOfDomainError(
+                "the density is outside the training data",
+                where=self.name,
+                got=f"{density:.3f} g/cm³",
+                wanted=f"{low:.3f} to {high:.3f} g/cm³, give or take {DENSITY_MARGIN:.0%}",
+                remedy="check the cell, or train on structures of this density",
+            )
+
+        if not low * (1 - DENSITY_MARGIN) <= density <= high * (1 + DENSITY_MARGIN):
+            self._breach("density", describe)
+
+    def _check_temperature(self, atoms: Atoms, highest: float) -> None:
+        momenta = atoms.arrays["momenta"].ravel()
+        # constraints take freedom away, as ASE counts it
+        freedom = atoms.get_number_of_degrees_of_freedom() if atoms.constraints else len(momenta)
+        if freedom < 1:
+            return
+        kelvin = float((momenta * momenta).dot(self._inverse)) / (freedom * units.kB)
+        limit = highest * (1.0 + TEMPERATURE_MARGIN + TEMPERATURE_DEVIATIONS * (2.0 / freedom) ** 0.5)
+
+        def describe() -> OutOfDomainError:
+            return OutOfDomainError(
+                "the kinetic temperature is above the training data's",
+                where=self.name,
+                got=f"{kelvin:.0f} K",
+                wanted=f"at most {highest:.0f} K ({limit:.0f} K with the fluctuations of {len(atoms)} atoms)",
+                remedy="lower the temperature, check the time step, or train on hotter structures",
+            )
+
+        if kelvin > limit:
+            self._breach("temperature", describe)
+
+    def _breach(self, kind: str, describe: Callable[[], OutOfDomainError]) -> None:
+        self.counts[kind] += 1
+        if self.strict:
+            raise describe()
+        if self.counts[kind] == 1:
+            text = f"{describe()} (said once; calculator.guard.counts goes on counting)"
+            warnings.warn(text, OutOfDomainWarning, stacklevel=2)
+
+
+def _shortest_table(
+    pairs: dict[str, float] | None, elements: tuple[int, ...], name: str
+) -> np.ndarray | None:
+    """(Z, Z) closest distance seen, less the margin; None where the card says nothing.
+
+    The card leaves out pairs that were never closer than ``PAIR_CUTOFF_A``.
+    """
+    if not pairs:
+        return None
+    table = np.full((len(elements), len(elements)), PAIR_CUTOFF_A)
+    place = {chemical_symbols[z]: k for k, z in enumerate(elements)}
+    try:
+        for pair, distance in pairs.items():
+            a, b = pair.split("-")
+            if a in place and b in place:
+                if not 0 < float(distance) < np.inf:
+                    raise ValueError(f"{pair}: {distance}")
+                table[place[a], place[b]] = table[place[b], place[a]] = float(distance)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _spoiled(name, "shortest_pair_a", error) from error
+    return table - DISTANCE_MARGIN_A
+
+
+def _range(data: dict[str, Any], key: str, name: str) -> tuple[float, float] | None:
+    value = data.get(key)
+    if value is None:
+        return None
+    try:
+        low, high = (float(x) for x in value)
+    except (TypeError, ValueError) as error:
+        raise _spoiled(name, key, error) from error
+    if not low <= high < np.inf:
+        raise _spoiled(name, key, value)
+    return low, high
+
+
+def _spoiled(name: str, key: str, got: object) -> InputError:
+    return InputError(
+        f"the student's card has no sense in data.{key}", where=name, got=got, remedy="make the file again"
+    )

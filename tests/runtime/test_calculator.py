@@ -1,0 +1,365 @@
+"""The lean ASE calculator against plain ASE bookkeeping around ``Student.evaluate``."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator as AseCalculator
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.mixing import SumCalculator
+from ase.constraints import FixAtoms
+from ase.db import connect
+from ase.filters import ExpCellFilter, FrechetCellFilter
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from ase.stress import full_3x3_to_voigt_6_stress
+from ase.vibrations import Vibrations
+
+from limbeck.core.labels import Labels
+from limbeck.core.potential import Capabilities, Potential, PotentialCalculator
+from limbeck.errors import InputError
+from limbeck.runtime.calculator import Calculator
+from limbeck.runtime.student import Student
+from tests.students.tools import random_record, rattled
+
+
+class Plain(AseCalculator):
+    """ASE's own bookkeeping and one ``Student.evaluate`` a calculation: the oracle."""
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress", "energies")
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        labels = self.student.evaluate([self.atoms])
+        energy = float(labels.energy[0])
+        self.results = {"energy": energy, "free_energy": energy, "forces": labels.forces}
+        self.results["energies"] = labels.atom_energies
+        if np.isfinite(labels.stress[0]).all():
+            self.results["stress"] = full_3x3_to_voigt_6_stress(labels.stress[0])
+
+
+class Counting(Calculator):
+    """Counts evaluations."""
+
+    evaluations = 0
+
+    def results_of(self, atoms):
+        self.evaluations += 1
+        return super().results_of(atoms)
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return Student(random_record(), threads=1)
+
+
+@pytest.fixture(scope="module")
+def silicon() -> Student:
+    return Student.load("silicon-tiny", threads=1, precision="float64")
+
+
+def crystal() -> Atoms:
+    return rattled(bulk("Si", cubic=True), 4)
+
+
+def move(atoms):
+    atoms.positions[1, 2] += 1e-12
+
+
+CHANGES = {
+    "positions": move,
+    "positions by hand": lambda a: a.arrays["positions"].__setitem__((0, 0), a.positions[0, 0] + 0.1),
+    "cell": lambda a: a.cell.__setitem__((0, 1), 0.3),
+    "cell and positions": lambda a: a.set_cell(a.cell.array * 1.02, scale_atoms=True),
+    "numbers": lambda a: a.numbers.__setitem__(3, 8),
+    "pbc": lambda a: a.pbc.__setitem__(2, False),
+    "charge": lambda a: a.info.__setitem__("charge", 1.0),
+    "an atom more": lambda a: a.append("O"),
+    "an atom less": lambda a: a.pop(),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_change_is_noticed(student, name):
+    atoms = crystal()
+    atoms.calc = Counting(student)
+    atoms.get_forces()
+    CHANGES[name](atoms)
+    if name == "an atom more":
+        atoms.positions[-1] = [1.0, 3.9, 0.2]
+    assert atoms.calc.calculation_required(atoms, ["energy"])
+    assert atoms.calc.get_property("energy", atoms, allow_calculation=False) is None
+    fresh = atoms.copy()
+    fresh.calc = Plain(student)
+    np.testing.assert_allclose(atoms.get_forces(), fresh.get_forces(), atol=1e-11)
+    assert atoms.calc.evaluations == 2
+    assert not atoms.calc.calculation_required(atoms, ["energy", "forces"])
+
+
+def test_check_state_names_what_changed(student):
+    atoms = crystal()
+    atoms.calc = calculator = Calculator(student)
+    assert set(calculator.check_state(atoms)) >= set(all_changes)
+    atoms.get_forces()
+    assert calculator.check_state(atoms) == []
+    atoms.info["charge"] = -1
+    assert calculator.check_state(atoms) == ["charge"]
+    assert calculator.check_state(atoms, tol=1e-3) == ["charge"]
+    del atoms.info["charge"]
+    move(atoms)
+    assert calculator.check_state(atoms) == ["positions"]
+    assert calculator.check_state(atoms, tol=1e-3) == []
+    atoms.cell[0, 0] += 0.1
+    atoms.pbc = False
+    assert calculator.check_state(atoms) == ["positions", "cell", "pbc"]
+    assert sorted(calculator.check_state(atoms, tol=1e-3)) == ["cell", "pbc"]
+    calculator.reset()
+    assert calculator.atoms is None
+    assert calculator.results == {}
+    assert calculator.calculation_required(atoms, ["energy"])
+
+
+def test_what_a_student_never_sees_keeps_the_results(student):
+    atoms = crystal()
+    atoms.calc = Counting(student)
+    energy = atoms.get_potential_energy()
+    atoms.set_momenta(np.ones((8, 3)))
+    atoms.set_initial_charges(np.ones(8))
+    atoms.set_initial_magnetic_moments(np.ones(8))
+    atoms.set_tags(np.arange(8))
+    atoms.set_constraint(FixAtoms([0]))
+    assert atoms.get_potential_energy() == energy
+    assert (atoms.get_forces()[0] == 0).all()
+    assert (atoms.get_forces(apply_constraint=False)[0] != 0).all()
+    atoms.get_stress()
+    atoms.get_potential_energies()
+    assert atoms.calc.evaluations == 1
+
+
+def test_a_caller_cannot_spoil_the_cache(student):
+    atoms = crystal()
+    atoms.calc = calculator = Calculator(student)
+    kept = {name: np.copy(calculator.get_property(name, atoms)) for name in calculator.results}
+    for name in calculator.implemented_properties:
+        value = calculator.get_property(name, atoms)
+        if isinstance(value, np.ndarray):
+            value[:] = 7.0
+    calculator.atoms.positions[:] = 7.0
+    for name, value in kept.items():
+        np.testing.assert_array_equal(calculator.get_property(name, atoms), value)
+    assert calculator.check_state(atoms) == []
+
+
+def test_atoms_are_those_of_the_last_evaluation(student):
+    atoms = crystal()
+    atoms.info["charge"] = 2
+    calculator = Calculator(student)
+    with pytest.raises(InputError, match=r"^limbeck: no structure to evaluate; wanted atoms$"):
+        calculator.get_forces()
+    forces = calculator.get_forces(atoms)
+    move(atoms)
+    assert calculator.atoms != atoms
+    assert calculator.atoms.info == {"charge": 2.0}
+    np.testing.assert_array_equal(calculator.get_forces(), forces)
+    calculator.calculate(atoms)
+    assert calculator.atoms == atoms
+    calculator.results.clear()
+    np.testing.assert_array_equal(calculator.get_forces(), calculator.get_forces(atoms))
+    calculator.atoms = bulk("Si")
+    assert calculator.check_state(bulk("Si")) == []
+
+
+def test_stresses_of_atoms_add_up_to_the_stress(student):
+    atoms = crystal()
+    atoms.calc = Calculator(student)
+    stress = atoms.get_stress()
+    stresses = atoms.get_stresses()
+    assert stresses.shape == (len(atoms), 6)
+    assert np.abs(stress).max() > 1e-3
+    np.testing.assert_allclose(stresses.sum(axis=0), stress, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(atoms.get_stress(), stress, rtol=0, atol=1e-12)
+
+
+def test_properties_that_are_not_there(student):
+    atoms = molecule("H2O")
+    atoms.calc = Calculator(student)
+    with pytest.raises(PropertyNotImplementedError, match="stress not present in this calculation"):
+        atoms.get_stress()
+    with pytest.raises(PropertyNotImplementedError, match="stresses not present in this calculation"):
+        atoms.get_stresses()
+    for ask in (atoms.get_dipole_moment, atoms.get_magnetic_moment):
+        with pytest.raises(PropertyNotImplementedError, match="not implemented"):
+            ask()
+    assert sorted(atoms.calc.export_properties()) == sorted(
+        ["energy", "energies", "forces", "free_energy", "natoms"]
+    )
+
+
+def test_a_failure_leaves_no_results_behind(student):
+    atoms = crystal()
+    atoms.calc = Calculator(student)
+    energy = atoms.get_potential_energy()
+    good = atoms.positions.copy()
+    for _ in range(2):
+        atoms.positions[0, 0] = np.nan
+        with pytest.raises(InputError, match="not finite"):
+            atoms.get_forces()
+    assert atoms.calc.results == {}
+    atoms.positions[:] = good
+    assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-13)
+
+
+def test_files_keep_the_results(student, tmp_path):
+    atoms = crystal()
+    atoms.calc = Calculator(student)
+    forces, energy, stress = atoms.get_forces(), atoms.get_potential_energy(), atoms.get_stress()
+    for name in ("a.extxyz", "a.traj"):
+        ase.io.write(tmp_path / name, atoms)
+        read = ase.io.read(tmp_path / name)
+        assert read.get_potential_energy() == pytest.approx(energy, rel=1e-8)
+        np.testing.assert_allclose(read.get_forces(), forces, atol=1e-7)
+        np.testing.assert_allclose(read.get_stress(), stress, atol=1e-7)
+    with connect(tmp_path / "a.json") as database:
+        database.write(atoms)
+        row = database.get(1)
+    assert (row.energy, row.calculator) == (pytest.approx(energy), "limbeck")
+
+
+def test_calculators_add_up(student):
+    atoms = crystal()
+    atoms.calc = Calculator(student)
+    single = atoms.get_forces()
+    atoms.calc = SumCalculator([Calculator(student), Calculator(student)])
+    np.testing.assert_allclose(atoms.get_forces(), 2 * single, rtol=1e-12)
+    atoms.rattle(0.01, seed=1)
+    assert np.abs(atoms.get_forces() - 2 * single).max() > 1e-6
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])  # noqa: S301
+def test_copies_keep_results_and_options_and_go_their_own_way(student, clone):
+    atoms = crystal()
+    atoms.calc = calculator = Counting(student, skin=0.3, strict=True)
+    forces = atoms.get_forces()
+    twin = clone(calculator)
+    np.testing.assert_array_equal(twin.get_property("forces", atoms), forces)
+    assert (twin.evaluations, twin.guard.strict, twin._session.skin) == (1, True, 0.3)
+    twin.guard.counts["density"] += 1
+    move(atoms)
+    twin.get_forces(atoms)
+    assert calculator.guard.counts["density"] == 0
+    assert calculator.check_state(atoms) == ["positions"]
+    assert twin._session is not calculator._session
+
+
+def test_options_that_come_too_late(student):
+    text = r"^options of a student that is loaded already; got precision; remedy: give them to Student.load, or give Calculator the student's file or name$"
+    with pytest.raises(InputError, match=text):
+        Calculator(student, precision="float32")
+    with pytest.raises(InputError, match=r"^the skin is not a length; got -1; wanted Å, zero or more$"):
+        Calculator(student, skin=-1)
+
+
+def relaxed(calculator, wrap):
+    atoms = crystal()
+    atoms.set_cell(
+        atoms.cell.array @ np.array([[1.03, 0.01, 0], [0, 0.98, 0], [0, 0, 1.02]]), scale_atoms=True
+    )
+    atoms.calc = calculator
+    optimizer = BFGS(wrap(atoms), logfile=None)
+    assert optimizer.run(fmax=0.01, steps=80)
+    return atoms, optimizer.nsteps
+
+
+@pytest.mark.parametrize("wrap", [lambda a: a, FrechetCellFilter, ExpCellFilter])
+@pytest.mark.filterwarnings("ignore:Use FrechetCellFilter")
+def test_relaxation_agrees_with_plain_ase(silicon, wrap):
+    lean, steps = relaxed(Calculator(silicon), wrap)
+    plain, plain_steps = relaxed(Plain(silicon), wrap)
+    assert steps == plain_steps > 3
+    np.testing.assert_allclose(lean.positions, plain.positions, atol=1e-8)
+    np.testing.assert_allclose(lean.cell.array, plain.cell.array, atol=1e-8)
+    assert lean.get_potential_energy() == pytest.approx(plain.get_potential_energy(), abs=1e-9)
+    assert np.abs(lean.get_forces()).max() < 0.02
+
+
+def run_nve(calculator, steps=300):
+    atoms = bulk("Si", cubic=True)
+    thermalize_momenta(atoms, 600, rng=np.random.default_rng(7))
+    atoms.calc = calculator
+    energies = []
+    dynamics = VelocityVerlet(atoms, 1.0 * units.fs)
+    for _ in dynamics.irun(steps):
+        energies.append((atoms.get_potential_energy(), atoms.get_kinetic_energy()))
+    return atoms, np.array(energies)
+
+
+def test_dynamics_agree_with_plain_ase_and_keep_the_energy(silicon):
+    lean, energies = run_nve(Calculator(silicon))
+    plain, _ = run_nve(Plain(silicon))
+    np.testing.assert_allclose(lean.positions, plain.positions, atol=1e-8)
+    total = energies.sum(1)
+    assert np.abs(total - total[0]).max() < 0.02 * np.ptp(energies[:, 1])
+    assert np.ptp(energies[:, 1]) > 0.1
+
+
+def test_vibrations_agree_with_plain_ase(student, tmp_path):
+    found = []
+    for name, calculator in (("lean", Calculator(student)), ("plain", Plain(student))):
+        atoms = molecule("H2O")
+        atoms.calc = calculator
+        vibrations = Vibrations(atoms, name=str(tmp_path / name))
+        vibrations.run()
+        found.append(vibrations.get_energies())
+    np.testing.assert_allclose(found[0], found[1], atol=1e-7)
+
+
+def test_calculators_in_two_threads_share_a_student(silicon):
+    def trajectory(_):
+        return run_nve(Calculator(silicon), 40)[0].positions
+
+    alone = trajectory(0)
+    with ThreadPoolExecutor(2) as pool:
+        for positions in pool.map(trajectory, range(4)):
+            np.testing.assert_array_equal(positions, alone)
+
+
+def test_a_crystal_is_evaluated_without_torch():
+    code = (
+        "import sys\nfrom ase.build import bulk\nimport limbeck\natoms = bulk('Si', cubic=True)\n"
+        "atoms.calc = limbeck.Calculator('silicon-tiny', threads=1)\natoms.get_forces()\natoms.get_stress()\n"
+        "heavy = {'torch', 'vesin', 'lightning_fabric'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Charged(Potential):
+    """Its energy is the total charge."""
+
+    name, capabilities = "charged", Capabilities()
+
+    def evaluate(self, batch):
+        return Labels(energy=batch.charge.copy(), forces=np.zeros((batch.n_atoms, 3)))
+
+
+def test_a_potential_that_minds_the_charge():
+    atoms = molecule("H2O")
+    atoms.calc = PotentialCalculator(Charged())
+    assert atoms.get_potential_energy() == 0
+    atoms.info["charge"] = -1
+    assert atoms.get_potential_energy() == -1
+    with pytest.raises(PropertyNotImplementedError, match="energies not present"):
+        atoms.get_potential_energies()

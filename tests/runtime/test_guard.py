@@ -1,0 +1,220 @@
+"""The guard against use outside the training data: texts, margins, counts, what it leaves alone."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
+from ase.data import atomic_masses
+
+from limbeck.errors import InputError, LimbeckError
+from limbeck.runtime.calculator import Calculator
+from limbeck.runtime.guard import OutOfDomainError, OutOfDomainWarning
+from limbeck.runtime.student import Student
+from tests.students.tools import random_record
+
+DATA = {
+    "shortest_pair_a": {"H-H": 1.4, "H-O": 0.9, "Si-Si": 2.0, "O-O": 2.4},
+    "density_g_per_cm3": [2.1, 2.5],
+    "temperature_k": [300.0, 600.0],
+}
+
+
+def student_with(data) -> Student:
+    record = random_record()
+    return Student(
+        replace(record, card={"preset": "ultra-tiny"} | ({"data": data} if data else {})), threads=1
+    )
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return student_with(DATA)
+
+
+def water(stretch: float = 1.0) -> Atoms:
+    atoms = molecule("H2O")
+    atoms.positions[1] = atoms.positions[0] + (atoms.positions[1] - atoms.positions[0]) * stretch
+    return atoms
+
+
+def at_density(value: float) -> Atoms:
+    """Silicon of the given density, g/cm³; 6.02214076e23 amu are a gram and 1e24 Å³ a cm³."""
+    atoms = bulk("Si", cubic=True)
+    volume = 8 * atomic_masses[14] / value / 0.602214076
+    atoms.set_cell(np.eye(3) * volume ** (1 / 3), scale_atoms=True)
+    return atoms
+
+
+def at_temperature(kelvin: float, n: int = 3) -> Atoms:
+    """n water-like H atoms, far apart, with that kinetic temperature exactly."""
+    atoms = Atoms(f"H{n}", np.arange(n)[:, None] * [0, 0, 3.0])
+    atoms.set_momenta(np.random.default_rng(0).normal(size=(n, 3)))
+    atoms.set_momenta(atoms.get_momenta() * np.sqrt(kelvin / atoms.get_temperature()))
+    assert atoms.get_temperature() == pytest.approx(kelvin)
+    return atoms
+
+
+def evaluate(calculator: Calculator, atoms: Atoms) -> dict[str, int]:
+    """Counts after one evaluation; any warning is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calculator.get_forces(atoms)
+    return calculator.guard.counts
+
+
+def test_inside_the_data_nothing_is_said(student):
+    calculator = Calculator(student, strict=True)
+    for atoms in (water(), at_density(2.3), at_temperature(600)):
+        assert evaluate(calculator, atoms) == {"distance": 0, "density": 0, "temperature": 0}
+
+
+BREACHES = {
+    "distance": (
+        lambda: water(0.9),
+        "ultra-tiny, atoms 0 and 1: atoms are closer than any such pair in the training data; got O-H 0.872 Å apart; "
+        "wanted at least 0.900 Å; remedy: check the structure and the time step, or train on structures with such contacts",
+    ),
+    "density": (
+        lambda: at_density(2.7),
+        "ultra-tiny: the density is outside the training data; got 2.700 g/cm³; wanted 2.100 to 2.500 g/cm³, give or take 5%; "
+        "remedy: check the cell, or train on structures of this density",
+    ),
+    "temperature": (
+        lambda: at_temperature(5000),
+        "ultra-tiny: the kinetic temperature is above the training data's; got 5000 K; "
+        "wanted at most 600 K (2074 K with the fluctuations of 3 atoms); "
+        "remedy: lower the temperature, check the time step, or train on hotter structures",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BREACHES)
+def test_a_breach_warns_once_and_counts_every_time(student, kind):
+    make, text = BREACHES[kind]
+    calculator, atoms = Calculator(student), make()
+    with pytest.warns(OutOfDomainWarning) as said:
+        calculator.get_forces(atoms)
+    assert [str(w.message) for w in said] == [f"{text} (said once; calculator.guard.counts goes on counting)"]
+    calculator.get_potential_energy(atoms)  # from the cache: no new evaluation
+    assert calculator.guard.counts[kind] == 1
+    for n in (2, 3):
+        atoms.positions += 1e-9
+        assert evaluate(calculator, atoms)[kind] == n
+    assert sum(calculator.guard.counts.values()) == 3
+
+
+@pytest.mark.parametrize("kind", BREACHES)
+def test_strict_raises_every_time(student, kind):
+    make, text = BREACHES[kind]
+    calculator, atoms = Calculator(student, strict=True), make()
+    for n in (1, 2):
+        with pytest.raises(OutOfDomainError) as caught:
+            calculator.get_forces(atoms)
+        assert str(caught.value) == text
+        assert calculator.guard.counts[kind] == n
+    assert isinstance(caught.value, LimbeckError)
+    assert calculator.results == {}
+
+
+def test_margins():
+    student = student_with(DATA)
+
+    def breached(atoms) -> bool:
+        try:
+            evaluate(Calculator(student, strict=True), atoms)
+        except OutOfDomainError:
+            return True
+        return False
+
+    bond = np.linalg.norm(molecule("H2O").positions[1] - molecule("H2O").positions[0])
+    assert not breached(water((0.9 - 0.0009) / bond))
+    assert breached(water((0.9 - 0.0011) / bond))
+    assert [breached(at_density(d)) for d in (1.99, 2.0, 2.62, 2.63)] == [True, False, False, True]
+    for n in (3, 40):
+        limit = 600 * (1.1 + 5 * np.sqrt(2 / (3 * n)))
+        assert not breached(at_temperature(0.999 * limit, n))
+        assert breached(at_temperature(1.001 * limit, n))
+
+
+def test_the_closest_pair_and_an_image_are_named(student):
+    chain = Atoms("Si", cell=[1.9, 9, 9], pbc=(True, False, False))
+    with pytest.raises(
+        OutOfDomainError, match=r"^ultra-tiny, atom 0 and its image: .* got Si-Si 1.900 Å apart"
+    ):
+        Calculator(student, strict=True).get_forces(chain)
+    line = Atoms("SiOSi", [[0, 0, 0], [0, 0, 5.5], [1.5, 0, 0]])
+    with pytest.raises(
+        OutOfDomainError, match=r"atoms 0 and 2: .*Si-Si 1.500 Å apart; wanted at least 2.000 Å"
+    ):
+        Calculator(student, strict=True).get_forces(line)
+
+
+def test_pairs_the_data_never_had(student):
+    with pytest.raises(OutOfDomainError, match=r"got Si-O 3.000 Å apart; wanted at least 6.000 Å"):
+        Calculator(student, strict=True).get_forces(Atoms("SiO", [[0, 0, 0], [0, 0, 3.0]]))
+    evaluate(Calculator(student, strict=True), Atoms("SiO", [[0, 0, 0], [0, 0, 5.1]]))  # beyond the cutoff
+
+
+def test_slabs_have_no_density_and_frozen_atoms_no_temperature(student):
+    slab = at_density(1.0)
+    slab.pbc = (True, True, False)
+    evaluate(Calculator(student, strict=True), slab)
+    atoms = at_temperature(5000)
+    atoms.set_constraint(FixAtoms([0, 1, 2]))
+    evaluate(Calculator(student, strict=True), atoms)
+
+
+def test_masses_of_isotopes_count_for_the_temperature_alone(student):
+    hot = at_temperature(5000)
+    hot.set_masses([10.0] * 3)
+    assert hot.get_temperature() == pytest.approx(5000 * 1.008 / 10)
+    evaluate(Calculator(student, strict=True), hot)
+    heavy = at_density(2.3)
+    heavy.set_masses([60.0] * 8)
+    evaluate(Calculator(student, strict=True), heavy)
+
+
+@pytest.mark.parametrize("data", [None, {}, dict.fromkeys(DATA), {"shortest_pair_a": {}}])
+def test_a_card_without_ranges_guards_nothing(data):
+    calculator = Calculator(student_with(data), strict=True)
+    for make, _ in BREACHES.values():
+        assert not any(evaluate(calculator, make()).values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shortest_pair_a", {"H-H": -1.0}),
+        ("shortest_pair_a", {"H-H": "near"}),
+        ("shortest_pair_a", ["H-H"]),
+        ("shortest_pair_a", {"HH": 1.0}),
+        ("density_g_per_cm3", [2.0]),
+        ("density_g_per_cm3", [3.0, 2.0]),
+        ("temperature_k", "hot"),
+        ("temperature_k", [float("nan"), 3.0]),
+    ],
+)
+def test_a_card_that_makes_no_sense(key, value):
+    text = (
+        rf"^ultra-tiny: the student's card has no sense in data.{key}; got .*; remedy: make the file again$"
+    )
+    with pytest.raises(InputError, match=text):
+        Calculator(student_with({key: value}))
+
+
+def test_a_released_student_is_guarded():
+    atoms = bulk("Si", cubic=True)
+    atoms.set_momenta(np.full((8, 3), np.sqrt(atomic_masses[14] * units.kB * 1000.0)))
+    calculator = Calculator("silicon-tiny", strict=True, threads=1)
+    assert evaluate(calculator, atoms) == {"distance": 0, "density": 0, "temperature": 0}
+    atoms.set_cell(atoms.cell.array * 0.8, scale_atoms=True)
+    with pytest.raises(
+        OutOfDomainError, match="silicon-tiny: the density is outside the training data; got 4.5"
+    ):
+        calculator.get_stress(atoms)

@@ -1,0 +1,290 @@
+"""The native core against PyTorch in float64, finite differences and the paper's equations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
+
+from limbeck import _native
+from limbeck.artifact.file import StudentRecord
+from limbeck.core.structures import StructureBatch
+from limbeck.runtime.backend import TorchBackend
+from limbeck.runtime.calculator import Calculator
+from limbeck.runtime.native import NativeBackend
+from limbeck.runtime.student import Student
+from limbeck.students.baseline import Baseline, zbl_radii
+from limbeck.students.engine import Outputs
+from limbeck.students.specification import PRESETS, Architecture
+from tests.students.test_painn import energy_by_the_equations
+from tests.students.tools import (
+    ORGANIC_AND_SILICON,
+    SYSTEMS,
+    random_record,
+    random_weights,
+    rattled,
+    triclinic,
+)
+
+INSTRUCTION_SETS = [name for name in ("portable", "avx2", "avx512") if _native.runs_here(name)]
+FRAMES = list(SYSTEMS.values())
+BATCH = StructureBatch.from_atoms(FRAMES)
+ODD = Architecture(ORGANIC_AND_SILICON, hidden_dim=21, interactions=3, rbf=5, gate_width=13, readout_width=7)
+SHALLOW = replace(ODD, hidden_dim=40, interactions=1)
+
+
+def record_of(name: str) -> StudentRecord:
+    if name in PRESETS:
+        return random_record(name)
+    architecture = {"odd widths": ODD, "one interaction": SHALLOW}[name]
+    references = {z: -0.1 * z for z in ORGANIC_AND_SILICON}
+    baseline = Baseline(references, zbl_radii(ORGANIC_AND_SILICON, {}))
+    return StudentRecord(architecture, baseline, random_weights(architecture), {})
+
+
+def many_atoms() -> Atoms:
+    """Enough atoms for four threads, ordered in space by the core; five elements."""
+    atoms = rattled(bulk("Si", cubic=True) * (3, 3, 4), 3)
+    atoms.numbers = np.random.default_rng(0).choice(ORGANIC_AND_SILICON, len(atoms))
+    atoms.positions += (
+        40.0 * np.random.default_rng(1).integers(-2, 3, size=(len(atoms), 1)) @ atoms.cell.array[:1]
+    )
+    return atoms
+
+
+def largest_relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max(initial=0.0) / max(np.abs(b).max(initial=0.0), 1e-300))
+
+
+def worst(a: Outputs, b: Outputs) -> float:
+    return max(
+        largest_relative(getattr(a, k), getattr(b, k))
+        for k in ("energy", "forces", "virial", "atom_energies")
+    )
+
+
+@pytest.fixture(scope="module")
+def exact() -> dict[str, Outputs]:
+    """The torch module and the NumPy baseline, in float64."""
+    return {
+        name: TorchBackend(record_of(name), precision="float64", device="cpu").evaluate(BATCH, 1)
+        for name in (*PRESETS, "odd widths", "one interaction")
+    }
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("name", [*PRESETS, "odd widths", "one interaction"])
+def test_float64_equals_torch(name, isa, exact):
+    native = NativeBackend(record_of(name), precision="float64", instruction_set=isa)
+    assert np.abs(exact[name].forces).max() > 0.05  # eV/Å: the comparison is of something
+    assert worst(native.evaluate(BATCH, 1), exact[name]) < 1e-10
+    system = native.system(0.4, 1)
+    for s, atoms in enumerate(FRAMES):
+        rows = slice(BATCH.offsets[s], BATCH.offsets[s + 1])
+        one = system.evaluate(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        scale = max(1.0, np.abs(exact[name].forces[rows]).max(initial=0.0))
+        np.testing.assert_allclose(one.forces, exact[name].forces[rows], rtol=0, atol=1e-10 * scale)
+        assert one.energy == pytest.approx(exact[name].energy[s], rel=1e-10)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_float32_is_within_its_bound(name, isa, exact):
+    native = NativeBackend(record_of(name), precision="float32", instruction_set=isa).evaluate(BATCH, 1)
+    assert np.abs(native.forces - exact[name].forces).max() <= 1e-5 + 2e-5 * np.abs(exact[name].forces).max()
+    size = np.bincount(BATCH.structure_of_atom, np.abs(exact[name].atom_energies))
+    assert (np.abs(native.energy - exact[name].energy) <= 1e-6 * size + 1e-6).all()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_threads_agree(preset):
+    record, atoms = random_record(preset), many_atoms()
+    wanted = TorchBackend(record, precision="float64", device="cpu").evaluate(
+        StructureBatch.from_atoms([atoms]), 1
+    )
+    native = NativeBackend(record, precision="float64")
+    for threads in (1, 2, 4, 7):
+        system = native.system(0.5, threads)
+        for _ in range(2):  # the second time with a list and buffers that are there
+            one = system.evaluate(
+                atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atom_virials=True
+            )
+            assert one.energy == pytest.approx(wanted.energy[0], rel=1e-12)
+            assert largest_relative(one.forces, wanted.forces) < 1e-10
+            assert largest_relative(one.virial, wanted.virial[0]) < 1e-10
+            assert largest_relative(one.atom_energies, wanted.atom_energies) < 1e-10
+            assert largest_relative(one.atom_virials.sum(axis=0), wanted.virial[0]) < 1e-10
+        again = native.system(0.5, threads).evaluate(
+            atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
+        )
+        np.testing.assert_array_equal(again.forces, one.forces)  # repeats bit for bit at equal threads
+    assert worst(native.evaluate(StructureBatch.from_atoms([atoms]), 4), wanted) < 1e-10
+
+
+@pytest.mark.parametrize("scalar", ["float64", "dual"])
+def test_the_energy_is_that_of_the_papers_equations(scalar):
+    record = record_of("one interaction")
+    atoms = triclinic()
+    wanted = energy_by_the_equations(record.architecture, record.weights, atoms)
+    bare = replace(record, baseline=Baseline(dict.fromkeys(ORGANIC_AND_SILICON, 0.0), {}))
+    backend = NativeBackend(bare, precision="float64")
+    if scalar == "dual":
+        backend.core = backend.dual
+    assert backend.evaluate(StructureBatch.from_atoms([atoms]), 1).energy[0] == pytest.approx(
+        wanted, rel=1e-11
+    )
+
+
+def test_forces_and_virial_are_derivatives_of_the_energy():
+    backend, atoms, step = NativeBackend(random_record("tiny"), precision="float64"), triclinic(), 1e-4
+
+    def energy(positions: np.ndarray, cell: np.ndarray) -> float:
+        return backend.system(0.0, 1).evaluate(atoms.numbers, positions, cell, atoms.pbc).energy
+
+    x, cell = atoms.positions, atoms.cell.array
+    found = backend.system(0.0, 1).evaluate(atoms.numbers, x, cell, atoms.pbc)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        d = rng.normal(size=x.shape)
+        slope = (energy(x + step * d, cell) - energy(x - step * d, cell)) / (2 * step)
+        assert slope == pytest.approx(-(found.forces * d).sum(), rel=1e-5)
+        strain = rng.normal(size=(3, 3))
+        strain = (strain + strain.T) / 2
+        grow, shrink = np.eye(3) + step * strain, np.eye(3) - step * strain
+        slope = (energy(x @ grow, cell @ grow) - energy(x @ shrink, cell @ shrink)) / (2 * step)
+        assert slope == pytest.approx((found.virial * strain).sum(), rel=1e-5)
+
+
+def test_hessian_of_benzene_against_differences_of_forces():
+    student = Student(random_record("tiny"), precision="float64", threads=1)
+    atoms, step = rattled(molecule("C6H6"), 4, 0.03), 1e-4
+    hessian = student.hessian(atoms)
+    assert hessian.shape == (12, 3, 12, 3)
+    differences = np.zeros((12, 3, 12, 3))
+    for i in range(12):
+        for c in range(3):
+            forces = []
+            for sign in (1, -1):
+                moved = atoms.copy()
+                moved.positions[i, c] += sign * step
+                forces.append(student.evaluate([moved]).forces)
+            differences[i, c] = -(forces[0] - forces[1]) / (2 * step)
+    assert largest_relative(hessian, differences) < 1e-6
+    # frequencies, as vibrations are compared: eigenvalues of the mass-weighted matrix
+    weight = 1 / np.sqrt(np.repeat(atoms.get_masses(), 3))
+    modes = [
+        np.linalg.eigvalsh(h.reshape(36, 36) * np.outer(weight, weight))
+        for h in (hessian, (differences + differences.transpose(2, 3, 0, 1)) / 2)
+    ]
+    assert largest_relative(modes[0], modes[1]) < 1e-4
+    np.testing.assert_allclose(hessian.sum(axis=2), 0, atol=1e-10 * np.abs(hessian).max())  # translations
+    v = np.random.default_rng(0).normal(size=(12, 3))
+    np.testing.assert_allclose(
+        student.hvp(atoms, v), np.einsum("iajb,jb->ia", hessian, v), rtol=0, atol=1e-9 * np.abs(hessian).max()
+    )
+
+
+def test_hessian_products_of_a_crystal_with_images():
+    student = Student(random_record("ultra-tiny"), precision="float64", threads=1)
+    atoms = SYSTEMS["two atoms in a cell smaller than the cutoff"]
+    v, step = np.random.default_rng(0).normal(size=(len(atoms), 3)), 1e-4
+    forces = []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.positions += sign * step * v
+        forces.append(student.evaluate([moved]).forces)
+    np.testing.assert_allclose(student.hvp(atoms, v), (forces[1] - forces[0]) / (2 * step), rtol=0, atol=1e-5)
+
+
+def test_a_skin_leaves_no_trace_in_ten_thousand_steps():
+    """Along a trajectory with a skin, forces stay those of a fresh list, and energy drifts no more."""
+    student = Student.load("silicon-ultra-tiny", threads=1)
+    start = bulk("Si") * (2, 1, 1)
+    MaxwellBoltzmannDistribution(start, temperature_K=900, rng=np.random.default_rng(0))
+    drift = {}
+    for skin in (0.5, 0.0):
+        atoms = start.copy()
+        atoms.calc = Calculator(student, skin=skin)
+        fresh, energies, differences = student.session(skin=0.0), [], []
+
+        def watch(atoms=atoms, fresh=fresh, energies=energies, differences=differences):
+            energies.append(atoms.get_total_energy() / len(atoms))
+            differences.append(np.abs(fresh.evaluate(atoms).forces - atoms.get_forces()).max())
+
+        motion = VelocityVerlet(atoms, 1.0 * units.fs)
+        motion.attach(watch, interval=50)
+        motion.run(10_000)
+        assert max(differences) < 2e-5  # eV/Å: rounding of float32
+        assert np.linalg.norm(atoms.get_velocities()) > 0.01  # it moved all the while
+        drift[skin] = np.polyfit(np.arange(len(energies)), energies, 1)[0] * len(energies)
+    assert abs(drift[0.5]) < 1e-4  # eV an atom over 10 ps
+    assert abs(drift[0.5] - drift[0.0]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"weights": np.full(3, 1.0)}, "weights: wrong number"),
+        ({"references": np.array([np.nan] * 5)}, "not finite"),
+        ({"scalar": "float16"}, "scalar: got float16, wanted float32, float64 or dual"),
+        ({"instruction_set": "sse9"}, "does not run the instruction set sse9"),
+    ],
+)
+def test_the_core_refuses_what_it_cannot_use(change, text):
+    from limbeck.students.engine import native_hyperparameters
+    from limbeck.students.specification import flatten
+
+    record = random_record()
+    given = {
+        "hyperparameters": native_hyperparameters(record.architecture),
+        "weights": flatten(record.architecture, record.weights, np.float64),
+        "numbers": np.array(ORGANIC_AND_SILICON, np.int32),
+        "references": np.zeros(5),
+        "zbl_radius": np.zeros((5, 5)),
+        "scalar": "float32",
+        "instruction_set": "portable",
+    }
+    _native.Engine(**given)
+    with pytest.raises(ValueError, match=text):
+        _native.Engine(**(given | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"species": np.array([0, 9], np.int32)}, r"species\[1\]: got 9, wanted 0 to 4"),
+        ({"second": np.array([2], np.int32)}, "pair 0: atom index out of range"),
+        ({"second": np.array([0], np.int32)}, "pair 0: an atom with itself"),
+        ({"shift": np.zeros((2, 3), np.int32)}, "first, second, shift: wanted"),
+        ({"positions": np.zeros((3, 3))}, "positions, cell: wanted"),
+        ({"positions": np.array([[0, 0, 0], [0, np.nan, 1.0]])}, r"positions\[4\] is not finite"),
+        ({"skin": -1.0}, "skin: wanted 0 or more"),
+    ],
+)
+def test_a_system_refuses_what_makes_no_sense(change, text):
+    system = _native.System(NativeBackend(random_record(), precision="float32").core, 1)
+    given = {
+        "species": np.array([0, 1], np.int32),
+        "first": np.array([0], np.int32),
+        "second": np.array([1], np.int32),
+        "shift": np.zeros((1, 3), np.int32),
+        "skin": 0.0,
+        "positions": np.array([[0, 0, 0], [0, 0, 1.5]]),
+        "cell": np.zeros((3, 3)),
+        "fully_periodic": False,
+    }
+    with pytest.raises(ValueError, match=r"wanted set_list\(\) first"):
+        system.evaluate(given["positions"], given["cell"])
+    system.set_list(**given)
+    good = system.evaluate(given["positions"], given["cell"])
+    with pytest.raises(ValueError, match=text):
+        system.set_list(**(given | change))
+    system.set_list(**given)
+    with pytest.raises(ValueError, match="not finite"):
+        system.evaluate(np.full((2, 3), np.inf), given["cell"])
+    assert system.evaluate(given["positions"], given["cell"])[0] == good[0]

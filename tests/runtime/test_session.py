@@ -1,0 +1,186 @@
+"""Sessions reuse their neighbour list without a trace; students serve many threads."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from limbeck.errors import InputError, LimbeckError
+from limbeck.runtime import backend, native
+from limbeck.runtime.session import Session
+from limbeck.runtime.student import Student
+from tests.students.tools import SYSTEMS, random_record, rattled, triclinic
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return Student(random_record(), threads=1)
+
+
+def assert_same(found, labels, atoms):
+    scale = max(1.0, np.abs(labels.forces).max())
+    assert found.energy == pytest.approx(labels.energy[0], rel=1e-12)
+    np.testing.assert_allclose(found.forces, labels.forces, rtol=0, atol=1e-11 * scale)
+    np.testing.assert_allclose(found.atom_energies, labels.atom_energies, rtol=1e-11, atol=1e-11)
+    assert found.volume == pytest.approx(atoms.cell.volume)
+    assert found.periodic == (bool(atoms.pbc.all()))
+    if found.periodic:
+        virial = labels.stress[0] * atoms.get_volume()
+        np.testing.assert_allclose(found.virial, virial, rtol=0, atol=1e-11 * max(1, np.abs(virial).max()))
+
+
+@pytest.mark.parametrize("skin", [0.0, 0.4])
+def test_one_session_serves_any_structure_after_any_other(student, skin):
+    session = student.session(skin=skin)
+    for name in [*SYSTEMS, *reversed(SYSTEMS)]:
+        assert_same(session.evaluate(SYSTEMS[name]), student.evaluate([SYSTEMS[name]]), SYSTEMS[name])
+
+
+@pytest.mark.parametrize(
+    "name", ["molecule", "triclinic", "slab", "two atoms in a cell smaller than the cutoff"]
+)
+def test_a_walk_with_a_skin_equals_fresh_lists(student, name, monkeypatch):
+    searches = []
+    original = native.neighbour_list
+    for module in (native, backend):
+        monkeypatch.setattr(module, "neighbour_list", lambda *a, **k: searches.append(0) or original(*a, **k))
+    session, atoms, rng = student.session(skin=0.6), SYSTEMS[name].copy(), np.random.default_rng(5)
+    fresh = Student(student.record, threads=1, engine="torch")  # searches by find_pairs, which is not counted
+    for step in range(60):
+        atoms.positions += rng.normal(size=atoms.positions.shape) * 0.01
+        if step == 20:
+            atoms.positions[0] += 3 * atoms.cell.array[0]
+        elif step == 30:
+            atoms.wrap()
+        elif step == 40:
+            atoms.set_cell(atoms.cell.array @ np.diag([1.0, 1.01, 0.99]), scale_atoms=True)
+        elif step == 50:
+            atoms.set_cell(atoms.cell.array * 1.0005)  # the atoms stay where they are
+        assert_same(session.evaluate(atoms), fresh.evaluate([atoms]), atoms)
+    assert 1 <= len(searches) < 20
+
+
+def test_a_cell_that_breathes_keeps_its_list(student, monkeypatch):
+    """An affine change moves atoms along: the list is searched again only when it could miss a pair."""
+    searches = []
+    original = native.neighbour_list
+    monkeypatch.setattr(native, "neighbour_list", lambda *a, **k: searches.append(0) or original(*a, **k))
+    session, atoms = student.session(skin=0.6), triclinic()
+    fresh = Student(student.record, threads=1, engine="torch")
+    start = atoms.cell.array.copy()
+    for size in (0.0, 0.01, 0.02, -0.02, 0.04, 0.06, -0.08, -0.16):
+        atoms.set_cell(
+            start @ (np.eye(3) + size * np.array([[1, 0.3, 0], [0, 1, 0], [0, 0.2, 1]])), scale_atoms=True
+        )
+        assert_same(session.evaluate(atoms), fresh.evaluate([atoms]), atoms)
+    assert 2 <= len(searches) < 6
+
+
+def test_two_atoms_that_approach_are_seen_in_time(student):
+    session = student.session(skin=0.5)
+    atoms = Atoms("SiO", [[0, 0, 0], [0, 0, 6.3]])
+    met = []
+    for _ in range(60):
+        atoms.positions[:, 2] += [0.02, -0.02]
+        found = session.evaluate(atoms)
+        assert_same(found, student.evaluate([atoms]), atoms)
+        met.append(np.isfinite(found.shortest).any())
+    assert not met[0]
+    assert met[-1]
+
+
+def test_shortest_contacts(student):
+    atoms = rattled(bulk("Si", cubic=True), 2)
+    atoms.numbers[[1, 5]] = 8
+    elements = student.architecture.elements
+    table = student.session().evaluate(atoms).shortest
+    everything = atoms * (3, 3, 3)
+    distance = everything.get_all_distances()
+    np.fill_diagonal(distance, np.inf)
+    for a, za in enumerate(elements):
+        for b, zb in enumerate(elements):
+            block = distance[everything.numbers == za][:, everything.numbers == zb]
+            wanted = block.min(initial=np.inf)
+            assert table[a, b] == (pytest.approx(wanted) if wanted < 5.0 else np.inf)
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])  # noqa: S301
+def test_sessions_are_copied(student, clone):
+    session = Session(student, skin=0.2, threads=1)
+    twin = clone(session)
+    assert (twin.skin, twin.threads) == (0.2, 1)
+    assert twin._system is not session._system
+    assert twin.evaluate(triclinic()).energy == session.evaluate(triclinic()).energy
+
+
+def test_threads_on_one_session_take_turns(student):
+    session, frames = student.session(), list(SYSTEMS.values())
+    alone = [session.evaluate(atoms).energy for atoms in frames]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda a: session.evaluate(a).energy, frames * 5))
+    np.testing.assert_allclose(together, alone * 5, rtol=1e-12)
+
+
+def test_a_session_refuses_what_a_student_refuses(student):
+    session = student.session()
+    session.evaluate(triclinic())
+    touching = triclinic()
+    touching.positions[1] = touching.positions[0]
+    for atoms, text in (
+        (Atoms("Fe"), "does not know an element"),
+        (Atoms("Si", pbc=True), "structure 0: the periodic cell has no volume; got 0 Å³"),
+        (Atoms("H", [[0, 0, np.inf]]), "not finite"),
+        (touching, "structure 0, atoms 0 and 1: two atoms are at the same place"),
+    ):
+        with pytest.raises(InputError, match=text):
+            session.evaluate(atoms)
+    assert session.evaluate(triclinic()).energy == pytest.approx(student.evaluate([triclinic()]).energy[0])
+
+
+def test_two_threads_with_one_student_give_what_one_gives(student):
+    batches = [[rattled(triclinic(), seed) for seed in range(k, k + 3)] for k in range(8)]
+    alone = [student.evaluate(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            for labels, wanted in zip(pool.map(student.evaluate, batches), alone, strict=True):
+                np.testing.assert_array_equal(labels.energy, wanted.energy)
+                np.testing.assert_array_equal(labels.forces, wanted.forces)
+                np.testing.assert_array_equal(labels.stress, wanted.stress)
+
+
+def test_threads_of_a_call(student):
+    frames = list(SYSTEMS.values())
+    wanted = student.evaluate(frames)
+    for threads in (1, 2, 3):
+        np.testing.assert_array_equal(student.evaluate(frames, threads=threads).forces, wanted.forces)
+    for bad in (0, -1, 1.5, True, "2"):
+        with pytest.raises(InputError, match=r"^threads is no number of threads; got .*; wanted 1 or more$"):
+            student.evaluate(frames, threads=bad)
+
+
+def test_a_refused_structure_spoils_nothing_after_it():
+    student = Student(random_record(), threads=1)
+    wanted = student.evaluate([triclinic()])
+    with pytest.raises(InputError, match="structure 0, atoms 0 and 1: two atoms are at the same place"):
+        student.evaluate([Atoms("H2")])
+    np.testing.assert_array_equal(student.evaluate([triclinic()]).forces, wanted.forces)
+
+
+def test_without_the_core_pytorch_runs_and_says_so(monkeypatch):
+    monkeypatch.setattr(backend, "native_available", lambda: False)
+    with pytest.warns(UserWarning, match=r"the native core is not built, so PyTorch runs this student"):
+        slow = Student(random_record(), threads=1)
+    assert slow.backend.name == "torch-cpu"
+    fast = Student(random_record(), threads=1, engine="native")
+    frames = list(SYSTEMS.values())
+    np.testing.assert_allclose(
+        slow.evaluate(frames).forces, fast.evaluate(frames).forces, rtol=0, atol=1e-10 * 100
+    )
+    with pytest.raises(LimbeckError, match=r"Hessians need the native core.*engine='native'"):
+        slow.hessian(triclinic())
