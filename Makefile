@@ -2,6 +2,7 @@
 #
 #   make demo       SevenNet-0 for silicon into three students, within 15 minutes on 2 cores
 #   make test       the tests that CI must pass       make test-slow   the long ones
+#   make test-native   the C++ core's own tests and a fuzz of its file reader, with sanitizers
 #   make lint       ruff, clang-format and mypy       make format      rewrite in house style
 #   make bench      side-by-side timings              make venv        only set up
 #
@@ -26,7 +27,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python3.14 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; \
 	done)
 
-.PHONY: help venv demo test test-slow lint format bench freeze clean
+.PHONY: help venv demo test test-slow test-native lint format bench freeze clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -42,9 +43,13 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 BUILD_TOOLS := scikit-build-core nanobind cmake ninja
 CORE := $(shell find native -name '*.[ch]pp' 2>/dev/null)
 
-# A stamp per set of extras, made only when pip succeeded, so an interrupted installation is done again.
-$(VENV)/.installed-%: pyproject.toml constraints.txt CMakeLists.txt $(CORE) | $(BIN)/python
+# Enough for the core and its tests.
+$(VENV)/.build-tools: constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) $(BUILD_TOOLS)
+	@touch $@
+
+# A stamp per set of extras, made only when pip succeeded, so an interrupted installation is done again.
+$(VENV)/.installed-%: pyproject.toml constraints.txt CMakeLists.txt $(filter-out native/tests/%,$(CORE)) $(VENV)/.build-tools
 	$(PIP_INSTALL) --no-build-isolation -e '.[$*]'
 	@touch $@
 
@@ -70,6 +75,16 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
+
+ASAN := build/native-asan
+FUZZ_INPUTS ?= 100000
+FUZZ_SEED ?= 1
+
+test-native: $(VENV)/.build-tools
+	@$(BIN)/cmake -S . -B $(ASAN) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" -DLIMBECK_TESTS=ON \
+	--log-level=WARNING
+	@$(BIN)/cmake --build $(ASAN) --target limbeck_tests
+	$(ASAN)/native/tests/limbeck_tests students $(FUZZ_INPUTS) $(FUZZ_SEED)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -39,14 +39,14 @@ struct NeighbourList {
   bool fully_periodic = false;
 };
 
-// Called between layers: copy rows of owned atoms to their copies elsewhere, or add the rows of copies
-// to their owners. Rows lie `stride` values apart and are `width` values wide; copies start at row `owned`.
-template <class T>
+// What a host that spreads atoms over processes does between layers: copy rows of owned atoms to their
+// copies elsewhere, or add the rows of copies to their owners. Row k starts at rows + k * stride values; a
+// value has `bytes` bytes (4: float, 8: double); the copies' rows follow the `owned` ones.
 class Exchange {
  public:
   virtual ~Exchange() = default;
-  virtual void forward(T *rows, int width, int stride) = 0;
-  virtual void reverse(T *rows, int width, int stride) = 0;
+  virtual void forward(void *rows, int bytes, int width, int stride) = 0;
+  virtual void reverse(void *rows, int bytes, int width, int stride) = 0;
 };
 
 struct Results {
@@ -66,6 +66,8 @@ class System {
  public:
   virtual ~System() = default;
   virtual void set_list(const NeighbourList &) = 0;
+  // For lists with copies of other processes' atoms; forces on copies then come back in Results::forces.
+  virtual void set_exchange(Exchange *) = 0;
   // Whether the list still holds every pair within the cutoff.
   virtual bool covers(const double *positions, const double *cell) const = 0;
   virtual void evaluate(const double *positions, const double *cell, Results &) = 0;

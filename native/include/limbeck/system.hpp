@@ -31,7 +31,7 @@ class Structure {
   Structure(std::shared_ptr<const Packed<T>> weights, int threads)
       : w_(std::move(weights)), threads_(std::max(1, threads)), seconds_(limbeck::kPhases.size(), 0.0) {}
 
-  void set_exchange(Exchange<T> *exchange) { exchange_ = exchange; }
+  void set_exchange(Exchange *exchange) { exchange_ = exchange; }
 
   void set_list(const NeighbourList &list) {
     owned_ = list.owned, total_ = list.total;
@@ -95,14 +95,15 @@ class Structure {
     phase(kMessages, [&](int t) { forward_edges(0, t); });
     for (int l = 0; l + 1 < L; ++l) {
       phase(kUpdates, [&](int t) { update(l, t); });
-      if (exchange_) exchange_->forward(source_[l + 1].data(), 6 * w_->F, 6 * w_->F);
+      if (exchange_) exchange_->forward(source_[l + 1].data(), sizeof(T), 6 * w_->F, 6 * w_->F);
       phase(kMessages, [&](int t) { forward_edges(l + 1, t); });
     }
     phase(kUpdates, [&](int t) { last_update(t); });
     for (int l = L - 1; l > 0; --l) {
       phase(kAdjoints, [&](int t) { backward_edges(l, t); });
       if (exchange_) {
-        exchange_->reverse(back_.data(), 5 * w_->F, 5 * w_->F);
+        phase(kUpdateAdjoints, [&](int t) { gather(parts_[t], back_, 5 * w_->F); });
+        exchange_->reverse(back_.data(), sizeof(T), 5 * w_->F, 5 * w_->F);
         std::fill(back_.begin() + std::size_t(owned_) * 5 * w_->F,
                   back_.begin() + std::size_t(total_) * 5 * w_->F, T(0));
       }
@@ -150,7 +151,7 @@ class Structure {
   bool ready_ = false, periodic_ = false, profile_ = false;
   double reach_ = 0, made_in_[9] = {};
   std::vector<double> made_at_, seconds_;
-  Exchange<T> *exchange_ = nullptr;
+  Exchange *exchange_ = nullptr;
   Results *out_ = nullptr;
 
   std::vector<int> order_, place_;  // sorted -> given, given -> sorted; empty where they are the same
@@ -274,7 +275,8 @@ class Structure {
       const std::size_t first_row = foreign_.size();
       for (int e = start_[parts_[t].begin]; e < start_[parts_[t].end]; ++e) {
         const int j = second_[e];
-        if (j >= owned_ || (j >= parts_[t].begin && j < parts_[t].end)) {
+        const bool own = j >= parts_[t].begin && (j < parts_[t].end || t + 1 == count);
+        if (own) {
           slot_[e] = j;
           continue;
         }
@@ -282,10 +284,13 @@ class Structure {
         slot_[e] = total_ + seen[j];
       }
     }
+    // the last part also takes the copies of other processes' atoms
     for (std::size_t k = 0; k < foreign_.size(); ++k)
-      for (Part &part : parts_)
-        if (foreign_[k] >= part.begin && foreign_[k] < part.end)
-          part.incoming.emplace_back(foreign_[k], total_ + int(k));
+      for (int t = 0; t < count; ++t)
+        if (foreign_[k] >= parts_[t].begin && (foreign_[k] < parts_[t].end || t + 1 == count)) {
+          parts_[t].incoming.emplace_back(foreign_[k], total_ + int(k));
+          break;
+        }
   }
 
   void fit_buffers() {

@@ -1,0 +1,298 @@
+"""The core's reader of student files against Python's: the same students read, the same files refused."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.data import atomic_numbers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+
+from limbeck import _native
+from limbeck.artifact.file import StudentRecord, read_card, read_student, write_student
+from limbeck.errors import InputError
+from limbeck.students.baseline import Baseline
+from limbeck.students.specification import PRESETS, Architecture, flatten
+from tests.students.tools import random_record, random_weights
+
+RELEASED = sorted((Path(__file__).parents[2] / "students").glob("*.safetensors"))
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.safetensors"))
+
+
+def small_record(dtype=np.float32) -> StudentRecord:
+    arch = Architecture(
+        (1, 14), hidden_dim=3, interactions=2, rbf=2, gate_width=2, readout_width=2, energy_scale=0.5
+    )
+    weights = {k: v.astype(dtype) for k, v in random_weights(arch).items()}
+    card = {
+        "preset": "small",
+        "data": {"shortest_pair_a": {"H-H": 0.7, "H-Si": 1.5}, "temperature_k": [300.0, 1e3]},
+        "note": 'é€😀 "quoted" \\ \n\t\x7f',
+        "metrics": {"force_r2": float("nan"), "worst": float("-inf")},
+    }
+    return StudentRecord(arch, Baseline({1: -1.0, 14: -5.25}, {(1, 14): 1.2}), weights, card)
+
+
+def pair_table(pairs: dict[tuple[int, int], float], elements: tuple[int, ...]) -> np.ndarray:
+    """(Z, Z), symmetric, zero where no pair is given; pairs of other elements are left out."""
+    table = np.zeros((len(elements), len(elements)))
+    for (a, b), value in pairs.items():
+        if a in elements and b in elements:
+            i, j = elements.index(a), elements.index(b)
+            table[i, j] = table[j, i] = value
+    return table
+
+
+def assert_same(path: Path, native: dict, record: StudentRecord) -> None:
+    """Every field of the core's reading is what Python read, to the last bit."""
+    arch, baseline = record.architecture, record.baseline
+    assert native["hyperparameters"] == {
+        "features": arch.hidden_dim,
+        "interactions": arch.interactions,
+        "radial": arch.rbf,
+        "gate_width": arch.gate_width,
+        "readout_width": arch.readout_width,
+        "elements": len(arch.elements),
+        "cutoff": arch.cutoff,
+        "norm_offset": arch.norm_offset,
+        "energy_scale": arch.energy_scale,
+    }
+    assert tuple(native["elements"]) == arch.elements
+    assert native["weights"].dtype == np.float64
+    np.testing.assert_array_equal(native["weights"], flatten(arch, record.weights, np.float64))
+    types = {value.dtype for value in record.weights.values()}
+    assert native["dtype"] == ("float64" if np.dtype(np.float64) in types else "float32")
+    np.testing.assert_array_equal(native["references"], [baseline.references[z] for z in arch.elements])
+    np.testing.assert_array_equal(native["zbl_radius"], pair_table(baseline.zbl_radius, arch.elements))
+    assert native["card"] == card_text(path)
+
+
+def card_text(path: Path) -> str:
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    return header["__metadata__"]["limbeck"]
+
+
+@pytest.mark.parametrize("path", RELEASED + GOLDEN, ids=lambda path: path.stem)
+def test_students_of_the_repository(path):
+    native, record = _native.read_student(str(path)), read_student(path)
+    assert_same(path, native, record)
+    shortest = {
+        tuple(atomic_numbers[symbol] for symbol in pair.split("-")): distance
+        for pair, distance in record.card.get("data", {}).get("shortest_pair_a", {}).items()
+    }
+    assert shortest or path in GOLDEN
+    np.testing.assert_array_equal(native["shortest_pair"], pair_table(shortest, record.architecture.elements))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_random_students_of_each_preset(tmp_path, preset, dtype):
+    record = random_record(preset, seed=3, dtype=dtype)
+    write_student(tmp_path / "s.safetensors", record)
+    native = _native.read_student(str(tmp_path / "s.safetensors"))
+    assert_same(tmp_path / "s.safetensors", native, record)
+    assert _native.Hyperparameters(**native["hyperparameters"]).parameters == len(native["weights"])
+
+
+def test_a_card_with_all_that_json_and_python_write(tmp_path):
+    write_student(tmp_path / "s.safetensors", small_record())
+    native = _native.read_student(str(tmp_path / "s.safetensors"))
+    assert_same(tmp_path / "s.safetensors", native, small_record())
+    np.testing.assert_array_equal(native["shortest_pair"], [[0.7, 1.5], [1.5, 0.0]])
+    card = json.loads(native["card"])
+    assert card["note"] == small_record().card["note"]
+    assert np.isnan(card["metrics"]["force_r2"])
+
+
+def test_mixed_types_and_elements_beyond_the_student(tmp_path):
+    path = tmp_path / "s.safetensors"
+    record = small_record()
+    weights = record.weights | {"readout.0.weight": record.weights["readout.0.weight"].astype(np.float64)}
+    baseline = Baseline({1: -1.0, 14: -5.25, 92: 3.0}, {(1, 92): 2.0, (14, 14): -1.0, (1, 14): 1.2})
+    write_student(path, StudentRecord(record.architecture, baseline, weights, record.card))
+    assert_same(path, _native.read_student(str(path)), read_student(path))
+
+
+def no_name_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name twice in one object")
+    return dict(pairs)
+
+
+def names_stand_once(path: Path) -> bool:
+    """Python's reader takes the last of two members of one name; the core refuses such a file."""
+    data = path.read_bytes()
+    try:
+        json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]], object_pairs_hook=no_name_twice)
+        json.loads(card_text(path), object_pairs_hook=no_name_twice)
+    except ValueError:
+        return False
+    return True
+
+
+def agree(path: Path) -> bool:
+    """Both readers refuse the file, in one line each that begins with its path, or read the same."""
+    native, line = None, ""
+    try:
+        native = _native.read_student(str(path))
+    except ValueError as error:
+        line = str(error)
+    try:
+        record = read_student(path)
+    except InputError:
+        record = None
+    if native is None:
+        assert line.startswith(f"{path}: ")
+        assert "\n" not in line
+        assert record is None or not names_stand_once(path), line
+        return False
+    assert record is not None, "the core reads what Python refuses"
+    assert_same(path, native, record)
+    return True
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, bytes]:
+    """The bytes of a small student, by the type of its weights."""
+    path = tmp_path_factory.mktemp("whole") / "s.safetensors"
+    files = {}
+    for dtype in (np.float32, np.float64):
+        write_student(path, small_record(dtype))
+        files[np.dtype(dtype).name] = path.read_bytes()
+    return files
+
+
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "flip", "delete", "insert", "copy", "cut"]),
+        st.floats(0, 1, exclude_max=True),
+        st.binary(min_size=1, max_size=6) | st.sampled_from([b"0", b"9", b"-", b"e", b'"', b",", b"null"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def changed(data: bytearray, kind: str, at: int, payload: bytes) -> bytearray:
+    match kind:
+        case "set":
+            data[at : at + len(payload)] = payload
+        case "flip":
+            data[at] ^= 1 << (payload[0] % 8)
+        case "delete":
+            del data[at : at + payload[0] % 16]
+        case "insert":
+            data[at:at] = payload
+        case "copy":
+            data[at:at] = data[at // 2 : at // 2 + payload[0]]
+        case "cut" if payload[0] % 8 == 0:
+            del data[at:]
+    return data
+
+
+FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+
+
+def test_changed_bytes_are_judged_alike(tmp_path, whole):
+    """With ``fits`` the header's length follows the change, so that later checks are reached."""
+    path, verdicts = tmp_path / "s.safetensors", Counter()
+
+    @FIXED
+    @given(changes=changes, dtype=st.sampled_from(sorted(whole)), fits=st.booleans(), head=st.booleans())
+    def judge(changes, dtype, fits, head):
+        data = bytearray(whole[dtype])
+        length = struct.unpack("<Q", data[:8])[0]
+        data_size = len(data) - 8 - length
+        for kind, place, payload in changes:
+            end = min(8 + length if head else len(data), len(data))
+            data = changed(data, kind, int(place * end), payload) if end else data
+        if fits and len(data) > 8 + data_size:
+            data[:8] = struct.pack("<Q", len(data) - 8 - data_size)
+        path.write_bytes(data)
+        verdicts[agree(path)] += 1
+
+    judge()
+    assert verdicts[True] > 10
+    assert verdicts[False] > 100
+
+
+def test_changed_digits_are_judged_alike(tmp_path, whole):
+    """One character of a number in the header: the file stays JSON more often than not."""
+    path, verdicts = tmp_path / "s.safetensors", Counter()
+
+    @FIXED
+    @given(place=st.floats(0, 1, exclude_max=True), digit=st.sampled_from("0123456789.-+eE _"))
+    def judge(place, digit):
+        data = bytearray(whole["float32"])
+        header = data[8 : 8 + struct.unpack("<Q", data[:8])[0]]
+        digits = [k for k, c in enumerate(header) if chr(c) in "0123456789"]
+        data[8 + digits[int(place * len(digits))]] = ord(digit)
+        path.write_bytes(data)
+        verdicts[agree(path)] += 1
+
+    judge()
+    assert min(verdicts[True], verdicts[False]) > 30
+
+
+def rewritten(path: Path, change, **weights: np.ndarray) -> Path:
+    """The student of ``path`` with its card changed by a function."""
+    body = read_card(path)
+    change(body)
+    path.write_bytes(save(dict(load(path.read_bytes())) | weights, metadata={"limbeck": json.dumps(body)}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "weights"),
+    [
+        (lambda c: c.update(format_version=2), {}),
+        (lambda c: c.pop("format_version"), {}),
+        (lambda c: c.pop("energy_references_ev"), {}),
+        (lambda c: c["energy_references_ev"].pop("14"), {}),
+        (lambda c: c["energy_references_ev"].update({"-3": 0.0}), {}),
+        (lambda c: c["energy_references_ev"].update({"1": float("nan")}), {}),
+        (lambda c: c["zbl_radius_a"].update({"1-500": 1.0}), {}),
+        (lambda c: c["architecture"].update(interactions=4096), {"extra": np.zeros(1, np.float32)}),
+        (lambda c: None, {"embedding": np.full((2, 3), np.nan, np.float32)}),
+        (lambda c: None, {"embedding": np.zeros((3, 2), np.float32)}),
+        (lambda c: None, {"extra": np.zeros(1, np.float32)}),
+    ],
+)
+def test_lines_are_those_of_python(tmp_path, change, weights):
+    write_student(tmp_path / "s.safetensors", small_record())
+    path = rewritten(tmp_path / "s.safetensors", change, **weights)
+    with pytest.raises(InputError) as python:
+        read_student(path)
+    with pytest.raises(ValueError) as native:
+        _native.read_student(str(path))
+    assert str(native.value) == str(python.value)
+
+
+def test_lines_of_files_that_cannot_be_opened(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path, tmp_path / "é€ \n.safetensors"):
+        with pytest.raises(InputError) as python:
+            read_student(path)
+        with pytest.raises(ValueError) as native:
+            _native.read_student(str(path))
+        assert str(native.value) == str(python.value)
+    with pytest.raises(TypeError):
+        _native.read_student(3)
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "s.safetensors"
+    write_student(path, small_record())
+    text = card_text(path)
+    twice = text.replace('"rbf": 2', '"rbf": 3, "rbf": 2')
+    assert twice != text
+    path.write_bytes(save(dict(load(path.read_bytes())), metadata={"limbeck": twice}))
+    read_student(path)
+    with pytest.raises(ValueError, match="the name 'rbf' twice in a JSON object at byte"):
+        _native.read_student(str(path))
