@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from limbeck import _native
@@ -205,7 +205,7 @@ def test_a_skin_leaves_no_trace_in_ten_thousand_steps():
     """Along a trajectory with a skin, forces stay those of a fresh list, and energy drifts no more."""
     student = Student.load("silicon-ultra-tiny", threads=1)
     start = bulk("Si") * (2, 1, 1)
-    MaxwellBoltzmannDistribution(start, temperature_K=900, rng=np.random.default_rng(0))
+    thermalize_momenta(start, 900, rng=np.random.default_rng(0))
     drift = {}
     for skin in (0.5, 0.0):
         atoms = start.copy()

@@ -169,7 +169,7 @@ class Structure {
 
   // list and partition
 
-  // Neighbours in space become neighbours in memory: cells of half the reach, along z, y, x.
+  // Neighbours in space become neighbours in memory.
   void order_atoms(const NeighbourList &list) {
     order_.clear(), place_.clear();
     if (list.total != list.owned || list.owned < 256) return;
@@ -195,23 +195,27 @@ class Structure {
     }
     const double width = reach_ / 2;
     std::vector<std::pair<long long, int>> keys(owned_);
-    long long count[3];
-    for (int c = 0; c < 3; ++c)
-      count[c] = 1 + static_cast<long long>(std::min(1e5, (high[c] - low[c]) / width));
-    // the longest direction varies slowest, so that ranges of atoms are slabs with small faces
-    int axes[3] = {0, 1, 2};
-    std::sort(axes, axes + 3, [&](int a, int b) { return count[a] > count[b]; });
+    // Morton's order: ranges of atoms are compact in all three directions
     for (int i = 0; i < owned_; ++i) {
       long long key = 0;
-      for (int a : axes)
-        key =
-            key * count[a] +
-            std::min(count[a] - 1, static_cast<long long>((folded[3 * std::size_t(i) + a] - low[a]) / width));
+      for (int a = 0; a < 3; ++a) {
+        const double at = (folded[3 * std::size_t(i) + a] - low[a]) / width;
+        key |= spread(static_cast<long long>(std::min(at, 2097151.0))) << a;
+      }
       keys[i] = {key, i};
     }
     std::sort(keys.begin(), keys.end());
     order_.resize(owned_), place_.resize(owned_);
     for (int k = 0; k < owned_; ++k) order_[k] = keys[k].second, place_[keys[k].second] = k;
+  }
+
+  // Two zero bits behind each of the lowest 21 bits.
+  static long long spread(long long x) {
+    x = (x | x << 32) & 0x1f00000000ffff;
+    x = (x | x << 16) & 0x1f0000ff0000ff;
+    x = (x | x << 8) & 0x100f00f00f00f00f;
+    x = (x | x << 4) & 0x10c30c30c30c30c3;
+    return (x | x << 2) & 0x1249249249249249;
   }
 
   // The list by centre: the atom that comes first in memory; two-way pairs before one-way pairs.

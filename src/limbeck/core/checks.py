@@ -2,7 +2,7 @@
 
 Distances are taken under the periodic image by one k-d tree for many structures at once: the atoms
 of structure s get the fourth coordinate ``s * 2 * cutoff``, so no pair within the cutoff joins two
-structures. ASE and SciPy only: importing vesin would import torch where it is installed.
+structures. ASE and SciPy only, so that a teacher's worker can use it without vesin.
 """
 
 from __future__ import annotations
