@@ -280,3 +280,12 @@ def test_golden_file_gives_the_figures_it_gave(version, engine):
     periodic = [frame.pbc.all() for frame in frames]
     np.testing.assert_allclose(labels.stress[periodic], wanted["stress_ev_per_a3"], atol=1e-10)
     assert student.card["preset"] == "ultra-tiny"
+
+
+@pytest.mark.parametrize("depth_or_digits", ["[" * 100_000, "9" * 5000, '{"a":' * 50_000])
+def test_a_card_beyond_what_json_holds_is_refused_in_one_line(tmp_path, depth_or_digits):
+    header = json.dumps({"__metadata__": {"limbeck": depth_or_digits}}).encode()
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(InputError, match="this is no student file"):
+        read_card(path)

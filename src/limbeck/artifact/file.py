@@ -38,7 +38,8 @@ class StudentRecord:
 
     @property
     def dtype(self) -> str:
-        return str(next(iter(self.weights.values())).dtype)
+        # one array of float64 makes the student one, whatever the order of the file
+        return str(np.result_type(*(value.dtype for value in self.weights.values())))
 
 
 def write_student(path: Path | str, record: StudentRecord) -> None:
@@ -80,7 +81,10 @@ def read_card(path: Path | str) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise InputError("cannot read the student file", where=path, got=error.strerror) from error
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    # ValueError: no JSON, or a number of thousands of digits; RecursionError: nested without end
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _not_a_student(path, "no Limbeck card in its metadata") from error
     if not isinstance(card, dict):
         raise _not_a_student(path, "its card is no JSON object")
@@ -143,7 +147,7 @@ def read_baseline(card: dict[str, Any], architecture: Architecture, where: Path)
         for pair, radius in card["zbl_radius_a"].items():
             a, b = sorted(int(z) for z in pair.split("-"))
             radii[a, b] = float(radius)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise _not_a_student(where, f"its card lacks or spoils {error}") from error
     if not all(np.isfinite(v) for v in (*references.values(), *radii.values())):
         raise _not_a_student(where, "references or ZBL radii that are not finite")
