@@ -1,4 +1,4 @@
-"""Write the table of README.md from the metrics beside it: `python students/table.py` (--check only compares)."""
+"""Write the table of README.md from the metrics beside it (--check only compares)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def row(run: str, preset: str, metrics: dict) -> str:
     temperatures = sorted(held["by_temperature"].items(), key=lambda item: float(item[0]))
     by_temperature = ", ".join(f"{float(t):.0f} K {m['force_r2']:.5f}" for t, m in temperatures)
     on_policy = student.get("on_policy", {}).get("all", {}).get("force_rmse_mev_per_a")
+    name = f"{run}-{preset}"
     cells = [
-        f"`{run}-{preset}`",
+        f"`{name}`" if (HERE / f"{name}.safetensors").exists() else f"{name} (not shipped)",
         metrics["run"]["teacher"]["name"],
         f"{student['run']['parameters']:,}",
         f"{held['all']['force_r2']:.5f}",
