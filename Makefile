@@ -40,7 +40,8 @@ $(BIN)/python:
 
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Installed, not fetched for each build: so they are pinned too, and a second build compiles only what changed.
-BUILD_TOOLS := scikit-build-core nanobind cmake ninja
+# setuptools is for a dependency of chgnet (nvidia-ml-py3) that comes as source alone.
+BUILD_TOOLS := scikit-build-core nanobind cmake ninja setuptools
 CORE := $(shell find native -name '*.[ch]pp' 2>/dev/null)
 
 # Enough for the core and its tests.
@@ -105,7 +106,7 @@ bench: $(DEV)
 # Local version suffixes (+cpu) are cut: they name a build of a version, not another version.
 freeze: $(DEV)
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze \
-	| grep -viE '^(pip|setuptools|wheel|limbeck)==' | sed 's/+cpu$$//' | sort -f; } > constraints.new; \
+	| grep -viE '^(pip|wheel|limbeck)==' | sed 's/+cpu$$//' | sort -f; } > constraints.new; \
 	mv constraints.new constraints.txt
 
 clean:

@@ -11,6 +11,7 @@
 #include <exception>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 
 namespace nb = nanobind;
@@ -122,12 +123,14 @@ class PyEngine {
       nb::gil_scoped_release release;
       std::atomic<size_t> next{0};
       std::mutex guard;
-      std::string failure;
+      std::exception_ptr failure;
+      size_t failed = S;  // of several failures the first structure's is told
       auto work = [&] {
+        size_t s = 0;
         try {
           auto system = engine_->system(1);
           Results out;
-          for (size_t s; (s = next++) < S;) {
+          while ((s = next++) < S) {
             NeighbourList list;
             list.owned = list.total = int(at[s + 1] - at[s]);
             list.species = species.data() + at[s], list.pairs = size_t(po[s + 1] - po[s]);
@@ -135,29 +138,31 @@ class PyEngine {
             list.shift = shift.data() + 3 * po[s];
             list.positions = positions.data() + 3 * at[s], list.cell = cells.data() + 9 * s;
             system->set_list(list);
-            try {
-              system->evaluate(list.positions, list.cell, out);
-            } catch (const std::invalid_argument &e) {
-              throw std::invalid_argument("structure " + std::to_string(s) + ": " + e.what());
-            }
+            system->evaluate(list.positions, list.cell, out);
             energy[s] = out.energy;
             std::copy(out.forces.begin(), out.forces.end(), forces.begin() + 3 * at[s]);
             std::copy(out.atom_energy.begin(), out.atom_energy.end(), atom_energy.begin() + at[s]);
             std::copy_n(out.virial, 9, virial.begin() + 9 * s);
             std::copy(out.shortest.begin(), out.shortest.end(), shortest.begin() + s * ZZ);
           }
-        } catch (const std::exception &e) {
+        } catch (...) {
           std::lock_guard<std::mutex> lock(guard);
-          failure = e.what();
+          if (!failure || s < failed) failed = s, failure = std::current_exception();
           next = S;
         }
       };
       std::vector<std::thread> helpers;
-      for (size_t t = 1; t < std::min<size_t>(size_t(std::max(1, threads)), S); ++t)
-        helpers.emplace_back(work);
+      helpers.reserve(S);
+      for (size_t t = 1; t < std::min<size_t>(size_t(std::max(1, threads)), S); ++t) {
+        try {
+          helpers.emplace_back(work);
+        } catch (const std::system_error &) {
+          break;  // no more threads to be had: those that run do all of the work
+        }
+      }
       work();
       for (auto &h : helpers) h.join();
-      if (!failure.empty()) throw std::invalid_argument(failure);
+      if (failure) std::rethrow_exception(failure);
     }
     const size_t Z = size_t(elements_);
     return nb::make_tuple(give(energy.data(), {S}), give(forces.data(), {N, 3}),

@@ -1,4 +1,10 @@
 // Chooses the widest instruction set that both the build and the machine have.
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "limbeck/engine.hpp"
@@ -60,10 +66,21 @@ void Model::check() const {
   for (const auto *values : {&weights, &references, &zbl_radius})
     for (double x : *values)
       if (!std::isfinite(x)) throw std::invalid_argument("weights, references or radii are not finite");
+  for (std::size_t a = 0; a < Z; ++a)
+    for (std::size_t b = 0; b < Z; ++b)
+      if (zbl_radius[a * Z + b] < 0 || zbl_radius[a * Z + b] != zbl_radius[b * Z + a])
+        throw std::invalid_argument("zbl_radius: wanted a symmetric table without negative entries");
 }
+
+static std::atomic<bool> is_child{false};
+bool forked() { return is_child.load(std::memory_order_relaxed); }
 
 std::unique_ptr<Engine> make_engine(const Model &given, Scalar scalar, const std::string &name) {
   if (!runs_here(name)) throw std::invalid_argument("this machine does not run the instruction set " + name);
+#if defined(__unix__) || defined(__APPLE__)
+  static const int watched = pthread_atfork(nullptr, nullptr, [] { is_child = true; });
+  (void)watched;
+#endif
   Model model = given;
   model.check();
   model.longest_zbl = 0;

@@ -204,6 +204,7 @@ def test_properties_that_are_not_there(student):
     for ask in (atoms.get_dipole_moment, atoms.get_magnetic_moment):
         with pytest.raises(PropertyNotImplementedError, match="not implemented"):
             ask()
+    atoms.get_forces()
     assert sorted(atoms.calc.export_properties()) == sorted(
         ["energy", "energies", "forces", "free_energy", "natoms"]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -288,3 +290,38 @@ def test_a_system_refuses_what_makes_no_sense(change, text):
     with pytest.raises(ValueError, match="not finite"):
         system.evaluate(np.full((2, 3), np.inf), given["cell"])
     assert system.evaluate(given["positions"], given["cell"])[0] == good[0]
+
+
+def test_a_refused_evaluation_leaves_nothing_behind():
+    """What threads add to each other's atoms before the refusal must not reach the next call."""
+    record, atoms = random_record(), many_atoms()
+    system = NativeBackend(record, precision="float64").system(0.5, 3)
+    rest = (atoms.cell.array, atoms.pbc)
+    energy = system.evaluate(atoms.numbers, atoms.positions, *rest).energy
+    for i, j in ((0, 1), (40, 41), (100, 101), (200, 201)):
+        touching = atoms.positions.copy()
+        touching[i] = touching[j] + [0.05, 0, 0]
+        touching[j + 2] = touching[j + 1]
+        with pytest.raises(ValueError, match="same place"):
+            system.evaluate(atoms.numbers, touching, *rest)
+        assert system.evaluate(atoms.numbers, atoms.positions, *rest).energy == energy
+
+
+def test_a_forked_child_works_on(tmp_path):
+    """OpenMP's threads do not survive a fork: without care the child waits for them for ever."""
+    script = (
+        "import os, signal\n"
+        "from ase.build import bulk\n"
+        "from limbeck import Calculator\n"
+        "atoms = bulk('Si', cubic=True) * (2, 2, 2)\n"
+        "atoms.calc = Calculator('silicon-ultra-tiny', threads=2)\n"
+        "energy = atoms.get_potential_energy()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.alarm(30)\n"
+        "    atoms.rattle(0.01, seed=1)\n"
+        "    os._exit(0 if abs(atoms.get_potential_energy() - energy) < 1 else 1)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -34,6 +34,9 @@ class Structure {
   void set_exchange(Exchange *exchange) { exchange_ = exchange; }
 
   void set_list(const NeighbourList &list) {
+    ready_ = false;  // should this fail half way
+    if (list.pairs > std::size_t(std::numeric_limits<int>::max() / 2))
+      throw std::invalid_argument("more pairs than an index holds");
     owned_ = list.owned, total_ = list.total;
     reach_ = w_->model.hp.cutoff + list.skin;
     periodic_ = list.fully_periodic;
@@ -46,7 +49,7 @@ class Structure {
   }
 
   bool covers(const double *positions, const double *cell) const {
-    if (made_at_.empty()) return total_ == 0 && owned_ == 0 && ready_;
+    if (!ready_) return false;
     // An affine change of a periodic cell moves atoms along; the list then loses the strain's share of its
     // reach. |d F| >= s |d| with s >= 1 - |F - 1| for the deformation F.
     double strain[9] = {}, stretch = 0;
@@ -81,6 +84,8 @@ class Structure {
   // positions (total, 3) and cell (3, 3) as G.
   void evaluate(const G *positions, const G *cell, Results &out) {
     if (!ready_) throw std::logic_error("set_list() comes before evaluate()");
+    if (dirty_) clean();
+    dirty_ = true;  // until the end: an exception leaves sums that the next call must not find
     out_ = &out;
     profile_ = out.want_seconds;
     std::fill(seconds_.begin(), seconds_.end(), 0.0);
@@ -115,6 +120,7 @@ class Structure {
     });
     phase(kForces, [&](int t) { gather_forces(t); });
     collect();
+    dirty_ = false;
   }
 
   const Array<G> &forces() const { return force_; }  // sorted order, see place()
@@ -148,7 +154,7 @@ class Structure {
 
   std::shared_ptr<const Packed<T>> w_;
   int threads_, owned_ = 0, total_ = 0;
-  bool ready_ = false, periodic_ = false, profile_ = false;
+  bool ready_ = false, dirty_ = false, periodic_ = false, profile_ = false;
   double reach_ = 0, made_in_[9] = {};
   std::vector<double> made_at_, seconds_;
   Exchange *exchange_ = nullptr;
@@ -313,7 +319,20 @@ class Structure {
       fit(gate_[l - 1], std::size_t(owned_) * w_->H);
     }
     atom_virial_.clear();
+    for (Part &part : parts_) part.shortest.reserve(std::size_t(w_->Z) * w_->Z);
+    dirty_ = false;
     ready_ = true;
+  }
+
+  // Foreign rows and adjoints are zero between calls.
+  void clean() {
+    const std::size_t F = w_->F, total = std::size_t(total_);
+    const auto zero = [total](auto &rows, std::size_t width) {
+      if (!rows.empty()) std::fill(rows.begin() + total * width, rows.end(), 0);
+    };
+    zero(sum_h_, F), zero(sum_v_, 3 * F), zero(force_, 3), zero(energy_, 1);
+    std::fill(back_.begin(), back_.end(), T(0));
+    std::fill(atom_virial_.begin(), atom_virial_.end(), G(0));
   }
 
   static bool invert(const double *m, double *inverse) {
@@ -335,7 +354,7 @@ class Structure {
     const int count = int(parts_.size());
     // whatever number of threads the runtime gives, each part is done once
 #ifdef _OPENMP
-#pragma omp parallel for schedule(static, 1) num_threads(count) if (count > 1)
+#pragma omp parallel for schedule(static, 1) num_threads(count) if (count > 1 && !limbeck::forked())
 #endif
     for (int t = 0; t < count; ++t) work(t);
     if (profile_)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
 from limbeck.core.potential import CachingCalculator
 from limbeck.errors import InputError
@@ -67,12 +69,26 @@ class Calculator(CachingCalculator):
         self._atom_virials = False
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        if name == "stresses" and self.student.backend.gives_atom_virials:
+        if atoms is not None and name in ("stress", "stresses") and not atoms.pbc.all():
+            raise PropertyNotImplementedError(
+                f"{name} not present in this calculation: the structure does not repeat in all three directions"
+            )
+        if name == "stresses" and allow_calculation and self.student.backend.gives_atom_virials:
             self._atom_virials = True  # they cost time, so not before somebody asks; from then on always
         return super().get_property(name, atoms, allow_calculation)
 
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        if "stresses" in properties and self.student.backend.gives_atom_virials:
+            self._atom_virials = True
+        super().calculate(atoms, properties, system_changes)
+
     def results_of(self, atoms: Atoms) -> dict[str, Any]:
-        found = self._session.evaluate(atoms, atom_virials=self._atom_virials)
+        found = self._session.evaluate(atoms, atom_virials=self._atom_virials and bool(atoms.pbc.all()))
         self.guard.check(atoms, found)
         results: dict[str, Any] = {
             "energy": found.energy,

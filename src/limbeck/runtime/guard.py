@@ -86,7 +86,9 @@ class Guard:
         if key != self._mass_key:
             standard = atomic_masses[atoms.numbers]
             self._mass = float(standard.sum())
-            self._inverse = np.repeat(1.0 / (standard if masses is None else masses), 3)  # (3 N,)
+            mass = standard if masses is None else masses
+            inverse = np.divide(1.0, mass, out=np.zeros(len(mass)), where=mass > 0)
+            self._inverse = np.repeat(inverse, 3)  # (3 N,)
             self._mass_key = key
 
     def _check_distance(self, atoms: Atoms, shortest: np.ndarray, limit: np.ndarray) -> None:
@@ -127,8 +129,12 @@ class Guard:
 
     def _check_temperature(self, atoms: Atoms, highest: float) -> None:
         momenta = atoms.arrays["momenta"].ravel()
-        # constraints take freedom away, as ASE counts it
-        freedom = atoms.get_number_of_degrees_of_freedom() if atoms.constraints else len(momenta)
+        freedom = len(momenta)
+        if atoms.constraints:  # they take freedom away, as ASE counts it
+            try:
+                freedom = atoms.get_number_of_degrees_of_freedom()
+            except (NotImplementedError, AttributeError):
+                pass  # one that cannot say: counting none gives a lower temperature, never a false alarm
         if freedom < 1:
             return
         kelvin = float((momenta * momenta).dot(self._inverse)) / (freedom * units.kB)

@@ -96,9 +96,12 @@ class NativeBackend(Backend):
         found = []
         for s in range(len(batch)):
             atoms = slice(batch.offsets[s], batch.offsets[s + 1])
-            found.append(
-                system.evaluate(batch.numbers[atoms], batch.positions[atoms], batch.cell[s], batch.pbc[s])
-            )
+            points = batch.positions[atoms]
+            try:
+                found.append(system.evaluate(batch.numbers[atoms], points, batch.cell[s], batch.pbc[s]))
+            except LimbeckError:
+                find_pairs(batch, self.record.architecture.cutoff)  # says which structure it is
+                raise
         return Outputs(
             energy=np.array([f.energy for f in found]),
             forces=np.concatenate([f.forces for f in found]),

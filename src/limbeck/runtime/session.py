@@ -78,14 +78,15 @@ class Session:
                 # what is wrong with the structure itself is said in the student's words
                 self.student.check(StructureBatch.from_atoms([atoms]))
                 raise
+        volume = _volume(cell)
         return Evaluation(
             energy=found.energy,
             forces=found.forces,
             virial=found.virial,
             atom_energies=found.atom_energies,
             shortest=found.shortest,
-            periodic=bool(pbc.all()),
-            volume=_volume(cell),
+            periodic=bool(pbc.all()) and volume > 0,
+            volume=volume,
             atom_virials=found.atom_virials,
         )
 

@@ -53,7 +53,7 @@ class Student(Potential):
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")
         chosen: Precision = precision or ("float64" if record.dtype == "float64" else "float32")
-        self._threads = positive_threads(threads or available_threads())
+        self._threads = positive_threads(available_threads() if threads is None else threads)
         self.backend = make_backend(record, kind=engine, precision=chosen, device=device, where=self.name)
         self.capabilities = Capabilities(
             elements=frozenset(arch.elements),
