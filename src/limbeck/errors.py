@@ -32,6 +32,10 @@ class LimbeckError(Exception):
         super().__init__("; ".join(parts).replace("\n", " "))
 
 
+class WorkerDied(LimbeckError):
+    """A teacher's process ended: what needs it cannot go on, and no frame is to blame."""
+
+
 class InputError(LimbeckError, ValueError):
     """The user's input or usage is wrong (the command line exits with 2)."""
 

@@ -23,7 +23,7 @@ from limbeck.core.labels import Labels
 from limbeck.core.machine import available_threads
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError, LimbeckError
+from limbeck.errors import InputError, LimbeckError, WorkerDied
 from limbeck.labelling import pipe
 from limbeck.labelling.worker import unpack_capabilities
 from limbeck.teachers import custom
@@ -101,7 +101,7 @@ class WorkerPotential(Potential):
         self.card = replace(card, precision=self.capabilities.precision)
         self._team = team
         self._serials = itertools.count(1)
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # last in, first out: a worker that is warm
         for worker in team:
             self._idle.put(worker)
         self._closed = False
@@ -254,7 +254,7 @@ class _Worker:
         self.process.stdout.close()
         self._drain.join(timeout=5)
 
-    def _death(self) -> LimbeckError:
+    def _death(self) -> WorkerDied:
         try:
             code = self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -264,7 +264,7 @@ class _Worker:
         self._drain.join(timeout=5)
         lines = " | ".join([line for line in self.tail if line][-3:])
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return LimbeckError(
+        return WorkerDied(
             "a worker process of the teacher died",
             where=f"teacher {self.teacher}",
             got=cause + (f", its last words: {lines}" if lines else ""),

@@ -71,7 +71,7 @@ class Calculator(CachingCalculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         if atoms is not None and name in ("stress", "stresses") and not atoms.pbc.all():
             raise PropertyNotImplementedError(
-                f"{name} not present in this calculation: the structure does not repeat in all three directions"
+                f"{name} not present in this calculation: not all three directions repeat"
             )
         if name == "stresses" and allow_calculation and self.student.backend.gives_atom_virials:
             self._atom_virials = True  # they cost time, so not before somebody asks; from then on always

@@ -11,6 +11,7 @@ temperature: kinetic temperature of the momenta above ``data.temperature_k`` by 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -131,10 +132,9 @@ class Guard:
         momenta = atoms.arrays["momenta"].ravel()
         freedom = len(momenta)
         if atoms.constraints:  # they take freedom away, as ASE counts it
-            try:
+            # one that cannot say counts as none, which gives a lower temperature: never a false alarm
+            with contextlib.suppress(NotImplementedError, AttributeError):
                 freedom = atoms.get_number_of_degrees_of_freedom()
-            except (NotImplementedError, AttributeError):
-                pass  # one that cannot say: counting none gives a lower temperature, never a false alarm
         if freedom < 1:
             return
         kelvin = float((momenta * momenta).dot(self._inverse)) / (freedom * units.kB)

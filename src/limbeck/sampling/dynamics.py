@@ -15,6 +15,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from limbeck.core.checks import closest_contact
 from limbeck.core.potential import Potential, PotentialCalculator
 from limbeck.core.structures import StructureBatch
+from limbeck.errors import LimbeckError, WorkerDied
 from limbeck.sampling.config import MD
 from limbeck.sampling.frames import make_frame
 from limbeck.units import FS
@@ -101,7 +102,13 @@ def run_trajectory(
         if config.ramp_to_K is not None and n > first:
             target = temperature_k + (config.ramp_to_K - temperature_k) * (n - first) / (config.steps - first)
             dynamics.set_temperature(temperature_K=target)
-        forces = dynamics.step(forces)
+        try:
+            forces = dynamics.step(forces)
+        except WorkerDied:
+            raise
+        except LimbeckError as error:  # one frame that the Potential cannot treat ends one trajectory
+            at = f"{family} ended at step {n} of {config.steps}"
+            return Trajectory(frames, f"{at} with {len(frames)} of {config.frames} frames: {error}")
         on_step()
         record = n > first and (n - first) % spacing == 0
         cause = _unphysical(atoms, forces, target, contacts=record or n % _CONTACT_EVERY == 0)

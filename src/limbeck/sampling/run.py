@@ -6,7 +6,7 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +270,8 @@ class _Run:
                 hash_structure(start),
             ]
             + [potential.name]
+            # a teacher with other options or weights makes another trajectory
+            + ([asdict(identity)] if (identity := getattr(potential, "identity", None)) else [])
         )
 
         def job() -> Trajectory:

@@ -18,7 +18,7 @@ from ase.md.verlet import VelocityVerlet
 from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential, PotentialCalculator
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError, LimbeckError
+from limbeck.errors import InputError, LimbeckError, WorkerDied
 from limbeck.sampling.config import MD
 from limbeck.sampling.dynamics import run_trajectory
 from limbeck.units import EV_TO_MEV, FS
@@ -169,6 +169,8 @@ def _compare(
     for k, frame in enumerate(collected):
         try:
             labels = predict(teacher, StructureBatch.from_atoms([frame]))
+        except WorkerDied:
+            raise  # no frame's fault: judged again when the run goes on
         except EVALUATION_ERRORS as error:
             reasons.append(f"the teacher failed on frame {k}: {error}")
             continue
