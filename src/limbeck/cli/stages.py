@@ -126,6 +126,7 @@ def sample(
     teacher: Teacher = None,
     seed: Seed = None,
     device: Device = None,
+    workers: Workers = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
@@ -137,6 +138,7 @@ def sample(
     settings = load_config(
         config, sets or (),
         structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, seed=seed, device=device,
+        workers=workers,
     )  # fmt: skip
     from limbeck.pipeline import run_sample
 
