@@ -21,7 +21,8 @@ Presets = Annotated[
 Budget = Annotated[
     str | None,
     typer.Option(
-        help="Time for the whole command: 90s, 20m, 1h30m (otherwise tiny takes 20 minutes, ultra-tiny 15, original 40)."
+        help="Time for the whole command: 90s, 20m, 1h30m "
+        "(otherwise tiny takes 20 minutes, ultra-tiny 15, original 40)."
     ),
 ]
 Sets = Annotated[
