@@ -149,14 +149,7 @@ class TorchSystem(System):
     ) -> OneStructure:
         if atom_virials:
             raise LimbeckError("this engine gives no virial of an atom", remedy="use engine='native'")
-        batch = StructureBatch(
-            numbers=numbers.astype(np.int64),
-            positions=np.array(positions, np.float64),
-            cell=np.array(cell, np.float64)[None],
-            pbc=np.array(pbc, bool)[None],
-            offsets=np.array([0, len(numbers)], np.int64),
-            charge=np.zeros(1),
-        )
+        batch = StructureBatch.of_one(numbers, positions, cell, pbc)
         pairs = self._pairs(batch)
         out = evaluate_pairs(self._engine, self._record.baseline, batch, pairs)
         place = self._record.architecture.species(batch.numbers)

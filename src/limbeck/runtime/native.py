@@ -156,14 +156,7 @@ class NativeSystem(System):
                 self._search(numbers, positions, cell, pbc)
             found = self._core.evaluate(positions, cell, atom_virials)
         except ValueError as error:
-            batch = StructureBatch(
-                numbers=np.array(numbers, np.int64),
-                positions=np.array(positions, np.float64),
-                cell=np.array(cell, np.float64)[None],
-                pbc=np.array(pbc, bool)[None],
-                offsets=np.array([0, len(numbers)], np.int64),
-                charge=np.zeros(1),
-            )
+            batch = StructureBatch.of_one(numbers, positions, cell, pbc)
             raise self._backend._explain(batch, error) from error
         return OneStructure(*found[:6])
 
