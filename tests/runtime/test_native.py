@@ -22,7 +22,8 @@ from limbeck.runtime.native import NativeBackend
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline, zbl_radii
 from limbeck.students.engine import Outputs
-from limbeck.students.specification import PRESETS, Architecture
+from limbeck.students.specification import PRESETS
+from tests.students.test_engines import INSTRUCTION_SETS, ODD, largest_relative, worst
 from tests.students.test_painn import energy_by_the_equations
 from tests.students.tools import (
     ORGANIC_AND_SILICON,
@@ -33,10 +34,8 @@ from tests.students.tools import (
     triclinic,
 )
 
-INSTRUCTION_SETS = [name for name in ("portable", "avx2", "avx512") if _native.runs_here(name)]
 FRAMES = list(SYSTEMS.values())
 BATCH = StructureBatch.from_atoms(FRAMES)
-ODD = Architecture(ORGANIC_AND_SILICON, hidden_dim=21, interactions=3, rbf=5, gate_width=13, readout_width=7)
 SHALLOW = replace(ODD, hidden_dim=40, interactions=1)
 
 
@@ -57,17 +56,6 @@ def many_atoms() -> Atoms:
         40.0 * np.random.default_rng(1).integers(-2, 3, size=(len(atoms), 1)) @ atoms.cell.array[:1]
     )
     return atoms
-
-
-def largest_relative(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a - b).max(initial=0.0) / max(np.abs(b).max(initial=0.0), 1e-300))
-
-
-def worst(a: Outputs, b: Outputs) -> float:
-    return max(
-        largest_relative(getattr(a, k), getattr(b, k))
-        for k in ("energy", "forces", "virial", "atom_energies")
-    )
 
 
 @pytest.fixture(scope="module")
