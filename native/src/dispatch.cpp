@@ -55,8 +55,8 @@ std::unique_ptr<Trainer<T>> make_trainer(const Hyperparameters &hp, int threads,
 template std::unique_ptr<Trainer<float>> make_trainer(const Hyperparameters &, int, const std::string &);
 template std::unique_ptr<Trainer<double>> make_trainer(const Hyperparameters &, int, const std::string &);
 
-const std::vector<std::string> kPhases = {"geometry", "messages",        "updates",
-                                          "adjoints", "update adjoints", "forces"};
+const std::vector<std::string> kPhases = {"geometry",         "filters",         "messages", "updates",
+                                          "message adjoints", "update adjoints", "forces"};
 
 void Model::check() const {
   const std::size_t Z = std::size_t(hp.elements);

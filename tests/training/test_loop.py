@@ -132,13 +132,18 @@ def test_spent_time_is_kept(tmp_path):
     assert rows[-1]["learning_rate"] < 0.5 * max(row["learning_rate"] for row in rows)
 
 
-def test_both_engines_take_the_same_steps(tmp_path):
+NO_GPU = "no GPU that torch can use: torch.cuda.is_available() is false"
+GPU = pytest.param({"device": "cuda"}, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU))
+
+
+@pytest.mark.parametrize("other", [{"engine": "native"}, GPU], ids=["native", "cuda"])
+def test_both_engines_take_the_same_steps(tmp_path, other):
     flats = []
-    for engine in ("native", "torch"):
-        settings = {"stop": Stop(epochs=2), "precision": "float64", "engine": engine}
-        trainer = make_trainer(tmp_path / engine, **settings)
+    for name, engine in (("other", other), ("torch", {"engine": "torch"})):
+        settings = {"stop": Stop(epochs=2), "precision": "float64", **engine}
+        trainer = make_trainer(tmp_path / name, **settings)
         trainer.run()
-        flats.append(trainer.student.flat.detach().numpy().copy())
+        flats.append(trainer.student.flat.detach().cpu().numpy().copy())
     assert np.abs(flats[0] - flats[1]).max() < 1e-8 * np.abs(flats[1]).max()
     start = (
         make_trainer(tmp_path / "start", stop=Stop(epochs=1), precision="float64")

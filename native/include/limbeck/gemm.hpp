@@ -57,9 +57,10 @@ inline void gemm_tile(int depth, const T *a, std::ptrdiff_t row_stride, std::ptr
 template <class T, int NV, bool ADD>
 inline void gemm_rows(int rows, int depth, const T *a, std::ptrdiff_t rs, std::ptrdiff_t ds, const T *b,
                       std::ptrdiff_t ldb, T *c, std::ptrdiff_t ldc) {
+  constexpr int kRows = NV == 3 ? kTileRows * 2 / 3 : kTileRows;
   int i = 0;
-  for (; i + kTileRows <= rows; i += kTileRows)
-    gemm_tile<T, kTileRows, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
+  for (; i + kRows <= rows; i += kRows)
+    gemm_tile<T, kRows, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
   for (; i + 4 <= rows; i += 4) gemm_tile<T, 4, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
   for (; i + 2 <= rows; i += 2) gemm_tile<T, 2, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
   for (; i < rows; ++i) gemm_tile<T, 1, NV, ADD>(depth, a + i * rs, rs, ds, b, ldb, c + i * ldc, ldc);
@@ -72,6 +73,8 @@ inline void gemm(int rows, int cols, int depth, const T *a, std::ptrdiff_t rs, s
   int j = 0;
   if constexpr (std::is_arithmetic<T>::value) {
     constexpr int W = Vector<T>::width;
+    for (; j + 3 * W <= cols && (cols - j) % (2 * W) == W; j += 3 * W)
+      gemm_rows<T, 3, ADD>(rows, depth, a, rs, ds, b + j, ldb, c + j, ldc);
     for (; j + 2 * W <= cols; j += 2 * W)
       gemm_rows<T, 2, ADD>(rows, depth, a, rs, ds, b + j, ldb, c + j, ldc);
     for (; j + W <= cols; j += W) gemm_rows<T, 1, ADD>(rows, depth, a, rs, ds, b + j, ldb, c + j, ldc);

@@ -10,66 +10,68 @@
 #include <cstddef>
 #include <vector>
 
+#include "limbeck/aligned.hpp"
 #include "limbeck/dual.hpp"
 #include "limbeck/engine.hpp"
-#include "limbeck/gemm.hpp"
+#include "limbeck/messages.hpp"
 #include "limbeck/scalar.hpp"
 
 namespace LIMBECK_ISA {
 
+using limbeck::Array;
 using limbeck::Dual;
 using limbeck::LayerOffsets;
 using limbeck::Model;
 using limbeck::ParameterLayout;
 
-template <class T>
-using Array = std::vector<T>;
+constexpr int kBlock = 32;  // atoms handled together between messages
+constexpr int kBatch = 48;  // pairs whose filters are computed together: a multiple of the kernel's rows
 
-constexpr int kBlock = 32;     // atoms handled together between messages
-constexpr int kBatch = 48;     // pairs whose filters are computed together: a multiple of the kernel's rows
-constexpr int kBasisPad = 16;  // the basis is padded to whole vectors where it is the inner width
-
+// Weights as the kernels read them. Widths are rounded up to whole slices and filled with zeros, which
+// changes nothing: a feature without weights receives nothing and passes nothing on.
 template <class T>
 struct Packed {
   Model model;
-  int F, L, K, pad, H, R, Z;
+  int F, L, K, H, R, Z;  // F, H, R: rounded up
   struct Layer {
     int nP, nU;
-    Array<T> phi, phi_bias, filter, mix, gate, gate_bias, out, out_bias;
-    Array<T> phi_t, filter_t, mix_t, gate_t, out_t;
+    Array<T> phi, phi_bias, mix, gate, gate_bias, out, out_bias;
+    Array<T> phi_t, mix_t, gate_t, out_t;
+    Array<T> filter;  // (F / slice, K, nP slice)
   };
   std::vector<Layer> layers;
-  Array<T> embedding, first_source, read1, read1_bias, read1_t, read2;
+  Array<T> embedding, first_source, read1, read1_bias, read1_t, read2;  // first_source: see messages.hpp
   double read2_bias;
 
   explicit Packed(const Model &m) : model(m) {
     const auto &hp = m.hp;
-    F = hp.features, L = hp.interactions, K = hp.radial + 1, H = hp.gate_width, R = hp.readout_width;
-    Z = hp.elements, pad = (K + kBasisPad - 1) / kBasisPad * kBasisPad;
+    constexpr int S = kSlice<T>;
+    F = whole(hp.features), H = whole(hp.gate_width), R = whole(hp.readout_width);
+    L = hp.interactions, K = hp.radial + 1, Z = hp.elements;
+    const Blocks one{1, 1, 1}, f{1, hp.features, F}, h{1, hp.gate_width, H}, r{1, hp.readout_width, R};
+    const auto times = [&f](int n) { return Blocks{n, f.size, f.padded}; };
     const ParameterLayout at(hp);
-    take(embedding, at.embedding, Z * F);
+    embedding = take(at.embedding, {Z, 1, 1}, f);
     for (const LayerOffsets &o : at.layers) {
       Layer k;
       k.nP = o.message_blocks, k.nU = o.update_blocks;
-      take(k.phi, o.phi, F * k.nP * F);
-      take(k.phi_bias, o.phi_bias, k.nP * F);
-      take(k.filter, o.filter, K * k.nP * F);
-      take(k.mix, o.mix, F * 2 * F);
-      take(k.gate, o.gate, 2 * F * H);
-      take(k.gate_bias, o.gate_bias, H);
-      take(k.out, o.out, H * k.nU * F);
-      take(k.out_bias, o.out_bias, k.nU * F);
-      transpose(k.phi, F, k.nP * F, F, k.phi_t);
-      transpose(k.filter, K, k.nP * F, pad, k.filter_t);
-      transpose(k.mix, F, 2 * F, F, k.mix_t);
-      transpose(k.gate, 2 * F, H, 2 * F, k.gate_t);
-      transpose(k.out, H, k.nU * F, H, k.out_t);
+      k.phi = take(o.phi, f, times(k.nP)), k.phi_t = transposed(k.phi, F);
+      k.phi_bias = take(o.phi_bias, one, times(k.nP));
+      k.mix = take(o.mix, f, times(2)), k.mix_t = transposed(k.mix, F);
+      k.gate = take(o.gate, times(2), h), k.gate_t = transposed(k.gate, 2 * F);
+      k.gate_bias = take(o.gate_bias, one, h);
+      k.out = take(o.out, h, times(k.nU)), k.out_t = transposed(k.out, H);
+      k.out_bias = take(o.out_bias, one, times(k.nU));
+      const Array<T> filter = take(o.filter, {K, 1, 1}, times(k.nP));
+      for (int f0 = 0; f0 < F; f0 += S)
+        for (int n = 0; n < K; ++n)
+          for (int block = 0; block < k.nP; ++block)
+            for (int e = 0; e < S; ++e) k.filter.push_back(filter[(n * k.nP + block) * F + f0 + e]);
       layers.push_back(std::move(k));
     }
-    take(read1, at.read1, F * R);
-    take(read1_bias, at.read1_bias, R);
-    take(read2, at.read2, R);
-    transpose(read1, F, R, F, read1_t);
+    read1 = take(at.read1, f, r), read1_t = transposed(read1, F);
+    read1_bias = take(at.read1_bias, one, r);
+    read2 = take(at.read2, one, r);
     read2_bias = m.weights[at.read2_bias];
     // in the first interaction what an atom sends depends on its element alone
     const Layer &k = layers[0];
@@ -77,49 +79,70 @@ struct Packed {
     for (int z = 0; z < Z; ++z)
       for (int g = 0; g < 2 * F; ++g) {
         double sum = double(k.phi_bias[g]);
-        for (int f = 0; f < F; ++f) sum += double(embedding[z * F + f]) * double(k.phi[f * 2 * F + g]);
-        first_source[z * 2 * F + g] = T(sum);
+        for (int e = 0; e < F; ++e) sum += double(embedding[z * F + e]) * double(k.phi[e * 2 * F + g]);
+        const int block = g / F, e = g % F;
+        first_source[std::size_t(z) * 2 * F + e / S * 2 * S + block * S + e % S] = T(sum);
       }
   }
 
  private:
-  void take(Array<T> &to, std::size_t at, int count) const {
-    to.assign(model.weights.begin() + at, model.weights.begin() + at + count);
+  struct Blocks {
+    int count, size, padded;
+  };
+  static int whole(int width) { return (width + kSlice<T> - 1) / kSlice<T> * kSlice<T>; }
+  // The matrix (in, out) that begins at `at`, each block of rows and of columns padded.
+  Array<T> take(std::size_t at, Blocks in, Blocks out) const {
+    const std::size_t cols = std::size_t(out.count) * out.padded;
+    Array<T> to(std::size_t(in.count) * in.padded * cols, T(0));
+    for (int a = 0; a < in.count; ++a)
+      for (int i = 0; i < in.size; ++i)
+        for (int b = 0; b < out.count; ++b)
+          for (int j = 0; j < out.size; ++j)
+            to[(std::size_t(a) * in.padded + i) * cols + std::size_t(b) * out.padded + j] =
+                T(model.weights[at++]);
+    return to;
   }
-  // (rows, cols) -> (cols, width >= rows), padded with zeros
-  static void transpose(const Array<T> &from, int rows, int cols, int width, Array<T> &to) {
-    to.assign(std::size_t(cols) * width, T(0));
-    for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < cols; ++j) to[std::size_t(j) * width + i] = from[std::size_t(i) * cols + j];
+  static Array<T> transposed(const Array<T> &from, int rows) {
+    const std::size_t cols = from.size() / rows;
+    Array<T> to(from.size());
+    for (std::size_t i = 0; i < std::size_t(rows); ++i)
+      for (std::size_t j = 0; j < cols; ++j) to[j * rows + i] = from[i * cols + j];
+    return to;
   }
 };
 
 // Buffers of one thread.
 template <class T>
 struct Scratch {
-  Array<T> mixed, x, q, t, s, a, rt, rs, ab, sb, tb, xb, mixedb, h, v, phib;  // a block of atoms
-  Array<T> basis, slope, filter, along, pulled, distance, sine, cosine, wave, wave2, envelope, envelope2;
-  void fit(const Packed<T> &w, int lanes) {
+  Array<T> mixed, x, q, t, s, a, rt, ab, sb, tb, xb, mixedb, h, v, phi;  // a block of atoms
+  Array<T> basis, slope, filter, dfilter, along, unit, distance;         // a batch of pairs
+  Array<T> sine, cosine, wave, wave2, envelope, envelope2, inverse;
+  std::vector<int> atom, source, back_row;
+  void fit(const Packed<T> &w) {
     const std::size_t n = kBlock, F = w.F, H = w.H, R = w.R, B = kBatch;
     for (Array<T> *b : {&mixed, &mixedb}) b->resize(6 * n * F);
     for (Array<T> *b : {&x, &xb}) b->resize(2 * n * F);
     for (Array<T> *b : {&q, &h}) b->resize(n * F);
     for (Array<T> *b : {&t, &s, &sb, &tb}) b->resize(n * H);
-    for (Array<T> *b : {&rt, &rs}) b->resize(n * R);
-    for (Array<T> *b : {&a, &ab, &phib, &v}) b->resize(3 * n * F);
-    basis.resize(w.K * B), slope.resize(w.pad * B), pulled.resize(w.pad * B);
-    filter.resize(3 * F * B), along.resize(3 * lanes * B);
-    for (Array<T> *b : {&distance, &sine, &cosine, &wave, &wave2, &envelope, &envelope2}) b->resize(B);
+    rt.resize(n * R);
+    for (Array<T> *b : {&a, &ab, &phi, &v}) b->resize(3 * n * F);
+    for (Array<T> *b : {&basis, &slope}) b->resize(w.K * B);
+    for (Array<T> *b : {&filter, &dfilter}) b->resize(3 * kSlice<T> * B);
+    along.resize(4 * Lanes<T>::width * B), unit.resize(3 * B);
+    for (Array<T> *b : {&distance, &sine, &cosine, &wave, &wave2, &envelope, &envelope2, &inverse})
+      b->resize(B);
+    for (std::vector<int> *b : {&atom, &source, &back_row}) b->resize(B);
   }
 };
 
-// Radial basis of `count` <= kBatch distances: basis (K, kBatch); with SLOPE also d/dr, (count, pad).
+// Radial basis of `count` <= kBatch distances: basis (K, kBatch); with SLOPE also its derivative.
 // sin(n pi r / rc) / r and 1, each times the envelope 1 - 10 x^3 + 15 x^4 - 6 x^5 (C2 at the cutoff).
 template <bool SLOPE, class T>
-inline void radial_basis(const Packed<T> &w, int count, const T *distance, Scratch<T> &k) {
+inline void radial_basis(const Packed<T> &w, int count, Scratch<T> &k) {
   const T rc = T(w.model.hp.cutoff), step = T(M_PI / w.model.hp.cutoff);
+  const T *distance = k.distance.data();
   T *sn = k.wave.data(), *cn = k.wave2.data(), *s1 = k.sine.data(), *c1 = k.cosine.data();
-  T *env = k.envelope.data(), *denv = k.envelope2.data(), *inv = k.distance.data();
+  T *env = k.envelope.data(), *denv = k.envelope2.data(), *inv = k.inverse.data();
   LIMBECK_SIMD
   for (int p = 0; p < count; ++p) {
     const T r = distance[p], x = r / rc;
@@ -131,46 +154,48 @@ inline void radial_basis(const Packed<T> &w, int count, const T *distance, Scrat
   }
   const int B = w.K - 1;
   for (int n = 0; n < B; ++n) {
-    T *b = k.basis.data() + n * kBatch, *db = k.slope.data() + n;
+    T *b = k.basis.data() + n * kBatch, *db = k.slope.data() + n * kBatch;
     const T wave = T(n + 1) * step;
     LIMBECK_SIMD
-    for (int p = 0; p < count; ++p) b[p] = sn[p] * inv[p] * env[p];
-    if (SLOPE)
-      for (int p = 0; p < count; ++p) {
-        const T f = sn[p] * inv[p];
-        db[std::size_t(p) * w.pad] = (wave * cn[p] - f) * inv[p] * env[p] + f * denv[p];
-      }
-    LIMBECK_SIMD
     for (int p = 0; p < count; ++p) {
+      const T f = sn[p] * inv[p];
+      b[p] = f * env[p];
+      if (SLOPE) db[p] = (wave * cn[p] - f) * inv[p] * env[p] + f * denv[p];
       const T next = sn[p] * c1[p] + cn[p] * s1[p];
       cn[p] = cn[p] * c1[p] - sn[p] * s1[p];
       sn[p] = next;
     }
   }
   std::copy_n(env, count, k.basis.data() + B * kBatch);
-  if (SLOPE)
-    for (int p = 0; p < count; ++p) k.slope[std::size_t(p) * w.pad + B] = denv[p];
+  if (SLOPE) std::copy_n(denv, count, k.slope.data() + B * kBatch);
 }
 
-// The update from the sums of messages h (n, F), v (n, 3F): fills mixed (n, 6F), t (n, H), and the
-// scratch x, q, s.
+// The two mixtures of each vector, (n, 3, 2F), the norm of the second and their scalar product.
 template <class T>
-inline void update_inner(const Packed<T> &w, const typename Packed<T>::Layer &layer, int n, const T *h,
-                         const T *v, T *mixed, T *t, Scratch<T> &k) {
-  const int F = w.F, H = w.H;
-  gemm<T, false>(3 * n, 2 * F, F, v, F, 1, layer.mix.data(), 2 * F, mixed, 2 * F);
+inline void mix(const Packed<T> &w, const typename Packed<T>::Layer &layer, int n, const T *v,
+                Scratch<T> &k) {
+  const int F = w.F;
+  gemm<T, false>(3 * n, 2 * F, F, v, F, 1, layer.mix.data(), 2 * F, k.mixed.data(), 2 * F);
   const T e2 = T(w.model.hp.norm_offset * w.model.hp.norm_offset);
   for (int i = 0; i < n; ++i) {
-    const T *m = mixed + std::size_t(i) * 6 * F, *hi = h + std::size_t(i) * F;
-    T *x = k.x.data() + std::size_t(i) * 2 * F, *q = k.q.data() + std::size_t(i) * F;
+    const T *m = k.mixed.data() + std::size_t(i) * 6 * F;
+    T *norm = k.x.data() + std::size_t(i) * 2 * F + F, *q = k.q.data() + std::size_t(i) * F;
     LIMBECK_SIMD
     for (int f = 0; f < F; ++f) {
       const T w0 = m[F + f], w1 = m[3 * F + f], w2 = m[5 * F + f];
-      x[f] = hi[f];
-      x[F + f] = root(w0 * w0 + w1 * w1 + w2 * w2 + e2);
+      norm[f] = root(w0 * w0 + w1 * w1 + w2 * w2 + e2);
       q[f] = m[f] * w0 + m[2 * F + f] * w1 + m[4 * F + f] * w2;
     }
   }
+}
+
+// The update of n atoms from the sums of messages, h in the first half of k.x (n, 2F) and v (n, 3F): fills
+// k.mixed (n, 6F), t (n, H) and the scratch q, s and the other half of x.
+template <class T>
+inline void update_inner(const Packed<T> &w, const typename Packed<T>::Layer &layer, int n, const T *v, T *t,
+                         Scratch<T> &k) {
+  const int F = w.F, H = w.H;
+  mix(w, layer, n, v, k);
   gemm<T, false>(n, H, 2 * F, k.x.data(), 2 * F, 1, layer.gate.data(), H, t, H);
   for (int i = 0; i < n; ++i) LIMBECK_SIMD
   for (int f = 0; f < H; ++f) {
@@ -188,14 +213,14 @@ inline void update_outer(const typename Packed<T>::Layer &layer, int F, int H, i
   for (int f = 0; f < width; ++f) k.a[std::size_t(i) * width + f] += layer.out_bias[f];
 }
 
-// Adjoint of the update: k.h (n, F) and k.v (n, 3F) hold dE/d(output) on entry (k.v only where NU is 3); h
-// and v receive dE/d(sums). mixed and t are the forward pass's, k.a (n, NU F), k.x and k.q are filled.
+// Adjoint of the update: k.h (n, F) and k.v (n, 3F) hold dE/d(output) on entry (k.v only where NU is 3) and
+// dE/d(sums) on return. t is the forward pass's; k.mixed, k.a (n, NU F), k.x and k.q are filled.
 template <int NU, class T>
-inline void update_adjoint(const Packed<T> &w, const typename Packed<T>::Layer &layer, int n, const T *mixed,
-                           const T *t, T *h, T *v, Scratch<T> &k) {
+inline void update_adjoint(const Packed<T> &w, const typename Packed<T>::Layer &layer, int n, const T *t,
+                           Scratch<T> &k) {
   const int F = w.F, H = w.H;
   for (int i = 0; i < n; ++i) {
-    const T *m = mixed + std::size_t(i) * 6 * F, *hb = k.h.data() + std::size_t(i) * F;
+    const T *m = k.mixed.data() + std::size_t(i) * 6 * F, *hb = k.h.data() + std::size_t(i) * F;
     const T *vb = k.v.data() + std::size_t(i) * 3 * F, *q = k.q.data() + std::size_t(i) * F;
     T *ab = k.ab.data() + std::size_t(i) * NU * F;
     LIMBECK_SIMD
@@ -213,28 +238,24 @@ inline void update_adjoint(const Packed<T> &w, const typename Packed<T>::Layer &
   }
   gemm<T, false>(n, 2 * F, H, k.tb.data(), H, 1, layer.gate_t.data(), 2 * F, k.xb.data(), 2 * F);
   for (int i = 0; i < n; ++i) {
-    const T *m = mixed + std::size_t(i) * 6 * F, *hb = k.h.data() + std::size_t(i) * F;
-    const T *vb = k.v.data() + std::size_t(i) * 3 * F, *a = k.a.data() + std::size_t(i) * NU * F;
+    const T *m = k.mixed.data() + std::size_t(i) * 6 * F, *a = k.a.data() + std::size_t(i) * NU * F;
     const T *x = k.x.data() + std::size_t(i) * 2 * F, *xb = k.xb.data() + std::size_t(i) * 2 * F;
-    T *mb = k.mixedb.data() + std::size_t(i) * 6 * F, *hi = h + std::size_t(i) * F;
-    T *vi = v + std::size_t(i) * 3 * F;
+    const T *vb = k.v.data() + std::size_t(i) * 3 * F;
+    T *mb = k.mixedb.data() + std::size_t(i) * 6 * F, *h = k.h.data() + std::size_t(i) * F;
     LIMBECK_SIMD
     for (int f = 0; f < F; ++f) {
-      hi[f] = hb[f] + xb[f];
-      const T qb = hb[f] * a[F + f], wb = xb[F + f] / x[F + f];
+      const T hb = h[f], qb = hb * a[F + f], wb = xb[F + f] / x[F + f];
+      h[f] = hb + xb[f];
       for (int c = 0; c < 3; ++c) {
         const T u = m[2 * c * F + f], y = m[(2 * c + 1) * F + f];
         T ub = qb * y;
-        if (NU == 3) {
-          ub += a[2 * F + f] * vb[c * F + f];
-          vi[c * F + f] = vb[c * F + f];
-        }
+        if (NU == 3) ub += a[2 * F + f] * vb[c * F + f];
         mb[2 * c * F + f] = ub;
         mb[(2 * c + 1) * F + f] = qb * u + wb * y;
       }
     }
   }
-  gemm<T, NU == 3>(3 * n, F, 2 * F, k.mixedb.data(), 2 * F, 1, layer.mix_t.data(), F, v, F);
+  gemm<T, NU == 3>(3 * n, F, 2 * F, k.mixedb.data(), 2 * F, 1, layer.mix_t.data(), F, k.v.data(), F);
 }
 
 }  // namespace LIMBECK_ISA

@@ -22,19 +22,18 @@
 #include <cstring>
 #include <vector>
 
+#include "limbeck/aligned.hpp"
 #include "limbeck/gemm.hpp"
 #include "limbeck/model.hpp"
 #include "limbeck/scalar.hpp"
 
 namespace LIMBECK_ISA {
 
+using limbeck::Array;
 using limbeck::Graph;
 using limbeck::Hyperparameters;
 using limbeck::LayerOffsets;
 using limbeck::ParameterLayout;
-
-template <class T>
-using Array = std::vector<T>;
 
 // Weights of one model with the transposes that the backward passes read.
 template <class T>

@@ -1,11 +1,19 @@
 // One evolving structure: neighbour list with a skin, buffers, and the passes over atoms and pairs.
 //
-// Threads share atoms by ranges of centres. What a thread's pairs add to another thread's atoms goes to
-// rows of its own behind the atoms ("foreign" rows) and is added by the owner in a fixed order: no atomics,
-// and the same sums at each call with the same number of threads.
+// Each thread has a part: a range of atoms and the pairs whose centre is one of them. What a thread's pairs
+// add to another part's atoms goes to rows of its own behind the atoms ("foreign" rows) and is added by the
+// owner in a fixed order: no atomics, and the same sums at each call with the same number of threads.
+//
+// Within a part a pair's centre is the atom that comes first, so when the pairs of a block of centres are
+// done, these atoms have received everything and are updated at once, still in cache. On the way back the
+// adjoint of what an atom sends is complete then too: its row is used again for another atom, so that only
+// the atoms between the blocks done and those not yet touched have one. Atoms that other parts or processes
+// add to come last in a part and are updated when all threads are through.
 #pragma once
 
+#include <array>
 #include <chrono>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
@@ -23,15 +31,17 @@ using limbeck::Results;
 template <class T>
 using Real = std::conditional_t<std::is_arithmetic<T>::value, double, T>;
 
+constexpr float kAtomCost = 14;  // an atom's update costs about as much as so many pairs
+
 template <class T>
 class Structure {
  public:
   using G = Real<T>;
 
   Structure(std::shared_ptr<const Packed<T>> weights, int threads)
-      : w_(std::move(weights)), threads_(std::max(1, threads)), seconds_(limbeck::kPhases.size(), 0.0) {}
+      : w_(std::move(weights)), threads_(std::max(1, threads)) {}
 
-  void set_exchange(Exchange *exchange) { exchange_ = exchange; }
+  void set_exchange(Exchange *exchange) { exchange_ = exchange, ready_ = false; }
 
   void set_list(const NeighbourList &list) {
     ready_ = false;  // should this fail half way
@@ -43,8 +53,9 @@ class Structure {
     made_at_.assign(list.positions, list.positions + 3 * std::size_t(total_));
     std::copy_n(list.cell, 9, made_in_);
     order_atoms(list);
+    share_atoms(list);
     sort_pairs(list);
-    share_centres();
+    assign_rows();
     fit_buffers();
   }
 
@@ -88,37 +99,35 @@ class Structure {
     dirty_ = true;  // until the end: an exception leaves sums that the next call must not find
     out_ = &out;
     profile_ = out.want_seconds;
-    std::fill(seconds_.begin(), seconds_.end(), 0.0);
     if (out.want_atom_virial) {
       const std::size_t rows = 9 * (std::size_t(total_) + foreign_.size());
-      if (atom_virial_.size() < rows) atom_virial_.resize(rows);
+      if (atom_virial_.size() < rows) atom_virial_.resize(rows, G(0));
     }
+    for (std::size_t k = 0; k < images_.size(); ++k)
+      for (int c = 0; c < 3; ++c)
+        offset_[3 * k + c] =
+            G(images_[k][0]) * cell[c] + G(images_[k][1]) * cell[3 + c] + G(images_[k][2]) * cell[6 + c];
     const int L = w_->L;
-    phase(kGeometry, [&](int t) { geometry(t, positions, cell); });
+    each([&](Part &part) { geometry(part, positions); });
     for (const Part &part : parts_)
       if (part.closest < 1e-6) throw std::invalid_argument("two atoms are at the same place");
-    phase(kMessages, [&](int t) { forward_edges(0, t); });
-    for (int l = 0; l + 1 < L; ++l) {
-      phase(kUpdates, [&](int t) { update(l, t); });
-      if (exchange_) exchange_->forward(source_[l + 1].data(), sizeof(T), 6 * w_->F, 6 * w_->F);
-      phase(kMessages, [&](int t) { forward_edges(l + 1, t); });
+    for (int l = 0; l < L; ++l) {
+      each([&](Part &part) { forward(l, part); });
+      if (shared_) each([&](Part &part) { forward_late(l, part); });
+      if (exchange_ && l + 1 < L) exchange_->forward(source_[l + 1].data(), sizeof(T), 6 * w_->F, 6 * w_->F);
     }
-    phase(kUpdates, [&](int t) { last_update(t); });
     for (int l = L - 1; l > 0; --l) {
-      phase(kAdjoints, [&](int t) { backward_edges(l, t); });
+      each([&](Part &part) { backward(l, part); });
       if (exchange_) {
-        phase(kUpdateAdjoints, [&](int t) { gather(parts_[t], back_, 5 * w_->F); });
+        each([&](Part &part) { gather_back(part); });
         exchange_->reverse(back_.data(), sizeof(T), 5 * w_->F, 5 * w_->F);
         std::fill(back_.begin() + std::size_t(owned_) * 5 * w_->F,
                   back_.begin() + std::size_t(total_) * 5 * w_->F, T(0));
       }
-      phase(kUpdateAdjoints, [&](int t) { update_back(l - 1, t); });
+      if (shared_ || exchange_) each([&](Part &part) { backward_late(l, part); });
     }
-    phase(kAdjoints, [&](int t) {
-      backward_edges(0, t);
-      scatter(t);
-    });
-    phase(kForces, [&](int t) { gather_forces(t); });
+    each([&](Part &part) { backward(0, part); });
+    if (shared_) each([&](Part &part) { gather_forces(part); });
     collect();
     dirty_ = false;
   }
@@ -128,48 +137,57 @@ class Structure {
   int total() const { return total_; }
 
   std::size_t bytes() const {
-    std::size_t sum = 0;
-    for (const auto *a : {&sum_h_, &sum_v_, &back_, &unit_, &distance_, &pull_})
-      sum += a->capacity() * sizeof(T);
-    for (const auto *group : {&source_, &mixed_, &gate_})
+    std::size_t sum = (sums_.capacity() + back_.capacity() + vector_.capacity()) * sizeof(T);
+    for (const auto *group : {&source_, &before_, &gate_})
       for (const auto &a : *group) sum += a.capacity() * sizeof(T);
-    for (const auto *a : {&species_, &self_, &start_, &second_, &slot_, &shift_, &atom_, &active_slot_})
+    for (const auto *a :
+         {&species_, &start_, &middle_, &first_active_, &middle_active_, &order_, &place_, &back_row_})
       sum += a->capacity() * sizeof(int);
+    sum += (row_.capacity() + active_.capacity()) * sizeof(int) + image_.capacity() * sizeof(image_[0]);
     return sum + (force_.capacity() + energy_.capacity()) * sizeof(G) + made_at_.capacity() * sizeof(double);
   }
 
  private:
-  enum { kGeometry, kMessages, kUpdates, kAdjoints, kUpdateAdjoints, kForces };
+  enum { kGeometry, kFilters, kMessages, kUpdates, kAdjoints, kUpdateAdjoints, kForces, kPhaseCount };
+  static constexpr int S = kSlice<T>;
 
-  // A thread's share: centres [begin, end), their pairs in the list and the foreign rows they touch.
+  // A thread's share: atoms [begin, end), of which those before `early` receive from no other part, their
+  // pairs in the list and the foreign rows they touch.
   struct Part {
-    int begin = 0, end = 0;
+    int begin = 0, early = 0, end = 0;
     std::size_t pairs = 0, active = 0;
     std::vector<std::pair<int, int>> incoming;  // (owned row, foreign row), to be added by this part
     std::vector<G> shortest;
     double closest = 0;
     G virial[9];
     Scratch<T> scratch;
+    std::array<double, kPhaseCount> seconds;
   };
 
   std::shared_ptr<const Packed<T>> w_;
   int threads_, owned_ = 0, total_ = 0;
   bool ready_ = false, dirty_ = false, periodic_ = false, profile_ = false;
+  bool shared_ = false, copies_ = false;  // several parts; atoms of other processes
   double reach_ = 0, made_in_[9] = {};
-  std::vector<double> made_at_, seconds_;
+  std::vector<double> made_at_;
   Exchange *exchange_ = nullptr;
   Results *out_ = nullptr;
 
   std::vector<int> order_, place_;  // sorted -> given, given -> sorted; empty where they are the same
-  std::vector<int> species_, self_;
+  std::vector<int> species_;
   std::vector<int> start_, middle_;  // (owned + 1), (owned): list entries of a centre, two-way first
-  std::vector<int> second_, slot_, shift_,
-      foreign_;                                    // per list entry; foreign_: the atom behind a foreign row
+  Array<int> row_;                   // per list entry: the neighbour, or its foreign row
+  Array<std::uint16_t> image_;       // per list entry: which of images_
+  std::vector<std::array<int, 3>> images_;
+  Array<G> offset_;                                // (images, 3)
+  std::vector<int> foreign_;                       // the atom behind a foreign row
+  std::vector<int> part_of_;                       // per atom, before late ones moved to the end of a part
+  std::vector<int> back_row_;                      // per row: where its adjoint is added up
   std::vector<int> first_active_, middle_active_;  // per centre, entries within the cutoff
-  std::vector<int> atom_, active_slot_;
-  Array<T> unit_, distance_, pull_;
-  Array<T> sum_h_, sum_v_, back_;
-  std::vector<Array<T>> source_, mixed_, gate_;
+  Array<int> active_;                              // their rows
+  Array<T> vector_;                                // (active, 3) Angstrom, from the centre to the neighbour
+  Array<T> sums_, back_;
+  std::vector<Array<T>> source_, before_, gate_;  // before_, gate_: vectors and gate of each update
   Array<G> force_, energy_, atom_virial_;
   std::vector<Part> parts_;
 
@@ -224,102 +242,206 @@ class Structure {
     return (x | x << 2) & 0x1249249249249249;
   }
 
-  // The list by centre: the atom that comes first in memory; two-way pairs before one-way pairs.
+  // Of a pair within a part the atom that comes first is the centre; pairs of two parts are divided evenly.
+  bool centred_on_first(int i, int j, int a, int b, const std::vector<int> &part) const {
+    return part.empty() || part[i] == part[j] ? i < j : (a + b) % 2 == 0;
+  }
+
+  // Divides the atoms into parts of equal work, and moves those that receive from other parts to their end.
+  void share_atoms(const NeighbourList &list) {
+    const auto where = [&](int a) { return order_.empty() ? a : place_[a]; };
+    const int count = std::max(1, std::min(threads_, owned_ / 16));
+    parts_.resize(count);
+    shared_ = count > 1, copies_ = total_ > owned_;
+    for (Part &part : parts_) part.begin = part.early = part.end = owned_;
+    parts_[0].begin = 0;
+    part_of_.clear();
+    if (shared_) {
+      std::vector<float> cost(owned_, kAtomCost);
+      for (std::size_t p = 0; p < list.pairs; ++p)
+        for (int a : {list.first[p], list.second[p]})
+          if (a < owned_) cost[where(a)] += 0.5f;
+      double all = 0, sum = 0;
+      for (float c : cost) all += c;
+      part_of_.resize(owned_);
+      for (int i = 0; i < owned_; ++i) {
+        part_of_[i] = std::min(count - 1, int(sum / all * count));
+        sum += cost[i];
+      }
+      for (int t = 0, at = 0; t < count; ++t) {
+        parts_[t].begin = at;
+        while (at < owned_ && part_of_[at] == t) ++at;
+        parts_[t].early = parts_[t].end = at;
+      }
+      if (copies_) {  // rows keep the host's order
+        for (Part &part : parts_) part.early = part.begin;
+      } else {
+        move_late(list);
+      }
+    }
+    for (Part &part : parts_) part.scratch.fit(*w_);
+  }
+
+  void move_late(const NeighbourList &list) {
+    if (order_.empty()) {
+      order_.resize(owned_), place_.resize(owned_);
+      std::iota(order_.begin(), order_.end(), 0), std::iota(place_.begin(), place_.end(), 0);
+    }
+    std::vector<char> late(owned_, 0);
+    for (std::size_t p = 0; p < list.pairs; ++p) {
+      const int a = list.first[p], b = list.second[p], i = place_[a], j = place_[b];
+      if (part_of_[i] != part_of_[j]) late[centred_on_first(i, j, a, b, part_of_) ? j : i] = 1;
+    }
+    std::vector<int> order;
+    order.reserve(owned_);
+    for (Part &part : parts_)
+      for (char is : {0, 1}) {
+        if (is) part.early = int(order.size());
+        for (int i = part.begin; i < part.end; ++i)
+          if (late[i] == is) order.push_back(order_[i]);
+      }
+    order_ = std::move(order);
+    for (int k = 0; k < owned_; ++k) place_[order_[k]] = k;
+  }
+
+  // The list by centre, two-way pairs before one-way pairs.
   void sort_pairs(const NeighbourList &list) {
     const auto where = [&](int a) { return order_.empty() ? a : place_[a]; };
-    species_.resize(total_), self_.resize(total_);
+    species_.resize(total_);
     for (int i = 0; i < total_; ++i) species_[where(i)] = list.species[i];
-    std::iota(self_.begin(), self_.end(), 0);
+    const ImageTable table(list, images_);
+    offset_.resize(3 * images_.size());
+    // i: the centre, j: its neighbour, sign: of the shift
+    const auto pair = [&](std::size_t p, int &i, int &j, int &sign) {
+      const int a = list.first[p], b = list.second[p];
+      i = where(a), j = where(b), sign = 1;
+      const bool both = i != j && j < owned_;
+      if (both && !centred_on_first(i, j, a, b, part_of_)) std::swap(i, j), sign = -1;
+      return both;
+    };
     start_.assign(owned_ + 1, 0), middle_.assign(owned_, 0);
     std::vector<int> two_way(owned_, 0);
+    int i, j, sign;
     for (std::size_t p = 0; p < list.pairs; ++p) {
-      const int i = where(list.first[p]), j = where(list.second[p]);
-      const bool both = i != j && j < owned_;
-      const int centre = both ? std::min(i, j) : i;
-      start_[centre + 1] += i == j ? 2 : 1;
-      two_way[centre] += both;
+      const bool both = pair(p, i, j, sign);
+      start_[i + 1] += i == j ? 2 : 1;
+      two_way[i] += both;
     }
     std::partial_sum(start_.begin(), start_.end(), start_.begin());
-    const std::size_t entries = start_[owned_];
-    second_.resize(entries), slot_.resize(entries), shift_.resize(3 * entries);
+    row_.clear(), image_.clear();
+    row_.resize(start_[owned_]), image_.resize(start_[owned_]);
     std::vector<int> next(start_.begin(), start_.end() - 1), next_one_way(owned_);
-    for (int i = 0; i < owned_; ++i) middle_[i] = next_one_way[i] = start_[i] + two_way[i];
-    const auto put_entry = [&](int at, int j, const int *shift, int sign) {
-      second_[at] = j;
-      for (int c = 0; c < 3; ++c) shift_[3 * std::size_t(at) + c] = shift ? sign * shift[c] : 0;
-    };
+    for (int k = 0; k < owned_; ++k) middle_[k] = next_one_way[k] = start_[k] + two_way[k];
     for (std::size_t p = 0; p < list.pairs; ++p) {
-      const int i = where(list.first[p]), j = where(list.second[p]);
-      const int *shift = list.shift ? list.shift + 3 * p : nullptr;
-      if (i == j) {  // an atom's own image stands on both sides of it
-        put_entry(next_one_way[i]++, i, shift, 1);
-        put_entry(next_one_way[i]++, i, shift, -1);
-      } else if (j >= owned_) {
-        put_entry(next_one_way[i]++, j, shift, 1);
-      } else if (i < j) {
-        put_entry(next[i]++, j, shift, 1);
-      } else {
-        put_entry(next[j]++, i, shift, -1);
-      }
+      const bool both = pair(p, i, j, sign);
+      int &at = both ? next[i] : next_one_way[i];
+      row_[at] = j, image_[at++] = table.index(p, sign);
+      if (i == j) row_[at] = j, image_[at++] = table.index(p, -1);
     }
   }
 
-  void share_centres() {
-    const int count = std::max(1, std::min(threads_, owned_ / 16));
-    parts_.resize(count);
-    const std::size_t entries = start_[owned_];
-    int at = 0;
-    for (int t = 0; t < count; ++t) {
-      // an atom costs about as much as fourteen pairs
-      const double share = (entries + 14.0 * owned_) * (t + 1) / count;
-      parts_[t].begin = at;
-      while (at < owned_ && (t + 1 == count || start_[at + 1] + 14.0 * (at + 1) <= share)) ++at;
-      parts_[t].end = at;
-      parts_[t].incoming.clear();
-      parts_[t].pairs = start_[parts_[t].begin];
-      parts_[t].scratch.fit(*w_, Lanes<T>::width);
+  // Few cell vectors separate an atom from its neighbours' images: a list entry holds a number of this table.
+  struct ImageTable {
+    const int *shift;
+    long long low[3] = {0, 0, 0}, count[3] = {1, 1, 1};
+    ImageTable(const NeighbourList &list, std::vector<std::array<int, 3>> &images) : shift(list.shift) {
+      for (std::size_t p = 0; shift && p < list.pairs; ++p)
+        for (int c = 0; c < 3; ++c) low[c] = std::min(low[c], -std::llabs(shift[3 * p + c]));
+      double all = 1;
+      for (int c = 0; c < 3; ++c) count[c] = 1 - 2 * low[c], all *= double(count[c]);
+      if (all > 65535)
+        throw std::invalid_argument("the cell is so thin that the cutoff reaches across " +
+                                    std::to_string(*std::max_element(count, count + 3)) +
+                                    " images of it; wanted fewer than 65536 of all: repeat the cell");
+      images.clear();
+      for (long long a = low[0]; a <= -low[0]; ++a)
+        for (long long b = low[1]; b <= -low[1]; ++b)
+          for (long long c = low[2]; c <= -low[2]; ++c) images.push_back({int(a), int(b), int(c)});
     }
+    std::uint16_t index(std::size_t p, int sign) const {
+      if (!shift) return 0;
+      const int *s = shift + 3 * p;
+      return std::uint16_t(((sign * s[0] - low[0]) * count[1] + sign * s[1] - low[1]) * count[2] +
+                           sign * s[2] - low[2]);
+    }
+  };
+
+  // Foreign rows, for what a part adds to atoms of another; the last part owns the copies as well.
+  void assign_rows() {
+    const int count = int(parts_.size());
+    const auto owner = [&](int t, int j) {
+      return j >= parts_[t].begin && (j < parts_[t].end || t + 1 == count);
+    };
     foreign_.clear();
     std::vector<int> seen(total_, -1);
     for (int t = 0; t < count; ++t) {
+      Part &part = parts_[t];
+      part.incoming.clear();
+      part.pairs = start_[part.begin];
       const std::size_t first_row = foreign_.size();
-      for (int e = start_[parts_[t].begin]; e < start_[parts_[t].end]; ++e) {
-        const int j = second_[e];
-        const bool own = j >= parts_[t].begin && (j < parts_[t].end || t + 1 == count);
-        if (own) {
-          slot_[e] = j;
-          continue;
-        }
+      for (int e = start_[part.begin]; e < start_[part.end]; ++e) {
+        const int j = row_[e];
+        if (owner(t, j)) continue;
         if (seen[j] < int(first_row)) seen[j] = int(foreign_.size()), foreign_.push_back(j);
-        slot_[e] = total_ + seen[j];
+        row_[e] = total_ + seen[j];
       }
     }
-    // the last part also takes the copies of other processes' atoms
     for (std::size_t k = 0; k < foreign_.size(); ++k)
       for (int t = 0; t < count; ++t)
-        if (foreign_[k] >= parts_[t].begin && (foreign_[k] < parts_[t].end || t + 1 == count)) {
+        if (owner(t, foreign_[k])) {
           parts_[t].incoming.emplace_back(foreign_[k], total_ + int(k));
           break;
         }
   }
 
+  // Where each row's adjoint is added up; returns how many such rows there are. With copies: row by row, as
+  // the host expects it. Else rows are used again, block by block in the order of backward().
+  int assign_back_rows() {
+    const int rows = total_ + int(foreign_.size());
+    back_row_.assign(rows, -1);
+    int count = 0;
+    if (exchange_) {
+      std::iota(back_row_.begin(), back_row_.end(), 0);
+      return rows;
+    }
+    std::vector<int> unused;
+    for (const Part &part : parts_) {
+      const auto touch = [&](int row) {
+        if (back_row_[row] >= 0) return;
+        if (row < part.early && !unused.empty())
+          back_row_[row] = unused.back(), unused.pop_back();
+        else
+          back_row_[row] = count++;
+      };
+      unused.clear();  // rows that another thread may be using
+      over_blocks(part.begin, part.early, [&](int i0, int n) {
+        for (int i = i0; i < i0 + n; ++i) touch(i);
+        for (int e = start_[i0]; e < start_[i0 + n]; ++e) touch(row_[e]);
+        for (int i = i0; i < i0 + n; ++i) unused.push_back(back_row_[i]);
+      });
+      for (int i = part.early; i < part.end; ++i) touch(i);
+      for (int e = start_[part.early]; e < start_[part.end]; ++e) touch(row_[e]);
+    }
+    return count;
+  }
+
   void fit_buffers() {
-    const std::size_t rows = std::size_t(total_) + foreign_.size(), F = w_->F, entries = start_[owned_];
-    const auto fit = [](auto &a, std::size_t n) { a.assign(n, {}); };
+    const std::size_t rows = std::size_t(total_) + foreign_.size(), F = w_->F;
+    // without what they held, which need not be copied
+    const auto fit = [](auto &a, std::size_t n) { a.clear(), a.resize(n); };
     first_active_.assign(owned_ + 1, 0), middle_active_.assign(owned_, 0);
-    atom_.resize(entries), active_slot_.resize(entries);
-    fit(unit_, 3 * entries), fit(distance_, entries), fit(pull_, 3 * entries);
-    fit(sum_h_, rows * F), fit(sum_v_, rows * 3 * F);
-    fit(force_, rows * 3), fit(energy_, rows);
-    source_.resize(w_->L), mixed_.resize(w_->L), gate_.resize(w_->L);
-    if (w_->L > 1) fit(back_, rows * 5 * F);
+    fit(active_, row_.size()), fit(vector_, 3 * row_.size());
+    fit(sums_, rows * 4 * F), fit(force_, rows * 3), fit(energy_, rows);
+    source_.resize(w_->L), before_.resize(w_->L), gate_.resize(w_->L);
+    back_.assign(w_->L > 1 ? assign_back_rows() * 5 * F : 0, T(0));
     for (int l = 1; l < w_->L; ++l) {
       fit(source_[l], std::size_t(total_) * 6 * F);
-      fit(mixed_[l - 1], std::size_t(owned_) * 6 * F);
+      fit(before_[l - 1], std::size_t(owned_) * 3 * F);
       fit(gate_[l - 1], std::size_t(owned_) * w_->H);
     }
     atom_virial_.clear();
     for (Part &part : parts_) part.shortest.reserve(std::size_t(w_->Z) * w_->Z);
+    clean();
     dirty_ = false;
     ready_ = true;
   }
@@ -330,7 +452,7 @@ class Structure {
     const auto zero = [total](auto &rows, std::size_t width) {
       if (!rows.empty()) std::fill(rows.begin() + total * width, rows.end(), 0);
     };
-    zero(sum_h_, F), zero(sum_v_, 3 * F), zero(force_, 3), zero(energy_, 1);
+    zero(sums_, 4 * F), zero(force_, 3), zero(energy_, 1);
     std::fill(back_.begin(), back_.end(), T(0));
     std::fill(atom_virial_.begin(), atom_virial_.end(), G(0));
   }
@@ -347,76 +469,100 @@ class Structure {
     return true;
   }
 
+  // Calls work(part) for each part, on threads where there are several.
   template <class Work>
-  void phase(int name, Work work) {
-    std::chrono::steady_clock::time_point began;
-    if (profile_) began = std::chrono::steady_clock::now();
+  void each(Work work) {
     const int count = int(parts_.size());
     // whatever number of threads the runtime gives, each part is done once
 #ifdef _OPENMP
 #pragma omp parallel for schedule(static, 1) num_threads(count) if (count > 1 && !limbeck::forked())
 #endif
-    for (int t = 0; t < count; ++t) work(t);
-    if (profile_)
-      seconds_[name] += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    for (int t = 0; t < count; ++t) work(parts_[t]);
+  }
+
+  // Adds the time of its life to a phase, where that is asked for.
+  class Timer {
+   public:
+    Timer(bool on, Part &part, int phase) : seconds_(on ? &part.seconds[phase] : nullptr) {
+      if (on) began_ = std::chrono::steady_clock::now();
+    }
+    ~Timer() {
+      if (seconds_)
+        *seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+    }
+
+   private:
+    double *seconds_;
+    std::chrono::steady_clock::time_point began_;
+  };
+
+  // Calls work(first, count) for the blocks of atoms [begin, end).
+  template <class Work>
+  static void over_blocks(int begin, int end, Work work) {
+    for (int i = begin; i < end; i += kBlock) work(i, std::min(kBlock, end - i));
   }
 
   // passes
 
-  void geometry(int t, const G *positions, const G *cell) {
-    Part &part = parts_[t];
+  void geometry(Part &part, const G *positions) {
+    part.seconds.fill(0);
+    const Timer timer(profile_, part, kGeometry);
     const Model &model = w_->model;
     const int Z = w_->Z, F = w_->F;
     const double cutoff2 = model.hp.cutoff * model.hp.cutoff;
     part.shortest.assign(std::size_t(Z) * Z, G(std::numeric_limits<double>::infinity()));
     part.closest = std::numeric_limits<double>::infinity();
     std::fill_n(part.virial, 9, G(0));
-    const std::size_t last_row = t + 1 == int(parts_.size()) ? total_ : part.end;
+    const std::size_t last_row = &part == &parts_.back() ? total_ : part.end;
     std::fill(force_.begin() + 3 * std::size_t(part.begin), force_.begin() + 3 * last_row, G(0));
     for (int i = part.begin; i < part.end; ++i) {
       energy_[i] = G(model.references[species_[i]]);
-      std::copy_n(&w_->embedding[std::size_t(species_[i]) * F], F, &sum_h_[std::size_t(i) * F]);
-      std::fill_n(&sum_v_[std::size_t(i) * 3 * F], 3 * F, T(0));
+      const T *from = &w_->embedding[std::size_t(species_[i]) * F];
+      T *to = &sums_[std::size_t(i) * 4 * F];
+      for (int f0 = 0; f0 < F; f0 += S) {
+        std::copy_n(from + f0, S, to + 4 * f0);
+        std::fill_n(to + 4 * f0 + S, 3 * S, T(0));
+      }
     }
+    const auto at_of = [&](int i) { return positions + 3 * std::size_t(order_.empty() ? i : order_[i]); };
     std::size_t at = part.pairs;
     for (int i = part.begin; i < part.end; ++i) {
-      const G *xi = positions + 3 * std::size_t(order_.empty() ? i : order_[i]);
+      const G *xi = at_of(i);
       first_active_[i] = int(at);
       for (int e = start_[i]; e < start_[i + 1]; ++e) {
         if (e == middle_[i]) middle_active_[i] = int(at);
-        const int j = second_[e];
-        const G *xj = positions + 3 * std::size_t(order_.empty() ? j : order_[j]);
-        const int *s = &shift_[3 * std::size_t(e)];
-        G d[3];
-        for (int c = 0; c < 3; ++c) d[c] = xj[c] - xi[c];
-        if (s[0] | s[1] | s[2])
-          for (int c = 0; c < 3; ++c)
-            d[c] += G(s[0]) * cell[c] + G(s[1]) * cell[3 + c] + G(s[2]) * cell[6 + c];
+        const int j = atom_of(row_[e]);
+        const G *xj = at_of(j), *shift = &offset_[3 * std::size_t(image_[e])];
+        const G d[3] = {xj[0] - xi[0] + shift[0], xj[1] - xi[1] + shift[1], xj[2] - xi[2] + shift[2]};
         const G r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
         if (!(r2 < G(cutoff2))) continue;
-        using std::sqrt;
-        const G r = sqrt(r2);
-        G &shortest = part.shortest[std::size_t(species_[i]) * Z + species_[j]];
-        if (r < shortest) shortest = r;
-        atom_[at] = j, active_slot_[at] = slot_[e];
-        distance_[at] = T(r);
-        const G inverse = G(1) / r;
-        for (int c = 0; c < 3; ++c) unit_[3 * at + c] = T(d[c] * inverse), pull_[3 * at + c] = T(0);
-        if (double(r) < model.longest_zbl) repel(i, e, at, r);
+        G &shortest = part.shortest[std::size_t(species_[i]) * Z + species_[j]];  // squared until the end
+        if (r2 < shortest) shortest = r2;
+        active_[at] = row_[e];
+        for (int c = 0; c < 3; ++c) vector_[3 * at + c] = T(d[c]);
+        if (double(r2) < model.longest_zbl * model.longest_zbl) repel(part, i, e, d, r2);
         ++at;
       }
       if (middle_[i] == start_[i + 1]) middle_active_[i] = int(at);
     }
     part.active = at;
-    for (const G &r : part.shortest) part.closest = std::min(part.closest, double(r));
+    for (G &r : part.shortest) {
+      using std::sqrt;
+      r = G(sqrt(double(r)));
+      part.closest = std::min(part.closest, double(r));
+    }
   }
+
+  int atom_of(int row) const { return row < total_ ? row : foreign_[row - total_]; }
 
   // Ziegler, Biersack, Littmark (1985) between close atoms, switched off between half the radius and the
   // radius by 1 - 10 x^3 + 15 x^4 - 6 x^5. A one-way pair stands twice, so it counts half.
-  void repel(int i, int e, std::size_t at, const G &r) {
+  void repel(Part &part, int i, int e, const G *d, const G &r2) {
     using std::exp;
+    using std::sqrt;
     const Model &model = w_->model;
-    const int a = species_[i], b = species_[second_[e]];
+    const int a = species_[i], b = species_[atom_of(row_[e])];
+    const G r = sqrt(r2);
     const double radius = model.zbl_radius[std::size_t(a) * w_->Z + b];
     if (!(double(r) < radius)) return;
     const double za = model.numbers[a], zb = model.numbers[b];
@@ -437,251 +583,353 @@ class Structure {
     const G on = G(1) + x * x * x * (G(-10) + x * (G(15) - G(6) * x));
     const G don = x * x * (G(-30) + x * (G(60) - G(30) * x)) / G(half);
     const bool both = e < middle_[i];
-    const G part = energy * on * G(0.5);
-    energy_[i] += part;
-    if (both) energy_[slot_[e]] += part;
-    const G along = (force * on + energy * don) * G(both ? 1.0 : 0.5);
-    for (int c = 0; c < 3; ++c) pull_[3 * at + c] += T(along) * unit_[3 * at + c];
+    const G half_energy = energy * on * G(0.5);
+    energy_[i] += half_energy;
+    if (both) energy_[row_[e]] += half_energy;
+    const G along = (force * on + energy * don) * G(both ? 1.0 : 0.5) / r;
+    const G g[3] = {along * d[0], along * d[1], along * d[2]};
+    push(part, i, row_[e], g, d);
   }
 
-  // Calls work(run, both) for each run of pairs of one centre, filters of a batch computed just before.
+  // dE/d(vector) = g of a pair into forces and virial.
+  void push(Part &part, int i, int row, const G *g, const G *d) {
+    G *fi = &force_[3 * std::size_t(i)], *fj = &force_[3 * std::size_t(row)];
+    for (int c = 0; c < 3; ++c) fi[c] += g[c], fj[c] -= g[c];
+    for (int a = 0; a < 3; ++a)
+      for (int b = 0; b < 3; ++b) part.virial[3 * a + b] += g[a] * d[b];
+    if (out_->want_atom_virial)
+      for (int a = 0; a < 3; ++a)
+        for (int b = 0; b < 3; ++b) {
+          const G x = G(0.5) * g[a] * d[b];
+          atom_virial_[9 * std::size_t(i) + 3 * a + b] += x;
+          atom_virial_[9 * std::size_t(row) + 3 * a + b] += x;
+        }
+  }
+
+  // All pairs whose centre is one of the atoms [i0, i0 + n), in batches, slice by slice.
   template <int NP, bool BACK>
-  void over_pairs(int l, int t) {
-    Part &part = parts_[t];
+  void over_pairs(int l, Part &part, int i0, int n) {
     Scratch<T> &k = part.scratch;
     const auto &layer = w_->layers[l];
-    const int F = w_->F, wide = NP * F;
+    const int F = w_->F, K = w_->K, wide = NP * S;
+    const std::size_t end = last_of(part, i0 + n - 1);
     Run<T> run{};
-    run.atom = atom_.data(), run.slot = active_slot_.data(), run.unit = unit_.data();
-    run.source = NP == 2 ? species_.data() : self_.data();
-    run.sources = NP == 2 ? w_->first_source.data() : source_[l].data();
-    run.filter = k.filter.data(), run.h = sum_h_.data(), run.v = sum_v_.data();
-    run.back = back_.data(), run.along = k.along.data(), run.F = F;
-    int i = part.begin;
-    for (std::size_t base = part.pairs; base < part.active; base += kBatch) {
-      const std::size_t stop = std::min(part.active, base + kBatch);
-      const int count = int(stop - base);
-      radial_basis<BACK>(*w_, count, &distance_[base], k);
-      gemm<T, false>(count, wide, w_->K, k.basis.data(), 1, kBatch, layer.filter.data(), wide, run.filter,
-                     wide);
-      run.base = base;
-      for (std::size_t p = base; p < stop;) {
-        while (last_of(part, i) <= p) ++i;
-        run.centre = i;
-        const std::size_t middle = std::min<std::size_t>(middle_active_[i], stop);
-        const std::size_t last = std::min(last_of(part, i), stop);
-        if (p < middle) {
-          run.first = p, run.last = middle;
-          if (BACK)
-            message_adjoints<NP, true>(run);
-          else
-            messages<NP, true>(run);
-        }
-        run.first = std::max(p, middle), run.last = last;
-        if (run.first < run.last) {
-          if (BACK)
-            message_adjoints<NP, false>(run);
-          else
-            messages<NP, false>(run);
-        }
-        p = last;
+    run.atom = k.atom.data(), run.source = k.source.data(), run.back_row = k.back_row.data();
+    run.unit = k.unit.data(), run.filter = k.filter.data(), run.slope = k.dfilter.data();
+    run.along = k.along.data();
+    run.sources_width = NP == 2 ? 2 * F : 6 * F, run.sums_width = 4 * F, run.back_width = 5 * F;
+    int first_centre = i0;
+    for (std::size_t base = first_active_[i0]; base < end; base += kBatch) {
+      const int count = int(std::min<std::size_t>(end - base, kBatch));
+      {
+        const Timer timer(profile_, part, kFilters);
+        prepare<NP, BACK>(base, count, k);
+        radial_basis<BACK>(*w_, count, k);
       }
-      if (BACK) pull(layer, wide, base, count, k);
+      run.row = &active_[base];
+      int centre = first_centre;
+      for (int slice = 0; slice < F / S; ++slice) {
+        const T *weights = &layer.filter[std::size_t(slice) * K * wide];
+        {
+          const Timer timer(profile_, part, kFilters);
+          gemm<T, false>(count, wide, K, k.basis.data(), 1, kBatch, weights, wide, k.filter.data(), wide);
+          if (BACK)
+            gemm<T, false>(count, wide, K, k.slope.data(), 1, kBatch, weights, wide, k.dfilter.data(), wide);
+        }
+        const Timer timer(profile_, part, BACK ? kAdjoints : kMessages);
+        run.sources = NP == 2 ? &w_->first_source[2 * S * slice] : &source_[l][6 * S * slice];
+        run.sums = &sums_[4 * S * slice];
+        if (BACK && NP == 3) run.back = &back_[5 * S * slice];
+        centre = first_centre;
+        for (int p = 0; p < count;) {
+          while (last_of(part, centre) <= base + p) ++centre;
+          run.centre = centre, run.centre_source = NP == 2 ? species_[centre] : centre;
+          if (BACK && NP == 3) run.centre_back = back_row_[centre];
+          const int middle = within(middle_active_[centre], base, count);
+          const int last = within(last_of(part, centre), base, count);
+          if (p < middle) {
+            run.first = p, run.last = middle;
+            if (BACK)
+              message_adjoints<NP, true>(run, slice == 0);
+            else
+              messages<NP, true>(run);
+          }
+          if (std::max(p, middle) < last) {
+            run.first = std::max(p, middle), run.last = last;
+            if (BACK)
+              message_adjoints<NP, false>(run, slice == 0);
+            else
+              messages<NP, false>(run);
+          }
+          p = last;
+        }
+      }
+      first_centre = centre;
+      if (BACK) {
+        const Timer timer(profile_, part, kForces);
+        pull(part, i0, base, count, k);
+      }
     }
+  }
+
+  // Place in a batch of what is the at-th of all pairs.
+  static int within(std::size_t at, std::size_t base, int count) {
+    return at <= base ? 0 : int(std::min<std::size_t>(at - base, count));
   }
 
   std::size_t last_of(const Part &part, int i) const {
     return i + 1 == part.end ? part.active : std::size_t(first_active_[i + 1]);
   }
 
-  // dE/d(vector) of a batch of pairs from the adjoints of their filters and unit vectors.
-  void pull(const typename Packed<T>::Layer &layer, int wide, std::size_t base, int count, Scratch<T> &k) {
-    const int pad = w_->pad;
-    constexpr int W = Lanes<T>::width;
-    gemm<T, false>(count, pad, wide, k.filter.data(), wide, 1, layer.filter_t.data(), pad, k.pulled.data(),
-                   pad);
+  template <int NP, bool BACK>
+  void prepare(std::size_t base, int count, Scratch<T> &k) {
     for (int p = 0; p < count; ++p) {
-      const T *g = &k.pulled[std::size_t(p) * pad], *db = &k.slope[std::size_t(p) * pad];
-      T radial(0), b[3];
-      for (int n = 0; n < pad; ++n) radial += g[n] * db[n];
-      for (int c = 0; c < 3; ++c) {
-        const T *x = &k.along[(std::size_t(p) * 3 + c) * W];
-        T sum(0);
-        for (int e = 0; e < W; ++e) sum += x[e];
-        b[c] = sum;
-      }
-      const T *u = &unit_[3 * (base + p)];
-      const T bu = b[0] * u[0] + b[1] * u[1] + b[2] * u[2];
-      const T inverse = T(1) / distance_[base + p];
-      for (int c = 0; c < 3; ++c) pull_[3 * (base + p) + c] += radial * u[c] + (b[c] - bu * u[c]) * inverse;
+      const int row = active_[base + p], atom = atom_of(row);
+      k.atom[p] = atom, k.source[p] = NP == 2 ? species_[atom] : atom;
+      if (BACK && NP == 3) k.back_row[p] = back_row_[row];
+    }
+    const T *d = &vector_[3 * base];
+    LIMBECK_SIMD
+    for (int p = 0; p < count; ++p) {
+      const T x = d[3 * p], y = d[3 * p + 1], z = d[3 * p + 2];
+      const T r = root(x * x + y * y + z * z), inverse = T(1) / r;
+      k.distance[p] = r;
+      k.unit[3 * p] = x * inverse, k.unit[3 * p + 1] = y * inverse, k.unit[3 * p + 2] = z * inverse;
     }
   }
 
-  void forward_edges(int l, int t) {
-    if (l == 0)
-      over_pairs<2, false>(l, t);
-    else
-      over_pairs<3, false>(l, t);
+  // Forces and virial of a batch of pairs from their adjoints.
+  void pull(Part &part, int i0, std::size_t base, int count, Scratch<T> &k) {
+    constexpr int W = Lanes<T>::width;
+    int centre = i0;
+    for (int p = 0; p < count; ++p) {
+      while (last_of(part, centre) <= base + p) ++centre;
+      T sum[4];
+      for (int c = 0; c < 4; ++c) {
+        const T *x = &k.along[(std::size_t(p) * 4 + c) * W];
+        T s(0);
+        for (int e = 0; e < W; ++e) s += x[e];
+        sum[c] = s;
+      }
+      const T *u = &k.unit[3 * p], *vector = &vector_[3 * (base + p)];
+      const T bu = sum[1] * u[0] + sum[2] * u[1] + sum[3] * u[2], inverse = T(1) / k.distance[p];
+      G g[3], d[3];
+      for (int c = 0; c < 3; ++c) {
+        g[c] = G(sum[0] * u[c] + (sum[1 + c] - bu * u[c]) * inverse);
+        d[c] = G(vector[c]);
+      }
+      push(part, centre, active_[base + p], g, d);
+    }
   }
-  void backward_edges(int l, int t) {
+
+  template <bool BACK>
+  void pairs(int l, Part &part, int i0, int n) {
     if (l == 0)
-      over_pairs<2, true>(l, t);
+      over_pairs<2, BACK>(l, part, i0, n);
     else
-      over_pairs<3, true>(l, t);
+      over_pairs<3, BACK>(l, part, i0, n);
+  }
+
+  void forward(int l, Part &part) {
+    over_blocks(part.begin, part.early, [&](int i0, int n) {
+      pairs<false>(l, part, i0, n);
+      update(l, part, i0, n);
+    });
+    over_blocks(part.early, part.end, [&](int i0, int n) { pairs<false>(l, part, i0, n); });
+  }
+  void forward_late(int l, Part &part) {
+    {
+      const Timer timer(profile_, part, kUpdates);
+      gather(part, sums_, 4 * w_->F);
+      if (l + 1 == w_->L) gather(part, energy_, 1);
+    }
+    over_blocks(part.early, part.end, [&](int i0, int n) { update(l, part, i0, n); });
+  }
+
+  void backward(int l, Part &part) {
+    const int early = l == 0 ? part.end : exchange_ ? part.begin : part.early;
+    over_blocks(part.begin, early, [&](int i0, int n) {
+      pairs<true>(l, part, i0, n);
+      if (l > 0) update_back(l - 1, part, i0, n);
+    });
+    over_blocks(early, part.end, [&](int i0, int n) { pairs<true>(l, part, i0, n); });
+  }
+  void backward_late(int l, Part &part) {
+    if (!exchange_) gather_back(part);
+    const int early = exchange_ ? part.begin : part.early;
+    over_blocks(early, part.end, [&](int i0, int n) { update_back(l - 1, part, i0, n); });
   }
 
   // Adds the foreign rows that belong to this part and leaves them at zero.
   template <class A>
   void gather(const Part &part, A &rows, int width) {
-    for (const auto &[to, from] : part.incoming) {
-      auto *x = rows.data() + std::size_t(to) * width, *y = rows.data() + std::size_t(from) * width;
+    for (const auto &[to, from] : part.incoming) add_row(rows, to, from, width);
+  }
+  void gather_back(Part &part) {
+    const Timer timer(profile_, part, kUpdateAdjoints);
+    for (const auto &[to, from] : part.incoming) add_row(back_, back_row_[to], back_row_[from], 5 * w_->F);
+  }
+  template <class A>
+  static void add_row(A &rows, int to, int from, int width) {
+    auto *x = rows.data() + std::size_t(to) * width, *y = rows.data() + std::size_t(from) * width;
+    LIMBECK_SIMD
+    for (int f = 0; f < width; ++f) x[f] += y[f], y[f] = 0;
+  }
+
+  // From slices of `blocks` quantities to one quantity after the other, or back: block `from` of `row` is
+  // block `to` of `plain`.
+  template <bool OUT>
+  void copy_block(T *row, int blocks, int block, T *plain) const {
+    for (int f0 = 0; f0 < w_->F; f0 += S) {
+      T *x = row + f0 * blocks + block * S, *y = plain + f0;
       LIMBECK_SIMD
-      for (int f = 0; f < width; ++f) x[f] += y[f], y[f] = 0;
+      for (int e = 0; e < S; ++e) {
+        if (OUT)
+          x[e] = y[e];
+        else
+          y[e] = x[e];
+      }
     }
   }
 
-  void update(int l, int t) {
-    Part &part = parts_[t];
+  void update(int l, Part &part, int i0, int n) {
+    const Timer timer(profile_, part, kUpdates);
+    if (l + 1 == w_->L)
+      last_update(part, i0, n);
+    else
+      inner_update(l, part, i0, n);
+  }
+
+  void inner_update(int l, Part &part, int i0, int n) {
     Scratch<T> &k = part.scratch;
     const int F = w_->F, H = w_->H;
     const auto &layer = w_->layers[l], &next = w_->layers[l + 1];
-    gather(part, sum_h_, F), gather(part, sum_v_, 3 * F);
-    for (int i0 = part.begin; i0 < part.end; i0 += kBlock) {
-      const int n = std::min(kBlock, part.end - i0);
-      T *h = &sum_h_[std::size_t(i0) * F], *v = &sum_v_[std::size_t(i0) * 3 * F];
-      T *mixed = &mixed_[l][std::size_t(i0) * 6 * F], *gate = &gate_[l][std::size_t(i0) * H];
-      T *to = &source_[l + 1][std::size_t(i0) * 6 * F];
-      update_inner(*w_, layer, n, h, v, mixed, gate, k);
-      update_outer<T>(layer, F, H, n, k);
-      for (int i = 0; i < n; ++i) {
-        const T *a = &k.a[std::size_t(i) * 3 * F], *q = &k.q[std::size_t(i) * F],
-                *m = mixed + std::size_t(i) * 6 * F;
-        T *hi = h + std::size_t(i) * F, *vi = v + std::size_t(i) * 3 * F,
-          *s = to + std::size_t(i) * 6 * F + 3 * F;
+    T *sums = &sums_[std::size_t(i0) * 4 * F], *source = &source_[l + 1][std::size_t(i0) * 6 * F];
+    T *v = &before_[l][std::size_t(i0) * 3 * F];
+    for (int i = 0; i < n; ++i) {
+      copy_block<false>(sums + std::size_t(i) * 4 * F, 4, 0, &k.x[std::size_t(i) * 2 * F]);
+      for (int c = 0; c < 3; ++c)
+        copy_block<false>(sums + std::size_t(i) * 4 * F, 4, 1 + c, v + (std::size_t(i) * 3 + c) * F);
+    }
+    update_inner(*w_, layer, n, v, &gate_[l][std::size_t(i0) * H], k);
+    update_outer<T>(layer, F, H, n, k);
+    for (int i = 0; i < n; ++i) {
+      const T *a = &k.a[std::size_t(i) * 3 * F], *q = &k.q[std::size_t(i) * F];
+      const T *m = &k.mixed[std::size_t(i) * 6 * F], *vi = v + std::size_t(i) * 3 * F;
+      T *h = &k.h[std::size_t(i) * F];
+      for (int f0 = 0; f0 < F; f0 += S) {
+        T *x = sums + std::size_t(i) * 4 * F + 4 * f0, *y = source + std::size_t(i) * 6 * F + 6 * f0 + 3 * S;
         LIMBECK_SIMD
-        for (int f = 0; f < F; ++f) {
-          hi[f] += a[f] + a[F + f] * q[f];
-          for (int c = 0; c < 3; ++c) {
-            const T x = vi[c * F + f] + a[2 * F + f] * m[2 * c * F + f];
-            vi[c * F + f] = x;
-            s[c * F + f] = x;
-          }
+        for (int e = 0; e < S; ++e) {
+          const int f = f0 + e;
+          x[e] += a[f] + a[F + f] * q[f];
+          h[f] = x[e];
+          for (int c = 0; c < 3; ++c)
+            x[(1 + c) * S + e] = y[c * S + e] = vi[c * F + f] + a[2 * F + f] * m[2 * c * F + f];
         }
       }
-      gemm<T, false>(n, 3 * F, F, h, F, 1, next.phi.data(), 3 * F, to, 6 * F);
-      for (int i = 0; i < n; ++i) LIMBECK_SIMD
-      for (int f = 0; f < 3 * F; ++f) to[std::size_t(i) * 6 * F + f] += next.phi_bias[f];
     }
+    gemm<T, false>(n, 3 * F, F, k.h.data(), F, 1, next.phi.data(), 3 * F, k.phi.data(), 3 * F);
+    for (int i = 0; i < n; ++i)
+      for (int f0 = 0; f0 < F; f0 += S)
+        for (int block = 0; block < 3; ++block) {
+          T *y = source + std::size_t(i) * 6 * F + 6 * f0 + block * S;
+          const T *x = &k.phi[(std::size_t(i) * 3 + block) * F + f0], *bias = &next.phi_bias[block * F + f0];
+          LIMBECK_SIMD
+          for (int e = 0; e < S; ++e) y[e] = x[e] + bias[e];
+        }
   }
 
   // The last update, the readout and the way back through both, a block at a time: nothing is kept.
-  void last_update(int t) {
-    Part &part = parts_[t];
+  void last_update(Part &part, int i0, int n) {
     Scratch<T> &k = part.scratch;
     const int F = w_->F, H = w_->H, R = w_->R;
     const auto &layer = w_->layers[w_->L - 1];
     const T scale = T(w_->model.hp.energy_scale);
-    gather(part, sum_h_, F), gather(part, sum_v_, 3 * F), gather(part, energy_, 1);
-    for (int i0 = part.begin; i0 < part.end; i0 += kBlock) {
-      const int n = std::min(kBlock, part.end - i0);
-      T *h = &sum_h_[std::size_t(i0) * F], *v = &sum_v_[std::size_t(i0) * 3 * F];
-      update_inner(*w_, layer, n, h, v, k.mixed.data(), k.t.data(), k);
-      update_outer<T>(layer, F, H, n, k);
-      for (int i = 0; i < n; ++i) {
-        const T *a = &k.a[std::size_t(i) * 2 * F], *q = &k.q[std::size_t(i) * F],
-                *hi = h + std::size_t(i) * F;
-        LIMBECK_SIMD
-        for (int f = 0; f < F; ++f) k.h[std::size_t(i) * F + f] = hi[f] + a[f] + a[F + f] * q[f];
+    T *sums = &sums_[std::size_t(i0) * 4 * F];
+    for (int i = 0; i < n; ++i) {
+      copy_block<false>(sums + std::size_t(i) * 4 * F, 4, 0, &k.x[std::size_t(i) * 2 * F]);
+      for (int c = 0; c < 3; ++c)
+        copy_block<false>(sums + std::size_t(i) * 4 * F, 4, 1 + c, &k.v[(std::size_t(i) * 3 + c) * F]);
+    }
+    update_inner(*w_, layer, n, k.v.data(), k.t.data(), k);
+    update_outer<T>(layer, F, H, n, k);
+    for (int i = 0; i < n; ++i) {
+      const T *a = &k.a[std::size_t(i) * 2 * F], *q = &k.q[std::size_t(i) * F],
+              *x = &k.x[std::size_t(i) * 2 * F];
+      LIMBECK_SIMD
+      for (int f = 0; f < F; ++f) k.h[std::size_t(i) * F + f] = x[f] + a[f] + a[F + f] * q[f];
+    }
+    gemm<T, false>(n, R, F, k.h.data(), F, 1, w_->read1.data(), R, k.rt.data(), R);
+    for (int i = 0; i < n; ++i) {
+      T *y = &k.rt[std::size_t(i) * R];
+      G sum(w_->read2_bias);
+      LIMBECK_SIMD
+      for (int f = 0; f < R; ++f) {
+        const T x = y[f] + w_->read1_bias[f], g = sigmoid(x);
+        sum += G(x * g * w_->read2[f]);
+        y[f] = scale * w_->read2[f] * (g + x * g * (T(1) - g));
       }
-      gemm<T, false>(n, R, F, k.h.data(), F, 1, w_->read1.data(), R, k.rt.data(), R);
-      for (int i = 0; i < n; ++i) {
-        T *y = &k.rt[std::size_t(i) * R], *s = &k.rs[std::size_t(i) * R];
-        LIMBECK_SIMD
-        for (int f = 0; f < R; ++f) {
-          const T x = y[f] + w_->read1_bias[f], g = sigmoid(x);
-          s[f] = x * g * w_->read2[f];
-          y[f] = scale * w_->read2[f] * (g + x * g * (T(1) - g));
-        }
-        G sum(w_->read2_bias);
-        for (int f = 0; f < R; ++f) sum += G(s[f]);
-        energy_[i0 + i] += sum * G(w_->model.hp.energy_scale);
-      }
-      gemm<T, false>(n, F, R, k.rt.data(), R, 1, w_->read1_t.data(), F, k.h.data(), F);
-      update_adjoint<2>(*w_, layer, n, k.mixed.data(), k.t.data(), h, v, k);
+      energy_[i0 + i] += sum * G(w_->model.hp.energy_scale);
+    }
+    gemm<T, false>(n, F, R, k.rt.data(), R, 1, w_->read1_t.data(), F, k.h.data(), F);
+    update_adjoint<2>(*w_, layer, n, k.t.data(), k);
+    put_sums(sums, n, k);
+  }
+
+  // k.h and k.v into rows of sums.
+  void put_sums(T *sums, int n, Scratch<T> &k) const {
+    const int F = w_->F;
+    for (int i = 0; i < n; ++i) {
+      copy_block<true>(sums + std::size_t(i) * 4 * F, 4, 0, &k.h[std::size_t(i) * F]);
+      for (int c = 0; c < 3; ++c)
+        copy_block<true>(sums + std::size_t(i) * 4 * F, 4, 1 + c, &k.v[(std::size_t(i) * 3 + c) * F]);
     }
   }
 
   // From the adjoints of what layer l + 1 received and sent to the adjoints of what layer l received.
-  void update_back(int l, int t) {
-    Part &part = parts_[t];
+  void update_back(int l, Part &part, int i0, int n) {
+    const Timer timer(profile_, part, kUpdateAdjoints);
     Scratch<T> &k = part.scratch;
     const int F = w_->F, H = w_->H;
     const auto &layer = w_->layers[l], &next = w_->layers[l + 1];
-    gather(part, back_, 5 * F);
-    for (int i0 = part.begin; i0 < part.end; i0 += kBlock) {
-      const int n = std::min(kBlock, part.end - i0);
-      T *h = &sum_h_[std::size_t(i0) * F], *v = &sum_v_[std::size_t(i0) * 3 * F];
-      const T *mixed = &mixed_[l][std::size_t(i0) * 6 * F], *gate = &gate_[l][std::size_t(i0) * H];
-      for (int i = 0; i < n; ++i) {
-        T *b = &back_[std::size_t(i0 + i) * 5 * F];
-        const T *s = &source_[l + 1][std::size_t(i0 + i) * 6 * F], *vi = v + std::size_t(i) * 3 * F;
-        const T *hi = h + std::size_t(i) * F, *m = mixed + std::size_t(i) * 6 * F;
-        T *phib = &k.phib[std::size_t(i) * 3 * F], *hb = &k.h[std::size_t(i) * F],
-          *vb = &k.v[std::size_t(i) * 3 * F];
-        T *q = &k.q[std::size_t(i) * F], *x = &k.x[std::size_t(i) * 2 * F];
-        const T e2 = T(w_->model.hp.norm_offset * w_->model.hp.norm_offset);
+    T *sums = &sums_[std::size_t(i0) * 4 * F];
+    const T *gate = &gate_[l][std::size_t(i0) * H];
+    for (int i = 0; i < n; ++i) {
+      T *back = &back_[std::size_t(back_row_[i0 + i]) * 5 * F];
+      T *h = &k.h[std::size_t(i) * F], *v = &k.v[std::size_t(i) * 3 * F],
+        *phi = &k.phi[std::size_t(i) * 3 * F];
+      for (int f0 = 0; f0 < F; f0 += S) {
+        const T *b = back + 5 * f0, *s = &source_[l + 1][std::size_t(i0 + i) * 6 * F + 6 * f0];
+        const T *x = sums + std::size_t(i) * 4 * F + 4 * f0;
         LIMBECK_SIMD
-        for (int f = 0; f < F; ++f) {
-          T sum(0), dot(0), square = e2;
+        for (int e = 0; e < S; ++e) {
+          const int f = f0 + e;
+          T sum(0);
           for (int c = 0; c < 3; ++c) {
-            const T carried = b[(2 + c) * F + f], y = m[(2 * c + 1) * F + f];
-            sum += carried * s[(3 + c) * F + f];
-            vb[c * F + f] = vi[c * F + f] + s[2 * F + f] * carried;
-            dot += m[2 * c * F + f] * y;
-            square += y * y;
+            const T carried = b[(2 + c) * S + e];
+            sum += carried * s[(3 + c) * S + e];
+            v[c * F + f] = x[(1 + c) * S + e] + s[2 * S + e] * carried;
           }
-          phib[f] = b[f], phib[F + f] = b[F + f], phib[2 * F + f] = sum;
-          hb[f] = hi[f];
-          q[f] = dot;
-          x[F + f] = root(square);
+          phi[f] = b[e], phi[F + f] = b[S + e], phi[2 * F + f] = sum;
+          h[f] = x[e];
         }
-        std::fill_n(b, 5 * F, T(0));
       }
-      gemm<T, true>(n, F, 3 * F, k.phib.data(), 3 * F, 1, next.phi_t.data(), F, k.h.data(), F);
-      LIMBECK_SIMD
-      for (int e = 0; e < n * H; ++e) k.s[e] = gate[e] * sigmoid(gate[e]);
-      update_outer<T>(layer, F, H, n, k);
-      update_adjoint<3>(*w_, layer, n, mixed, gate, h, v, k);
+      std::fill_n(back, 5 * F, T(0));
     }
+    gemm<T, true>(n, F, 3 * F, k.phi.data(), 3 * F, 1, next.phi_t.data(), F, k.h.data(), F);
+    mix(*w_, layer, n, &before_[l][std::size_t(i0) * 3 * F], k);
+    LIMBECK_SIMD
+    for (int e = 0; e < n * H; ++e) k.s[e] = gate[e] * sigmoid(gate[e]);
+    update_outer<T>(layer, F, H, n, k);
+    update_adjoint<3>(*w_, layer, n, gate, k);
+    put_sums(sums, n, k);
   }
 
-  void scatter(int t) {
-    Part &part = parts_[t];
-    for (int i = part.begin; i < part.end; ++i)
-      for (std::size_t p = first_active_[i]; p < last_of(part, i); ++p) {
-        G *fi = &force_[3 * std::size_t(i)], *fj = &force_[3 * std::size_t(active_slot_[p])];
-        G g[3], d[3];
-        for (int c = 0; c < 3; ++c) {
-          g[c] = G(pull_[3 * p + c]);
-          d[c] = G(unit_[3 * p + c]) * G(distance_[p]);
-          fi[c] += g[c];
-          fj[c] -= g[c];
-        }
-        for (int a = 0; a < 3; ++a)
-          for (int b = 0; b < 3; ++b) {
-            const G x = g[a] * d[b];
-            part.virial[3 * a + b] += x;
-            if (out_->want_atom_virial) {
-              atom_virial_[9 * std::size_t(i) + 3 * a + b] += G(0.5) * x;
-              atom_virial_[9 * std::size_t(active_slot_[p]) + 3 * a + b] += G(0.5) * x;
-            }
-          }
-      }
-  }
-
-  void gather_forces(int t) {
-    gather(parts_[t], force_, 3);
-    if (out_->want_atom_virial) gather(parts_[t], atom_virial_, 9);
+  void gather_forces(Part &part) {
+    const Timer timer(profile_, part, kForces);
+    gather(part, force_, 3);
+    if (out_->want_atom_virial) gather(part, atom_virial_, 9);
   }
 
   void collect() {
@@ -721,7 +969,11 @@ class Structure {
       }
       std::fill(atom_virial_.begin(), atom_virial_.end(), G(0));
     }
-    if (profile_) out.seconds = seconds_;
+    if (profile_) {  // the mean over threads
+      out.seconds.assign(kPhaseCount, 0);
+      for (const Part &part : parts_)
+        for (int k = 0; k < kPhaseCount; ++k) out.seconds[k] += part.seconds[k] / double(parts_.size());
+    }
   }
 };
 
