@@ -203,6 +203,43 @@ def test_divergence_is_said_in_one_line(tmp_path):
         make_trainer(tmp_path, stop=Stop(epochs=2), learning_rate=1e30).run()
 
 
+def test_a_run_that_diverges_once_goes_on(tmp_path):
+    with pytest.raises(LimbeckError, match="diverged"):
+        make_trainer(tmp_path / "never", stop=Stop(epochs=20), learning_rate=1e30).run()
+    trainer = make_trainer(tmp_path / "once", stop=Stop(epochs=20))
+    step, calls = trainer.student.engine.gradient, []
+
+    def gradient(*seeds):
+        calls.append(1)
+        return step(*seeds) * (np.nan if len(calls) == 40 else 1.0)
+
+    trainer.student.engine.gradient = gradient
+    trained = trainer.run()
+    rows = [json.loads(line) for line in (tmp_path / "once" / "log.jsonl").read_text().splitlines()]
+    assert [rows[0]["restarts"], rows[-1]["restarts"]] == [0, 1]
+    assert trained.validation["force_rmse_mev_per_a"] < rows[0]["validation_force_rmse_mev_per_a"] / 2
+    assert max(row["learning_rate"] for row in rows[len(rows) // 2 :]) <= trainer.config.learning_rate / 2
+
+
+def test_an_interrupted_run_that_diverged_ends_with_the_same_weights(tmp_path):
+    def run(folder, report=None):
+        trainer = make_trainer(folder, stop=Stop(epochs=6), report=report, precision="float64")
+        step = trainer.student.engine.gradient
+
+        def gradient(*seeds):
+            diverges = trainer.progress.step == 20 and not trainer.progress.restarts
+            return step(*seeds) * (np.nan if diverges else 1.0)
+
+        trainer.student.engine.gradient = gradient
+        return trainer.run()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts", stop_at(25))
+    assert whole.progress.restarts == 1
+    assert np.array_equal(run(tmp_path / "parts").flat, whole.flat)
+
+
 def test_nothing_to_train_on(tmp_path):
     trainer = make_trainer(tmp_path, stop=Stop(epochs=1))
     empty = prepared(mixed_set(1))

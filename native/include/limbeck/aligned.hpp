@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <utility>
 #include <vector>
@@ -18,7 +19,11 @@ struct Aligned {
   Aligned(const Aligned<U> &) {}
   T *allocate(std::size_t n) {
     if (n > std::size_t(-1) / sizeof(T)) throw std::bad_alloc();
-    return static_cast<T *>(::operator new(n * sizeof(T), kAlignment));
+    T *p = static_cast<T *>(::operator new(n * sizeof(T), kAlignment));
+#ifdef LIMBECK_POISON  // the tests' build: what is read before it is written is not a number
+    std::memset(static_cast<void *>(p), 0xff, n * sizeof(T));
+#endif
+    return p;
   }
   void deallocate(T *p, std::size_t) { ::operator delete(p, kAlignment); }
   // resize(n) leaves numbers as they are; resize(n, x) and assign(n, x) do not

@@ -14,7 +14,11 @@ from limbeck.errors import InputError
 
 @dataclass
 class Progress:
-    """Where a run is. ``spent_s`` counts training time only and survives interruption."""
+    """Where a run is. ``spent_s`` counts training time only and survives interruption.
+
+    ``restarts``: how often the gradient was not finite and training went back to its best weights;
+    ``adam_steps``: steps since then.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -24,6 +28,8 @@ class Progress:
     checks_done: int = 0
     best_score: float = float("inf")
     best_step: int = 0
+    restarts: int = 0
+    adam_steps: int = 0
     finished: bool = False
 
 

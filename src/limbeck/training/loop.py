@@ -26,6 +26,9 @@ from limbeck.training.loss import batch_loss
 from limbeck.training.schedule import energy_weight, learning_rate
 from limbeck.training.trainable import TrainableStudent
 
+#: A run that diverges goes back to its best weights at half the learning rate, so often at most.
+MOST_RESTARTS = 6
+
 #: called with (fraction done, line of text)
 Report = Callable[[float, str], None]
 
@@ -185,7 +188,7 @@ class Trainer:
         config, progress = self.config, self.progress
         done = self.stop.done(progress, n_batches)
         for group in self.adam.param_groups:
-            group["lr"] = learning_rate(done, config.learning_rate, config.warmup)
+            group["lr"] = learning_rate(done, config.learning_rate, config.warmup) / 2**progress.restarts
         self.adam.zero_grad(set_to_none=True)
         energy, forces, virial = self.student(chosen)
         index = torch.from_numpy(chosen)
@@ -204,14 +207,12 @@ class Trainer:
         norm = self.fabric.clip_gradients(
             self.student, self.adam, max_norm=config.clip_norm, error_if_nonfinite=False
         )
-        if not bool(torch.isfinite(norm)):
-            raise LimbeckError(
-                "training diverged: the gradient is not finite",
-                where=f"step {progress.step}",
-                remedy="lower training.learning_rate or look for outliers among the labels",
-            )
-        self.adam.step()
-        self.losses.append(float(loss.total.detach()))
+        if bool(torch.isfinite(norm)):
+            self.adam.step()
+            progress.adam_steps += 1
+            self.losses.append(float(loss.total.detach()))
+        else:
+            self._fall_back()
         progress.step += 1
         progress.batch_in_epoch += 1
         progress.labels_seen += len(chosen)
@@ -219,6 +220,21 @@ class Trainer:
         decay = min(config.ema_decay, (1 + progress.step) / (10 + progress.step))
         with torch.no_grad():
             self.ema.lerp_(self.student.flat, 1 - decay)
+
+    def _fall_back(self) -> None:
+        """Back to the best weights so far, at half the learning rate."""
+        self.progress.restarts += 1
+        if self.progress.restarts > MOST_RESTARTS:
+            raise LimbeckError(
+                "training diverged: the gradient is not finite",
+                where=f"step {self.progress.step}",
+                remedy="lower training.learning_rate or look for outliers among the labels",
+            )
+        self.adam.state.clear()
+        self.progress.adam_steps = 0
+        with torch.no_grad():
+            self.student.flat.copy_(self.best)
+            self.ema.copy_(self.best)
 
     # ---- validation, checkpoints, log -------------------------------------------------------
 
@@ -243,6 +259,7 @@ class Trainer:
             "labels_per_s": round(rate, 2),
             "atom_steps_per_s": round(rate * self.train.structures.n_atoms / len(self.train), 1),
             "learning_rate": self.adam.param_groups[0]["lr"],
+            "restarts": progress.restarts,
             "training_loss": float(np.mean(self.losses)) if self.losses else None,
             **{f"validation_{k}": v for k, v in errors.items()},
         }
@@ -252,6 +269,8 @@ class Trainer:
             f"epoch {progress.epoch}  force RMSE {errors['force_rmse_mev_per_a']:.1f} meV/Å  "
             f"energy MAE {errors['energy_mae_mev_per_atom']:.2f} meV/atom  {rate:.0f} labels/s"
         )
+        if progress.restarts:
+            self.text += f"  (diverged {progress.restarts} times: learning rate / {2**progress.restarts})"
         if self.report:
             self.report(min(done, 1.0), self.text)
         # checking is part of the time that a budget pays for
@@ -312,9 +331,9 @@ class Trainer:
             self.student.flat.copy_(torch.from_numpy(saved.arrays["weights"]))
             self.ema.copy_(torch.from_numpy(saved.arrays["ema"]))
             self.best.copy_(torch.from_numpy(saved.arrays["best"]))
-        if self.progress.step:
+        if self.progress.adam_steps:
             self.adam.state[self.student.flat] = {
-                "step": torch.tensor(float(self.progress.step)),
+                "step": torch.tensor(float(self.progress.adam_steps)),
                 "exp_avg": torch.from_numpy(saved.arrays["adam_mean"].copy()),
                 "exp_avg_sq": torch.from_numpy(saved.arrays["adam_square"].copy()),
             }
