@@ -1,8 +1,6 @@
 // Bindings of the inference engine: check shapes, ranges and finiteness, release the GIL, call the core.
 #include "limbeck/engine.hpp"
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
@@ -14,7 +12,8 @@
 #include <system_error>
 #include <thread>
 
-namespace nb = nanobind;
+#include "arrays.hpp"
+
 using namespace nb::literals;
 using limbeck::Engine;
 using limbeck::Model;
@@ -24,24 +23,6 @@ using limbeck::Scalar;
 using limbeck::System;
 
 namespace {
-
-template <class T>
-using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-
-nb::ndarray<nb::numpy, double> give(const double *values, std::initializer_list<size_t> shape) {
-  size_t count = 1;
-  for (size_t n : shape) count *= n;
-  double *data = new double[count];
-  std::copy_n(values, count, data);
-  nb::capsule owner(data, [](void *p) noexcept { delete[] static_cast<double *>(p); });
-  return nb::ndarray<nb::numpy, double>(data, shape.size(), shape.begin(), owner);
-}
-
-// a macro, so that the message is built only when it is needed
-#define require(ok, message)                                        \
-  do {                                                              \
-    if (!(ok)) throw nb::value_error(std::string(message).c_str()); \
-  } while (0)
 
 void require_finite(In<double> values, const char *name) {
   for (size_t k = 0; k < values.size(); ++k)
@@ -165,9 +146,9 @@ class PyEngine {
       if (failure) std::rethrow_exception(failure);
     }
     const size_t Z = size_t(elements_);
-    return nb::make_tuple(give(energy.data(), {S}), give(forces.data(), {N, 3}),
-                          give(virial.data(), {S, 3, 3}), give(atom_energy.data(), {N}),
-                          give(shortest.data(), {S, Z, Z}));
+    return nb::make_tuple(give(std::move(energy), {S}), give(std::move(forces), {N, 3}),
+                          give(std::move(virial), {S, 3, 3}), give(std::move(atom_energy), {N}),
+                          give(std::move(shortest), {S, Z, Z}));
   }
 
  private:
@@ -201,6 +182,11 @@ class PySystem {
     ready_ = true;
   }
 
+  void release() {
+    ready_ = false;
+    system_->release();
+  }
+
   bool covers(In<double> positions, In<double> cell) const {
     return ready_ && positions.size() == 3 * size_t(atoms_) && cell.size() == 9 &&
            system_->covers(positions.data(), cell.data());
@@ -215,11 +201,12 @@ class PySystem {
     }
     const size_t n = size_t(atoms_), Z = size_t(elements_);
     nb::object each = nb::none(), times = nb::none();
-    if (atom_virials) each = nb::cast(give(out_.atom_virial.data(), {n, 3, 3}));
-    if (seconds) times = nb::cast(give(out_.seconds.data(), {out_.seconds.size()}));
-    return nb::make_tuple(out_.energy, give(out_.forces.data(), {n, 3}), give(out_.virial, {3, 3}),
-                          give(out_.atom_energy.data(), {n}), give(out_.shortest.data(), {Z, Z}), each,
-                          times);
+    if (atom_virials) each = nb::cast(give(std::move(out_.atom_virial), {n, 3, 3}));
+    if (seconds) times = nb::cast(give(std::move(out_.seconds), {limbeck::kPhases.size()}));
+    return nb::make_tuple(out_.energy, give(std::move(out_.forces), {n, 3}),
+                          give(std::vector<double>(out_.virial, out_.virial + 9), {3, 3}),
+                          give(std::move(out_.atom_energy), {n}), give(std::move(out_.shortest), {Z, Z}),
+                          each, times);
   }
 
   nb::ndarray<nb::numpy, double> hessian_product(In<double> positions, In<double> cell,
@@ -232,7 +219,7 @@ class PySystem {
       nb::gil_scoped_release release;
       system_->hessian_product(positions.data(), cell.data(), direction.data(), product.data());
     }
-    return give(product.data(), {size_t(atoms_), 3});
+    return give(std::move(product), {size_t(atoms_), 3});
   }
 
   size_t bytes() const { return system_->bytes(); }
@@ -270,6 +257,7 @@ void bind_engine(nb::module_ &m) {
            "positions"_a, "cell"_a, "fully_periodic"_a)
       .def("covers", &PySystem::covers, "positions"_a, "cell"_a,
            "Whether the list still holds every pair within the cutoff.")
+      .def("release", &PySystem::release, "Give memory back; set_list() comes next.")
       .def("evaluate", &PySystem::evaluate, "positions"_a, "cell"_a, "atom_virials"_a = false,
            "seconds"_a = false)
       .def("hessian_product", &PySystem::hessian_product, "positions"_a, "cell"_a, "direction"_a)

@@ -1,34 +1,16 @@
 // nanobind bindings: check shapes, ranges and finiteness, release the GIL, call the core.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include <cmath>
 #include <string>
 
+#include "arrays.hpp"
 #include "limbeck/trainer.hpp"
 
-namespace nb = nanobind;
 using namespace nb::literals;
 using limbeck::Hyperparameters;
 using limbeck::ParameterLayout;
 using limbeck::TrainingSet;
-
-template <class T>
-using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-
-template <class T>
-static nb::ndarray<nb::numpy, T> give(std::vector<T> &&values, std::vector<size_t> shape) {
-  auto *data = new std::vector<T>(std::move(values));
-  nb::capsule owner(data, [](void *p) noexcept { delete static_cast<std::vector<T> *>(p); });
-  return nb::ndarray<nb::numpy, T>(data->data(), shape.size(), shape.data(), owner);
-}
-
-// a macro, so that the message is built only when it is needed (these run once a weight or pair)
-#define require(ok, message)                                        \
-  do {                                                              \
-    if (!(ok)) throw nb::value_error(std::string(message).c_str()); \
-  } while (0)
 
 static std::shared_ptr<const TrainingSet> make_set(In<int> species, In<int64_t> atom_offsets, In<int> first,
                                                    In<int> second, In<double> vectors,

@@ -1,22 +1,15 @@
 // nanobind binding of the student file reader.
 #include "limbeck/student_file.hpp"
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <exception>
 #include <utility>
 
-namespace nb = nanobind;
-using namespace nb::literals;
+#include "arrays.hpp"
 
-static nb::ndarray<nb::numpy, double> array(std::vector<double> &&values, std::vector<size_t> shape) {
-  auto *data = new std::vector<double>(std::move(values));
-  nb::capsule owner(data, [](void *p) noexcept { delete static_cast<std::vector<double> *>(p); });
-  return nb::ndarray<nb::numpy, double>(data->data(), shape.size(), shape.data(), owner);
-}
+using namespace nb::literals;
 
 static nb::dict read_student(const std::string &path) {
   limbeck::StudentFile student;
@@ -38,12 +31,12 @@ static nb::dict read_student(const std::string &path) {
   const size_t count = student.weights.size(), Z = student.elements.size();
   out["hyperparameters"] = hyper;
   out["elements"] = student.elements;
-  out["weights"] = array(std::move(student.weights), {count});
-  out["references"] = array(std::move(student.references), {Z});
-  out["zbl_radius"] = array(std::move(student.zbl_radius), {Z, Z});
+  out["weights"] = give(std::move(student.weights), {count});
+  out["references"] = give(std::move(student.references), {Z});
+  out["zbl_radius"] = give(std::move(student.zbl_radius), {Z, Z});
   out["dtype"] = student.dtype;
   out["card"] = student.card;
-  out["shortest_pair"] = array(std::move(student.shortest_pair), {Z, Z});
+  out["shortest_pair"] = give(std::move(student.shortest_pair), {Z, Z});
   return out;
 }
 

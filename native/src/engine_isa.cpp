@@ -15,6 +15,7 @@ class OneSystem final : public System {
       : structure_(std::move(weights), threads) {}
 
   void set_list(const NeighbourList &list) override { structure_.set_list(list); }
+  void release() override { structure_.release(); }
   void set_exchange(limbeck::Exchange *exchange) override { structure_.set_exchange(exchange); }
   bool covers(const double *positions, const double *cell) const override {
     return structure_.covers(positions, cell);

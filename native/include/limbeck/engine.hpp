@@ -66,7 +66,10 @@ class System {
  public:
   virtual ~System() = default;
   virtual void set_list(const NeighbourList &) = 0;
-  // For lists with copies of other processes' atoms; forces on copies then come back in Results::forces.
+  // Gives the memory of list and buffers back, before a new list is made for a large structure.
+  virtual void release() = 0;
+  // For lists with copies of other processes' atoms, before set_list(); forces on copies then come back in
+  // Results::forces.
   virtual void set_exchange(Exchange *) = 0;
   // Whether the list still holds every pair within the cutoff.
   virtual bool covers(const double *positions, const double *cell) const = 0;

@@ -114,10 +114,10 @@ struct Packed {
 // Buffers of one thread.
 template <class T>
 struct Scratch {
-  Array<T> mixed, x, q, t, s, a, rt, ab, sb, tb, xb, mixedb, h, v, phi;  // a block of atoms
-  Array<T> basis, slope, filter, dfilter, along, unit, distance;         // a batch of pairs
+  Array<T> mixed, x, q, t, s, a, rt, ab, sb, tb, xb, mixedb, h, v, phi;   // a block of atoms
+  Array<T> basis, slope, filter, dfilter, along, unit, vector, distance;  // a batch of pairs
   Array<T> sine, cosine, wave, wave2, envelope, envelope2, inverse;
-  std::vector<int> atom, source, back_row;
+  std::vector<int> row, atom, source, back_row;
   void fit(const Packed<T> &w) {
     const std::size_t n = kBlock, F = w.F, H = w.H, R = w.R, B = kBatch;
     for (Array<T> *b : {&mixed, &mixedb}) b->resize(6 * n * F);
@@ -128,10 +128,10 @@ struct Scratch {
     for (Array<T> *b : {&a, &ab, &phi, &v}) b->resize(3 * n * F);
     for (Array<T> *b : {&basis, &slope}) b->resize(w.K * B);
     for (Array<T> *b : {&filter, &dfilter}) b->resize(3 * kSlice<T> * B);
-    along.resize(4 * Lanes<T>::width * B), unit.resize(3 * B);
+    along.resize(4 * Lanes<T>::width * B), unit.resize(3 * B), vector.resize(3 * B);
     for (Array<T> *b : {&distance, &sine, &cosine, &wave, &wave2, &envelope, &envelope2, &inverse})
       b->resize(B);
-    for (std::vector<int> *b : {&atom, &source, &back_row}) b->resize(B);
+    for (std::vector<int> *b : {&row, &atom, &source, &back_row}) b->resize(B);
   }
 };
 

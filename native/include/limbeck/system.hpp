@@ -41,10 +41,10 @@ class Structure {
   Structure(std::shared_ptr<const Packed<T>> weights, int threads)
       : w_(std::move(weights)), threads_(std::max(1, threads)) {}
 
-  void set_exchange(Exchange *exchange) { exchange_ = exchange, ready_ = false; }
+  void set_exchange(Exchange *exchange) { exchange_ = exchange, listed_ = false; }
 
   void set_list(const NeighbourList &list) {
-    ready_ = false;  // should this fail half way
+    ready_ = listed_ = false;  // should this fail half way
     if (list.pairs > std::size_t(std::numeric_limits<int>::max() / 2))
       throw std::invalid_argument("more pairs than an index holds");
     owned_ = list.owned, total_ = list.total;
@@ -56,11 +56,11 @@ class Structure {
     share_atoms(list);
     sort_pairs(list);
     assign_rows();
-    fit_buffers();
+    listed_ = true;
   }
 
   bool covers(const double *positions, const double *cell) const {
-    if (!ready_) return false;
+    if (!listed_) return false;
     // An affine change of a periodic cell moves atoms along; the list then loses the strain's share of its
     // reach. |d F| >= s |d| with s >= 1 - |F - 1| for the deformation F.
     double strain[9] = {}, stretch = 0;
@@ -92,12 +92,21 @@ class Structure {
     return (1 - stretch) * reach_ - 2 * std::sqrt(farthest) >= w_->model.hp.cutoff;
   }
 
+  // Gives all memory back; set_list() comes next.
+  void release() {
+    ready_ = listed_ = false;
+    const auto free = [](auto &...arrays) { (std::decay_t<decltype(arrays)>().swap(arrays), ...); };
+    free(row_, image_, active_, sums_, back_, force_, energy_, atom_virial_);
+    source_.clear(), before_.clear(), gate_.clear();
+  }
+
   // positions (total, 3) and cell (3, 3) as G.
   void evaluate(const G *positions, const G *cell, Results &out) {
-    if (!ready_) throw std::logic_error("set_list() comes before evaluate()");
+    if (!listed_) throw std::logic_error("set_list() comes before evaluate()");
+    if (!ready_) fit_buffers();  // not before, so that the caller's list is gone by then
     if (dirty_) clean();
     dirty_ = true;  // until the end: an exception leaves sums that the next call must not find
-    out_ = &out;
+    out_ = &out, positions_ = positions;
     profile_ = out.want_seconds;
     if (out.want_atom_virial) {
       const std::size_t rows = 9 * (std::size_t(total_) + foreign_.size());
@@ -108,7 +117,7 @@ class Structure {
         offset_[3 * k + c] =
             G(images_[k][0]) * cell[c] + G(images_[k][1]) * cell[3 + c] + G(images_[k][2]) * cell[6 + c];
     const int L = w_->L;
-    each([&](Part &part) { geometry(part, positions); });
+    each([&](Part &part) { geometry(part); });
     for (const Part &part : parts_)
       if (part.closest < 1e-6) throw std::invalid_argument("two atoms are at the same place");
     for (int l = 0; l < L; ++l) {
@@ -137,13 +146,13 @@ class Structure {
   int total() const { return total_; }
 
   std::size_t bytes() const {
-    std::size_t sum = (sums_.capacity() + back_.capacity() + vector_.capacity()) * sizeof(T);
+    std::size_t sum = (sums_.capacity() + back_.capacity()) * sizeof(T);
     for (const auto *group : {&source_, &before_, &gate_})
       for (const auto &a : *group) sum += a.capacity() * sizeof(T);
     for (const auto *a :
          {&species_, &start_, &middle_, &first_active_, &middle_active_, &order_, &place_, &back_row_})
       sum += a->capacity() * sizeof(int);
-    sum += (row_.capacity() + active_.capacity()) * sizeof(int) + image_.capacity() * sizeof(image_[0]);
+    sum += row_.capacity() * sizeof(int) + (image_.capacity() + active_.capacity()) * sizeof(image_[0]);
     return sum + (force_.capacity() + energy_.capacity()) * sizeof(G) + made_at_.capacity() * sizeof(double);
   }
 
@@ -166,7 +175,7 @@ class Structure {
 
   std::shared_ptr<const Packed<T>> w_;
   int threads_, owned_ = 0, total_ = 0;
-  bool ready_ = false, dirty_ = false, periodic_ = false, profile_ = false;
+  bool listed_ = false, ready_ = false, dirty_ = false, periodic_ = false, profile_ = false;
   bool shared_ = false, copies_ = false;  // several parts; atoms of other processes
   double reach_ = 0, made_in_[9] = {};
   std::vector<double> made_at_;
@@ -184,8 +193,8 @@ class Structure {
   std::vector<int> part_of_;                       // per atom, before late ones moved to the end of a part
   std::vector<int> back_row_;                      // per row: where its adjoint is added up
   std::vector<int> first_active_, middle_active_;  // per centre, entries within the cutoff
-  Array<int> active_;                              // their rows
-  Array<T> vector_;                                // (active, 3) Angstrom, from the centre to the neighbour
+  Array<std::uint16_t> active_;                    // which of the centre's entries these are
+  const G *positions_ = nullptr;                   // of this evaluation
   Array<T> sums_, back_;
   std::vector<Array<T>> source_, before_, gate_;  // before_, gate_: vectors and gate of each update
   Array<G> force_, energy_, atom_virial_;
@@ -327,6 +336,8 @@ class Structure {
       start_[i + 1] += i == j ? 2 : 1;
       two_way[i] += both;
     }
+    if (*std::max_element(start_.begin(), start_.end()) > 65535)
+      throw std::invalid_argument("an atom has more than 65535 neighbours");
     std::partial_sum(start_.begin(), start_.end(), start_.begin());
     row_.clear(), image_.clear();
     row_.resize(start_[owned_]), image_.resize(start_[owned_]);
@@ -430,7 +441,7 @@ class Structure {
     // without what they held, which need not be copied
     const auto fit = [](auto &a, std::size_t n) { a.clear(), a.resize(n); };
     first_active_.assign(owned_ + 1, 0), middle_active_.assign(owned_, 0);
-    fit(active_, row_.size()), fit(vector_, 3 * row_.size());
+    fit(active_, row_.size());
     fit(sums_, rows * 4 * F), fit(force_, rows * 3), fit(energy_, rows);
     source_.resize(w_->L), before_.resize(w_->L), gate_.resize(w_->L);
     back_.assign(w_->L > 1 ? assign_back_rows() * 5 * F : 0, T(0));
@@ -504,7 +515,7 @@ class Structure {
 
   // passes
 
-  void geometry(Part &part, const G *positions) {
+  void geometry(Part &part) {
     part.seconds.fill(0);
     const Timer timer(profile_, part, kGeometry);
     const Model &model = w_->model;
@@ -524,22 +535,19 @@ class Structure {
         std::fill_n(to + 4 * f0 + S, 3 * S, T(0));
       }
     }
-    const auto at_of = [&](int i) { return positions + 3 * std::size_t(order_.empty() ? i : order_[i]); };
     std::size_t at = part.pairs;
     for (int i = part.begin; i < part.end; ++i) {
-      const G *xi = at_of(i);
       first_active_[i] = int(at);
       for (int e = start_[i]; e < start_[i + 1]; ++e) {
         if (e == middle_[i]) middle_active_[i] = int(at);
         const int j = atom_of(row_[e]);
-        const G *xj = at_of(j), *shift = &offset_[3 * std::size_t(image_[e])];
-        const G d[3] = {xj[0] - xi[0] + shift[0], xj[1] - xi[1] + shift[1], xj[2] - xi[2] + shift[2]};
+        G d[3];
+        vector(i, j, image_[e], d);
         const G r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
         if (!(r2 < G(cutoff2))) continue;
         G &shortest = part.shortest[std::size_t(species_[i]) * Z + species_[j]];  // squared until the end
         if (r2 < shortest) shortest = r2;
-        active_[at] = row_[e];
-        for (int c = 0; c < 3; ++c) vector_[3 * at + c] = T(d[c]);
+        active_[at] = std::uint16_t(e - start_[i]);
         if (double(r2) < model.longest_zbl * model.longest_zbl) repel(part, i, e, d, r2);
         ++at;
       }
@@ -551,6 +559,14 @@ class Structure {
       r = G(sqrt(double(r)));
       part.closest = std::min(part.closest, double(r));
     }
+  }
+
+  // From atom i to an image of atom j, Angstrom.
+  void vector(int i, int j, int image, G *d) const {
+    const G *xi = positions_ + 3 * std::size_t(order_.empty() ? i : order_[i]);
+    const G *xj = positions_ + 3 * std::size_t(order_.empty() ? j : order_[j]);
+    const G *shift = &offset_[3 * std::size_t(image)];
+    for (int c = 0; c < 3; ++c) d[c] = xj[c] - xi[c] + shift[c];
   }
 
   int atom_of(int row) const { return row < total_ ? row : foreign_[row - total_]; }
@@ -614,7 +630,8 @@ class Structure {
     const int F = w_->F, K = w_->K, wide = NP * S;
     const std::size_t end = last_of(part, i0 + n - 1);
     Run<T> run{};
-    run.atom = k.atom.data(), run.source = k.source.data(), run.back_row = k.back_row.data();
+    run.row = k.row.data(), run.atom = k.atom.data(), run.source = k.source.data(),
+    run.back_row = k.back_row.data();
     run.unit = k.unit.data(), run.filter = k.filter.data(), run.slope = k.dfilter.data();
     run.along = k.along.data();
     run.sources_width = NP == 2 ? 2 * F : 6 * F, run.sums_width = 4 * F, run.back_width = 5 * F;
@@ -623,10 +640,9 @@ class Structure {
       const int count = int(std::min<std::size_t>(end - base, kBatch));
       {
         const Timer timer(profile_, part, kFilters);
-        prepare<NP, BACK>(base, count, k);
+        prepare<NP, BACK>(part, first_centre, base, count, k);
         radial_basis<BACK>(*w_, count, k);
       }
-      run.row = &active_[base];
       int centre = first_centre;
       for (int slice = 0; slice < F / S; ++slice) {
         const T *weights = &layer.filter[std::size_t(slice) * K * wide];
@@ -681,14 +697,19 @@ class Structure {
     return i + 1 == part.end ? part.active : std::size_t(first_active_[i + 1]);
   }
 
+  // What the batch's pairs refer to, and their vectors: kept for all pairs they would cost 16 bytes each.
   template <int NP, bool BACK>
-  void prepare(std::size_t base, int count, Scratch<T> &k) {
+  void prepare(const Part &part, int centre, std::size_t base, int count, Scratch<T> &k) {
     for (int p = 0; p < count; ++p) {
-      const int row = active_[base + p], atom = atom_of(row);
-      k.atom[p] = atom, k.source[p] = NP == 2 ? species_[atom] : atom;
+      while (last_of(part, centre) <= base + p) ++centre;
+      const int e = start_[centre] + active_[base + p], row = row_[e], atom = atom_of(row);
+      k.row[p] = row, k.atom[p] = atom, k.source[p] = NP == 2 ? species_[atom] : atom;
       if (BACK && NP == 3) k.back_row[p] = back_row_[row];
+      G d[3];
+      vector(centre, atom, image_[e], d);
+      for (int c = 0; c < 3; ++c) k.vector[3 * p + c] = T(d[c]);
     }
-    const T *d = &vector_[3 * base];
+    const T *d = k.vector.data();
     LIMBECK_SIMD
     for (int p = 0; p < count; ++p) {
       const T x = d[3 * p], y = d[3 * p + 1], z = d[3 * p + 2];
@@ -711,14 +732,14 @@ class Structure {
         for (int e = 0; e < W; ++e) s += x[e];
         sum[c] = s;
       }
-      const T *u = &k.unit[3 * p], *vector = &vector_[3 * (base + p)];
+      const T *u = &k.unit[3 * p], *vector = &k.vector[3 * p];
       const T bu = sum[1] * u[0] + sum[2] * u[1] + sum[3] * u[2], inverse = T(1) / k.distance[p];
       G g[3], d[3];
       for (int c = 0; c < 3; ++c) {
         g[c] = G(sum[0] * u[c] + (sum[1 + c] - bu * u[c]) * inverse);
         d[c] = G(vector[c]);
       }
-      push(part, centre, active_[base + p], g, d);
+      push(part, centre, k.row[p], g, d);
     }
   }
 

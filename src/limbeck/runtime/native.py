@@ -18,6 +18,9 @@ from limbeck.students.specification import flatten
 #: structures of fewer atoms are shared out whole; one thread is enough for each
 _ATOMS_WORTH_THREADS = 200
 
+#: a system larger than this gives its memory back before its list is made anew: the search needs some too
+_RELEASE_BYTES = 64 << 20
+
 
 class NativeBackend(Backend):
     """Packed weights, shared by all systems and threads."""
@@ -139,7 +142,7 @@ class NativeSystem(System):
 
         self._backend, self._skin = backend, skin
         self._core = _native.System(core, threads)
-        self._numbers = np.zeros(0, np.int64)
+        self._numbers = np.zeros(0, np.uint8)
         self._pbc = np.zeros(3, bool)
 
     def evaluate(
@@ -162,9 +165,11 @@ class NativeSystem(System):
 
     def _search(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         arch = self._backend.record.architecture
-        self._numbers = np.zeros(0, np.int64)  # no list, should this fail half way
+        self._numbers = np.zeros(0, np.uint8)  # no list, should this fail half way
+        if self._core.bytes > _RELEASE_BYTES:  # the search takes memory of its own
+            self._core.release()
         pairs = neighbour_list(positions, cell, pbc, arch.cutoff + self._skin, where="structure 0")
         species = arch.species(numbers).astype(np.int32)
         points, box = np.ascontiguousarray(positions, np.float64), np.ascontiguousarray(cell, np.float64)
         self._core.set_list(species, *pairs, self._skin, points, box, bool(np.all(pbc)))
-        self._numbers, self._pbc = np.array(numbers), np.array(pbc, bool)
+        self._numbers, self._pbc = np.array(numbers, np.uint8), np.array(pbc, bool)
