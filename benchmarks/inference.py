@@ -17,19 +17,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from support.bars import all_bars, judge
-from support.cases import SILICON, pairs_per_atom, student, write_case
+from support.cases import CUTOFF, SILICON, pairs_per_atom, student, write_case
 from support.environments import VARIABLES, find_python, nep_file
-from support.flops import FILTER, Filter, flops_per_atom
+from support.flops import FILTER, Filter, flops_per_atom, phases
 from support.groups import PRESETS, Group, Row, Taken, all_groups, measure
 from support.processes import Unmeasured, Worker, pin, thread_environment
 from support.tables import markdown, write_readme
 from train_throughput import machine
 
+from limbeck.runtime.session import DEFAULT_SKIN_A
 from limbeck.students.specification import preset_architecture
 
 HERE = Path(__file__).parent
@@ -54,6 +56,14 @@ class Bench:
             }
             for preset in PRESETS
         }
+        listed = pairs_per_atom("Si 1000", CUTOFF + DEFAULT_SKIN_A)
+        self.phases = {
+            preset: {
+                name: asdict(phase)
+                for name, phase in phases(preset_architecture(preset, (14,)), self.pairs, listed).items()
+            }
+            for preset in PRESETS
+        }
 
     def start(self, row: Row) -> Worker:
         """A process for the rows of this kind and number of threads."""
@@ -73,6 +83,8 @@ class Bench:
         if row.kind != "limbeck":
             return row.model, case, {}
         name, _, variant = row.model.partition(":")
+        if row.case == "Si 1000" and row.threads == 1:
+            case = {**case, "phases": True}
         model, weights = student(name, self.folder)
         known: dict[str, Any] = {"weights": weights}
         if row.case == "Si 1000":
@@ -149,6 +161,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each block (0.5; quick: 0.05)")
     parser.add_argument("--cap", type=float, help="seconds a row may take in all (60; quick: 5)")
     parser.add_argument("--filters", choices=get_args(Filter), default=FILTER, help="as FLOPs are counted")
+    parser.add_argument("--merge", action="store_true", help="with --only: into the results of a whole run")
     parser.add_argument(
         "--json", type=Path, help="elsewhere, or with --quick or --only, the README stays as it is"
     )
@@ -158,6 +171,19 @@ def arguments() -> argparse.Namespace:
         if getattr(chosen, name) is None:
             setattr(chosen, name, value)
     return chosen
+
+
+def merged(before: dict[str, Any], now: dict[str, Any], order: list[str]) -> dict[str, Any]:
+    """The results of a whole run with those groups in their place that were measured anew."""
+    groups = {group["group"]: group for group in (*before["groups"], *now["groups"])}
+    bars = {bar["measure"]: bar for bar in (*before["bars"], *now["bars"])}
+    wanted = [bar.measure for bar in all_bars("Si 512", before["memory"]["atoms"])]
+    return {
+        **before,
+        **{key: now[key] for key in ("memory", "flops_per_atom", "phases") if key in now},
+        "groups": [groups[name] for name in order if name in groups],
+        "bars": [bars[measure] for measure in wanted if measure in bars],
+    }
 
 
 def main() -> None:
@@ -189,6 +215,7 @@ def main() -> None:
         },
         "bars": judge(all_bars("Si 64" if chosen.quick else "Si 512", large), measured),
         "flops_per_atom": bench.flops,
+        "phases": bench.phases,
         "groups": said,
         "wall_s": round(time.monotonic() - began, 1),
     }  # fmt: skip
@@ -199,8 +226,11 @@ def main() -> None:
             "bytes_per_atom": grown,
             "median": float(np.median(grown or [np.nan])),
         }
+    if chosen.merge:
+        report = merged(json.loads(RESULTS.read_text(encoding="utf-8")), report, names)
     print("\n".join(markdown(report)))
-    target = chosen.json or (None if chosen.quick or chosen.only else RESULTS)
+    whole = not chosen.only or chosen.merge
+    target = chosen.json or (RESULTS if whole and not chosen.quick else None)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -57,10 +57,10 @@ def n_atoms(name: str) -> int:
     return int(name.split()[1]) if name.startswith("Si ") else {MOLECULE: 16, CLUSTER: 1_008}[name]
 
 
-def pairs_per_atom(name: str) -> float:
+def pairs_per_atom(name: str, cutoff: float = CUTOFF) -> float:
     """Undirected pairs within the cutoff, an atom."""
     atoms = structure(name)
-    return len(neighbor_list("i", atoms, CUTOFF)) / 2 / len(atoms)
+    return len(neighbor_list("i", atoms, cutoff)) / 2 / len(atoms)
 
 
 def student(name: str, folder: Path) -> tuple[str, str]:

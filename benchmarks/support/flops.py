@@ -69,6 +69,59 @@ def _blocks(architecture: Architecture, layer: int) -> tuple[int, int]:
     return (2 if layer == 0 else 3), (2 if layer == architecture.interactions - 1 else 3)
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What a phase of the engine computes of an atom, and the bytes of rows that it reads and writes.
+
+    Attributes
+    ----------
+    flops: as in Flops. bytes: each row counted once a pass, as if caches held what neighbours share;
+        weights, filters and the scratch of a block stay in cache and are not counted.
+    """
+
+    flops: float
+    bytes: float
+
+
+def phases(architecture: Architecture, pairs_per_atom: float, listed_per_atom: float) -> dict[str, Phase]:
+    """The engine's phases by the names of ``limbeck._native.PHASES``, filters computed twice.
+
+    ``listed_per_atom`` counts undirected pairs within cutoff and skin.
+    """
+    f, h, last = architecture.hidden_dim, architecture.gate_width, architecture.interactions - 1
+    layers = [_blocks(architecture, layer) for layer in range(last + 1)]
+    whole = flops_per_atom(architecture, pairs_per_atom, "recomputed")
+    one_way = [_pair_parts(architecture, message) for message, _ in layers]
+    # the last update goes both ways at once; the product with phi that feeds it belongs to the one before
+    back = [
+        _matrices(architecture, *blocks) / 2 + _elementwise_parts(architecture, *blocks)[1]
+        for blocks in layers
+    ]
+    phi = 2 * f * 3 * f + 12 * f if last else 0
+    update_adjoints = sum(back) - (back[-1] - phi)
+    entries = 8 * listed_per_atom  # row, image and place of an entry of the list
+    source, sums, adjoint = (4 * n * f for n in (6, 4, 5))
+    kept = 4 * (3 * f + h)
+    return {
+        "geometry": Phase(0, entries + sums),
+        "filters": Phase(whole.filters, 0),
+        "messages": Phase(
+            pairs_per_atom * sum(parts[0] for parts in one_way),
+            (last + 1) * (entries + 2 * sums) + last * source,
+        ),
+        "updates": Phase(
+            whole.matrices + whole.elementwise - update_adjoints,
+            (last + 1) * 2 * sums + last * (kept + source),
+        ),
+        "message adjoints": Phase(
+            pairs_per_atom * sum(parts[1] for parts in one_way),
+            (last + 1) * (entries + sums) + last * (source + 2 * adjoint),
+        ),
+        "update adjoints": Phase(update_adjoints, last * (2 * adjoint + source + kept + 2 * sums)),
+        "forces": Phase(0, (last + 1) * 2 * 24),
+    }
+
+
 def _matrices(architecture: Architecture, message: int, update: int) -> int:
     f, h = architecture.hidden_dim, architecture.gate_width
     forward = 3 * 2 * f * 2 * f  # mix: three components, (F) x (F, 2F)
@@ -81,6 +134,11 @@ def _matrices(architecture: Architecture, message: int, update: int) -> int:
 
 
 def _elementwise(architecture: Architecture, message: int, update: int) -> int:
+    return sum(_elementwise_parts(architecture, message, update))
+
+
+def _elementwise_parts(architecture: Architecture, message: int, update: int) -> tuple[int, int]:
+    """Forward and backward."""
     f, h = architecture.hidden_dim, architecture.gate_width
     later, carries = message == 3, update == 3
     forward = later * (3 * f + 3 * f)  # bias of phi; carried vectors phi_2 v
@@ -93,10 +151,14 @@ def _elementwise(architecture: Architecture, message: int, update: int) -> int:
     backward += 3 * (1 + 3 + carries * 2) * f  # adjoints of both mixed vectors
     backward += f + 3 * f  # sums into hb and vb after the products
     backward += later * (6 * f + 6 * f)  # adjoints of the carried vectors
-    return forward + backward
+    return forward, backward
 
 
 def _pair(architecture: Architecture, message: int) -> int:
+    return sum(_pair_parts(architecture, message))
+
+
+def _pair_parts(architecture: Architecture, message: int) -> tuple[int, int]:
     """Messages and adjoints of one undirected pair: both directions, each feature alike."""
     later = message == 3
     forward = 2 * 2  # h_i += W_0 phi_0j and the other way round
@@ -110,7 +172,7 @@ def _pair(architecture: Architecture, message: int) -> int:
     # adjoints of phi_0 and phi_1 of both atoms; the first layer's end at the constant embedding
     backward += later * (2 * 2 + 2 * 2)
     backward += later * (11 + 2 * 3 * 2)  # adjoint of W_2: six products; adjoints of the carried vectors
-    return (forward + backward) * architecture.hidden_dim
+    return forward * architecture.hidden_dim, backward * architecture.hidden_dim
 
 
 def _filter(architecture: Architecture, message: int, filters: Filter) -> int:

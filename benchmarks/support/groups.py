@@ -57,6 +57,8 @@ class Taken:
         }  # fmt: skip
         if self.reason:
             return {**said, "reason": self.reason}
+        if "pairs" in self.facts:
+            return {**said, "ns_a_pair": 1e9 * float(np.median(self.seconds)) / self.facts["pairs"]}
         if self.row.kind == "peak":
             return {**said, "gflop_per_s": self.facts["flops"] / float(np.median(self.seconds)) / 1e9}
         return {
@@ -85,6 +87,7 @@ def _limbeck(preset: str, case: str, threads: int = 1, system: str = "silicon", 
 
 
 PRESETS = ("original", "tiny", "ultra-tiny")
+MULTIPLY_ADD = "float32 multiply-add, threads"
 
 
 def all_groups(quick: bool) -> list[Group]:
@@ -129,15 +132,27 @@ def all_groups(quick: bool) -> list[Group]:
                 row
                 for preset in PRESETS
                 for row in (
-                    Row(f"float32 multiply-add, beside {preset}", "peak", preset, thousand),
+                    Row(f"float32 multiply-add, beside {preset}", "peak", "peak", thousand),
                     _limbeck(preset, thousand),
                 )
             ),
         ),
         Group(
+            "filters",
+            "Radial filters of one layer of `tiny`, forward and back: product or table",
+            tuple(
+                Row(f"{way}, {isa}", "peak", f"{way}:{isa}", thousand)
+                for isa in ("avx512", "avx2")
+                for way in ("product", "table 512", "table 2048")
+            ),
+        ),
+        Group(
             "threads",
             "Two threads, Si 1,000 atoms",
-            tuple(_limbeck(preset, thousand, threads) for preset in PRESETS for threads in (1, 2)),
+            (
+                *(Row(f"{MULTIPLY_ADD}, {n}", "peak", "peak", thousand, n) for n in (1, 2)),
+                *(_limbeck(preset, thousand, threads) for preset in PRESETS for threads in (1, 2)),
+            ),
         ),
         Group(
             "sizes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ def rows_tables(report: dict[str, Any]) -> list[str]:
                 cells = [f"not measured: {row['reason']}", "", ""]
             elif "gflop_per_s" in row:
                 cells = ["", "", f"{row['gflop_per_s']:.1f} GFLOP/s, {row['instruction_set']}"]
+            elif "ns_a_pair" in row:
+                error = (
+                    f", slopes within {row['slope_error']:.1e} of their rms" if "slope_error" in row else ""
+                )
+                cells = ["", "", f"{row['ns_a_pair']:.0f} ns a pair{error}"]
             else:
                 remark = row["weights"] if row.get("weights") == "random weights" else ""
                 cells = [_latency(row["latency_ms_median"]), f"{row['atoms_per_s']:,.0f}", remark]
@@ -88,6 +94,30 @@ def flops_table(report: dict[str, Any]) -> list[str]:
     return [said, *table([*heads, "total, filters kept"], rows)]
 
 
+def roofline_table(report: dict[str, Any]) -> list[str]:
+    """Each phase of the engine against the machine's peak; nothing where the phases were not timed."""
+    said = []
+    rows = [row for group in report["groups"] if group["group"] == "peak" for row in group["rows"]]
+    for before, row in itertools.pairwise(rows):
+        times = row.get("phases_us_per_atom")
+        if not times or "gflop_per_s" not in before:
+            continue
+        preset = row["model"].partition(",")[0]
+        counted, cells = report["phases"][preset], []
+        for name, us in times.items():
+            flops, moved = counted[name]["flops"], counted[name]["bytes"]
+            share = f"{flops / us / 1e3 / before['gflop_per_s']:.0%}" if flops else ""
+            intensity = f"{flops / moved:.0f}" if flops and moved else ""
+            cells.append(
+                [name, f"{us:.2f}", f"{us / sum(times.values()):.0%}", f"{flops / 1e3:,.0f}", share]
+                + [f"{moved:,.0f}", intensity, f"{moved / us / 1e3:.1f}" if moved else ""]
+            )
+        heads = ["phase", "µs an atom", "of the time", "thousand FLOPs", "share of peak", "bytes moved"]
+        said += [f"\nPhases of `{preset}`, Si 1,000 atoms, 1 thread:\n"]
+        said += table([*heads, "FLOPs a byte", "GB/s"], cells)
+    return said
+
+
 def headline(report: dict[str, Any]) -> str:
     """Machine, versions and load in a line or two."""
     about = report["machine"]
@@ -107,7 +137,8 @@ def headline(report: dict[str, Any]) -> str:
 
 def markdown(report: dict[str, Any]) -> list[str]:
     return [
-        headline(report), "", *bars_table(report), *flops_table(report), *rows_tables(report)
+        headline(report), "", *bars_table(report), *flops_table(report), *roofline_table(report),
+        *rows_tables(report),
     ]  # fmt: skip
 
 

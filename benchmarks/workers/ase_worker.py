@@ -29,6 +29,7 @@ KIND = sys.argv[1]
 THREADS = int(os.environ["OMP_NUM_THREADS"])
 STEP_A = 1e-3
 FRAMES = 8
+PHASE_CALLS = 60
 #: Farther than half of any neighbour list's skin: the list has to be made again.
 JUMP_A = 2.0
 
@@ -121,7 +122,23 @@ def open_model(model: str, case: dict[str, Any]) -> Opened:
     force = np.asarray(calculator.results["forces"], np.float64)
     if not np.isfinite(force).all():
         raise ValueError(f"{KIND} {model}: forces are not finite")
-    return Opened(step, {"force_rms_ev_per_a": float(np.sqrt(np.mean(force**2)))})
+    facts: dict[str, Any] = {"force_rms_ev_per_a": float(np.sqrt(np.mean(force**2)))}
+    if case.get("phases"):
+        facts["phases_us_per_atom"] = phases(calculator, atoms, positions)
+    return Opened(step, facts)
+
+
+def phases(calculator: Any, atoms: Atoms, positions: Any) -> dict[str, float]:
+    """Medians of the time that a student's engine spends in each phase of an evaluation, µs an atom."""
+    from limbeck import _native
+
+    core = calculator._session._system._core
+    times = []
+    for _ in range(PHASE_CALLS):
+        *_, seconds = core.evaluate(next(positions), atoms.cell.array, False, True)
+        times.append(seconds)
+    medians = 1e6 * np.median(times, axis=0) / len(atoms)
+    return dict(zip(_native.PHASES, medians.tolist(), strict=True))
 
 
 def describe() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ase.build import bulk
-from benchmarks.support.flops import flops_per_atom
+from benchmarks.support.flops import flops_per_atom, phases
 
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
@@ -95,3 +95,13 @@ def test_filters_by_hand() -> None:
     assert flops_per_atom(TOY, 1.0, "product").filters == 2 * 2 * 4 * 5
     assert flops_per_atom(TOY, 1.0, "recomputed").filters == 3 * 2 * 4 * 5
     assert flops_per_atom(TOY, 2.0, "table").filters == 2 * 14 * 5
+
+
+@pytest.mark.parametrize("preset", ["original", "tiny", "ultra-tiny"])
+def test_phases_add_up_to_the_whole(preset: str) -> None:
+    native = pytest.importorskip("limbeck._native", reason="the core is not built")
+    architecture = preset_architecture(preset, (14,))
+    found = phases(architecture, 14.0, 18.0)
+    assert list(found) == native.PHASES
+    whole = flops_per_atom(architecture, 14.0, "recomputed").total
+    assert sum(phase.flops for phase in found.values()) == pytest.approx(whole, rel=1e-12)

@@ -131,6 +131,8 @@ def test_charges():
         "and 0 in frame 0; wanted one total charge in the set; remedy: train one student per total charge"
     )
     check_structures([ion, ion], "alike")
+    ion.info["charge"] = None
+    check_structures([ion], "mine.xyz")
     ion.info["charge"] = "plus"
     assert "the total charge is not a number; got 'plus'" in refusal([ion])
 

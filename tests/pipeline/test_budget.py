@@ -16,9 +16,9 @@ from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.pipeline import planning
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import Costs, check_s, shortened
-from limbeck.pipeline.defaults import default_heldout, default_sampling, is_crystal
+from limbeck.pipeline.defaults import default_heldout, default_sampling, is_crystal, temperatures_K
 from limbeck.progress import process_start
-from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell
+from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell, summary
 from limbeck.sampling.run import count_evaluations, count_frames
 from limbeck.training.checkpoint import Progress
 from limbeck.training.loop import Stop
@@ -177,3 +177,16 @@ def test_a_small_budget_bounds_the_command(tmp_path):
         np.isfinite(metrics[p]["heldout"]["all"]["force_rmse_mev_per_a"]) for p in ("tiny", "ultra-tiny")
     )
     assert metrics["ultra-tiny"]["heldout"]["all"]["force_r2"] > 0.9
+
+
+def test_an_organic_crystal_is_kept_cooler_than_an_oxide():
+    oxide, organic = bulk("MgO", "rocksalt", a=4.2), molecule("C6H6")
+    organic.center(vacuum=1.0)
+    organic.pbc = True
+    assert is_crystal(organic)
+    assert [temperatures_K([a])[-1] for a in (oxide, organic)] == [1200.0, 1000.0]
+    said = summary(default_sampling([oxide], 300, 0))
+    assert said.startswith(
+        "supercell 64 atoms; strain 0.05; rattle 0.03, 0.08, 0.15 Å; md 300, 600, 900, 1200 K"
+    )
+    assert summary(default_heldout([organic], 1000, 0)).endswith("md 300, 600, 1000 K, 1 fs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from limbeck.errors import InputError
-from limbeck.pipeline.folder import prepare_folder
+from limbeck.pipeline.folder import prepare_folder, say_if_finished
 
 
 def test_a_users_files_are_left_alone(tmp_path):
@@ -28,6 +28,15 @@ def test_overwrite_removes_what_a_run_wrote_and_no_more(tmp_path):
     prepare_folder(run, "seed: 2\n", overwrite=True)
     assert not (run / "labels").exists()
     assert (run / "notes.txt").read_text() == "mine"
+    (run / "metrics.json").write_text("{}")
+    prepare_folder(run, "seed: 2\n", overwrite=False)
+    said: list[str] = []
+    say_if_finished(run, said.append)
+    assert "is finished and its students stay as they are; remedy: --overwrite starts over" in said[0]
+    prepare_folder(run, "seed: 2\n", overwrite=True)
+    say_if_finished(run, said.append)
+    assert not (run / "metrics.json").exists()
+    assert len(said) == 1
 
 
 def test_another_budget_or_place_is_the_same_run(tmp_path):

@@ -152,3 +152,16 @@ def test_unphysical_trajectories_end(fault, cause):
     assert re.search(rf"of 200 with {len(made.frames)} of 40 frames: {cause}$", made.stopped), made.stopped
     for frame in made.frames:
         assert np.isfinite(frame.positions).all()
+
+
+@pytest.mark.parametrize(("steps", "temperature"), [(3, None), (7, 300.0)])
+def test_a_frame_from_before_equilibration_belongs_to_no_temperature(steps, temperature):
+    """Cut in the middle: before or after the 5 steps of equilibration."""
+    config = MD(temperature_K=300.0, frames=4, every_fs=10.0, equilibrate_fs=5.0, timestep_fs=1.0)
+    taken = []
+    made = run_trajectory(
+        bulk("Cu", cubic=True), emt(), config, 300.0, np.random.default_rng(0), "Cu#0/md-300K-s0",
+        on_step=lambda: taken.append(1), stop=lambda: len(taken) == steps,
+    )  # fmt: skip
+    assert made.cut
+    assert [frame.info.get("temperature_K") for frame in made.frames] == [temperature]

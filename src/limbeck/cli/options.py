@@ -41,9 +41,7 @@ Workers = Annotated[
         help="Processes of the teacher, for labels and for its dynamics (1 unless the file says more)."
     ),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what another configuration left in --out.")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start over: replace what a run left in --out.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy (eV) in a labelled file.")]

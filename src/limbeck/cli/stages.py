@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Example: limbeck distill examples/silicon.yaml --set training.batch_atoms=256 --out runs/si"
+    short_help="From structures and a teacher to students, in one command.",
+    epilog="Example: limbeck distill examples/silicon.yaml --set training.batch_atoms=256 --out runs/si",
 )
 def distill(
     context: typer.Context,
@@ -116,7 +117,10 @@ def _settle_end(
     return settings.model_copy(update={"training": training})
 
 
-@app.command(epilog="Example: limbeck sample --bulk Si --teacher sevennet-0 --out frames.extxyz")
+@app.command(
+    short_help="Make frames from structures: rattle, strain, dynamics.",
+    epilog="Example: limbeck sample --bulk Si --teacher sevennet-0 --out frames.extxyz",
+)
 def sample(
     out: Annotated[Path, typer.Option(help="The frames, as extxyz.")],
     structures: Structures = None,
@@ -146,7 +150,10 @@ def sample(
         run_sample(settings, out, overwrite=overwrite, progress=progress, say=typer.echo)
 
 
-@app.command(epilog="Example: limbeck label frames.extxyz --teacher sevennet-0 --workers 2 --out labels")
+@app.command(
+    short_help="Evaluate a teacher on frames; can be interrupted.",
+    epilog="Example: limbeck label frames.extxyz --teacher sevennet-0 --workers 2 --out labels",
+)
 def label(
     frames: Annotated[Path, typer.Argument(help="Structures to label: any file ASE reads.")],
     teacher: Annotated[
@@ -174,7 +181,10 @@ def label(
         run_label(settings, frames, out, extxyz=extxyz, progress=progress, say=typer.echo)
 
 
-@app.command(epilog="Example: limbeck train my_dft.extxyz --preset tiny --budget 30m --out runs/dft")
+@app.command(
+    short_help="Train students on labels: a teacher's or your own.",
+    epilog="Example: limbeck train my_dft.extxyz --preset tiny --budget 30m --out runs/dft",
+)
 def train(
     context: typer.Context,
     data: Annotated[list[Path], typer.Argument(help="Label stores or labelled files that ASE reads.")],
@@ -221,7 +231,10 @@ def train(
     write_json(json, result)
 
 
-@app.command(epilog="Example: limbeck validate runs/si/tiny.safetensors held_out.extxyz --plots plots")
+@app.command(
+    short_help="Compare a student with reference labels.",
+    epilog="Example: limbeck validate runs/si/tiny.safetensors held_out.extxyz --plots plots",
+)
 def validate(
     student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
     data: Annotated[Path, typer.Argument(help="A label store or a labelled file that ASE reads.")],

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from limbeck.teachers import TeacherCard
 
 
-@app.command(epilog="Example: limbeck convert old_checkpoint.pt --out student.safetensors")
+@app.command(
+    short_help="Turn a wrapper's state dict into a student file.",
+    epilog="Example: limbeck convert old_checkpoint.pt --out student.safetensors",
+)
 def convert(
     old: Annotated[Path, typer.Argument(help="Legacy weights: a .pt state dict.")],
     out: Annotated[Path, typer.Option(help="The student file to write.")],
@@ -30,7 +33,10 @@ def convert(
     typer.echo(f"wrote {out}")
 
 
-@app.command(epilog="Example: limbeck info runs/si/tiny.safetensors")
+@app.command(
+    short_help="Print a student's card: origin, settings, errors.",
+    epilog="Example: limbeck info runs/si/tiny.safetensors",
+)
 def info(
     student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
     json: JsonFile = None,
@@ -46,7 +52,10 @@ def info(
     write_json(json, card)
 
 
-@app.command(epilog="Example: limbeck teachers --json teachers.json")
+@app.command(
+    short_help="List the teachers and how to install them.",
+    epilog="Example: limbeck teachers --json teachers.json",
+)
 def teachers(json: JsonFile = None, debug: Debug = False) -> None:
     """List the teachers: elements, domain, licence, whether installed and how to install."""
     from limbeck.teachers import list_cards
@@ -56,7 +65,10 @@ def teachers(json: JsonFile = None, debug: Debug = False) -> None:
     write_json(json, rows)
 
 
-@app.command(epilog="Example: limbeck students")
+@app.command(
+    short_help="List the students that come with Limbeck.",
+    epilog="Example: limbeck students",
+)
 def students(json: JsonFile = None, debug: Debug = False) -> None:
     """List the students that come with Limbeck; Calculator("silicon-tiny") loads one by name."""
     from limbeck.runtime.released import list_students

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from scipy.spatial import cKDTree
 
-from limbeck.core.structures import StructureBatch
+from limbeck.core.structures import StructureBatch, total_charge
 from limbeck.errors import InputError
 
 OVERLAP_FRACTION = 0.3  #: of the sum of covalent radii; the shortest real bond, H2, has 1.2
@@ -144,7 +144,7 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
         if not len(frame):
             raise InputError("no atoms", where=_at(where, k), wanted="at least one atom")
         _check_occupancy(frame, _at(where, k))
-        _check_charge(frame, _at(where, k))
+        total_charge(frame, _at(where, k))
     batch = StructureBatch.from_atoms(frames)
     _check_finite(batch, where)
     _check_elements(batch, where)
@@ -198,21 +198,6 @@ def _check_occupancy(frame: Atoms, where: str) -> None:
                 wanted="one species with occupancy 1 on every site",
                 remedy="make an ordered supercell first",
             )
-
-
-def _check_charge(frame: Atoms, where: str) -> None:
-    charge = frame.info.get("charge", 0.0)
-    try:
-        finite = bool(np.isfinite(float(charge)))
-    except (TypeError, ValueError):
-        finite = False
-    if not finite:
-        raise InputError(
-            "the total charge is not a number",
-            where=where,
-            got=repr(charge),
-            wanted="info['charge'] in units of e",
-        )
 
 
 def _check_finite(batch: StructureBatch, where: str) -> None:

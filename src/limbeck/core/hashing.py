@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from limbeck.core.structures import total_charge
+
 
 def hash_structure(atoms: Atoms) -> str:
     """SHA-256 over numbers, positions, cell, periodicity and total charge (float64, exact)."""
@@ -17,7 +19,7 @@ def hash_structure(atoms: Atoms) -> str:
     digest.update(np.ascontiguousarray(atoms.positions, dtype="<f8").tobytes())
     digest.update(np.ascontiguousarray(atoms.cell.array, dtype="<f8").tobytes())
     digest.update(np.ascontiguousarray(atoms.pbc, dtype="u1").tobytes())
-    digest.update(np.float64(atoms.info.get("charge", 0.0)).tobytes())
+    digest.update(np.float64(total_charge(atoms)).tobytes())
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ from ase.calculators.calculator import (
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from limbeck.core.labels import Labels
-from limbeck.core.structures import StructureBatch
+from limbeck.core.structures import StructureBatch, total_charge
 from limbeck.errors import InputError
 
 
@@ -162,7 +162,7 @@ class CachingCalculator(Calculator):
             return [*all_changes, "charge"]
         if tol:
             changes = compare_atoms(self.atoms, atoms, tol, set(self.ignored_changes))
-            return changes + ["charge"] * (self._state[4] != _charge(atoms))
+            return changes + ["charge"] * (self._state[4] != total_charge(atoms))
         names = ("numbers", "positions", "cell", "pbc", "charge")
         return [n for n, a, b in zip(names, self._state, _state_of(atoms), strict=True) if a != b]
 
@@ -194,10 +194,6 @@ class PotentialCalculator(CachingCalculator):
 _State = tuple[bytes, bytes, bytes, bytes, float]
 
 
-def _charge(atoms: Atoms) -> float:
-    return float(atoms.info.get("charge", 0.0))
-
-
 def _state_of(atoms: Atoms) -> _State:
     arrays = atoms.arrays
     return (
@@ -205,7 +201,7 @@ def _state_of(atoms: Atoms) -> _State:
         np.asarray(arrays["positions"], np.float64).tobytes(),
         np.asarray(atoms.cell.array, np.float64).tobytes(),
         atoms.pbc.tobytes(),
-        _charge(atoms),
+        total_charge(atoms),
     )
 
 

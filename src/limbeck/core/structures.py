@@ -8,6 +8,30 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from limbeck.errors import InputError
+
+
+def total_charge(atoms: Atoms, where: str | None = None) -> float:
+    """``atoms.info["charge"]`` in units of e; zero where it is missing or None.
+
+    Raises
+    ------
+    InputError: it is no finite number; ``where`` names the structure.
+    """
+    charge = atoms.info.get("charge")
+    try:
+        number = 0.0 if charge is None else float(charge)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise InputError(
+            "the total charge is not a number",
+            where=where,
+            got=repr(charge),
+            wanted="info['charge'] in units of e",
+        )
+    return number
+
 
 @dataclass(frozen=True)
 class StructureBatch:
@@ -59,7 +83,7 @@ class StructureBatch:
             cell=np.array([a.cell.array for a in frames], np.float64).reshape(-1, 3, 3),
             pbc=np.array([a.pbc for a in frames], bool).reshape(-1, 3),
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            charge=np.array([float(a.info.get("charge", 0.0)) for a in frames], np.float64),
+            charge=np.array([total_charge(a) for a in frames], np.float64),
         )
 
     def __len__(self) -> int:

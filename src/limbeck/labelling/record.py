@@ -11,7 +11,7 @@ from ase import Atoms
 
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet, Labels
-from limbeck.core.structures import StructureBatch
+from limbeck.core.structures import StructureBatch, total_charge
 from limbeck.labelling.codec import decode, encode
 from limbeck.teachers.card import TeacherIdentity
 
@@ -62,7 +62,7 @@ def make_record(atoms: Atoms, labels: Labels, identity: TeacherIdentity, order: 
         positions=np.asarray(atoms.positions, np.float64),
         cell=np.asarray(atoms.cell.array, np.float64),
         pbc=np.asarray(atoms.pbc, bool),
-        charge=float(atoms.info.get("charge", 0.0)),
+        charge=total_charge(atoms),
         energy=float(labels.energy[0]),
         forces=np.asarray(labels.forces, np.float64),
         stress=None if stress is None or np.isnan(stress).all() else np.asarray(stress, np.float64),

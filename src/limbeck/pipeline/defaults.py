@@ -40,6 +40,13 @@ def is_crystal(atoms: Atoms) -> bool:
     return bool(atoms.pbc.all()) and len(atoms) / atoms.get_volume() > LEAST_DENSITY_PER_A3
 
 
+def temperatures_K(starts: Sequence[Atoms]) -> tuple[float, ...]:
+    """Those of molecules where carbon and hydrogen are: their crystals and liquids decompose sooner."""
+    organic = any({1, 6} <= set(a.numbers.tolist()) for a in starts)
+    crystal = any(is_crystal(a) for a in starts) and not organic
+    return CRYSTAL_TEMPERATURES_K if crystal else MOLECULE_TEMPERATURES_K
+
+
 def default_sampling(starts: Sequence[Atoms], labels: int, seed: int, scouts: int = 2) -> SamplingConfig:
     """Rattled (and, for crystals, strained) frames, then MD by a scout: a quick student of these.
 
@@ -48,7 +55,7 @@ def default_sampling(starts: Sequence[Atoms], labels: int, seed: int, scouts: in
     ``scouts``: 0 to 2 of those dynamics; 0 where there is no time for a scout to learn.
     """
     crystal = all(is_crystal(a) for a in starts)
-    temperatures = CRYSTAL_TEMPERATURES_K if any(is_crystal(a) for a in starts) else MOLECULE_TEMPERATURES_K
+    temperatures = temperatures_K(starts)
     shares = ((1.0,), (0.4, 0.6), (0.25, 0.3, 0.45))[scouts]
     first, *driven = (max(8, round(share * labels)) for share in shares)
     steps: list[Supercell | Rattle | Strain | MD] = _enlarged(starts)
@@ -83,7 +90,7 @@ def default_heldout(starts: Sequence[Atoms], evaluations: float, seed: int) -> S
 
     Three of 20 frames each where ``evaluations`` of the teacher allow it, else fewer and shorter.
     """
-    hottest = (300.0, 600.0, 1200.0) if is_crystal(starts[0]) else (300.0, 600.0, 1000.0)
+    hottest = (300.0, 600.0, temperatures_K(starts[:1])[-1])
     chosen = SamplingConfig()
     for count, equilibrate, spacing, frames in _HELDOUT:
         step = MD(

@@ -28,14 +28,14 @@ from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, Costs, check_s, seconds_per_call, shortened
-from limbeck.pipeline.folder import prepare_folder
+from limbeck.pipeline.folder import prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
 from limbeck.pipeline.lessons import Lesson, held_back, make_lesson
 from limbeck.pipeline.opening import check_teacher_fits, open_configured, starting_structures
 from limbeck.pipeline.planning import LEAST_TRAINING_S, Plan, one_end, plan, share_time, temperature_of
 from limbeck.pipeline.results import about_run, add_speeds, say_results, write_metrics
 from limbeck.pipeline.sampling import Collector
-from limbeck.pipeline.students import save_student, train_student
+from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.telling import Say, say_some
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
@@ -80,6 +80,7 @@ def distill(
     check_teacher_fits(spec, starts)
     if folder is not None:
         prepare_folder(folder, resolved_yaml(config), overwrite=overwrite)
+        say_if_finished(folder, say)
     with open_configured(spec, config.labelling) as teacher:
         check_supported(teacher.card, StructureBatch.from_atoms(starts))
         if folder is None:
@@ -147,6 +148,7 @@ class _Run:
             f"{len(lesson.train)} labels to train on, {len(lesson.validation)} to validate, "
             f"{len(heldout)} held out"
         )
+        say_idle_threads(self.config.training, lesson.train, self.say)
         write_frames(self.folder / "validation.extxyz", lesson.validation.to_atoms())
         write_frames(self.folder / "heldout.extxyz", heldout.to_atoms())
         hottest = self.config.validation.temperature_K or temperature_of(chosen.sampling, chosen.heldout)

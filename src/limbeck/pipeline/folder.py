@@ -11,6 +11,7 @@ import yaml
 
 from limbeck.core.files import write_whole
 from limbeck.errors import InputError
+from limbeck.pipeline.telling import Say
 from limbeck.students.specification import PRESETS
 
 HEADER = "# Limbeck run: the resolved configuration\n"
@@ -40,6 +41,7 @@ def prepare_folder(folder: Path, resolved: str, *, overwrite: bool) -> None:
 
     Parameters
     ----------
+    overwrite: start over: what a run before wrote is removed, other files stay.
     resolved: the configuration as YAML. Time, place, processes and threads may differ from the
         folder's, so that a run can be moved and gone on with.
 
@@ -64,9 +66,10 @@ def prepare_folder(folder: Path, resolved: str, *, overwrite: bool) -> None:
             wanted="an empty or new folder",
             remedy="choose another --out",
         )
-    if text and (changed := _changed(yaml.safe_load(text) or {}, yaml.safe_load(resolved) or {})):
+    changed = _changed(yaml.safe_load(text) or {}, yaml.safe_load(resolved) or {}) if text else []
+    if changed or overwrite:
         # A run that was refused before it did any work stands in nobody's way.
-        worked = bool({entry.name for entry in folder.iterdir()} - set(_BEFORE_WORK))
+        worked = text and bool({entry.name for entry in folder.iterdir()} - set(_BEFORE_WORK))
         if worked and not overwrite:
             raise InputError(
                 "the run folder belongs to another configuration",
@@ -77,6 +80,15 @@ def prepare_folder(folder: Path, resolved: str, *, overwrite: bool) -> None:
             )
         _remove_run(folder)
     write_whole(marker, HEADER + resolved)
+
+
+def say_if_finished(folder: Path, say: Say) -> None:
+    """A run that has its results trains nothing more, whatever its budget is now."""
+    if (folder / "metrics.json").exists():
+        say(
+            f"note: the run in {folder} is finished and its students stay as they are; remedy: --overwrite "
+            "starts over, limbeck train --init STUDENT goes on from one in another folder"
+        )
 
 
 def _remove_run(folder: Path) -> None:

@@ -16,7 +16,7 @@ from limbeck.errors import InputError
 from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
 from limbeck.pipeline.defaults import default_heldout, default_sampling
 from limbeck.progress import format_seconds
-from limbeck.sampling.config import MD, SamplingConfig, Supercell
+from limbeck.sampling.config import MD, SamplingConfig, Supercell, summary
 from limbeck.sampling.run import count_evaluations, count_frames, run_sampling
 
 LEAST_TRAINING_S = 5.0
@@ -77,6 +77,8 @@ class Plan:
             f"{format_seconds(self.heldout_s)}",
             f"frames to label: {self.frames} of {self.atoms} atoms, {self.label_s:.3g} s each: "
             f"{format_seconds(self.labelling_s)} with the dynamics that makes them",
+            f"held out: {summary(self.heldout)}",
+            f"sampled: {summary(self.sampling)}",
         ]
         if self.scouts:
             lines.append(f"scouts that drive sampling: {self.scouts}, {format_seconds(self.scout_s)} each")

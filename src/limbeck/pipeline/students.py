@@ -12,9 +12,11 @@ from ase import Atoms
 from limbeck.artifact.file import StudentRecord, read_student, write_student
 from limbeck.core.hashing import hash_json
 from limbeck.core.labels import LabelledSet
+from limbeck.core.machine import available_threads
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.errors import InputError
 from limbeck.pipeline.lessons import Lesson, make_baseline
+from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, no_progress
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline, zbl_radii
@@ -31,7 +33,7 @@ from limbeck.training.data import TrainingData, prepare
 from limbeck.training.loop import Stop, Trained, Trainer
 from limbeck.validation.run import predict
 
-__all__ = ["Lesson", "save_student", "train_student", "untrained_student"]
+__all__ = ["Lesson", "save_student", "say_idle_threads", "train_student", "untrained_student"]
 
 
 def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
@@ -61,6 +63,20 @@ class _Beginning:
     validation: TrainingData
     figures: dict[str, Any]
     note: str
+
+
+def say_idle_threads(config: TrainingConfig, train: LabelledSet, say: Say) -> None:
+    """The core gives each structure of a batch to one thread; more threads than that wait."""
+    threads = config.threads or available_threads()
+    mean = max(train.structures.n_atoms / max(len(train), 1), 1.0)
+    busy = max(round(config.atoms_a_batch / mean), 1)
+    if config.device == "cpu" and config.batch_atoms is None and threads > busy:
+        atoms = round(threads * mean)
+        say(
+            f"note: batches of {config.atoms_a_batch} atoms hold about {busy} structures, so "
+            f"{threads - busy} of {threads} threads wait; --set training.batch_atoms={atoms} employs all, "
+            "in larger steps"
+        )
 
 
 def train_student(

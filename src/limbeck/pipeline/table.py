@@ -20,15 +20,16 @@ COLUMNS = (
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Plain text, one row a model; a figure that does not exist is a dash."""
+    """Plain text, one row a model; a dash where a figure does not exist, no column without figures."""
+    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
 
     def cell(row: dict[str, Any], key: str, form: str) -> str:
         value = row.get(key)
         return "-" if value is None else form.format(value)
 
-    lines = [[title for _, title, _ in COLUMNS]]
-    lines += [[cell(row, key, form) for key, _, form in COLUMNS] for row in rows]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(COLUMNS))]
+    lines = [[title for _, title, _ in columns]]
+    lines += [[cell(row, key, form) for key, _, form in columns] for row in rows]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
     text = [
         "  ".join(
             v.ljust(w) if k == 0 else v.rjust(w) for k, (v, w) in enumerate(zip(line, widths, strict=True))

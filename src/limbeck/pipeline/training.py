@@ -15,12 +15,12 @@ from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.errors import InputError
 from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.folder import prepare_folder
+from limbeck.pipeline.folder import prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN
 from limbeck.pipeline.lessons import Lesson, audited, held_back, make_lesson
 from limbeck.pipeline.planning import LEAST_TRAINING_S, share_time
 from limbeck.pipeline.results import about_run, write_metrics
-from limbeck.pipeline.students import save_student, train_student
+from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, no_progress
@@ -54,12 +54,14 @@ def run_train(
     val = held_back(config.val, labelled, say, keys=config.keys.model_dump())
     settings = dump_yaml({"data": [str(Path(d).absolute()) for d in data], **config.model_dump(mode="json")})
     prepare_folder(out, settings, overwrite=overwrite)
+    say_if_finished(out, say)
     teacher = {"name": "labels of " + ", ".join(Path(d).name for d in data)}
     lesson = make_lesson(labelled, val, config.seed, references, teacher)
     say(
-        f"{len(lesson.train)} structures to train on, {len(lesson.validation)} to validate "
-        f"({lesson.how_split})"
+        f"{len(lesson.train)} structures to train on, {len(lesson.validation)} to validate: "
+        f"{lesson.how_split}"
     )
+    say_idle_threads(config.training, lesson.train, say)
     write_frames(out / "validation.extxyz", lesson.validation.to_atoms())
     about = about_run(None, out, command)
     run = _Run(config, lesson, out, RunClock(out, began), progress, about)

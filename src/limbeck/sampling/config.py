@@ -190,3 +190,28 @@ class SamplingConfig(_Frozen):
                 )
             earlier.append(name)
         return self
+
+
+#: what a line says of a step: field -> unit
+_SAID = {
+    "repeat": "", "matrix": "", "min_length_a": " Å", "max_atoms": " atoms", "stdev_a": " Å", "max": "",
+    "temperature_K": " K", "ramp_to_K": " K", "timestep_fs": " fs",
+}  # fmt: skip
+
+
+def summary(config: SamplingConfig) -> str:
+    """The steps in a line: ``rattle 0.02, 0.04 Å; md 300, 600 K, 1 fs``."""
+    steps = []
+    for step in config.steps:
+        values = ((getattr(step, name, None), unit) for name, unit in _SAID.items())
+        said = [
+            (", ".join(map(_short, value)) if isinstance(value, tuple) else _short(value)) + unit
+            for value, unit in values
+            if value is not None
+        ]
+        steps.append(f"{step.kind} {', '.join(said)}")
+    return "; ".join(steps) or "the starting structures"
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

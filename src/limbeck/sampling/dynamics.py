@@ -118,7 +118,9 @@ def run_trajectory(
         if record:
             frames.append(make_frame(atoms, family, step, target))
         if n < config.steps and stop():
-            return Trajectory(frames or [make_frame(atoms, family, step, target)], cut=True)
+            # a frame from before the equilibration's end belongs to no temperature
+            reached = target if n > first else None
+            return Trajectory(frames or [make_frame(atoms, family, step, reached)], cut=True)
     return Trajectory(frames)
 
 

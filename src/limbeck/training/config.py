@@ -14,7 +14,9 @@ class TrainingConfig(BaseModel):
 
     cutoff: float = Field(5.0, gt=0.5, le=20.0, description="student cutoff, Å")
     epochs: int | None = Field(None, ge=1, description="train so many epochs instead of to a budget")
-    batch_atoms: int = Field(128, ge=1, description="atoms a batch, at least one structure")
+    batch_atoms: int | None = Field(
+        None, ge=1, description="atoms a batch, at least one structure; 128, on a GPU 2048"
+    )
     learning_rate: float = Field(4e-3, gt=0, description="peak of the schedule")
     warmup: float = Field(0.02, ge=0, lt=1, description="fraction of the run")
     weight_decay: float = Field(0.05, ge=0)
@@ -32,3 +34,10 @@ class TrainingConfig(BaseModel):
     threads: int | None = Field(None, ge=1)
     device: Literal["cpu", "cuda"] = "cpu"
     tensorboard: bool = False
+
+    @property
+    def atoms_a_batch(self) -> int:
+        """Where nothing is set: what trains best in equal time (docs/decisions.md)."""
+        if self.batch_atoms is not None:
+            return self.batch_atoms
+        return 128 if self.device == "cpu" else 2048

@@ -182,7 +182,7 @@ class Trainer:
 
     def _epoch(self) -> list[np.ndarray]:
         rng = np.random.default_rng([self.seed, self.progress.epoch])
-        return epoch_batches(self.train.structures.counts, self.config.batch_atoms, rng)
+        return epoch_batches(self.train.structures.counts, self.config.atoms_a_batch, rng)
 
     def _step(self, chosen: np.ndarray, n_batches: int) -> None:
         config, progress = self.config, self.progress
