@@ -450,7 +450,7 @@ class Evaluation {
         continue;
       }
       T rb = 0, ub0 = 0, ub1 = 0, ub2 = 0;
-#pragma GCC ivdep
+      LIMBECK_SIMD
       for (int f = 0; f < F; ++f) {
         const T wb1 = gi[f] * pj[f] + gj[f] * pi[f];
         bi[f] += W[f] * gj[f];

@@ -8,7 +8,11 @@
 #include "limbeck/dual.hpp"
 
 #define LIMBECK_RESTRICT __restrict__
+#if defined(__clang__)
+#define LIMBECK_SIMD _Pragma("clang loop vectorize(assume_safety)")
+#else
 #define LIMBECK_SIMD _Pragma("GCC ivdep")
+#endif
 
 namespace LIMBECK_ISA {
 
