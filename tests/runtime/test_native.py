@@ -254,6 +254,7 @@ def test_the_core_refuses_what_it_cannot_use(change, text):
         ({"positions": np.zeros((3, 3))}, "positions, cell: wanted"),
         ({"positions": np.array([[0, 0, 0], [0, np.nan, 1.0]])}, r"positions\[4\] is not finite"),
         ({"skin": -1.0}, "skin: wanted 0 or more"),
+        ({"shift": np.array([[40, 40, -40]], np.int32)}, "the cutoff reaches across 81 images of it; wanted"),
     ],
 )
 def test_a_system_refuses_what_makes_no_sense(change, text):
@@ -293,6 +294,21 @@ def test_a_refused_evaluation_leaves_nothing_behind():
         with pytest.raises(ValueError, match="same place"):
             system.evaluate(atoms.numbers, touching, *rest)
         assert system.evaluate(atoms.numbers, atoms.positions, *rest).energy == energy
+
+
+def test_memory_given_back_before_a_new_list_changes_nothing(monkeypatch):
+    monkeypatch.setattr("limbeck.runtime.native._RELEASE_BYTES", 0)
+    backend, atoms = NativeBackend(random_record(), precision="float64"), many_atoms()
+    rest = (atoms.cell.array, atoms.pbc)
+    system, far = backend.system(0.5, 2), atoms.positions + np.linspace(0, 3, len(atoms))[:, None]
+    before = system.evaluate(atoms.numbers, atoms.positions, *rest)
+    kept = system._core.bytes
+    system._core.release()
+    assert system._core.bytes < kept / 5
+    moved = system.evaluate(atoms.numbers, far, *rest)
+    after = system.evaluate(atoms.numbers, atoms.positions, *rest)
+    assert np.abs(moved.forces - before.forces).max() > 1e-3
+    np.testing.assert_array_equal(after.forces, before.forces)
 
 
 def test_a_forked_child_works_on(tmp_path):
