@@ -311,6 +311,12 @@ class Structure {
       }
     order_ = std::move(order);
     for (int k = 0; k < owned_; ++k) place_[order_[k]] = k;
+    // the same share everywhere: threads wait for each other before the late ones
+    double share = 1;
+    for (const Part &part : parts_)
+      if (part.end > part.begin)
+        share = std::min(share, double(part.early - part.begin) / (part.end - part.begin));
+    for (Part &part : parts_) part.early = part.begin + int(share * (part.end - part.begin));
   }
 
   // The list by centre, two-way pairs before one-way pairs.
