@@ -33,6 +33,10 @@ Sets = Annotated[
         help="Override a key of the configuration: --set training.epochs=30; may be repeated.",
     ),
 ]
+Rounds = Annotated[
+    int | None,
+    typer.Option(help="Rounds in which students learn from where their own hot dynamics fails (0)."),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
 Workers = Annotated[

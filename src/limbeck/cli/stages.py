@@ -18,6 +18,7 @@ from limbeck.cli.options import (
     JsonFile,
     Overwrite,
     Presets,
+    Rounds,
     Seed,
     Sets,
     Smiles,
@@ -50,6 +51,7 @@ def distill(
     preset: Presets = None,
     budget: Budget = None,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of to the budget.")] = None,
+    rounds: Rounds = None,
     val: Val = None,
     seed: Seed = None,
     device: Device = None,
@@ -71,7 +73,8 @@ def distill(
         config,
         sets or (),
         structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, presets=preset,
-        budget=budget, epochs=epochs, val=val, seed=seed, device=device, workers=workers, out=out,
+        budget=budget, epochs=epochs, rounds=rounds, val=val, seed=seed, device=device, workers=workers,
+        out=out,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
     if not dry_run:

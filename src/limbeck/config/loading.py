@@ -20,6 +20,7 @@ _KEY_OF_OPTION = {
     "teacher": ("teacher", "name"),
     "epochs": ("training", "epochs"),
     "workers": ("labelling", "workers"),
+    "rounds": ("rounds", "n"),
     "energy_key": ("keys", "energy_key"),
     "forces_key": ("keys", "forces_key"),
     "stress_key": ("keys", "stress_key"),
@@ -55,7 +56,7 @@ def config_from_values(values: dict[str, Any]) -> DistillConfig:
     InputError: one line that names the key and what was wanted.
     """
     document = Document(values)
-    _spell_out_teacher(document)
+    _spell_out(document)
     return validate_document(DistillConfig, document, context={"folder": Path.cwd()})
 
 
@@ -97,7 +98,7 @@ def _load(
 ) -> Model:
     document = Document() if path is None else read_document(path)
     folder = Path.cwd() if path is None else Path(path).absolute().parent
-    _spell_out_teacher(document)
+    _spell_out(document)
     if len(given := [source for source in SOURCES if options.get(source) is not None]) > 1:
         raise InputError(
             "several starting points",
@@ -110,7 +111,7 @@ def _load(
     for text in overrides:
         key, value = parse_override(text)
         document.set(key, _from_here(key, value), f"--set {text}")
-        _spell_out_teacher(document)
+        _spell_out(document)
     return validate_document(model, document, context={"folder": folder})
 
 
@@ -150,7 +151,14 @@ def _is_number(value: str | Path) -> bool:
     return True
 
 
-def _spell_out_teacher(document: Document) -> None:
+#: keys that may hold one value in place of their mapping, and what that value is called in it
+_SHORT = {"teacher": (str, "name"), "rounds": (int, "n")}
+
+
+def _spell_out(document: Document) -> None:
     """``teacher: NAME`` becomes ``teacher: {name: NAME}``, so that one part of it can be set."""
-    if isinstance(teacher := document.values.get("teacher"), str):
-        document.values["teacher"] = {"name": teacher}
+    for key, (kind, name) in _SHORT.items():
+        if isinstance(value := document.values.get(key), kind):
+            document.values[key] = {name: value}
+            if (key,) in document.origins:
+                document.origins[(key, name)] = document.origins[(key,)]

@@ -133,6 +133,37 @@ class ValidationConfig(Settings):
     temperature_K: PositiveFloat | None = None
 
 
+class RoundsConfig(Settings):
+    """The failure-driven loop after the first training.
+
+    n: rounds at most; none unless asked for. starts: runs of each student's own dynamics, by turns as
+    they are, compressed and stretched by ``strain`` along all axes. duration_ps: of each run.
+    temperature_K: a quarter above the highest sampled unless given.
+    frames_at_failure: frames from just before a failure that the teacher labels.
+    frames_on_the_way: frames evenly over each run that it labels too, for the on-policy error.
+    spread_factor, spread_share: a frame is unfamiliar where students differ in the force on an atom by so
+    many times what is usual on validation structures, and by this share of the frame's forces.
+    survival, force_r2: the loop ends once this share of the runs lasts and on-policy forces are so good.
+    """
+
+    n: NonNegativeInt = 0
+    starts: PositiveInt = 10
+    duration_ps: PositiveFloat = 20.0
+    temperature_K: PositiveFloat | None = None
+    strain: Annotated[float, Field(ge=0, le=0.2)] = 0.03
+    frames_at_failure: PositiveInt = 8
+    frames_on_the_way: PositiveInt = 4
+    spread_factor: PositiveFloat = 3.0
+    spread_share: PositiveFloat = 0.5
+    survival: Annotated[float, Field(ge=0, le=1)] = 1.0
+    force_r2: Annotated[float, Field(le=1)] = 0.98
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_alone(cls, value: Any) -> Any:
+        return {"n": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class DistillConfig(Settings):
     """Everything ``limbeck distill`` does.
 
@@ -140,7 +171,7 @@ class DistillConfig(Settings):
     n_conformers: starts made from the SMILES. presets: students to train. budget: seconds for the
     whole command. seed: of every random number that has no seed of its own. val: fraction of the
     labels, or a labelled file, that chooses the best weights. sampling, heldout: None lets the plan
-    choose for the system at hand.
+    choose for the system at hand. rounds: how often students learn from their own failures.
     out: the run folder.
 
     Raises
@@ -163,6 +194,7 @@ class DistillConfig(Settings):
     labelling: LabellingConfig = LabellingConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
+    rounds: RoundsConfig = RoundsConfig()
     out: AbsolutePath | None = None
 
     @model_validator(mode="after")

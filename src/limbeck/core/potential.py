@@ -59,6 +59,10 @@ class Potential(ABC):
     def evaluate(self, batch: StructureBatch) -> Labels:
         """Energies (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³, atomic energies (N,)."""
 
+    def make_calculator(self) -> CachingCalculator:
+        """An ASE calculator on this Potential, for dynamics and relaxations."""
+        return PotentialCalculator(self)
+
     def close(self) -> None:  # noqa: B027  (most potentials hold nothing to release)
         """Release processes and files; safe to call twice."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentRecord, read_student
 from limbeck.config import (
     DistillConfig,
     ValidationConfig,
@@ -32,8 +33,17 @@ from limbeck.pipeline.folder import prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
 from limbeck.pipeline.lessons import Lesson, held_back, make_lesson
 from limbeck.pipeline.opening import check_teacher_fits, open_configured, starting_structures
-from limbeck.pipeline.planning import LEAST_TRAINING_S, Plan, one_end, plan, share_time, temperature_of
+from limbeck.pipeline.planning import (
+    LEAST_TRAINING_S,
+    Plan,
+    one_end,
+    plan,
+    prepared,
+    share_time,
+    temperature_of,
+)
 from limbeck.pipeline.results import about_run, add_speeds, say_results, write_metrics
+from limbeck.pipeline.rounds import Round, RoundLoop, round_path
 from limbeck.pipeline.sampling import Collector
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.telling import Say, say_some
@@ -128,9 +138,7 @@ class _Run:
         chosen = self._plan(starts)
         write_frames(self.folder / "structures.extxyz", starts)
         with LabelStore(self.folder / "labels") as store:
-            collector = Collector(
-                self.config, self.folder, self.teacher, store, self.clock, self.progress, self.say
-            )
+            collector = self._collector(store)
             heldout = self._timed(
                 "the held-out set",
                 chosen.heldout_s,
@@ -153,7 +161,13 @@ class _Run:
         write_frames(self.folder / "heldout.extxyz", heldout.to_atoms())
         hottest = self.config.validation.temperature_K or temperature_of(chosen.sampling, chosen.heldout)
         trial = Trial(lesson.validation, heldout, self.teacher, hottest, self.config.seed)
-        metrics = self._train_and_judge(chosen, lesson, trial) | {RUN: dict(self.about)}
+        rounds: list[Round] = []
+        if self.config.rounds.n:
+            loop = self._rounds(chosen, lesson, trial, starts)
+            rounds = loop.rounds
+        metrics = self._train_and_judge(chosen, lesson, trial, rounds) | {RUN: dict(self.about)}
+        if rounds:
+            metrics[RUN]["rounds"] = [seen.to_dict() for seen in rounds]
         add_speeds(metrics, self.folder, self.config.presets, trial)
         write_metrics(self.folder, metrics)
         say_results(metrics, self.folder, self.config.presets, trial, self.say)
@@ -198,7 +212,33 @@ class _Run:
 
     # ---- training and judging: what is left of the budget is shared anew before each preset --------
 
-    def _train_and_judge(self, chosen: Plan, lesson: Lesson, trial: Trial) -> dict[str, Any]:
+    def _collector(self, store: LabelStore) -> Collector:
+        return Collector(self.config, self.folder, self.teacher, store, self.clock, self.progress, self.say)
+
+    def _rounds(self, chosen: Plan, lesson: Lesson, trial: Trial, starts: list[Atoms]) -> RoundLoop:
+        """The failure-driven loop, run to its end."""
+        with LabelStore(self.folder / "labels") as store:
+            collector = self._collector(store)
+            loop = RoundLoop(
+                self.config,
+                self.folder,
+                chosen,
+                trial,
+                prepared(starts, chosen.sampling),
+                partial(collector.label, needed=False),
+                self.clock,
+                self.progress,
+                self.say,
+            )
+            loop.run(lesson)
+        say_some(self.say, collector.lost, "frames without a label to train on")
+        return loop
+
+    def _train_and_judge(
+        self, chosen: Plan, lesson: Lesson, trial: Trial, rounds: Sequence[Round]
+    ) -> dict[str, Any]:
+        """Train each preset, or take what ``rounds`` made of it, and judge it."""
+        extra = {"rounds": [seen.to_dict() for seen in rounds]} if rounds else {}
         metrics: dict[str, Any] = {}
         slower = 1.0  # how much longer checks take than planned, from the presets before
         for k, preset in enumerate(self.config.presets):
@@ -206,17 +246,27 @@ class _Run:
             kept = self.folder / "train" / preset / "judged.json"
             judged = read_judged(kept, path)
             if judged is None:
-                record, training = self._train(chosen, lesson, k, slower)
+                if rounds:
+                    record, training = self._from_rounds(preset, rounds)
+                else:
+                    record, training = self._train(chosen, lesson, k, slower)
                 began = time.monotonic()
                 settings = self._checks(chosen, trial, k, slower)
                 judged = judge(Student.load(path), trial, settings)
-                save_student(path, record, metrics=card_metrics(judged), run=self.about)
+                save_student(path, record, metrics=card_metrics(judged), run=self.about, **extra)
                 judged[RUN] |= {"training": training, "file_kb": path.stat().st_size / 1e3}
                 slower = max(slower, (time.monotonic() - began) / max(chosen.checking_s[preset], 0.1))
                 write_judged(kept, path, judged)
             metrics[preset] = judged
             self.clock.save()
         return metrics
+
+    def _from_rounds(self, preset: str, rounds: Sequence[Round]) -> tuple[StudentRecord, dict[str, Any]]:
+        """The last round's student, saved as the run's; how long all its rounds trained."""
+        records = [read_student(round_path(self.folder, seen.number, preset)) for seen in rounds]
+        save_student(self.folder / f"{preset}.safetensors", records[-1])
+        cards = [record.card["training"] for record in records]
+        return records[-1], {key: sum(c[key] for c in cards) for key in ("seconds", "epochs", "labels_seen")}
 
     def _reserved_s(self, chosen: Plan, later: tuple[str, ...], slower: float) -> float:
         """Time to keep for the checks of ``later`` presets and for the end."""

@@ -20,7 +20,7 @@ _BEFORE_WORK = ("config.yaml", "state.json")
 _WRITTEN = (
     *_BEFORE_WORK,
     *("structures.extxyz", "validation.extxyz", "heldout.extxyz", "metrics.json"),
-    *("labels", "sampling", "train"),
+    *("labels", "sampling", "train", "rounds"),
     *(f"{preset}.safetensors" for preset in PRESETS),
 )
 #: how long and with what a run works; going on with other values is the same run

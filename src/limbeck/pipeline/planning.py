@@ -29,6 +29,8 @@ SAMPLING_ENDS_AT = 0.5
 #: of its planned time training gives at most so much to a held-out set that takes longer than planned
 TRAINING_YIELDS = 0.5
 LEAST_LABELS, MOST_LABELS, MOST_LABELS_BY_EPOCHS = 16, 4000, 600
+#: of the training time, for what comes before the first round that learns from failures
+FIRST_SHARE = 0.5
 #: stands for the budget where training ends by epochs
 NOMINAL_S = 1800.0
 SCOUT_S_BY_EPOCHS = 10.0
@@ -68,6 +70,8 @@ class Plan:
     budget_s: float | None
     spent_s: float
     heldout_until_s: float | None = None
+    rounds: int = 0
+    rounds_s: float = 0.0
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -84,6 +88,7 @@ class Plan:
             lines.append(f"scouts that drive sampling: {self.scouts}, {format_seconds(self.scout_s)} each")
         lines += [
             f"training: {train or 'by epochs'}",
+            *self._round_lines(),
             f"checks after training: {format_seconds(sum(self.checking_s.values()) + self.finishing_s)}",
             f"disk: about {self.disk_mb:.0f} MB",
         ]
@@ -91,6 +96,12 @@ class Plan:
             spent = format_seconds(self.spent_s)
             lines.insert(0, f"budget: {format_seconds(self.budget_s)}, of which {spent} went into starting")
         return lines
+
+    def _round_lines(self) -> list[str]:
+        if not self.rounds:
+            return []
+        seconds = f", {format_seconds(self.rounds_s)}" if self.budget_s is not None else ""
+        return [f"rounds that learn from failures: up to {self.rounds}{seconds}"]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -144,7 +155,8 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
                 f"{work.heldout_frames} held-out frames and training",
                 remedy="raise --budget" + (", or sample fewer frames" if config.sampling else ""),
             )
-        training = share_time(config.presets, rest)
+        training = share_time(config.presets, rest * (FIRST_SHARE if config.rounds.n else 1.0))
+    rounds_s = rest - sum(training.values()) if budget is not None else 0.0
     bounded = budget is not None and config.sampling is None
     yielded_s = TRAINING_YIELDS * sum(training.values())
     return Plan(
@@ -154,7 +166,7 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
         check_factor=factor, finishing_s=finishing_s,
         labels_until_s=spent_s + SAMPLING_ENDS_AT * left if bounded else None,
         disk_mb=1 + (work.frames + work.heldout_frames) * len(probe) * 2.4e-4 + 12 * len(config.presets),
-        budget_s=budget, spent_s=spent_s,
+        budget_s=budget, spent_s=spent_s, rounds=config.rounds.n, rounds_s=rounds_s,
         heldout_until_s=spent_s + work.heldout_s + yielded_s if training else None,
     )  # fmt: skip
 
@@ -277,9 +289,12 @@ def _n_starts(sampling: SamplingConfig, starts: Sequence[Atoms]) -> int:
     return len(sampling.start_index) if sampling.start_index else len(starts)
 
 
+def prepared(starts: list[Atoms], sampling: SamplingConfig) -> list[Atoms]:
+    """The starting structures as the steps of ``sampling`` that add frames find them."""
+    cells = tuple(s for s in sampling.steps if isinstance(s, Supercell))
+    return run_sampling(starts, SamplingConfig(steps=cells, keep_starts=True), {})
+
+
 def _probe(config: DistillConfig, starts: list[Atoms]) -> Atoms:
     """The largest structure that will be labelled."""
-    steps = (config.sampling or default_sampling(starts, LEAST_LABELS, 0)).steps
-    cells = tuple(s for s in steps if isinstance(s, Supercell))
-    made = run_sampling(starts, SamplingConfig(steps=cells, keep_starts=True), {})
-    return max(made, key=len)
+    return max(prepared(starts, config.sampling or default_sampling(starts, LEAST_LABELS, 0)), key=len)

@@ -71,9 +71,9 @@ class Collector:
                     wanted="a rattle, strain or teacher-driven md step before it",
                 )
             frames = self._frames(starts, before, potentials, "", stop)
-            labelled = self._label(frames, f"labels-{count}", until)
+            labelled = self.label(frames, f"labels-{count}", until)
             potentials[sampling.names[k]] = self._scout(labelled, count, plan.scout_s)
-        return self._label(self._frames(starts, sampling, potentials, "", stop), "labels", until)
+        return self.label(self._frames(starts, sampling, potentials, "", stop), "labels", until)
 
     def collect_heldout(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
         """Frames and labels of the held-out set, from trajectories of their own.
@@ -87,7 +87,7 @@ class Collector:
             seconds = dynamics * (until - plan.spent_s)
             stop = partial(self._gone, plan.spent_s, seconds)
         frames = self._frames(starts, plan.heldout, {"teacher": self.teacher}, f"{HELDOUT}/", stop)
-        return self._label(frames, HELDOUT, until)
+        return self.label(frames, HELDOUT, until)
 
     def _gone(self, began_s: float, seconds: float, share: float) -> bool:
         """Whether ``share`` of so many seconds, counted from when the run had spent ``began_s``, is gone."""
@@ -117,10 +117,16 @@ class Collector:
         check_structures(frames, "sampled frames")
         return frames
 
-    def _label(self, frames: Sequence[Atoms], name: str, until_s: float | None = None) -> LabelledSet:
+    def label(
+        self, frames: Sequence[Atoms], name: str, until_s: float | None = None, *, needed: bool = True
+    ) -> LabelledSet:
         """Labels of ``frames``, in their order; those not begun when ``until_s`` is spent go without.
 
         How far it came is a fact of the run: interrupted and called again, it labels the same frames.
+
+        Raises
+        ------
+        LimbeckError: no label is usable, where one is ``needed``.
         """
         prefix = "held-out " if name == HELDOUT else ""
         order, report = self._evaluate(frames, name, until_s)
@@ -140,7 +146,7 @@ class Collector:
         kept, dropped = audit(labelled, max_force_ev_per_a=self.config.labelling.max_force_ev_per_a)
         reasons += [f"{prefix}frame {frame_of[keys[d.index]]} left out: {d.reason}" for d in dropped]
         _add(self.lost, reasons)
-        if not len(kept):
+        if needed and not len(kept):
             raise LimbeckError(
                 "no label survived the audit",
                 got=f"{len(reasons)} frames lost" + (f", the first: {reasons[0]}" if reasons else ""),

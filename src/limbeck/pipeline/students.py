@@ -88,13 +88,18 @@ def train_student(
     *,
     seed: int = 0,
     init: Path | None = None,
+    same_origin: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[StudentRecord, Trained]:
-    """Train one preset; interrupted, the same call goes on where it was."""
+    """Train one preset; interrupted, the same call goes on where it was.
+
+    ``init``: a student whose weights it starts from. ``same_origin``: that student learned from labels
+    of the same teacher, so its energy references stay as they are.
+    """
     if init is None:
         begin = _from_scratch(preset, lesson, config, seed)
     else:
-        begin = _from_student(preset, lesson, config, init)
+        begin = _from_student(preset, lesson, config, init, same_origin)
     architecture = begin.architecture
     dtype = np.float64 if config.precision == "float64" else np.float32
 
@@ -141,11 +146,13 @@ def _from_scratch(preset: str, lesson: Lesson, config: TrainingConfig, seed: int
     return _Beginning(architecture, baseline, weights, train, validation, figures, note)
 
 
-def _from_student(preset: str, lesson: Lesson, config: TrainingConfig, init: Path) -> _Beginning:
+def _from_student(
+    preset: str, lesson: Lesson, config: TrainingConfig, init: Path, same_origin: bool
+) -> _Beginning:
     baseline, figures, _ = make_baseline(lesson)
     architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
     start = read_student(init)
-    architecture, baseline = _adopt(start, architecture, lesson.train, init)
+    architecture, baseline = _adopt(start, architecture, lesson.train, init, same_origin)
     return _Beginning(
         architecture,
         baseline,
@@ -153,7 +160,9 @@ def _from_student(preset: str, lesson: Lesson, config: TrainingConfig, init: Pat
         prepare(lesson.train, baseline, architecture.cutoff),
         prepare(lesson.validation, baseline, architecture.cutoff),
         figures,
-        f"energy references of {init.name}, moved by least squares to the zero of these labels",
+        str(start.card.get("training", {}).get("references", ""))
+        if same_origin
+        else f"energy references of {init.name}, moved by least squares to the zero of these labels",
     )
 
 
@@ -195,7 +204,7 @@ def _card(
 
 
 def _adopt(
-    start: StudentRecord, architecture: Architecture, train: LabelledSet, path: Path
+    start: StudentRecord, architecture: Architecture, train: LabelledSet, path: Path, same_origin: bool
 ) -> tuple[Architecture, Baseline]:
     """Architecture and baseline of the student that training starts from.
 
@@ -221,6 +230,8 @@ def _adopt(
             wanted=f"Z among {list(start.architecture.elements)}",
             remedy="start without --init",
         )
+    if same_origin:
+        return start.architecture, start.baseline
     rest = train.labels.energy - predict(Student(start), train.structures).energy
     shift, _ = fit_references(replace(train, labels=replace(train.labels, energy=rest)))
     references = {z: e + shift.get(z, 0.0) for z, e in start.baseline.references.items()}

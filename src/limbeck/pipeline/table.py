@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 COLUMNS = (
@@ -19,9 +20,44 @@ COLUMNS = (
 )
 
 
-def format_table(rows: list[dict[str, Any]]) -> str:
+ROUND_COLUMNS = (
+    ("round", "round", "{}"),
+    ("model", "model", "{}"),
+    ("labels", "labels", "{:,}"),
+    ("force_rmse_mev_per_a", "F RMSE, meV/Å", "{:.1f}"),
+    ("on_policy_force_rmse_mev_per_a", "on-policy F RMSE", "{:.1f}"),
+    ("on_policy_force_r2", "on-policy F R²", "{:.4f}"),
+    ("survived", "runs that lasted", "{}"),
+    ("shortest_ps", "shortest, ps", "{:.2f}"),
+    ("mean_ps", "mean, ps", "{:.2f}"),
+)
+
+
+def format_rounds(rounds: Sequence[dict[str, Any]]) -> str:
+    """The failure-driven loop as a table, one row a round and student; as metrics.json has it."""
+    rows = []
+    for seen in rounds:
+        for model, student in seen["students"].items():
+            own = student["on_policy"] or {}
+            rows.append(
+                {
+                    "round": str(seen["number"]),
+                    "model": model,
+                    "labels": seen["labels"],
+                    "force_rmse_mev_per_a": student["heldout"].get("force_rmse_mev_per_a"),
+                    "on_policy_force_rmse_mev_per_a": own.get("force_rmse_mev_per_a"),
+                    "on_policy_force_r2": own.get("force_r2"),
+                    "survived": f"{student['survived']} of {student['runs']}",
+                    "shortest_ps": student["shortest_ps"],
+                    "mean_ps": student["mean_ps"],
+                }
+            )
+    return format_table(rows, ROUND_COLUMNS)
+
+
+def format_table(rows: list[dict[str, Any]], shown: Sequence[tuple[str, str, str]] = COLUMNS) -> str:
     """Plain text, one row a model; a dash where a figure does not exist, no column without figures."""
-    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
+    columns = [column for column in shown if any(row.get(column[0]) is not None for row in rows)]
 
     def cell(row: dict[str, Any], key: str, form: str) -> str:
         value = row.get(key)

@@ -12,7 +12,7 @@ from ase import Atoms
 from limbeck.artifact.file import StudentRecord, read_student
 from limbeck.core.labels import Labels
 from limbeck.core.machine import available_threads
-from limbeck.core.potential import Capabilities, Potential
+from limbeck.core.potential import CachingCalculator, Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.backend import make_backend, positive_threads
@@ -95,6 +95,12 @@ class Student(Potential):
     def n_parameters(self) -> int:
         """Trainable parameters."""
         return self.record.architecture.n_parameters
+
+    def make_calculator(self) -> CachingCalculator:
+        """An ASE calculator that keeps its pairs between steps; it leaves judging the domain to others."""
+        from limbeck.runtime.calculator import Calculator
+
+        return Calculator(self, guarded=False)
 
     def session(self, **options: Any) -> Session:
         """A :class:`Session` (``skin=``, ``threads=``), for structures that change little between calls."""

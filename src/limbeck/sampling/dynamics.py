@@ -13,7 +13,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 
 from limbeck.core.checks import closest_contact
-from limbeck.core.potential import Potential, PotentialCalculator
+from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError, WorkerDied
 from limbeck.sampling.config import MD
@@ -72,16 +72,18 @@ def run_trajectory(
     family: str,
     on_step: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[Atoms], str | None] = lambda frame: None,
 ) -> Trajectory:
     """One Langevin trajectory (Vanden-Eijnden and Ciccotti 2006, as ASE integrates it).
 
     The centre of mass is held by a constraint, which samples the NVT ensemble of the other 3N - 3
     degrees of freedom exactly (ASE's ``fixcm`` does not). ``on_step`` is called after each step
     and may raise to end the work. Once ``stop()`` is true after a step, the trajectory ends with the
-    frames it has, or with its present state where it has none yet.
+    frames it has, or with its present state where it has none yet. ``watch`` sees each recorded frame
+    and may end the trajectory after it by giving the cause.
     """
     atoms = make_frame(start, family)
-    atoms.calc = PotentialCalculator(potential)
+    atoms.calc = potential.make_calculator()
     if len(atoms) > 1:
         atoms.set_constraint(FixCom())
     step = config.name or config.kind
@@ -117,6 +119,10 @@ def run_trajectory(
             return Trajectory(frames, f"{at} with {len(frames)} of {config.frames} frames: {cause}")
         if record:
             frames.append(make_frame(atoms, family, step, target))
+            cause = watch(frames[-1])
+            if cause is not None:
+                at = f"{family} ended at step {n} of {config.steps}"
+                return Trajectory(frames, f"{at} with {len(frames)} of {config.frames} frames: {cause}")
         if n < config.steps and stop():
             # a frame from before the equilibration's end belongs to no temperature
             reached = target if n > first else None

@@ -16,7 +16,7 @@ from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from limbeck.core.labels import Labels
-from limbeck.core.potential import Potential, PotentialCalculator
+from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, WorkerDied
 from limbeck.sampling.config import MD
@@ -200,7 +200,7 @@ def _thermalized(potential: Potential, start: Atoms, temperature_k: float, rng: 
     thermalize_momenta(atoms, temperature_K=temperature_k, rng=rng)
     if len(atoms) > 1:
         Stationary(atoms)
-    atoms.calc = PotentialCalculator(potential)
+    atoms.calc = potential.make_calculator()
     return atoms
 
 

@@ -1,0 +1,127 @@
+"""How long a student's own dynamics lasts where it is hot, compressed and stretched.
+
+A run ends at the first frame that is unphysical (contacts, temperature, numbers that are not finite)
+or that ``objection`` calls unfamiliar; what came just before it is what a student needs to learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from limbeck.core.hashing import hash_json, hash_structure
+from limbeck.core.potential import Potential
+from limbeck.sampling.cache import TrajectoryCache
+from limbeck.sampling.config import MD
+from limbeck.sampling.dynamics import Trajectory, run_trajectory
+from limbeck.sampling.perturb import apply_strain
+
+WATCH_EVERY_FS = 20.0  #: how often a run's frames are looked at and kept
+
+Objection = Callable[[Atoms], str | None]
+
+
+@dataclass(frozen=True)
+class Survival:
+    """One run.
+
+    Attributes
+    ----------
+    reached_ps: time of its last frame. survived: it lasted as long as was asked.
+    reason: why it ended early ("" where it did not).
+    frames: every ``WATCH_EVERY_FS``; the last one is that which was objected to, where one was.
+    """
+
+    reached_ps: float
+    survived: bool
+    reason: str
+    frames: list[Atoms]
+
+    def last(self, count: int) -> list[Atoms]:
+        """The frames from just before the end of a run that failed."""
+        return [] if self.survived else self.frames[-count:]
+
+    def spread_out(self, count: int) -> list[Atoms]:
+        """At most ``count`` frames, evenly over the run as far as nothing was wrong."""
+        usable = self.frames if self.survived else self.frames[:-1]
+        places = np.linspace(0, len(usable), min(count, len(usable)) + 1)[1:] - 1
+        return [usable[int(k)] for k in places]
+
+
+def strained_starts(structures: Sequence[Atoms], count: int, strain: float) -> list[Atoms]:
+    """``count`` starts by turns as they are, compressed and stretched by ``strain`` along all axes.
+
+    What does not repeat in three directions stays as it is.
+    """
+    starts = []
+    for k in range(count):
+        atoms = structures[k % len(structures)]
+        size = (0.0, -strain, strain)[k % 3]
+        strained = apply_strain(atoms, size * np.eye(3)) if size and atoms.pbc.all() else atoms.copy()
+        strained.info["family"] = f"{atoms.info.get('family', 'start')}/{k}"
+        starts.append(strained)
+    return starts
+
+
+def survive(
+    student: Potential,
+    starts: Sequence[Atoms],
+    *,
+    temperature_k: float,
+    duration_ps: float,
+    timestep_fs: float,
+    seed: int,
+    name: str = "survival",
+    objection: Objection = lambda frame: None,
+    cache: TrajectoryCache | None = None,
+    key: str = "",
+    on_step: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Survival]:
+    """Langevin dynamics with the student from each start; the runs that came to their end.
+
+    Parameters
+    ----------
+    duration_ps: of each run.
+    objection: why a frame must not be trusted, or None; it ends the run.
+    cache, key: where finished runs are kept, and what tells this student and judge from others.
+    stop: once true, the run at work is given up and no other is begun.
+    """
+    config = MD(
+        name=name,
+        temperature_K=temperature_k,
+        frames=max(1, round(1000.0 * duration_ps / WATCH_EVERY_FS)),
+        every_fs=WATCH_EVERY_FS,
+        equilibrate_fs=0.0,
+        timestep_fs=timestep_fs,
+    )
+    cache = cache or TrajectoryCache(None)
+    runs: list[Survival] = []
+    for k, start in enumerate(starts):
+        family = f"{start.info.get('family', 'start')}/{name}-{temperature_k:g}K"
+        own = hash_json([key, config.model_dump(), seed, k, family, hash_structure(start)])
+        trajectory = cache.get(own)
+        if trajectory is None:
+            if stop():
+                break
+            rng = np.random.default_rng([seed, k])
+            trajectory = run_trajectory(
+                start, student, config, temperature_k, rng, family, on_step, stop, watch=objection
+            )
+            if trajectory.cut:
+                break
+            cache.put(own, trajectory)
+        runs.append(_judged(trajectory))
+    return runs
+
+
+def _judged(trajectory: Trajectory) -> Survival:
+    return Survival(
+        reached_ps=len(trajectory.frames) * WATCH_EVERY_FS / 1000.0,
+        survived=trajectory.stopped is None,
+        reason=trajectory.stopped or "",
+        frames=trajectory.frames,
+    )

@@ -1,0 +1,62 @@
+"""Students that learn from where their own dynamics fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from tests.pipeline.test_distill import COPPER
+
+ROUNDS = {
+    **COPPER,
+    "bulk": "Cu",
+    "presets": ["ultra-tiny", "tiny"],
+    "training": {"epochs": 12},
+    "validation": {"onpolicy_frames": 2, "nve_fs": 50},
+    "rounds": {"n": 2, "starts": 3, "duration_ps": 0.4, "temperature_K": 1500, "force_r2": 1.0},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_rounds_add_labels_and_stand_in_the_metrics(run, tmp_path):
+    config, out = tmp_path / "cu.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump(ROUNDS))
+    code, printed, err = run("distill", config, "--out", out)
+    assert code == 0, err
+    assert "rounds that learn from failures: up to 2" in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    rounds = metrics["run"]["rounds"]
+    assert [r["number"] for r in rounds] == [0, 1, 2]
+    assert rounds[0]["labels"] < rounds[1]["labels"] < rounds[2]["labels"]
+    for seen in rounds:
+        for student in seen["students"].values():
+            assert student["runs"] == 3
+            assert student["on_policy"]["n_structures"] > 0
+            assert 0.02 <= student["shortest_ps"] <= student["mean_ps"] <= 0.4 + 1e-9
+    # the held-out figures of the last round are those of the student that the run leaves
+    last = rounds[-1]["students"]["tiny"]["heldout"]["force_rmse_mev_per_a"]
+    assert metrics["tiny"]["heldout"]["all"]["force_rmse_mev_per_a"] == pytest.approx(last)
+    assert (out / "tiny.safetensors").read_bytes() != (out / "rounds/0/tiny.safetensors").read_bytes()
+
+    # Interrupted within the last round, it comes to the same end.
+    for name in ("metrics.json", "tiny.safetensors", "ultra-tiny.safetensors"):
+        (out / name).unlink()
+    shutil.rmtree(out / "rounds" / "2")
+    shutil.rmtree(out / "train", ignore_errors=True)
+    code, _, err = run("distill", config, "--out", out)
+    assert code == 0, err
+    assert json.loads((out / "metrics.json").read_text())["run"]["rounds"] == rounds
+
+
+def test_rounds_may_be_a_number(tmp_path):
+    from limbeck.config import load_config
+
+    path = tmp_path / "a.yaml"
+    path.write_text("bulk: Cu\nteacher: ase.calculators.emt:EMT\nrounds: 3\n")
+    assert load_config(path).rounds.n == 3
+    assert load_config(path, rounds=1).rounds.n == 1
+    assert load_config(path, ["rounds.starts=4"]).rounds.starts == 4
