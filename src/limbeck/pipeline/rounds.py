@@ -247,7 +247,7 @@ class RoundLoop:
     def _runs(self, preset: str, student: Student, judge: Ensemble, key: str, number: int) -> list[Survival]:
         settings = self.config.rounds
         starts = strained_starts(self.starts, settings.starts, settings.strain)
-        timestep = self.config.validation.timestep_fs or min(1.0, timestep_fs(starts))
+        timestep = self.config.validation.timestep_fs or timestep_fs(starts)
         total = round(settings.starts * settings.duration_ps * 1000 / timestep)
         done = 0
         task = self.clock.ticking(self.progress, f"round {number}")
