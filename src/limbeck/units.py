@@ -5,4 +5,5 @@ from __future__ import annotations
 from ase import units as _ase
 
 FS = _ase.fs  #: ASE's time unit in one femtosecond (ASE counts time in Å sqrt(amu/eV))
+GPA = _ase.GPa  #: eV/Å³ in one gigapascal
 EV_TO_MEV = 1000.0  #: names that leave Python carry meV

@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from scipy.spatial import cKDTree
 
+from limbeck.core.scans import is_scan
 from limbeck.core.structures import StructureBatch, total_charge
 from limbeck.errors import InputError
 
@@ -136,7 +137,8 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
     ------
     InputError: no structure; a structure without atoms; positions or a cell that are not finite;
         an unknown element; a periodic cell without volume; partial occupancies; atoms closer than
-        0.3 of the sum of their covalent radii; different total charges in the set.
+        0.3 of the sum of their covalent radii; different total charges in the set. Frames of
+        contact scans (by ``info["step"]``) may hold such atoms.
     """
     if not len(frames):
         raise InputError("no structures", where=where, wanted="at least one structure")
@@ -149,7 +151,8 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
     _check_finite(batch, where)
     _check_elements(batch, where)
     _check_cells(batch, where)
-    _check_overlap(batch, where)
+    ordinary = [not is_scan(str(frame.info.get("step", ""))) for frame in frames]
+    _check_overlap(batch, np.flatnonzero(ordinary), where)
     differing = np.flatnonzero(batch.charge != batch.charge[0])
     if len(differing):
         k = int(differing[0])
@@ -248,13 +251,14 @@ def _check_cells(batch: StructureBatch, where: str) -> None:
             )
 
 
-def _check_overlap(batch: StructureBatch, where: str) -> None:
-    for index, part in chunks(batch):
+def _check_overlap(batch: StructureBatch, among: np.ndarray, where: str) -> None:
+    """``among``: the structures in question, (S',)."""
+    for index, part in chunks(batch.select(among)):
         contact = closest_contact(part, OVERLAP_FRACTION)
         if contact is None:
             continue
         i, j, distance = contact
-        k = int(index[part.structure_of_atom[i]])
+        k = int(among[index[part.structure_of_atom[i]]])
         other = "its own periodic image" if i == j else _atom(part, j)
         limit = OVERLAP_FRACTION * (covalent_radii[part.numbers[i]] + covalent_radii[part.numbers[j]])
         raise InputError(

@@ -9,6 +9,7 @@ import numpy as np
 
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet
+from limbeck.core.scans import scan_mask
 from limbeck.errors import InputError
 
 _MOST_OF_STRATUM = 0.5  # validation takes no more of one step and temperature unless asked for more
@@ -46,7 +47,8 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     the fraction as the families allow, spread over steps and temperatures. Structures without
     a family in a set with families count as families of their own. A set without any family is
     permuted by ``numpy.random.default_rng(seed)``: the first n - round(fraction * n) train. A
-    single family is cut once, the last part validates, and ``how`` warns.
+    single family is cut once, the last part validates, and ``how`` warns. Contact scans always train:
+    a few collisions would outweigh all else in a validation error.
 
     Raises
     ------
@@ -54,11 +56,18 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     """
     if isinstance(val, LabelledSet):
         return _against(labelled, val)
-    n = len(labelled)
     if not 0.0 < val < 1.0:
         raise InputError(
             "the validation fraction is out of range", where="--val", got=val, wanted="between 0 and 1"
         )
+    scans = scan_mask(labelled.step)
+    if scans.any() and not scans.all():
+        rest = np.flatnonzero(~scans)
+        inner = split(labelled.select(rest), val, seed)
+        how = f"{inner.how}; {int(scans.sum())} frames of contact scans train and do not validate"
+        train = np.concatenate([rest[inner.train_index], np.flatnonzero(scans)])
+        return Split(np.sort(train), rest[inner.val_index], how)
+    n = len(labelled)
     if n < 2:
         raise InputError("too few structures to split", where="--val", got=n, wanted="2 or more")
     target = min(max(round(val * n), 1), n - 1)

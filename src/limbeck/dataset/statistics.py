@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from limbeck.core.checks import chunks, periodic_images
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet
+from limbeck.core.scans import scan_mask
 from limbeck.core.structures import StructureBatch
 
 PAIR_CUTOFF_A = 6.0  #: pairs of elements that never come closer are left out
@@ -50,28 +51,44 @@ class DataStatistics:
 
 
 def statistics(labelled: LabelledSet) -> DataStatistics:
-    """Describe a set whose labels are finite (the audit has dropped the others)."""
+    """Describe a set whose labels are finite (the audit has dropped the others).
+
+    Counts and the hash are of everything; ranges and shortest pairs leave contact scans out: what a
+    student was pushed to once is not where it is at home.
+    """
+    whole, labelled = labelled, without_scans(labelled)
     batch, labels = labelled.structures, labelled.labels
-    numbers, counts = np.unique(batch.numbers, return_counts=True)
+    numbers, counts = np.unique(whole.structures.numbers, return_counts=True)
     force = np.linalg.norm(labels.forces, axis=1)  # (N,)
     periodic = batch.periodic
     mass = np.add.reduceat(atomic_masses[batch.numbers], batch.offsets[:-1])  # (S,) amu
     density = mass[periodic] / batch.volume[periodic] * _G_PER_CM3
     return DataStatistics(
-        n_structures=len(batch),
-        n_atoms=batch.n_atoms,
-        n_families=len(set(labelled.family) - {""}),
+        n_structures=len(whole),
+        n_atoms=whole.structures.n_atoms,
+        n_families=len(set(whole.family) - {""}),
         atoms_per_structure=(int(batch.counts.min()), int(batch.counts.max())),
         elements={chemical_symbols[z]: int(c) for z, c in zip(numbers, counts, strict=True)},
-        content_hash=content_hash(labelled),
+        content_hash=content_hash(whole),
         temperature_k=_range(labelled.temperature_k),
         density_g_per_cm3=_range(density),
         energy_ev_per_atom=_range(labels.energy / batch.counts) or (float("nan"), float("nan")),
         force_rms_ev_per_a=float(np.sqrt(np.mean(labels.forces**2))),
         force_max_ev_per_a=float(force.max()),
-        n_stress=0 if labels.stress is None else int(np.isfinite(labels.stress).all(axis=(1, 2)).sum()),
+        n_stress=_count_stress(whole),
         shortest_pair_a=shortest_pairs(batch),
     )
+
+
+def without_scans(labelled: LabelledSet) -> LabelledSet:
+    """The set without its contact scans; the whole where it holds nothing else."""
+    scans = scan_mask(labelled.step)
+    return labelled.select(np.flatnonzero(~scans)) if scans.any() and not scans.all() else labelled
+
+
+def _count_stress(labelled: LabelledSet) -> int:
+    stress = labelled.labels.stress
+    return 0 if stress is None else int(np.isfinite(stress).all(axis=(1, 2)).sum())
 
 
 def content_hash(labelled: LabelledSet) -> str:
@@ -116,8 +133,10 @@ def fit_references(labelled: LabelledSet) -> tuple[dict[int, float], str]:
     """Energy of each element, eV, by least squares of the energies per atom, and a note on the fit.
 
     Where the compositions do not fix every element (one composition alone has rank one), the
-    solution of minimum norm is taken and the note says so. The note gives the residual rms.
+    solution of minimum norm is taken and the note says so. The note gives the residual rms. Contact
+    scans are left out: their energies say nothing of the elements.
     """
+    labelled = without_scans(labelled)
     batch = labelled.structures
     finite = np.isfinite(labelled.labels.energy)
     elements, column = np.unique(batch.numbers, return_inverse=True)

@@ -22,10 +22,11 @@ from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say, say_some
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.config import MD, SamplingConfig
+from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.frames import write_frames
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
+from limbeck.sampling.step import Driven
 from limbeck.validation.run import ValidationReport, validate
 
 DEFAULT_FRAMES = 200  #: about so many frames where the configuration says nothing of sampling
@@ -51,7 +52,7 @@ def run_sample(
     sampling = config.sampling
     if sampling is None:
         sampling = _without_scouts(default_sampling(starts, DEFAULT_FRAMES, config.seed), config)
-    if any(isinstance(s, MD) and s.driver == "scout" for s in sampling.steps):
+    if any(isinstance(s, Driven) and s.driver == "scout" for s in sampling.steps):
         raise InputError(
             "a step is driven by a scout, which learns from labels",
             wanted="driver: teacher",
@@ -59,7 +60,7 @@ def run_sample(
         )
     notes: list[str] = []
     potentials: dict[str, Potential] = {}
-    if config.teacher is not None and any(isinstance(s, MD) for s in sampling.steps):
+    if config.teacher is not None and any(isinstance(s, Driven) for s in sampling.steps):
         check_teacher_fits(config.teacher, starts)
         potentials["teacher"] = open_configured(config.teacher, config.labelling)
     # finished trajectories are kept beside the file for the case of an interruption
@@ -87,8 +88,8 @@ def run_sample(
 
 def _without_scouts(sampling: SamplingConfig, config: DistillConfig) -> SamplingConfig:
     """Default sampling without what a scout drives; a teacher drives the first of those instead."""
-    quiet = [s for s in sampling.steps if not isinstance(s, MD)]
-    driven = [s.model_copy(update={"driver": "teacher"}) for s in sampling.steps if isinstance(s, MD)]
+    quiet = [s for s in sampling.steps if not isinstance(s, Driven)]
+    driven = [s.model_copy(update={"driver": "teacher"}) for s in sampling.steps if isinstance(s, Driven)]
     return sampling.model_copy(update={"steps": (*quiet, *(driven[:1] if config.teacher else []))})
 
 

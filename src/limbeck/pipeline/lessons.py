@@ -12,11 +12,13 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from limbeck.core.checks import check_structures
 from limbeck.core.labels import LabelledSet
+from limbeck.core.scans import scan_mask
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.dataset.split import split
-from limbeck.dataset.statistics import fit_references, statistics
+from limbeck.dataset.statistics import fit_references, shortest_pairs, statistics, without_scans
 from limbeck.errors import InputError
 from limbeck.labelling.audit import audit
+from limbeck.labelling.contacts import judge_contacts
 from limbeck.pipeline.telling import Say, say_some
 from limbeck.students.baseline import Baseline, zbl_radii
 
@@ -53,11 +55,23 @@ def make_lesson(
 
 
 def audited(labelled: LabelledSet, say: Say, *, max_force_ev_per_a: float | None = None) -> LabelledSet:
-    """Without the labels that are not finite or far too large; those are named."""
+    """Without the labels that are not finite or far too large; those are named. Contact scans are mended."""
+    labelled, replaced = mended(labelled)
+    say_some(say, replaced, "contact scans with a hole")
     limit = {} if max_force_ev_per_a is None else {"max_force_ev_per_a": max_force_ev_per_a}
     kept, dropped = audit(labelled, **limit)
     say_some(say, [f"label {d.index} left out: {d.reason}" for d in dropped], "labels left out")
     return labelled.select(kept)
+
+
+def mended(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
+    """The set with the holes of its contact scans filled, and a sentence for each."""
+    scans = scan_mask(labelled.step)
+    if not scans.any():
+        return labelled, []
+    shortest = {} if scans.all() else shortest_pairs(without_scans(labelled).structures)
+    labelled, holes = judge_contacts(labelled, shortest)
+    return labelled, [str(hole) for hole in holes]
 
 
 def held_back(
@@ -101,7 +115,7 @@ def check_validation(labelled: LabelledSet, val: LabelledSet, where: object) -> 
             got=", ".join(chemical_symbols[z] for z in strange),
             wanted="the elements of the training labels",
         )
-    check_structures([*labelled.structures.select([0]).to_atoms(), *val.structures.to_atoms()], str(where))
+    check_structures([*labelled.select([0]).to_atoms(), *val.to_atoms()], str(where))
 
 
 def make_baseline(lesson: Lesson) -> tuple[Baseline, dict[str, Any], str]:

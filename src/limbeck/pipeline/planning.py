@@ -16,8 +16,9 @@ from limbeck.errors import InputError
 from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
 from limbeck.pipeline.defaults import default_heldout, default_sampling
 from limbeck.progress import format_seconds
-from limbeck.sampling.config import MD, SamplingConfig, Supercell, summary
+from limbeck.sampling.config import SamplingConfig, Supercell, summary
 from limbeck.sampling.run import count_evaluations, count_frames, run_sampling
+from limbeck.sampling.step import Driven
 
 LEAST_TRAINING_S = 5.0
 #: how training time is shared among presets: the larger ones are slower a step
@@ -203,17 +204,16 @@ def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: floa
     evaluations = HELDOUT_SHARE * left / costs.label_s
     heldout = config.heldout or default_heldout(starts, evaluations, config.seed)
     n_held = _n_starts(heldout, starts)
-    held = count_frames(heldout, n_held)
-    driving_s = costs.teacher_steps_s(count_evaluations(heldout, n_held), _trajectories(heldout, n_held))
+    held = count_frames(heldout, starts)
+    driving_s = costs.teacher_steps_s(count_evaluations(heldout, starts), _trajectories(heldout, n_held))
     scout_s = SCOUT_S_BY_EPOCHS if config.budget is None else float(np.clip(0.04 * left, 3, 60))
     sampling = config.sampling or _affordable(config, starts, costs, left, scout_s)
-    n_starts = _n_starts(sampling, starts)
     return _Work(
         sampling=sampling,
         heldout=heldout,
-        frames=count_frames(sampling, n_starts),
+        frames=count_frames(sampling, starts),
         heldout_frames=held,
-        labelling_s=_sampling_s(sampling, n_starts, costs),
+        labelling_s=_sampling_s(sampling, starts, costs),
         heldout_s=held * costs.label_s + driving_s,
         scout_s=scout_s,
     )
@@ -227,18 +227,16 @@ def share_time(presets: Sequence[str], seconds: float) -> dict[str, float]:
 
 def is_scouted(step: object) -> bool:
     """Whether a scout drives the step."""
-    return isinstance(step, MD) and step.driver == "scout"
+    return isinstance(step, Driven) and step.driver == "scout"
 
 
 def temperature_of(*samplings: SamplingConfig) -> float:
-    """Highest temperature, K, that the MD steps sample of the first that has any; else 300."""
+    """Highest temperature, K, that the steps sample of the first that has any; else 300."""
     for sampling in samplings:
-        values: list[float] = []
-        for step in sampling.steps:
-            if isinstance(step, MD):
-                values += [*step.temperatures, *([step.ramp_to_K] if step.ramp_to_K else [])]
-        if values:
-            return max(values)
+        values = [step.hottest_K for step in sampling.steps if isinstance(step, Driven)]
+        known = [value for value in values if value is not None]
+        if known:
+            return max(known)
     return 300.0
 
 
@@ -252,7 +250,7 @@ def _affordable(
         labels = int(np.clip(share / costs.label_s, LEAST_LABELS, most))
         for _ in range(12):
             sampling = default_sampling(starts, labels, config.seed, scouts)
-            cost = _sampling_s(sampling, len(starts), costs)
+            cost = _sampling_s(sampling, starts, costs)
             if cost <= share and (labels >= 3 * LEAST_LABELS or not scouts):
                 return sampling
             if labels <= LEAST_LABELS:
@@ -261,25 +259,27 @@ def _affordable(
     return default_sampling(starts, LEAST_LABELS, config.seed, 0)
 
 
-def _sampling_s(sampling: SamplingConfig, n_starts: int, costs: Costs) -> float:
+def _sampling_s(sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs) -> float:
     """Seconds of labels and dynamics, without the training of scouts."""
     parts = [
         sampling.model_copy(update={"steps": sampling.steps[:k]}) for k in range(len(sampling.steps) + 1)
     ]
-    evaluations = np.diff([count_evaluations(part, n_starts) for part in parts])
+    evaluations = np.diff([count_evaluations(part, starts) for part in parts])
     scouted = np.array([is_scouted(step) for step in sampling.steps], dtype=bool)
     driven = int(evaluations[scouted].sum())
-    by_teacher = costs.teacher_steps_s(int(evaluations.sum()) - driven, _trajectories(sampling, n_starts))
-    return count_frames(sampling, n_starts) * costs.label_s + by_teacher + driven * costs.step_s[SCOUT_PRESET]
+    by_teacher = costs.teacher_steps_s(
+        int(evaluations.sum()) - driven, _trajectories(sampling, _n_starts(sampling, starts))
+    )
+    return count_frames(sampling, starts) * costs.label_s + by_teacher + driven * costs.step_s[SCOUT_PRESET]
 
 
 def _trajectories(sampling: SamplingConfig, n_starts: int) -> int:
     """Trajectories of a step that the teacher drives; they run side by side."""
     return max(
         (
-            len(step.temperatures) * (step.starts or n_starts)
+            step.n_runs(n_starts)
             for step in sampling.steps
-            if isinstance(step, MD) and not is_scouted(step)
+            if isinstance(step, Driven) and not is_scouted(step)
         ),
         default=1,
     )

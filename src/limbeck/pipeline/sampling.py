@@ -22,7 +22,7 @@ from limbeck.labelling.run import LabelReport, label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import SCOUT_PRESET
-from limbeck.pipeline.lessons import make_lesson
+from limbeck.pipeline.lessons import make_lesson, mended
 from limbeck.pipeline.planning import LEAST_LABELS, Plan, is_scouted
 from limbeck.pipeline.students import save_student, train_student
 from limbeck.pipeline.telling import Say
@@ -142,7 +142,8 @@ class Collector:
         # structures that were sampled twice have one label, that of the first
         frame_of = {key_of[k]: k for k in sorted(key_of, reverse=True) if key_of[k] in self.store}
         keys = sorted(frame_of, key=frame_of.__getitem__)
-        labelled = self.store.read(keys)
+        labelled, replaced = mended(self.store.read(keys))
+        _add(self.notes, replaced)
         kept, dropped = audit(labelled, max_force_ev_per_a=self.config.labelling.max_force_ev_per_a)
         reasons += [f"{prefix}frame {frame_of[keys[d.index]]} left out: {d.reason}" for d in dropped]
         _add(self.lost, reasons)

@@ -86,7 +86,7 @@ def _read(config: TrainRunConfig, data: Sequence[Path], say: Say) -> tuple[Label
         raise InputError(
             "too few labels", where=data[0], got=len(labelled), wanted="at least two that the audit keeps"
         )
-    check_structures(labelled.structures.to_atoms(), ", ".join(map(str, data)))
+    check_structures(labelled.to_atoms(), ", ".join(map(str, data)))
     return labelled, references
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell
 from limbeck.sampling.dynamics import sample_md
 from limbeck.sampling.frames import read_frames, write_frames
+from limbeck.sampling.moves import Contacts, Melt, Modes, RattleRelax, Torsions
 from limbeck.sampling.run import count_evaluations, count_frames, run_sampling
 from limbeck.sampling.starts import bulk_structure, read_structures, smiles_conformers
 
 __all__ = [
     "MD",
+    "Contacts",
+    "Melt",
+    "Modes",
     "Rattle",
+    "RattleRelax",
     "SamplingConfig",
     "Strain",
     "Supercell",
+    "Torsions",
     "bulk_structure",
     "count_evaluations",
     "count_frames",

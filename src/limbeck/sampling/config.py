@@ -1,8 +1,9 @@
 """Configuration of sampling: an ordered list of steps.
 
-``supercell`` replaces the starting structures for every step after it. ``rattle``, ``strain`` and
-``md`` draw from the starting structures, or with ``from: NAME`` from the frames of an earlier step,
-and add their frames to the result unless they say ``keep: false``:
+``supercell`` replaces the starting structures for every step after it. ``rattle``, ``strain``,
+``md`` and those of :mod:`limbeck.sampling.moves` draw from the starting structures, or with
+``from: NAME`` from the frames of an earlier step, and add their frames to the result unless they say
+``keep: false``:
 
     seed: 1
     steps:
@@ -18,24 +19,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from limbeck.core.scans import is_scan
+from limbeck.sampling.moves import Contacts, Melt, Modes, RattleRelax, Torsions
+from limbeck.sampling.step import Adding, Condition, Dynamics, Frozen
 
 Mode = Literal["uniaxial", "volumetric", "shear", "random"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Supercell(_Frozen):
+class Supercell(Frozen):
     """Replace each start by a supercell; exactly one of the four ways is given.
 
     repeat: repeats along the three cell vectors. matrix: integer rows P, new cell = P @ cell.
@@ -64,19 +57,7 @@ class Supercell(_Frozen):
         return self
 
 
-class _Adding(_Frozen):
-    """A step that adds frames.
-
-    name: what ``from`` and the frames' family call it (the kind unless given). from: an earlier
-    step whose frames it starts from. keep: whether its frames belong to the result.
-    """
-
-    name: str | None = None
-    from_: str | None = Field(None, alias="from")
-    keep: bool = True
-
-
-class Rattle(_Adding):
+class Rattle(Adding):
     """Normal displacements of every coordinate.
 
     stdev_a: standard deviations, Å. n: frames an amplitude and start. min_ratio: no pair comes
@@ -93,7 +74,7 @@ class Rattle(_Adding):
         return self.stdev_a if isinstance(self.stdev_a, tuple) else (self.stdev_a,)
 
 
-class Strain(_Adding):
+class Strain(Adding):
     """Random symmetric strains of the cell, positions scaled with it.
 
     max: greatest component. n: frames a mode and start. modes: uniaxial (one Cartesian axis),
@@ -106,34 +87,36 @@ class Strain(_Adding):
     modes: tuple[Mode, ...] = ("random",)
 
 
-class MD(_Adding):
-    """Langevin NVT trajectories.
+class MD(Dynamics):
+    """Trajectories at constant temperature, and at constant pressure where one is given.
 
-    temperature_K: a temperature or several, each with trajectories of its own. ramp_to_K: the
-    thermostat goes linearly there after equilibration. starts: trajectories a temperature, spread
-    over the incoming frames (others at each temperature) and used again where there are fewer; one
-    from each frame if not given.
-    frames: frames a trajectory, every_fs apart, the first every_fs after equilibrate_fs.
-    from_relaxed: begin with twice the kinetic energy, which a start at its minimum shares out
-    between kinetic and potential energy. driver: which Potential moves the atoms; the caller
-    decides what the name stands for.
+    temperature_K: a temperature or several, each with trajectories of its own. ramp_to_K, ramp_to_gpa:
+    thermostat and barostat go linearly there after equilibration. frames: frames a trajectory,
+    every_fs apart, the first every_fs after equilibrate_fs.
     """
 
     kind: Literal["md"] = "md"
     temperature_K: tuple[PositiveFloat, ...] | PositiveFloat
     ramp_to_K: PositiveFloat | None = None
-    starts: PositiveInt | None = None
-    frames: PositiveInt = 40
+    ramp_to_gpa: float | None = None
     every_fs: PositiveFloat = 25.0
     equilibrate_fs: NonNegativeFloat = 500.0
-    timestep_fs: PositiveFloat = 1.0
-    friction_per_ps: PositiveFloat = 10.0
-    from_relaxed: bool = False
-    driver: Literal["teacher", "scout"] = "teacher"
+
+    @model_validator(mode="after")
+    def _ramp_has_a_pressure(self) -> MD:
+        if self.ramp_to_gpa is not None and self.pressure_gpa is None:
+            raise ValueError(
+                f"md: got ramp_to_gpa {self.ramp_to_gpa:g} without pressure_gpa; wanted where the ramp begins"
+            )
+        return self
 
     @property
     def temperatures(self) -> tuple[float, ...]:
         return self.temperature_K if isinstance(self.temperature_K, tuple) else (self.temperature_K,)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        return tuple(Condition(t, p) for t in self.temperatures for p in self.pressures)
 
     @property
     def equilibration_steps(self) -> int:
@@ -145,14 +128,44 @@ class MD(_Adding):
 
     @property
     def steps(self) -> int:
-        """Time steps of one trajectory; each is one evaluation, and one more begins it."""
         return self.equilibration_steps + self.frames * self.spacing_steps
 
+    def target(self, n: int, condition: Condition) -> Condition:
+        kelvin, pressure = condition.temperature_K, condition.pressure_gpa
+        first = self.equilibration_steps
+        done = max(n - first, 0) / (self.steps - first)
+        if self.ramp_to_K is not None:
+            kelvin += (self.ramp_to_K - kelvin) * done
+        if pressure is not None and self.ramp_to_gpa is not None:
+            pressure += (self.ramp_to_gpa - pressure) * done
+        return Condition(kelvin, pressure)
 
-Step = Annotated[Supercell | Rattle | Strain | MD, Field(discriminator="kind")]
+    def records(self, n: int) -> bool:
+        return self.equilibrated(n) and (n - self.equilibration_steps) % self.spacing_steps == 0
+
+    def equilibrated(self, n: int) -> bool:
+        return n > self.equilibration_steps
+
+    def label(self, condition: Condition) -> str:
+        ramp = "" if self.ramp_to_K is None else f"-{self.ramp_to_K:g}"
+        name = f"{condition.temperature_K:g}{ramp}K"
+        if condition.pressure_gpa is None:
+            return name
+        ramp = "" if self.ramp_to_gpa is None else f"-{self.ramp_to_gpa:g}"
+        return f"{name}-{condition.pressure_gpa:g}{ramp}GPa"
+
+    @property
+    def hottest_K(self) -> float:
+        return max(*self.temperatures, self.ramp_to_K or 0.0)
 
 
-class SamplingConfig(_Frozen):
+Step = Annotated[
+    Supercell | Rattle | Strain | MD | Melt | RattleRelax | Modes | Torsions | Contacts,
+    Field(discriminator="kind"),
+]
+
+
+class SamplingConfig(Frozen):
     """What to sample; the held-out set is a second one with its own seed and starts.
 
     seed: with step and start it fixes every random number. start_index: which of the starting
@@ -181,6 +194,8 @@ class SamplingConfig(_Frozen):
         for name, step in zip(self.names, self.steps, strict=True):
             if name in earlier:
                 raise ValueError(f"steps: two steps are named {name!r}; give each its own name")
+            if is_scan(name) and not isinstance(step, Contacts):
+                raise ValueError(f"steps: {name!r} is a name for steps of kind contacts; choose another")
             if isinstance(step, Supercell):
                 continue
             if step.from_ is not None and step.from_ not in earlier:
@@ -195,7 +210,8 @@ class SamplingConfig(_Frozen):
 #: what a line says of a step: field -> unit
 _SAID = {
     "repeat": "", "matrix": "", "min_length_a": " Å", "max_atoms": " atoms", "stdev_a": " Å", "max": "",
-    "temperature_K": " K", "ramp_to_K": " K", "timestep_fs": " fs",
+    "temperature_K": " K", "melt_K": " K", "ramp_to_K": " K", "quench_to_K": " K", "pressure_gpa": " GPa",
+    "ramp_to_gpa": " GPa", "timestep_fs": " fs", "shortest_a": " Å",
 }  # fmt: skip
 
 

@@ -14,6 +14,12 @@ from limbeck.errors import InputError
 
 POSITION_DECIMALS = 8  #: what ASE's extxyz keeps, so that a frame has one content hash in memory and on disk
 
+#: what ``info`` holds of a frame
+_KEPT = {
+    "family": str, "step": str, "temperature_K": float, "charge": float, "scan_pair": str,
+    "scan_distance_a": float,
+}  # fmt: skip
+
 
 def make_frame(
     atoms: Atoms,
@@ -59,7 +65,7 @@ def read_frames(path: Path | str) -> list[Atoms]:
     """
     frames = read_any(path, format="extxyz")
     for frame in frames:
-        for key, convert in (("family", str), ("step", str), ("temperature_K", float), ("charge", float)):
+        for key, convert in _KEPT.items():
             if key in frame.info:
                 frame.info[key] = convert(frame.info[key])
     return frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Protocol
 
 import numpy as np
 from ase import Atoms
@@ -12,7 +13,7 @@ from ase.build import make_supercell
 from limbeck.core.checks import contacts
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.config import Rattle, Strain, Supercell
+from limbeck.sampling.config import Strain, Supercell
 from limbeck.sampling.frames import make_frame
 
 _REDRAWS = 200
@@ -85,7 +86,17 @@ def _repeats(atoms: Atoms, config: Supercell) -> tuple[int, ...]:
     return best
 
 
-def rattle(atoms: Atoms, stdev_a: float, config: Rattle, rng: np.random.Generator) -> np.ndarray:
+class _Spaced(Protocol):
+    """A step whose frames keep ``min_ratio``."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def min_ratio(self) -> float: ...
+
+
+def rattle(atoms: Atoms, stdev_a: float, config: _Spaced, rng: np.random.Generator) -> np.ndarray:
     """Displaced positions (N, 3), Å, with no pair closer than ``min_ratio`` of its covalent radii.
 
     Displacements of atoms in too close a pair are drawn again; the others stay.
@@ -107,7 +118,7 @@ def rattle(atoms: Atoms, stdev_a: float, config: Rattle, rng: np.random.Generato
         shift[again] = rng.normal(0.0, stdev_a, (len(again), 3))
     raise InputError(
         "rattled atoms stay too close",
-        where=f"step rattle, start {atoms.info.get('family', '')}",
+        where=f"step {config.kind}, start {atoms.info.get('family', '')}",
         got=f"a stdev of {stdev_a:g} Å and a pair at {distance.min():.2f} Å after {_REDRAWS} draws",
         wanted=f"pairs beyond {config.min_ratio:g} of the sum of covalent radii",
         remedy="lower stdev_a or min_ratio",

@@ -18,13 +18,17 @@ from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.sampling.cache import TrajectoryCache
-from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell
-from limbeck.sampling.dynamics import Trajectory, run_trajectory, trajectory_family
+from limbeck.sampling.config import Rattle, SamplingConfig, Strain, Supercell
+from limbeck.sampling.contacts import element_pairs, scan_contacts
+from limbeck.sampling.driven import FAMILIES_PER_STEP, DrivenRun, runs_of
+from limbeck.sampling.dynamics import Trajectory
 from limbeck.sampling.frames import make_frame
+from limbeck.sampling.moves import Contacts, Torsions
 from limbeck.sampling.perturb import apply_strain, rattle, strains, supercell
+from limbeck.sampling.step import Driven
+from limbeck.sampling.torsions import torsion_copies
 
 _FORMAT = 1  # raised when the same configuration comes to mean other trajectories
-_FAMILIES_PER_STEP = 10
 
 
 def run_sampling(
@@ -44,15 +48,15 @@ def run_sampling(
     Parameters
     ----------
     starts: starting structures; their ``info["family"]`` names them.
-    potentials: driver ("teacher", "scout") -> Potential; only those that an md step names. One under
+    potentials: driver ("teacher", "scout") -> Potential; only those that a step names. One under
         the name of a step goes before that of its driver.
     progress: told the time steps done.
     cache_dir: finished trajectories are kept there and not repeated.
     parallel: trajectories at a time, where the Potential's ``thread_safe`` is true.
     prefix: put before every family and mixed into the seeds, so that a held-out set shares
         neither with the training set ("heldout/").
-    notes: a sentence for each trajectory that became unphysical and ended early is added, and one
-        for all that ``stop`` ended.
+    notes: a sentence for each trajectory that became unphysical and ended early is added, one
+        for all that ``stop`` ended, and what a step could not make of a start.
     stop: asked after each time step with the share of all evaluations (0 to 1) that is planned to be
         done at the end of the trajectory at work. Once true, that trajectory ends with the frames it
         has, at least one; so each gets its share of the time, and none is left out.
@@ -70,7 +74,7 @@ def run_sampling(
     chosen = _choose_starts(starts, config)
     check_structures(chosen, "starting structures")
     prepared = [make_frame(a, prefix + a.info.get("family", f"start#{k}")) for k, a in enumerate(chosen)]
-    counter, cache = _Counter(progress, config, len(prepared)), TrajectoryCache(cache_dir)
+    counter, cache = _Counter(progress, config, prepared), TrajectoryCache(cache_dir)
     run = _Run(config, potentials, counter, cache, parallel, stop or (lambda share: False))
     run.salt = (zlib.crc32(prefix.encode()),) if prefix else ()
     made: dict[str, list[Atoms]] = {}
@@ -81,8 +85,11 @@ def run_sampling(
         incoming = prepared if step.from_ is None else made[step.from_]
         if not incoming:
             made[name] = []
-        elif isinstance(step, MD):
-            made[name] = run.md(index, name, step, incoming)
+        elif isinstance(step, Driven):
+            made[name] = run.driven(index, name, step, incoming)
+        elif isinstance(step, Contacts):
+            made[name], said = scan_contacts(incoming, step, name)
+            run.stopped += said
         else:
             made[name] = run.perturb(index, name, step, incoming)
     if notes is not None:
@@ -109,36 +116,47 @@ def run_sampling(
     return frames
 
 
-def count_frames(config: SamplingConfig, n_starts: int) -> int:
-    """Frames that :func:`run_sampling` returns from ``n_starts`` starts if no trajectory ends early."""
-    made, prepared = _plan(config, n_starts)
+def count_frames(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
+    """The most frames that :func:`run_sampling` returns: where no run ends early and every step fits.
+
+    ``starts``: the starting structures, or their number where no step looks into them (``contacts``
+    counts their elements, ``modes`` their atoms; for a number both are one).
+    """
+    made, prepared = _plan(config, starts)
     kept = [
         n for n, s in zip(config.names, config.steps, strict=True) if not isinstance(s, Supercell) and s.keep
     ]
     return sum(made[name] for name in kept) + (prepared if config.keep_starts or not kept else 0)
 
 
-def count_evaluations(config: SamplingConfig, n_starts: int) -> int:
-    """Evaluations of a Potential that the md steps take; labelling the frames is not among them."""
-    made, prepared = _plan(config, n_starts)
+def count_evaluations(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
+    """The most evaluations of a Potential that the driven steps take; labelling is not among them."""
+    made, prepared = _plan(config, starts)
+    n_atoms = 1 if isinstance(starts, int) else max(map(len, starts), default=1)
     total = 0
     for step in config.steps:
-        if isinstance(step, MD):
+        if isinstance(step, Driven):
             incoming = prepared if step.from_ is None else made[step.from_]
-            total += len(step.temperatures) * (step.starts or incoming) * (step.steps + 1) if incoming else 0
+            total += step.n_runs(incoming) * step.evaluations_per_run(n_atoms)
     return total
 
 
-def _plan(config: SamplingConfig, n_starts: int) -> tuple[dict[str, int], int]:
+def _plan(config: SamplingConfig, starts: int | Sequence[Atoms]) -> tuple[dict[str, int], int]:
     """Frames a step makes, by name, and the number of prepared starts."""
+    n_starts = starts if isinstance(starts, int) else len(starts)
     prepared = n_starts if config.start_index is None else len(config.start_index)
     made: dict[str, int] = {}
     for name, step in zip(config.names, config.steps, strict=True):
         if isinstance(step, Supercell):
             continue
         incoming = prepared if step.from_ is None else made[step.from_]
-        if isinstance(step, MD):
-            made[name] = len(step.temperatures) * (step.starts or incoming) * step.frames if incoming else 0
+        if isinstance(step, Driven):
+            made[name] = step.n_runs(incoming) * step.frames_per_run
+        elif isinstance(step, Contacts):
+            pairs = 1 if isinstance(starts, int) else len(element_pairs(starts))
+            made[name] = pairs * min(step.scans, incoming) * step.n
+        elif isinstance(step, Torsions):
+            made[name] = incoming * step.n
         else:
             kinds = len(step.amplitudes) if isinstance(step, Rattle) else len(step.modes)
             made[name] = incoming * kinds * step.n
@@ -159,6 +177,10 @@ def _choose_starts(starts: Sequence[Atoms], config: SamplingConfig) -> list[Atom
     return [starts[k] for k in config.start_index]
 
 
+#: steps that need no Potential and draw copies of each incoming frame by themselves
+_Copying = Rattle | Strain | Torsions
+
+
 class _Stop(Exception):
     """Ends the other trajectories once one has failed."""
 
@@ -166,9 +188,9 @@ class _Stop(Exception):
 class _Counter:
     """Time steps done by all threads together."""
 
-    def __init__(self, progress: Progress, config: SamplingConfig, n_starts: int) -> None:
+    def __init__(self, progress: Progress, config: SamplingConfig, starts: Sequence[Atoms]) -> None:
         whole = config.model_copy(update={"start_index": None})
-        self.total = count_evaluations(whole, n_starts)
+        self.total = count_evaluations(whole, starts)
         self.progress, self.done, self.stop = progress, 0, False
         self._lock = threading.Lock()
 
@@ -196,12 +218,14 @@ class _Run:
         self.stopped: list[str] = []
         self.n_cut = self.n_trajectories = self.n_reached = self.n_wanted = self.evaluations = 0
 
-    def perturb(self, index: int, name: str, step: Rattle | Strain, incoming: Sequence[Atoms]) -> list[Atoms]:
-        """Rattled or strained copies of each incoming frame."""
+    def perturb(self, index: int, name: str, step: _Copying, incoming: Sequence[Atoms]) -> list[Atoms]:
+        """Rattled, strained or turned copies of each incoming frame."""
         frames: list[Atoms] = []
         for k, parent in enumerate(incoming):
             rng = np.random.default_rng([self.config.seed, index, k, *self.salt])
             for label, copies in _perturbed(parent, step, rng):
+                if not copies:
+                    self.stopped.append(f"{name}: {parent.info['family']} has no rotatable bond")
                 for n, copy in enumerate(copies):
                     family = self._family(
                         step, name, label, parent, n * _blocks(step, len(incoming)) // step.n
@@ -210,13 +234,13 @@ class _Run:
         return frames
 
     @staticmethod
-    def _family(step: Rattle | Strain, name: str, label: str, parent: Atoms, block: int) -> str:
+    def _family(step: _Copying, name: str, label: str, parent: Atoms, block: int) -> str:
         """Draws from a start are independent, so they make families of their own in blocks; copies
         of sampled frames stay with the frame that they resemble."""
         return parent.info["family"] if step.from_ else f"{parent.info['family']}/{name}-{label}-b{block}"
 
-    def md(self, index: int, name: str, step: MD, incoming: Sequence[Atoms]) -> list[Atoms]:
-        """Trajectories of every temperature and start, several at a time where the Potential can."""
+    def driven(self, index: int, name: str, step: Driven, incoming: Sequence[Atoms]) -> list[Atoms]:
+        """The runs of a step that a Potential makes, several at a time where the Potential can."""
         potential = self.potentials.get(name) or self.potentials.get(step.driver)
         if potential is None:
             raise InputError(
@@ -227,49 +251,45 @@ class _Run:
                 remedy="give a teacher",
             )
         step = step.model_copy(update={"name": name})
+        runs = runs_of(name, step, incoming, potential)
+        threads = min(self.parallel, len(runs)) if getattr(potential, "thread_safe", False) else 1
+        costs = [step.evaluations_per_run(len(run.start)) for run in runs]
+        spent = self.evaluations + np.cumsum(costs)
         jobs: list[Callable[[], Trajectory]] = []
-        count = step.starts or len(incoming)
-        n_jobs = len(step.temperatures) * count
-        threads = min(self.parallel, n_jobs) if getattr(potential, "thread_safe", False) else 1
-        for t, temperature in enumerate(step.temperatures):
-            for k in range(count):
-                start = incoming[_spread(k, count, len(incoming), t / len(step.temperatures))]
-                seed = (self.config.seed, index, k, t, *self.salt)
-                family = trajectory_family(start.info["family"], name, step, temperature, k)
-                # those that run side by side end together
-                ended = min(n_jobs, (len(jobs) // threads + 1) * threads)
-                share = (self.evaluations + ended * (step.steps + 1)) / max(self.counter.total, 1)
-                jobs.append(self._job(start, potential, step, temperature, seed, family, share))
+        for k, run in enumerate(runs):
+            # those that run side by side end together
+            ended = min(len(runs), (k // threads + 1) * threads)
+            share = float(spent[ended - 1]) / max(self.counter.total, 1)
+            seed = (self.config.seed, index, *run.numbers, *self.salt)
+            jobs.append(self._job(run, potential, step, seed, costs[k], share))
         trajectories = self._all(jobs, threads)
-        self.evaluations += n_jobs * (step.steps + 1)
-        self.n_trajectories += n_jobs
+        self.evaluations += sum(costs)
+        self.n_trajectories += len(runs)
         self.n_reached += sum(len(t.frames) for t in trajectories)
-        self.n_wanted += n_jobs * step.frames
+        self.n_wanted += len(runs) * step.frames_per_run
         self.n_cut += sum(t.cut for t in trajectories)
         self.stopped += [t.stopped for t in trajectories if t.stopped is not None]
         return [frame for trajectory in trajectories for frame in trajectory.frames]
 
     def _job(
         self,
-        start: Atoms,
+        run: DrivenRun,
         potential: Potential,
-        step: MD,
-        temperature: float,
+        step: Driven,
         seed: tuple[int, ...],
-        family: str,
+        cost: int,
         share: float,
     ) -> Callable[[], Trajectory]:
-        ignored = {"temperature_K", "starts", "from_", "keep", "driver"}  # of no effect on one trajectory
         key = hash_json(
             [
                 _FORMAT,
-                step.model_dump(exclude=ignored),
-                temperature,
+                step.model_dump(exclude=set(step.outside_key)),
+                *run.about,
                 list(seed),
-                family,
-                hash_structure(start),
+                run.family,
+                hash_structure(run.start),
+                potential.name,
             ]
-            + [potential.name]
             # a teacher with other options or weights makes another trajectory
             + ([asdict(identity)] if (identity := getattr(potential, "identity", None)) else [])
         )
@@ -277,7 +297,7 @@ class _Run:
         def job() -> Trajectory:
             found = self.cache.get(key)
             if found is not None:
-                self.counter.add(step.steps + 1)
+                self.counter.add(cost)
                 return found
             before = self.counter.add
             taken = 0
@@ -288,11 +308,9 @@ class _Run:
                 before()
 
             rng = np.random.default_rng(list(seed))
-            trajectory = run_trajectory(
-                start, potential, step, temperature, rng, family, on_step, lambda: self.stop(share)
-            )
+            trajectory = run.make(rng, on_step, lambda: self.stop(share))
             self.cache.put(key, trajectory)
-            self.counter.add(step.steps + 1 - taken)
+            self.counter.add(max(cost - taken, 0))
             return trajectory
 
         return job
@@ -315,10 +333,10 @@ class _Run:
                 raise
 
 
-def _perturbed(
-    parent: Atoms, step: Rattle | Strain, rng: np.random.Generator
-) -> list[tuple[str, list[Atoms]]]:
+def _perturbed(parent: Atoms, step: _Copying, rng: np.random.Generator) -> list[tuple[str, list[Atoms]]]:
     """(label, copies) for each amplitude or mode."""
+    if isinstance(step, Torsions):
+        return [(f"{step.max_degrees:g}deg", torsion_copies(parent, step, rng))]
     if isinstance(step, Strain):
         return [(mode, [apply_strain(parent, e) for e in strains(step, mode, rng)]) for mode in step.modes]
     out = []
@@ -332,15 +350,6 @@ def _perturbed(
     return out
 
 
-def _blocks(step: Rattle | Strain, n_incoming: int) -> int:
+def _blocks(step: _Copying, n_incoming: int) -> int:
     """Families that the copies of one start make: enough to split, few enough to list."""
-    return max(1, min(step.n, _FAMILIES_PER_STEP // n_incoming))
-
-
-def _spread(k: int, wanted: int, available: int, shift: float) -> int:
-    """Which incoming frame trajectory ``k`` starts from.
-
-    Evenly spread, moved by the part ``shift`` of their distance so that temperatures start from
-    different frames; used again when too few.
-    """
-    return int((k + shift) * available / wanted) if wanted <= available else k % available
+    return max(1, min(step.n, FAMILIES_PER_STEP // n_incoming))

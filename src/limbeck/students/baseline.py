@@ -12,12 +12,7 @@ import numpy as np
 from limbeck.core.labels import Labels
 from limbeck.core.neighbours import Pairs
 from limbeck.core.structures import StructureBatch
-
-# Ziegler, Biersack, Littmark (1985), universal screening; a in Å, e²/(4πε0) in eV Å
-_SCREEN_WEIGHTS = np.array([0.18175, 0.50986, 0.28022, 0.02817])
-_SCREEN_RATES = np.array([3.19980, 0.94229, 0.40290, 0.20162])
-_BOHR_A = 0.529177210903
-_COULOMB_EV_A = 14.399645478
+from limbeck.core.zbl import zbl_pair
 
 
 @dataclass(frozen=True)
@@ -72,11 +67,7 @@ def zbl(z1: np.ndarray, z2: np.ndarray, r: np.ndarray, radius: np.ndarray) -> tu
 
     The switch is the quintic 1 - 10 x³ + 15 x⁴ - 6 x⁵ between radius / 2 and radius.
     """
-    a = 0.8854 * _BOHR_A / (z1**0.23 + z2**0.23)
-    terms = _SCREEN_WEIGHTS * np.exp(-_SCREEN_RATES * (r / a)[:, None])  # (P, 4)
-    screen, dscreen = terms.sum(1), (-_SCREEN_RATES / a[:, None] * terms).sum(1)
-    bare = _COULOMB_EV_A * z1 * z2 / r
-    energy, slope = bare * screen, bare * (dscreen - screen / r)
+    energy, slope = zbl_pair(z1, z2, r)
     half = np.maximum(radius / 2, 1e-12)
     x = np.clip((r - half) / half, 0.0, 1.0)
     switch = 1 + x**3 * (-10 + x * (15 - 6 * x))

@@ -1,0 +1,248 @@
+"""Labels of close-contact scans, judged: where a teacher has a hole, the ZBL repulsion takes over.
+
+Universal teachers saw no collisions, so their energy may fall where atoms come far too close. Along a
+scan (two atoms pushed together about their fixed midpoint, all others still) let r be the distance, u
+the unit vector from i to j, E(r) the energy and f = (F_j - F_i)·u / 2 = -dE/dr the force along the line.
+From the last trusted distance r* inward the labels become the teacher's first-order expansion there and
+what ZBL adds beyond first order:
+
+    E(r)  = E(r*) - f(r*) (r - r*) + Z(r) - Z(r*) - Z'(r*) (r - r*)
+    F_i/j = F_i/j(r*) ± (Z'(r) - Z'(r*)) u,    all other forces those at r*
+
+so dE/dr = -f exactly, energy and forces continue those at r*, and the repulsion only grows inward.
+What is left for a student, whose own ZBL is whole there, is linear in r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from ase.geometry import find_mic
+
+from limbeck.core.checks import closest_contact
+from limbeck.core.labels import LabelledSet
+from limbeck.core.scans import scan_mask
+from limbeck.core.zbl import zbl_pair
+
+#: of the sum of covalent radii: no bond is shorter (N2 0.77, C2H2 0.79, H2 1.2); a well above may be one
+BOND_FRACTION = 0.75
+#: a flank's force along the line differs from ZBL's by more than this share of it, and this much
+_FLANK_SHARE, _FLANK_EV_PER_A = 0.5, 10.0
+_MOVED_A = 1e-6  # positions are kept to 1e-8 Å
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The K labels of one scan, the largest distance first.
+
+    Attributes
+    ----------
+    index: (K,) int64, places in the labelled set. i, j: the atoms pushed together, in their structure.
+    line: (3,) unit vector from i to j. numbers: their (Z, Z'). distances: (K,) Å. energies: (K,) eV.
+    forces: (K, N, 3) eV/Å.
+    """
+
+    index: np.ndarray
+    i: int
+    j: int
+    line: np.ndarray
+    numbers: tuple[int, int]
+    distances: np.ndarray
+    energies: np.ndarray
+    forces: np.ndarray
+
+    @property
+    def pair(self) -> str:
+        """Symbols in alphabetical order: ``Cl-Li``."""
+        return "-".join(sorted(chemical_symbols[z] for z in self.numbers))
+
+    @property
+    def repulsion(self) -> np.ndarray:
+        """Force along the line, -dE/dr, (K,) eV/Å."""
+        return (self.forces[:, self.j] - self.forces[:, self.i]) @ self.line / 2
+
+
+@dataclass(frozen=True)
+class Hole:
+    """Where a teacher's labels of one scan were replaced.
+
+    Attributes
+    ----------
+    pair, family: of the scan. below_a: the last trusted distance, Å; None where there is none and
+    the scan was left out. shortest_a: its least distance. teacher_ev, zbl_ev: energy there above that at
+    ``below_a``, by the teacher and as replaced. n_frames: labels replaced or left out.
+    """
+
+    pair: str
+    family: str
+    below_a: float | None
+    shortest_a: float
+    teacher_ev: float
+    zbl_ev: float
+    n_frames: int
+
+    def __str__(self) -> str:
+        if self.below_a is None:
+            return f"{self.pair}: no label of the contact scan {self.family} can be trusted; left out"
+        return (
+            f"{self.pair} below {self.below_a:.2f} Å: {self.n_frames} labels of the contact scan replaced by "
+            f"ZBL repulsion (at {self.shortest_a:.2f} Å the teacher gives {self.teacher_ev:+.1f} eV, "
+            f"ZBL {self.zbl_ev:+.1f} eV)"
+        )
+
+
+def judge_contacts(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tuple[LabelledSet, list[Hole]]:
+    """The set with its contact scans mended, and what was replaced, a row a scan with a hole.
+
+    ``shortest_a``: pair ("Cl-Li") -> shortest distance of it in the rest of the data, Å
+    (:func:`limbeck.dataset.shortest_pairs`); labels from there on outward are the teacher's in any case.
+    Stress of replaced labels becomes absent; their atomic energies share the change between the two atoms.
+    A scan without any trusted label has energies of NaN, which the audit leaves out.
+    """
+    labels = labelled.labels
+    energy, forces = labels.energy.copy(), labels.forces.copy()
+    stress = None if labels.stress is None else labels.stress.copy()
+    atom_energies = None if labels.atom_energies is None else labels.atom_energies.copy()
+    offsets = labelled.structures.offsets
+    holes: list[Hole] = []
+    for scan in scans_of(labelled):
+        star = last_trusted(scan, shortest_a.get(scan.pair, np.inf))
+        if star is None:
+            continue
+        holes.append(_hole(scan, star, str(labelled.family[scan.index[0]])))
+        if star < 0:
+            energy[scan.index] = np.nan
+            continue
+        new_energy, new_forces = continued(scan, star)
+        for k in range(star + 1, len(scan.index)):
+            s, from_s = int(scan.index[k]), int(scan.index[star])
+            atoms = slice(offsets[s], offsets[s + 1])
+            energy[s], forces[atoms] = new_energy[k], new_forces[k]
+            if stress is not None:
+                stress[s] = np.nan
+            if atom_energies is not None:
+                # the last trusted frame stands farther out, so it still holds the teacher's values
+                atom_energies[atoms] = atom_energies[offsets[from_s] : offsets[from_s + 1]]
+                pushed = offsets[s] + np.array([scan.i, scan.j])
+                atom_energies[pushed] += (new_energy[k] - scan.energies[star]) / 2
+    mended = replace(
+        labelled,
+        labels=replace(labels, energy=energy, forces=forces, stress=stress, atom_energies=atom_energies),
+    )
+    return mended, holes
+
+
+def scans_of(labelled: LabelledSet) -> list[Scan]:
+    """The contact scans of a set: frames of one family of which two atoms move along a line.
+
+    A scan of which fewer than two labels are left cannot be told and is not among them.
+    """
+    members = np.flatnonzero(scan_mask(labelled.step))
+    families = labelled.family[members]
+    found = (_scan(labelled, members[families == family]) for family in dict.fromkeys(families.tolist()))
+    return [scan for scan in found if scan is not None]
+
+
+def _scan(labelled: LabelledSet, index: np.ndarray) -> Scan | None:
+    batch, labels = labelled.structures, labelled.labels
+    if len(index) < 2 or len(set(batch.counts[index].tolist())) > 1:
+        return None
+    atoms = [slice(batch.offsets[s], batch.offsets[s + 1]) for s in index]
+    positions = np.array([batch.positions[part] for part in atoms])  # (K, N, 3)
+    moved = np.flatnonzero(np.abs(positions - positions[0]).max(axis=(0, 2)) > _MOVED_A)
+    if len(moved) != 2:
+        return None
+    i, j = (int(a) for a in moved)
+    cell, pbc = batch.cell[index[0]], batch.pbc[index[0]]
+    between = positions[:, j] - positions[:, i]  # (K, 3)
+    nearest, length = find_mic(between, cell, pbc)
+    # only at the least distance is the nearest image surely the one that was pushed
+    least = int(length.argmin())
+    vectors = nearest[least] + between - between[least]
+    distance = np.linalg.norm(vectors, axis=1)
+    order = np.argsort(-distance, kind="stable")
+    numbers = batch.numbers[atoms[0]]
+    return Scan(
+        index=index[order],
+        i=i,
+        j=j,
+        line=vectors[order[0]] / distance[order[0]],
+        numbers=(int(numbers[i]), int(numbers[j])),
+        distances=distance[order],
+        energies=labels.energy[index[order]],
+        forces=np.array([labels.forces[atoms[k]] for k in order]),
+    )
+
+
+def last_trusted(scan: Scan, shortest_a: float) -> int | None:
+    """Place in the scan after which its labels are not to be trusted; None: all are, -1: none is.
+
+    A hole begins where, inward of both the shortest sampled distance and any bond, the energy does
+    not rise or the force along the line does not repel. Its outer flank belongs to it: where the
+    repulsion already weakens inward, or is a spike far from that of two cores.
+    """
+    radii = covalent_radii[list(scan.numbers)]
+    judged = scan.distances < min(shortest_a, BOND_FRACTION * float(radii.sum()))
+    repulsion = scan.repulsion
+    rises = np.diff(scan.energies, prepend=-np.inf) > 0
+    bad = np.flatnonzero(judged & ~(rises & (repulsion > 0) & np.isfinite(scan.forces).all(axis=(1, 2))))
+    if not len(bad):
+        return None
+    star = int(bad[0]) - 1
+    _, slope = zbl_pair(*(np.full(len(repulsion), float(z)) for z in scan.numbers), scan.distances)
+    strange = np.abs(repulsion + slope) > np.maximum(_FLANK_SHARE * -slope, _FLANK_EV_PER_A)
+    weaker = np.diff(repulsion, prepend=-np.inf) < 0
+    while star > 0 and judged[star] and (weaker[star] or strange[star]):
+        star -= 1
+    return star
+
+
+def continued(scan: Scan, star: int) -> tuple[np.ndarray, np.ndarray]:
+    """Energies (K,) eV and forces (K, N, 3) eV/Å of a scan that goes on from place ``star`` by ZBL."""
+    r = scan.distances
+    z1, z2 = (np.full(len(r), float(z)) for z in scan.numbers)
+    zbl, slope = zbl_pair(z1, z2, r)
+    beyond = r - r[star]
+    energy = (
+        scan.energies[star] - scan.repulsion[star] * beyond + zbl - zbl[star] - slope[star] * beyond
+    )  # (K,)
+    forces = np.repeat(scan.forces[star][None], len(r), axis=0)
+    change = (slope - slope[star])[:, None] * scan.line  # (K, 3)
+    forces[:, scan.i] += change
+    forces[:, scan.j] -= change
+    return energy, forces
+
+
+def remainder(labelled: LabelledSet, s: int) -> np.ndarray:
+    """Forces (N, 3), eV/Å, of structure ``s`` without the ZBL repulsion of its closest contact."""
+    part, offsets = labelled.structures.select([s]), labelled.structures.offsets
+    forces = labelled.labels.forces[offsets[s] : offsets[s + 1]].copy()
+    contact = closest_contact(part, 1.0)
+    if contact is None or contact[0] == contact[1]:
+        return forces
+    i, j, distance = contact
+    vector, _ = find_mic(part.positions[j] - part.positions[i], part.cell[0], part.pbc[0])
+    _, slope = zbl_pair(*(np.array([float(x)]) for x in (part.numbers[i], part.numbers[j], distance)))
+    pull = slope[0] * vector / distance
+    forces[i] -= pull
+    forces[j] += pull
+    return forces
+
+
+def _hole(scan: Scan, star: int, family: str) -> Hole:
+    shortest = float(scan.distances[-1])
+    if star < 0:
+        return Hole(scan.pair, family, None, shortest, float("nan"), float("nan"), len(scan.index))
+    energies, _ = continued(scan, star)
+    return Hole(
+        pair=scan.pair,
+        family=family,
+        below_a=float(scan.distances[star]),
+        shortest_a=shortest,
+        teacher_ev=float(scan.energies[-1] - scan.energies[star]),
+        zbl_ev=float(energies[-1] - scan.energies[star]),
+        n_frames=len(scan.index) - star - 1,
+    )

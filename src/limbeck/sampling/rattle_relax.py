@@ -1,0 +1,150 @@
+"""Rattle, relax, repeat: family trees of structures.
+
+The procedure of augment-atoms (Gardner et al. 2025, arXiv:2506.10956), after its public description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms, units
+
+from limbeck.core.checks import closest_contact
+from limbeck.core.potential import Potential
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import LimbeckError, WorkerDied
+from limbeck.sampling.dynamics import Trajectory
+from limbeck.sampling.frames import make_frame
+from limbeck.sampling.moves import RattleRelax
+from limbeck.sampling.perturb import rattle
+
+_MOST_LIKELY_STOP = 0.25  # a child that lies below its parent relaxes on with three chances in four
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A structure of the tree, its energy (eV) and its generation (that of the start is 1)."""
+
+    atoms: Atoms
+    energy: float
+    generation: int
+
+
+class _Ended(Exception):
+    """The evaluations are spent, or the time is up."""
+
+
+class _Tree:
+    def __init__(
+        self,
+        start: Atoms,
+        potential: Potential,
+        config: RattleRelax,
+        rng: np.random.Generator,
+        on_step: Callable[[], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.potential, self.config, self.rng = potential, config, rng
+        self.on_step, self.stop = on_step, stop
+        self.left = config.evaluations_per_run(len(start))
+        self.cut = False
+        self.seed = start
+        self.last = start
+        self.members = [_Member(start, self.evaluate(start)[0], 1)]
+
+    def evaluate(self, atoms: Atoms) -> tuple[float, np.ndarray]:
+        """Energy, eV, and forces (N, 3), eV/Å."""
+        if not self.left:
+            raise _Ended
+        self.left -= 1
+        labels = self.potential.evaluate(StructureBatch.from_atoms([atoms]))
+        self.last = atoms
+        self.on_step()
+        if self.left and self.stop():
+            self.cut = True
+        return float(labels.energy[0]), labels.forces
+
+    def grow(self) -> None:
+        """Add one child, or none where what was rattled does not relax to a sane structure."""
+        config, rng = self.config, self.rng
+        parent = self.members[rng.choice(len(self.members), p=parent_weights(self.members, config))]
+        stdev = rng.uniform(*config.stdev_a)
+        atoms = self._deformed(parent.atoms)
+        atoms.positions = rattle(atoms, stdev, config, rng)
+        for k in range(1, config.relax_steps + 1):
+            try:
+                energy, forces = self.evaluate(atoms)
+            except WorkerDied:
+                raise
+            except LimbeckError:  # a structure that the Potential cannot treat is no child
+                return
+            if self.cut:
+                raise _Ended
+            if not (np.isfinite(energy) and np.isfinite(forces).all()):
+                return
+            size = np.linalg.norm(forces, axis=1, keepdims=True)  # (N, 1)
+            sane = size.max() < config.max_force_ev_per_a
+            rise = (energy - parent.energy) / (units.kB * config.temperature_K)
+            chance = 1.0 if k == config.relax_steps else min(_MOST_LIKELY_STOP, np.exp(-max(rise, 0.0)))
+            if sane and rng.random() < chance:
+                if closest_contact(StructureBatch.from_atoms([atoms]), config.min_ratio) is None:
+                    self.members.append(_Member(atoms, energy, parent.generation + 1))
+                return
+            atoms = atoms.copy()
+            # steps that shrink as 1/k: their sum diverges, that of their squares does not
+            atoms.positions += stdev / k * forces / np.maximum(size, 1e-12)
+
+    def _deformed(self, parent: Atoms) -> Atoms:
+        """A copy in a cell that is that of the tree's start, deformed; so strains do not add up."""
+        copy = parent.copy()
+        if self.config.strain and parent.pbc.all():
+            stdev = self.rng.uniform(0.0, self.config.strain)
+            strain = self.rng.normal(0.0, stdev, (3, 3))
+            strain = (strain + strain.T) / 2  # its antisymmetric part is a rotation
+            copy.set_cell(self.seed.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        return copy
+
+
+def parent_weights(members: list[_Member], config: RattleRelax) -> np.ndarray:
+    """Probability of each member to be the next parent, (M,)."""
+    energy = np.array([m.energy for m in members]) / (units.kB * config.temperature_K)
+    low = np.exp(energy.min() - energy)
+    generation = np.array([float(m.generation) for m in members])
+    return config.beta * low / low.sum() + (1 - config.beta) * generation / generation.sum()
+
+
+def grow_tree(
+    start: Atoms,
+    potential: Potential,
+    config: RattleRelax,
+    rng: np.random.Generator,
+    family: str,
+    on_step: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trajectory:
+    """The children of one tree, in order of birth; one family, since each resembles its parent.
+
+    It takes ``1 + n * relax_steps`` evaluations at most; rejected children may leave fewer than n.
+    Once ``stop()`` is true after an evaluation, the tree ends with the children it has, or with the
+    structure at work where it has none.
+
+    Raises
+    ------
+    InputError: the rattle is too strong for the start (:func:`limbeck.sampling.perturb.rattle`).
+    """
+    step = config.name or config.kind
+    tree = _Tree(make_frame(start, family), potential, config, rng, on_step, stop)
+    try:
+        while len(tree.members) <= config.n and not tree.cut:
+            tree.grow()
+    except _Ended:
+        pass
+    frames = [make_frame(m.atoms, family, step) for m in tree.members[1:]]
+    if tree.cut:
+        return Trajectory(frames or [make_frame(tree.last, family, step)], cut=True)
+    if len(frames) == config.n:
+        return Trajectory(frames)
+    reason = f"its {config.evaluations_per_run(len(start))} evaluations are spent"
+    return Trajectory(frames, f"{family} ended with {len(frames)} of {config.n} children: {reason}")
