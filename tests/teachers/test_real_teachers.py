@@ -244,7 +244,7 @@ def test_parameters_are_as_known(name: str, teacher: WorkerPotential) -> None:
     known = {
         "sevennet-0": 842_440,
         "sevennet-l3i5": 1_171_144,
-        "sevennet-mf-0": 0,
+        "sevennet-mf-0": 845_896,
         "chgnet": 412_525,
         "chgnet-r2scan": 412_525,
         "so3lr": 529_852,

@@ -37,7 +37,8 @@ def _card(name: str, weights: str, domain: str, batch_atoms: int = 32) -> Teache
         licence="MIT",
         citation="Park et al., J. Chem. Theory Comput. 2024, 20, 4857; doi 10.1021/acs.jctc.4c00190",
         atom_energies=True,
-        # Separated atoms cost what PBE says of them: H2O -10.3, H2 -4.8, Si -4.1, Cu -3.4 eV.
+        # Separated atoms cost what PBE says of them: H2O -10.3, H2 -4.8, Si -4.1, Cu -3.4 eV; those of
+        # MF-0 too: H2O -10.7, H2 -5.1, Si -4.1 for PBE, -10.0, -4.9, -4.4 for r2SCAN.
         isolated_atoms=True,
         # The checkpoint says is_parity = False: equivariant to rotations alone.
         reflection=False,
