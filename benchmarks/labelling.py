@@ -286,7 +286,12 @@ def main() -> None:
                 run = run_scaling if case is SCALING else run_case
                 kept[case.name] = run(case, Path(folder), chosen.rounds, chosen.seconds)
                 print(json.dumps(kept[case.name]), file=sys.stderr, flush=True)
-    report = {
+                # After each case, so that an interrupted run keeps what it has.
+                write(report_of(kept, about), chosen.json)
+
+
+def report_of(kept: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    return {
         "what": "evaluations a second: energy, forces and (where periodic) stress, frames that differ",
         "machine": about,
         "versions": {"python": platform.python_version(), **versions()},
@@ -294,17 +299,18 @@ def main() -> None:
         "cases": [kept[case.name] for case in CASES if case.name in kept],
         "scaling": [kept[SCALING.name]] if SCALING.name in kept else [],
     }
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    chosen.json.write_text(text, encoding="utf-8")
-    lines = markdown(report)
-    print("\n".join(lines))
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """The results, and the README's table where they are those that belong there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     readme = HERE / "README.md"
     said = readme.read_text(encoding="utf-8")
-    if chosen.json == RESULTS and BEGIN in said:
-        before_mark, _, rest = said.partition(BEGIN)
+    if path == RESULTS and BEGIN in said:
+        before, _, rest = said.partition(BEGIN)
         _, _, after = rest.partition(END)
-        readme.write_text("\n".join([before_mark + BEGIN, *lines, END + after]), encoding="utf-8")
+        readme.write_text("\n".join([before + BEGIN, *markdown(report), END + after]), encoding="utf-8")
 
 
 if __name__ == "__main__":
