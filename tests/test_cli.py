@@ -105,7 +105,7 @@ def test_input_errors_are_one_line_and_exit_2(run, si_yaml, tmp_path):
         (
             ["--bulk", "Si", "--teacher", "chgnt"],
             "--teacher: teacher.name: unknown teacher; got 'chgnt'; wanted 'chgnet'? known: sevennet-0, "
-            "sevennet-l3i5, chgnet, so3lr, or module:callable",
+            "sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, or module:callable",
         ),
         (
             ["--bulk", "Si", "--teacher", "chgnet", "--preset", "tiny,hug"],
@@ -178,7 +178,15 @@ def test_teachers_are_listed_and_written_as_json(run, tmp_path):
     code, out, err = run("teachers", "--json", tmp_path / "teachers.json")
     assert (code, err) == (0, "")
     rows = json.loads((tmp_path / "teachers.json").read_text())
-    assert [row["name"] for row in rows] == ["sevennet-0", "sevennet-l3i5", "chgnet", "so3lr"]
+    assert [row["name"] for row in rows] == [
+        "sevennet-0",
+        "sevennet-l3i5",
+        "sevennet-mf-0",
+        "chgnet",
+        "chgnet-r2scan",
+        "so3lr",
+        "gfn2-xtb",
+    ]
     assert all(row["name"] in out and row["install"] in out for row in rows)
 
 

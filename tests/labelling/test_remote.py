@@ -149,6 +149,27 @@ def test_a_failing_structure_is_named_and_others_go_on(helper_calculators: Path)
         assert calculator.get_potential_energy(expected) == expected.get_potential_energy()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_in_a_batch_costs_no_other_label(helper_calculators: Path, workers: int) -> None:
+    """Pairs are handed out several at once; where one fails each is evaluated alone."""
+    symbols = ["Ar2", "ArHe", "Ar2", "Ar2", "He2", "Ar2", "Ar2", "Ar2", "Ar2", "He2", "Ar2"]
+    pairs = [Atoms(name, [[0, 0, 0], [0, 0, 3.5 + 0.1 * k]]) for k, name in enumerate(symbols)]
+    batch = StructureBatch.from_atoms(pairs)
+    options = {"capabilities": {"batch_atoms": 6}}
+    with open_teacher("helper_calculators:Failing", options=options, workers=workers) as teacher:
+        assert teacher.capabilities.batch_atoms == 6
+        found = dict(teacher.stream(batch))
+    assert sorted(found) == list(range(len(pairs)))
+    for s, atoms in enumerate(pairs):
+        if 2 in atoms.numbers:
+            assert str(found[s]).startswith(f"structure {s} (")
+            assert str(found[s]).endswith("got RuntimeError: SCF did not converge")
+            continue
+        atoms.calc = LennardJones()
+        assert found[s].energy == [atoms.get_potential_energy()]
+        np.testing.assert_array_equal(found[s].forces, atoms.get_forces())
+
+
 @pytest.mark.parametrize(
     ("symbol", "cause"),
     [("Ne", "signal SIGKILL"), ("Kr", "exit code 3, its last words: last words")],

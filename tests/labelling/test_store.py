@@ -60,6 +60,24 @@ def test_records_come_back_exactly(tmp_path: Path, label_record: Callable[..., L
     assert again.keys() == [label_record(i).key for i in range(5)]
 
 
+def test_labels_are_in_the_file_before_they_are_synced(
+    tmp_path: Path, label_record: Callable[..., LabelRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the process costs nothing that was written; only a power cut needs the sync."""
+    synced = []
+    whole = shards.sync_file
+    monkeypatch.setattr(shards, "sync_file", lambda path: (synced.append(path), whole(path)))
+    with LabelStore(tmp_path) as store:
+        assert store.append_many([label_record(1), label_record(2)], sync=False) == 2
+        assert synced == []
+        assert len(LabelStore(tmp_path)) == 2
+        store.sync()
+        store.sync()
+        assert len(synced) == 1
+        store.append_many([label_record(3)], sync=False)
+    assert len(synced) == 2
+
+
 def test_packed_arrays_equal_the_records(tmp_path: Path, label_record: Callable[..., LabelRecord]) -> None:
     store = LabelStore(tmp_path)
     assert len(store.read()) == 0

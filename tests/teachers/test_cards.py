@@ -12,11 +12,14 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from hypothesis import given
+from hypothesis import strategies as st
 
 from limbeck.core.potential import Capabilities
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, MissingPackageError
 from limbeck.teachers import check_supported, get_card, list_cards, load_teacher, teacher_names
+from limbeck.teachers.batches import groups
 from limbeck.teachers.registry import check_teacher
 
 
@@ -28,7 +31,15 @@ def _refusal(name: str, *frames: Atoms) -> str:
 
 
 def test_names_and_cards() -> None:
-    assert teacher_names() == ["sevennet-0", "sevennet-l3i5", "chgnet", "so3lr"]
+    assert teacher_names() == [
+        "sevennet-0",
+        "sevennet-l3i5",
+        "sevennet-mf-0",
+        "chgnet",
+        "chgnet-r2scan",
+        "so3lr",
+        "gfn2-xtb",
+    ]
     for card in list_cards():
         assert card.licence
         assert card.domain
@@ -48,7 +59,7 @@ def test_unknown_teacher_names_the_nearest() -> None:
         get_card("sevenet-O")
     assert str(caught.value) == (
         "unknown teacher; got 'sevenet-O'; wanted 'sevennet-0'? known: "
-        "sevennet-0, sevennet-l3i5, chgnet, so3lr, or module:callable"
+        "sevennet-0, sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, or module:callable"
     )
 
 
@@ -71,6 +82,13 @@ def test_options_are_checked_by_name() -> None:
     )
     with pytest.raises(InputError, match="unknown option 'x' for teacher 'chgnet'; wanted no options"):
         check_teacher("chgnet", {"x": 1})
+    with pytest.raises(InputError) as caught:
+        check_teacher("so3lr", {"dtype": "float16"})
+    assert str(caught.value) == "unknown dtype for teacher 'so3lr'; got float16; wanted float32 or float64"
+    with pytest.raises(
+        InputError, match="unknown modal for teacher 'sevennet-mf-0'; got r2scan; wanted PBE or"
+    ):
+        check_teacher("sevennet-mf-0", {"modal": "r2scan"})
     with pytest.raises(InputError, match="a teacher's options must be plain values"):
         check_teacher("ase.calculators.emt:EMT", {"x": object()})
 
@@ -93,6 +111,8 @@ def test_periodicity_it_cannot_treat_is_refused() -> None:
         "got pbc TTF; wanted pbc TTT and a cell; "
         "remedy: give it a cell (atoms.center(vacuum=8); atoms.pbc = True) or choose another teacher"
     )
+    text = _refusal("gfn2-xtb", bulk("C"))
+    assert "treats only structures without periodicity; got pbc TTT" in text
     assert "got pbc FFF without a cell" in _refusal("chgnet", molecule("H2O"))
     card = dataclasses.replace(get_card("so3lr"), periodic=False)
     with pytest.raises(InputError, match=r"treats only structures without periodicity; got pbc TTT"):
@@ -180,3 +200,14 @@ def test_the_files_of_a_calculator_are_part_of_its_identity(tmp_path: Path) -> N
     assert load_teacher("ase.calculators.emt:EMT", options).identity == before
     weights.write_bytes(b"two")
     assert load_teacher("ase.calculators.emt:EMT", options).identity.weights_hash != before.weights_hash
+
+
+@given(st.lists(st.integers(1, 40), max_size=20), st.integers(0, 64))
+def test_groups_cover_all_in_order_and_keep_to_the_limit(counts: list[int], batch_atoms: int) -> None:
+    found = list(groups(np.array(counts, np.int64), batch_atoms))
+    assert [s for group in found for s in group] == list(range(len(counts)))
+    for k, group in enumerate(found):
+        atoms = sum(counts[s] for s in group)
+        assert atoms <= batch_atoms or len(group) == 1
+        if k + 1 < len(found):
+            assert atoms + counts[found[k + 1][0]] > batch_atoms

@@ -118,3 +118,20 @@ def concatenate_labelled(sets: Sequence[LabelledSet]) -> LabelledSet:
         step=np.concatenate([s.step for s in sets]),
         temperature_k=np.concatenate([s.temperature_k for s in sets]),
     )
+
+
+def join_labels(parts: list[Labels]) -> Labels:
+    """One Labels from several; stress and atomic energies only where every part has them."""
+    if not parts:
+        return Labels(np.zeros(0), np.zeros((0, 3)))
+
+    def join(name: str) -> np.ndarray | None:
+        values = [getattr(part, name) for part in parts]
+        return None if any(v is None for v in values) else np.concatenate(values)
+
+    return Labels(
+        energy=np.concatenate([p.energy for p in parts]),
+        forces=np.concatenate([p.forces for p in parts]),
+        stress=join("stress"),
+        atom_energies=join("atom_energies"),
+    )

@@ -37,6 +37,8 @@ class Capabilities:
     reflection: a mirror image has the mirrored labels (networks that are equivariant to rotations
         alone, as SevenNet-0, do not keep this exactly).
     precision: arithmetic of the evaluation; sets the tolerances of the contract check.
+    batch_atoms: structures of so many atoms in all, evaluated in one call, take less time than one by
+        one; None where batches gain nothing. A single structure may be larger.
     """
 
     elements: frozenset[int] | None = None
@@ -47,6 +49,7 @@ class Capabilities:
     isolated_atoms: bool = True
     reflection: bool = True
     precision: Literal["float32", "float64"] = "float64"
+    batch_atoms: int | None = None
 
 
 class Potential(ABC):

@@ -53,11 +53,13 @@ def label_key(structure_hash: str, identity: TeacherIdentity) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_record(atoms: Atoms, labels: Labels, identity: TeacherIdentity, order: int = 0) -> LabelRecord:
+def make_record(
+    atoms: Atoms, labels: Labels, identity: TeacherIdentity, order: int = 0, key: str | None = None
+) -> LabelRecord:
     """The record of one structure and its labels (S = 1); provenance from ``atoms.info``."""
     stress = None if labels.stress is None else labels.stress[0]
     return LabelRecord(
-        key=label_key(hash_structure(atoms), identity),
+        key=key or label_key(hash_structure(atoms), identity),
         numbers=np.asarray(atoms.numbers, np.int64),
         positions=np.asarray(atoms.positions, np.float64),
         cell=np.asarray(atoms.cell.array, np.float64),

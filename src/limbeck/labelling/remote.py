@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import limbeck
-from limbeck.core.labels import Labels
+from limbeck.core.labels import Labels, join_labels
 from limbeck.core.machine import available_threads
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
@@ -139,7 +139,7 @@ class WorkerPotential(Potential):
                 meta, arrays = worker.receive()
         finally:
             self._idle.put(worker)
-        answer = _unpack(meta, arrays, batch, 0)
+        ((_, answer),) = _unpack(meta, arrays, batch, [0])
         if isinstance(answer, LimbeckError):
             raise answer
         return answer
@@ -153,15 +153,16 @@ class WorkerPotential(Potential):
     ) -> Iterator[tuple[int, Labels | LimbeckError]]:
         """(index, labels of that structure) as they come, in any order.
 
-        A structure that the teacher fails on gives its error in place of labels. Once ``stop()`` is
-        true no further structure is begun; those at work are still given.
+        A worker is given several structures at once where the teacher takes less time for them together
+        (``capabilities.batch_atoms``). A structure that the teacher fails on gives its error in place of
+        labels. Once ``stop()`` is true no further structure is begun; those at work are still given.
 
         Raises
         ------
         LimbeckError: a worker process died.
         """
         todo = deque(range(len(batch)))
-        at_work: dict[int, int] = {}  # request id -> structure
+        at_work: dict[int, list[int]] = {}  # request id -> structures
         self._refuse_closed()
         with selectors.DefaultSelector() as selector:
             for worker in self._team:
@@ -174,23 +175,31 @@ class WorkerPotential(Potential):
                     if todo and stop is not None and stop():
                         todo.clear()
                     self._hand_out(batch, todo, at_work)
-                    s = at_work.pop(meta["id"], None)
-                    if s is None:
-                        continue
-                    yield s, _unpack(meta, arrays, batch, s)
+                    yield from _unpack(meta, arrays, batch, at_work.pop(meta["id"], []))
 
-    def _hand_out(self, batch: StructureBatch, todo: deque[int], at_work: dict[int, int]) -> None:
+    def _hand_out(self, batch: StructureBatch, todo: deque[int], at_work: dict[int, list[int]]) -> None:
         while todo:
             worker = min(self._team, key=lambda w: w.unanswered)
             # The last structures are not queued behind another: a worker that gets free takes them.
             if worker.unanswered >= (_DEPTH if len(todo) > len(self._team) else 1):
                 return
-            s = todo.popleft()
+            group = self._take(batch, todo)
             serial = next(self._serials)
-            at_work[serial] = s
-            one = batch if len(batch) == 1 else batch.select([s])
-            worker.send({"kind": "evaluate", "id": serial}, pipe.pack_batch(one))
+            at_work[serial] = group
+            some = batch if len(batch) == len(group) else batch.select(group)
+            worker.send({"kind": "evaluate", "id": serial}, pipe.pack_batch(some))
             worker.unanswered += 1
+
+    def _take(self, batch: StructureBatch, todo: deque[int]) -> list[int]:
+        """The next structure and those that the teacher evaluates together with it."""
+        # Fewer than a worker's share at the end, so that none idles while another has several to do.
+        share = -(-len(todo) // (_DEPTH * len(self._team)))
+        group = [todo.popleft()]
+        left = (self.capabilities.batch_atoms or 0) - _count(batch, group[0])
+        while todo and len(group) < share and _count(batch, todo[0]) <= left:
+            group.append(todo.popleft())
+            left -= _count(batch, group[-1])
+        return group
 
 
 class _Worker:
@@ -272,31 +281,25 @@ class _Worker:
         )
 
 
+def _count(batch: StructureBatch, s: int) -> int:
+    return int(batch.offsets[s + 1] - batch.offsets[s])
+
+
 def _unpack(
-    meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], batch: StructureBatch, s: int
-) -> Labels | LimbeckError:
-    """A worker's answer on structure ``s``."""
-    if meta["kind"] == "error":
-        return pipe.unpack_error(meta["error"], where=name_structure(batch, s))
-    # Copies, because the arrays are read-only views of the message.
-    return Labels(**{name: array.copy() for name, array in arrays.items()})
-
-
-def join_labels(parts: list[Labels]) -> Labels:
-    """One Labels from several; stress and atomic energies only where every part has them."""
-    if not parts:
-        return Labels(np.zeros(0), np.zeros((0, 3)))
-
-    def join(name: str) -> np.ndarray | None:
-        values = [getattr(part, name) for part in parts]
-        return None if any(v is None for v in values) else np.concatenate(values)
-
-    return Labels(
-        energy=np.concatenate([p.energy for p in parts]),
-        forces=np.concatenate([p.forces for p in parts]),
-        stress=join("stress"),
-        atom_energies=join("atom_energies"),
-    )
+    meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], batch: StructureBatch, group: list[int]
+) -> Iterator[tuple[int, Labels | LimbeckError]]:
+    """A worker's answer on the structures of ``group``, one by one."""
+    k = start = 0  # rows of the structures and of the atoms that it has labels of
+    for place, s in enumerate(group):
+        error = meta["errors"].get(str(place))
+        if error is not None:
+            yield s, pipe.unpack_error(error, where=name_structure(batch, s))
+            continue
+        stop = start + _count(batch, s)
+        rows = {"energy": slice(k, k + 1), "stress": slice(k, k + 1)}
+        # Copies, because the arrays are read-only views of the message.
+        yield s, Labels(**{n: a[rows.get(n, slice(start, stop))].copy() for n, a in arrays.items()})
+        k, start = k + 1, stop
 
 
 def _environment(threads: int) -> dict[str, str]:

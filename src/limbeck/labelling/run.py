@@ -20,6 +20,10 @@ from limbeck.progress import Progress, no_progress
 from limbeck.teachers.card import TeacherCard, TeacherIdentity
 from limbeck.teachers.support import check_supported
 
+# Labels are written as they come and forced to the disk so often: a power cut costs no more than these
+# seconds' labels, a killed process none that was written.
+_SYNC_S = 1.0
+
 # A teacher that fails on so many structures, evenly spread over the set, and has labelled none will
 # fail on all.
 _HOPELESS = 10
@@ -69,7 +73,9 @@ def label(
 ) -> LabelReport:
     """Label ``frames`` that are not in ``store`` yet, storing each label as it comes.
 
-    Killed at any moment, it loses only the labels at work; started again, it repeats no stored one.
+    Killed at any moment, it loses only the labels at work (up to two requests a worker, each of one
+    structure or of ``batch_atoms`` atoms); a power cut costs a second's labels besides. Started again,
+    it repeats no stored one.
 
     Parameters
     ----------
@@ -106,17 +112,26 @@ def label(
 
     labelled, failed = 0, []
     progress("labels", present, len(first), "" if todo else "all there")
-    for s, labels in _answers(teacher, batch.select(todo), out_of_time):
-        i = todo[s]
-        if isinstance(labels, LimbeckError):
-            failed.append(Failure(i, str(labels)))
-            if not labelled and not present and len(failed) >= min(_HOPELESS, len(todo)):
-                raise labels
-        else:
-            store.append(make_record(frames[i], labels, identity, order=i))
-            labelled += 1
-        rate = labelled / max(time.monotonic() - start, 1e-9)
-        progress("labels", present + labelled + len(failed), len(first), f"{rate:.3g} labels/s")
+    synced = start
+    try:
+        for s, labels in _answers(teacher, batch.select(todo), out_of_time):
+            i = todo[s]
+            if isinstance(labels, LimbeckError):
+                failed.append(Failure(i, str(labels)))
+                if not labelled and not present and len(failed) >= min(_HOPELESS, len(todo)):
+                    raise labels
+            else:
+                record = make_record(frames[i], labels, identity, key=keys[i], order=i)
+                store.append_many([record], sync=False)
+                labelled += 1
+            now = time.monotonic()
+            if now - synced > _SYNC_S:
+                store.sync()
+                synced = now
+            rate = labelled / max(now - start, 1e-9)
+            progress("labels", present + labelled + len(failed), len(first), f"{rate:.3g} labels/s")
+    finally:
+        store.sync()
     return LabelReport(
         keys=keys,
         total=len(first),

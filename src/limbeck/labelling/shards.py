@@ -63,7 +63,9 @@ def scan(blob: bytes) -> tuple[list[Span], list[Span]]:
 
 
 def append_whole(path: Path, data: bytes) -> int:
-    """Append ``data`` and fsync; returns where it starts. On failure the file is as it was.
+    """Append ``data``; returns where it starts. On failure the file is as it was.
+
+    What is written survives the death of this process; :func:`sync_file` makes it survive a power cut.
 
     Raises
     ------
@@ -80,7 +82,6 @@ def append_whole(path: Path, data: bytes) -> int:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
         except OSError as error:
             # Half a record would be set aside at the next opening; better that it is not there.
             os.ftruncate(descriptor, start)
@@ -90,6 +91,18 @@ def append_whole(path: Path, data: bytes) -> int:
         return start
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what was written to a shard is on the disk; raises LimbeckError where it cannot be."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:

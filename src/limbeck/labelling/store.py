@@ -54,6 +54,7 @@ class LabelStore:
         self.path = Path(path)
         self.shard_bytes = shard_bytes
         self._lock: int | None = None
+        self._unsynced: set[Path] = set()
         if self.path.exists() and not self.path.is_dir():
             raise InputError("not a label store", where=self.path, got="a file", wanted="a folder")
         self._scan()
@@ -66,6 +67,7 @@ class LabelStore:
 
     def close(self) -> None:
         """Let others write; safe to call twice."""
+        self.sync()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -88,8 +90,11 @@ class LabelStore:
         """Store a label durably; False where its key is there already. Raises as append_many."""
         return self.append_many([record]) == 1
 
-    def append_many(self, records: Iterable[LabelRecord]) -> int:
+    def append_many(self, records: Iterable[LabelRecord], *, sync: bool = True) -> int:
         """Store labels durably, with one fsync; gives how many were new.
+
+        Without ``sync`` they survive the death of this process at once, a power cut only after the next
+        :meth:`sync`.
 
         Raises
         ------
@@ -109,7 +114,16 @@ class LabelStore:
             self._entries[key] = _Entry(shard, span, record.order, shards.checksum_of(data))
             position = span.stop
         self._sizes[shard] = position
+        self._unsynced.add(shard)
+        if sync:
+            self.sync()
         return len(new)
+
+    def sync(self) -> None:
+        """Make every stored label survive a power cut; raises LimbeckError where the disk fails."""
+        for shard in sorted(self._unsynced):
+            shards.sync_file(shard)
+        self._unsynced.clear()
 
     def records(self) -> Iterator[LabelRecord]:
         """Every label, in the order of :meth:`keys`, read from the shards."""

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from limbeck.core.labels import Labels
+from limbeck.core.labels import Labels, join_labels
 from limbeck.core.potential import Capabilities
+from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
 from limbeck.labelling import pipe
 from limbeck.teachers.registry import LoadedTeacher, load_teacher
@@ -91,19 +92,37 @@ def unpack_capabilities(packed: dict[str, Any]) -> Capabilities:
 def _answer(
     loaded: LoadedTeacher, request: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        batch = pipe.unpack_batch(arrays)
-        labels = loaded.potential.evaluate(batch)
-        _check_shapes(labels, len(batch), batch.n_atoms)
-    except Exception as error:  # noqa: BLE001 - one structure that fails must not end the others
-        what = f"teacher {loaded.card.name!r} failed on a structure"
-        return {"kind": "error", "id": request["id"], "error": _describe(error, what)}, {}
+    """Labels of the structures that the teacher did not fail on, and the errors of those it did."""
+    batch = pipe.unpack_batch(arrays)
+    errors: dict[int, dict[str, Any]] = {}
+    labels = _evaluate(loaded, batch, 0, errors)
+    if errors and len(batch) > 1:
+        # Which one it was only each alone can tell.
+        errors = {}
+        alone = [_evaluate(loaded, batch.select([s]), s, errors) for s in range(len(batch))]
+        labels = join_labels([one for one in alone if one is not None])
+    head = {"kind": "labels", "id": request["id"], "errors": {str(s): e for s, e in errors.items()}}
+    if labels is None:
+        return head, {}
     values = {"energy": labels.energy, "forces": labels.forces}
     if labels.stress is not None:
         values["stress"] = labels.stress
     if labels.atom_energies is not None:
         values["atom_energies"] = labels.atom_energies
-    return {"kind": "labels", "id": request["id"]}, values
+    return head, values
+
+
+def _evaluate(
+    loaded: LoadedTeacher, batch: StructureBatch, s: int, errors: dict[int, dict[str, Any]]
+) -> Labels | None:
+    """Labels of ``batch``, or None with the reason under ``errors[s]``."""
+    try:
+        labels = loaded.potential.evaluate(batch)
+        _check_shapes(labels, len(batch), batch.n_atoms)
+    except Exception as error:  # noqa: BLE001 - one structure that fails must not end the others
+        errors[s] = _describe(error, f"teacher {loaded.card.name!r} failed on a structure")
+        return None
+    return labels
 
 
 def _check_shapes(labels: Labels, n_structures: int, n_atoms: int) -> None:

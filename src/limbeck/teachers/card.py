@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from limbeck.core.hashing import hash_file
+from limbeck.core.hashing import hash_file, hash_json
 from limbeck.core.potential import Capabilities
 from limbeck.errors import InputError, MissingPackageError
 
@@ -49,10 +49,11 @@ class TeacherCard:
     elements: atomic numbers of the training set, or None where unknown.
     domain: what it was trained on, for people.
     periodic, molecular: treats fully periodic structures, and others (molecules, slabs).
-    stress, atom_energies, isolated_atoms, reflection, precision: as in Capabilities.
+    stress, atom_energies, isolated_atoms, reflection, precision, batch_atoms: as in Capabilities.
     licence, citation: of the weights.
-    weights: weight file relative to the package's folder, or None.
+    weights: weight file relative to the package's folder, or None where parameters are compiled in.
     options: keyword arguments it takes, with their defaults.
+    choices: the values that an option may take, where they are few.
     """
 
     name: str
@@ -71,8 +72,10 @@ class TeacherCard:
     isolated_atoms: bool = True
     reflection: bool = True
     precision: Literal["float32", "float64"] = "float64"
+    batch_atoms: int | None = None
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def installed(self) -> bool:
@@ -107,12 +110,14 @@ class TeacherCard:
             return ""
 
     def weights_hash(self) -> str:
-        """SHA-256 of the weight file, found without importing the package."""
+        """SHA-256 of the weight file, or of the version that holds them; the package is not imported."""
         self.require()
+        if self.weights is None:
+            return hash_json({"package": self.distribution, "version": self.version()})
         spec = importlib.util.find_spec(self.package)
         folders = list(spec.submodule_search_locations or []) if spec is not None else []
         for folder in folders:
-            if self.weights is not None and (path := Path(folder) / self.weights).is_file():
+            if (path := Path(folder) / self.weights).is_file():
                 stat = path.stat()
                 return _hash_once(str(path), stat.st_mtime_ns, stat.st_size)
         raise MissingPackageError(
@@ -123,7 +128,7 @@ class TeacherCard:
         )
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The defaults with ``options`` over them; raises InputError for a name it does not take."""
+        """The defaults with ``options`` over them; raises InputError for a name or value it does not take."""
         for key in options:
             if key not in self.options:
                 raise InputError(
@@ -131,7 +136,13 @@ class TeacherCard:
                     wanted=nearest(key, self.options) or ", ".join(self.options) or "no options",
                     remedy="remove it or correct its name",
                 )
-        return {**self.options, **options}
+        chosen = {**self.options, **options}
+        for key, values in self.choices.items():
+            if chosen[key] not in values:
+                raise InputError(
+                    f"unknown {key} for teacher {self.name!r}", got=chosen[key], wanted=" or ".join(values)
+                )
+        return chosen
 
     def identity(self, options: Mapping[str, Any], capabilities: Capabilities) -> TeacherIdentity:
         """Identity of the teacher with these options (defaults filled in)."""

@@ -9,11 +9,12 @@ from typing import Any
 
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError
-from limbeck.teachers import chgnet, custom, sevennet, so3lr
+from limbeck.teachers import chgnet, custom, sevennet, so3lr, xtb
 from limbeck.teachers.card import TeacherCard, TeacherIdentity, nearest
 
-_MODULE_OF = {card.name: module for module in (sevennet, chgnet, so3lr) for card in module.CARDS}
-_CARDS = {card.name: card for module in (sevennet, chgnet, so3lr) for card in module.CARDS}
+_MODULES = (sevennet, chgnet, so3lr, xtb)
+_MODULE_OF = {card.name: module for module in _MODULES for card in module.CARDS}
+_CARDS = {card.name: card for module in _MODULES for card in module.CARDS}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Potential
-from limbeck.errors import InputError
+from limbeck.core.structures import StructureBatch
+from limbeck.teachers.batches import Batched
 from limbeck.teachers.card import TeacherCard
 from limbeck.teachers.support import count_parameters
 
@@ -31,7 +35,9 @@ CARDS = (
         isolated_atoms=False,
         precision="float64",
         weights="pretrained/so3lr/so3lr.model",
+        batch_atoms=128,
         options={"dtype": "float64"},
+        choices={"dtype": ("float32", "float64")},
     ),
 )
 
@@ -47,10 +53,42 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Po
     from so3krates_torch.calculator.so3 import SO3LRCalculator
 
     dtype = options["dtype"]
-    if dtype not in ("float32", "float64"):
-        raise InputError("unknown dtype for teacher 'so3lr'", got=dtype, wanted="float32 or float64")
     # Stress costs about 5% and cannot be asked for structure by structure.
     calculator = SO3LRCalculator(device=device, default_dtype=dtype, compute_stress=True)
     # The calculator freezes every weight to evaluate.
-    potential = AsePotential(calculator, replace(card.capabilities, precision=dtype), card.name)
+    one_by_one = AsePotential(calculator, replace(card.capabilities, precision=dtype), card.name)
+    potential = Batched(one_by_one, _Together(calculator))
     return potential, sum(count_parameters(network) for network in calculator.models)
+
+
+class _Together:
+    """Several structures in one graph, made as the package's calculator makes that of one."""
+
+    def __init__(self, calculator: Any) -> None:
+        self.calculator = calculator
+
+    def __call__(self, batch: StructureBatch) -> Labels:
+        from so3krates_torch.data.atomic_data import AtomicData
+        from so3krates_torch.data.utils import config_from_atoms
+        from so3krates_torch.tools import torch_geometric
+
+        one = self.calculator
+        one.key_specification.update(arrays_keys={one.charges_key: "Qs"})
+        graphs = [
+            AtomicData.from_config(
+                config_from_atoms(atoms, key_specification=one.key_specification),
+                z_table=one.z_table,
+                cutoff=one.r_max,
+                cutoff_lr=one.r_max_lr,
+            )
+            for atoms in batch.to_atoms()
+        ]
+        joined = torch_geometric.batch.Batch.from_data_list(graphs).to(one.device)
+        found = one.models[0](joined.to_dict(), compute_stress=True)
+        stress = found["stress"].detach().cpu().numpy().astype(np.float64).reshape(-1, 3, 3)
+        stress[~batch.periodic] = np.nan
+        return Labels(
+            energy=found["energy"].detach().cpu().numpy().astype(np.float64),
+            forces=found["forces"].detach().cpu().numpy().astype(np.float64),
+            stress=stress,
+        )
