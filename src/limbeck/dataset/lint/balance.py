@@ -10,7 +10,7 @@ from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.material import Material
 
 _SHARE = 0.2  # of what forces of that size in random directions would sum to
-_TORQUE_SHARE = 0.2
+_TORQUE_SHARE = 0.05
 _LEAST_EV_PER_A = 0.02
 _HELD = 0.1  # share of atoms without force that tells constraints
 

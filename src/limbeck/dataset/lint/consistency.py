@@ -12,7 +12,13 @@ from limbeck.dataset.lint.material import Material
 from limbeck.dataset.lint.units import energy_force_units
 
 _NEAR_A = 0.2
+_CERTAIN_A = 0.15
 _SAME_CELL = 1e-4
+_ERRS = 3.0  # times what the trapezoidal rule errs for a convex energy
+_LEAST_EV_PER_ATOM = 0.01
+_LEAST_FOR_CHANCE = 30
+_LEAST_TOLD_EV_PER_ATOM = 5e-4  # a noise of float32 teachers
+_CHANCE = (0.2, 0.8)
 _LEAST_PAIRS = 10
 _MOST_PAIRS = 400  # the nearest
 _AGREE = 0.5  # share of the work on pairs within a quarter of the common slope
@@ -47,10 +53,18 @@ def common_slope(de: np.ndarray, work: np.ndarray) -> Slope:
 def check_work(material: Material) -> Iterator[Finding]:
     """Energies against the work of forces between near structures, else against a pair potential."""
     slope = near_slope(material)
+    if slope is None and _unrelated(material):
+        yield Finding(
+            "energies-unrelated",
+            "error",
+            "energies between near structures do not follow from the forces",
+            remedy="check how energies were joined to structures, and the order of atoms of the forces",
+        )
+        return
     if slope is not None:
         if not _FINE[0] <= slope.value <= _FINE[1]:
             how = f"between {slope.count} pairs of near structures"
-            yield _verdict(slope.value, how, tolerance=0.1)
+            yield _verdict(slope.value, how, tolerance=0.25)
         return
     coarse = fitted_slope(material)
     if coarse is not None and not _COARSE[0] <= coarse <= _COARSE[1]:
@@ -66,6 +80,33 @@ def near_slope(material: Material) -> Slope | None:
         return None
     slope = common_slope(close.de[near], close.work[near])
     return slope if slope.share >= _AGREE and slope.value != 0 else None
+
+
+def contradictions(material: Material) -> tuple[np.ndarray, np.ndarray]:
+    """Masks over the close pairs: near in equal cells, and of those, energies that forces exclude.
+
+    For a convex energy the trapezoidal rule errs by no more than :attr:`ClosePairs.bend`.
+    """
+    close = material.close
+    size = material.batch.counts[close.first]
+    near = (close.distance < _CERTAIN_A) & (close.strain < _SAME_CELL)
+    error = np.abs(close.de - close.work) / size
+    allowed = (close.bend + 0.2 * np.abs(close.work)) / size + 1e-3
+    return near, near & (error > _ERRS * allowed) & (error > _LEAST_EV_PER_ATOM)
+
+
+def _unrelated(material: Material) -> bool:
+    """Forces exclude most energies, or their work has the right sign no more often than by chance."""
+    near, bad = contradictions(material)
+    if near.sum() >= _LEAST_PAIRS and bad.sum() > _AGREE * near.sum():
+        return True
+    if near.sum() < _LEAST_FOR_CHANCE:
+        return False
+    product = material.close.de[near] * material.close.work[near]
+    size = material.batch.counts[material.close.first[near]]
+    told = np.median(np.abs(material.close.work[near]) / size) > _LEAST_TOLD_EV_PER_ATOM
+    right = product[product > 0].sum() / max(float(np.abs(product).sum()), 1e-300)
+    return bool(told and _CHANCE[0] < right < _CHANCE[1])
 
 
 def fitted_slope(material: Material) -> float | None:

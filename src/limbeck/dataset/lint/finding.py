@@ -16,9 +16,9 @@ _MOST_FRAMES = 5  # named in a line; all of them are in the JSON
 
 CODES = (
     "cell-small", "close-atoms", "duplicates", "duplicates-differ", "duplicates-equivalent",
-    "elements-missing", "elements-strange", "energy-constant", "energy-forces-unit",
+    "elements-missing", "elements-strange", "energies-unrelated", "energy-constant", "energy-forces-unit",
     "energy-outliers", "energy-reference", "energy-unit", "few-structures", "force-outliers",
-    "forces-constrained", "forces-large", "forces-sign", "forces-zero", "formula-strange",
+    "forces-constrained", "forces-large", "forces-sign", "forces-unrelated", "forces-zero", "formula-strange",
     "frames-energy", "frames-forces", "frames-sign", "isolated-atoms-differ", "labels-repeated",
     "leak", "leak-family", "lone-atoms", "net-force", "net-torque", "no-structures", "not-finite",
     "pbc-differs", "pbc-missing", "positions-unit", "stress-order", "stress-sign", "stress-unit",

@@ -67,4 +67,5 @@ def stress_units(ratio: float, volume: float) -> str:
 
 
 def _listed(found: list[tuple[int, float, str]]) -> str:
-    return ", or ".join(text for _, _, text in sorted(found)[:_MOST])
+    simplest = min((wrong for wrong, _, _ in found), default=0)
+    return ", or ".join(text for wrong, _, text in sorted(found)[:_MOST] if wrong == simplest)
