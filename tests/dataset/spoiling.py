@@ -19,7 +19,9 @@ def with_structures(labelled: LabelledSet, **changed: np.ndarray) -> LabelledSet
     return replace(labelled, structures=replace(labelled.structures, **changed))
 
 
-def scaled(labelled: LabelledSet, energy: float = 1.0, forces: float = 1.0, stress: float = 1.0) -> LabelledSet:
+def scaled(
+    labelled: LabelledSet, energy: float = 1.0, forces: float = 1.0, stress: float = 1.0
+) -> LabelledSet:
     own = labelled.labels
     changed = {"energy": own.energy * energy, "forces": own.forces * forces}
     if own.stress is not None:

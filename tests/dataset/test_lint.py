@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset import lint as package
-from limbeck.dataset.lint import CODES, Expected, check_codes, lint
+from limbeck.dataset.lint import CODES, NOTHING_EXPECTED, Expected, check_codes, lint
 from limbeck.dataset.read import labelled_from_atoms
 from limbeck.errors import InputError
 from tests.dataset import spoiling as sp
@@ -55,7 +55,7 @@ def alloy() -> LabelledSet:
     return labelled_by_emt(alloy_frames(60))
 
 
-def codes(data: LabelledSet, expected: Expected = Expected()) -> set[str]:
+def codes(data: LabelledSet, expected: Expected = NOTHING_EXPECTED) -> set[str]:
     return {f.code for f in lint([("data", data)], expected).findings if f.severity != "note"}
 
 
@@ -165,7 +165,9 @@ def test_findings_do_not_depend_on_order_or_orientation(seed):
     turned = sp.with_labels(data, forces=data.labels.forces @ turn, stress=turn.T @ stress @ turn)
     turned = sp.with_structures(turned, positions=own.positions @ turn + 0.7, cell=own.cell @ turn)
     expected = {f.code: f.frames for f in lint([("data", data)]).findings}
-    found = {f.code: tuple(sorted(order[list(f.frames)])) for f in lint([("d", turned.select(order))]).findings}
+    found = {
+        f.code: tuple(sorted(order[list(f.frames)])) for f in lint([("d", turned.select(order))]).findings
+    }
     assert found == expected
     assert {"frames-sign", "energy-outliers"} <= set(found)
 

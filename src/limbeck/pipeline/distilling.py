@@ -143,7 +143,9 @@ class _Run:
                 "sampling and labelling", planned, lambda: collector.collect(starts, chosen)
             )
         asked = tuple(sorted({int(z) for atoms in starts for z in atoms.numbers}))
-        preflight([(str(self.folder / "labels"), labelled)], self.config.lint.ignore, self.say, Expected(asked))
+        preflight(
+            [(str(self.folder / "labels"), labelled)], self.config.lint.ignore, self.say, Expected(asked)
+        )
         lesson = self._lesson(labelled)
         for note in collector.notes:
             self.say(f"note: {note}")

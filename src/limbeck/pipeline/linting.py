@@ -11,7 +11,7 @@ from ase.data import atomic_numbers
 from limbeck.core.checks import check_structures
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
-from limbeck.dataset.lint import Expected, LintReport, check_codes, lint
+from limbeck.dataset.lint import NOTHING_EXPECTED, Expected, LintReport, check_codes, lint
 from limbeck.dataset.read import read_labelled
 from limbeck.errors import InputError
 from limbeck.pipeline.telling import Say, say_some
@@ -58,7 +58,10 @@ def run_lint(
 
 
 def preflight(
-    sets: Sequence[tuple[str, LabelledSet]], ignore: Sequence[str], say: Say, expected: Expected = Expected()
+    sets: Sequence[tuple[str, LabelledSet]],
+    ignore: Sequence[str],
+    say: Say,
+    expected: Expected = NOTHING_EXPECTED,
 ) -> None:
     """Lint before training: warnings are said, notes are not.
 

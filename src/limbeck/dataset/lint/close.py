@@ -78,11 +78,11 @@ def _candidates(labelled: LabelledSet, group: np.ndarray) -> np.ndarray:
         cell = batch.cell[group]
         fraction = np.einsum("gni,gij->gnj", x, np.linalg.inv(cell))
         width = np.linalg.norm(cell, axis=2)[:, None, :] / (2 * np.pi)
-        angle = 2 * np.pi * fraction
-        # centred, so that a uniform shift of all atoms is a rotation of the mean phase
-        phase = np.exp(1j * angle) * np.exp(-1j * np.angle(np.exp(1j * angle).mean(axis=1)))[:, None]
+        # differences between atoms, so that a uniform shift changes nothing, under any image
+        phase = np.exp(2j * np.pi * (fraction - np.roll(fraction, 1, axis=1)))
         turned = (phase * width).reshape(len(group), -1)
-        features = np.hstack([turned.real, turned.imag, cell.reshape(len(group), 9)])
+        metric = np.sqrt(np.abs(cell @ cell.transpose(0, 2, 1))).reshape(len(group), 9)
+        features = np.hstack([turned.real, turned.imag, metric])
     else:
         some = np.unique(np.linspace(0, x.shape[1] - 1, _SHAPE_ATOMS).astype(int))
         i, j = np.triu_indices(len(some), 1)

@@ -46,7 +46,9 @@ def check_formulas(material: Material) -> Iterator[Finding]:
     starts = material.expected.starts
     if starts is None:
         return
-    known = {_formula(starts.numbers[a:b]) for a, b in zip(starts.offsets[:-1], starts.offsets[1:], strict=True)}
+    known = {
+        _formula(starts.numbers[a:b]) for a, b in zip(starts.offsets[:-1], starts.offsets[1:], strict=True)
+    }
     own: dict[str, list[int]] = {}
     for c in np.unique(material.composition):
         members = np.flatnonzero(material.composition == c)

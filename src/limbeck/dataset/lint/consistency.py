@@ -114,7 +114,8 @@ def fitted_slope(material: Material) -> float | None:
     surrogate = material.surrogate
     if surrogate is None:
         return None
-    e, p = [], []
+    e: list[np.ndarray] = []
+    p: list[np.ndarray] = []
     for members in same_cells(material):
         if len(members) >= 4:
             root = np.sqrt(material.batch.counts[members])
@@ -144,12 +145,16 @@ def _verdict(slope: float, how: str, tolerance: float) -> Finding:
         text = f"energies fall where the forces say they rise (slope {slope:.2f} {how})"
         if not _COARSE[0] < -slope < _COARSE[1]:
             text += f"; and {energy_force_units(-slope, tolerance) or 'units do not fit'}"
-        return Finding("forces-sign", "error", text, remedy="forces are minus the gradient: change their sign")
+        return Finding(
+            "forces-sign", "error", text, remedy="forces are minus the gradient: change their sign"
+        )
     named = energy_force_units(slope, tolerance)
     return Finding(
         "energy-forces-unit",
         "error",
         f"energies change {slope:.3g} times as much as the forces say ({how})"
         + (f": looks like {named}" if named else "; no usual unit explains it"),
-        remedy="give energies in eV and forces in eV/Å" if named else "check that energies belong to these forces",
+        remedy="give energies in eV and forces in eV/Å"
+        if named
+        else "check that energies belong to these forces",
     )

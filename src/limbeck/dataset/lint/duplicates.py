@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from limbeck.core.labels import concatenate_labelled
 from limbeck.dataset.lint.close import find_close
 from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.material import Material
-from limbeck.core.labels import concatenate_labelled
 
 _SAME_A = 1e-4
 _COPY_A = 1e-6

@@ -131,7 +131,9 @@ def check_energy_outliers(material: Material) -> Iterator[Finding]:
             ratio = median_deviation(energy)[1] / spread if spread > 0 else 0.0
             outside &= _outside(energy - ratio * fitted)
         low = energy < np.median(energy)
-        calm = material.force_rms[members] < 1.5 * max(float(np.median(material.force_rms[members])), 0.5 * usual)
+        calm = material.force_rms[members] < 1.5 * max(
+            float(np.median(material.force_rms[members])), 0.5 * usual
+        )
         found += members[outside & (low | calm)].tolist()
     if found:
         yield Finding(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import SupportsIndex
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
@@ -29,6 +31,9 @@ class Expected:
     copies_removed: bool = False
 
 
+NOTHING_EXPECTED = Expected()
+
+
 @dataclass(frozen=True)
 class Material:
     """Finite labels without isolated atoms.
@@ -44,17 +49,17 @@ class Material:
     frame: np.ndarray
     part: np.ndarray
     part_names: tuple[str, ...]
-    expected: Expected = Expected()
+    expected: Expected = NOTHING_EXPECTED
 
-    def frames(self, index: Sequence[int] | np.ndarray) -> tuple[int, ...]:
+    def frames(self, index: ArrayLike) -> tuple[int, ...]:
         """Places as read of the structures at ``index`` (integers) or under a mask, ascending."""
         chosen = np.asarray(index)
         if not chosen.size:
             return ()
         return tuple(sorted(int(k) for k in np.unique(self.frame[chosen])))
 
-    def atoms(self, s: int) -> slice:
-        return slice(int(self.batch.offsets[s]), int(self.batch.offsets[s + 1]))
+    def atoms(self, s: SupportsIndex) -> slice:
+        return slice(*(int(k) for k in self.batch.offsets[operator.index(s) :][:2]))
 
     @property
     def batch(self) -> StructureBatch:

@@ -89,7 +89,10 @@ def _shift(material: Material, residual: np.ndarray, mask: np.ndarray) -> float 
     """Median difference of a part from the rest where both hold a composition and do not overlap."""
     shifts = []
     for c in np.unique(material.composition[mask]):
-        own, rest = residual[mask & (material.composition == c)], residual[~mask & (material.composition == c)]
+        own, rest = (
+            residual[mask & (material.composition == c)],
+            residual[~mask & (material.composition == c)],
+        )
         if min(len(own), len(rest)) < _LEAST:
             continue
         (a, spread_a), (b, spread_b) = median_deviation(own), median_deviation(rest)

@@ -7,10 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from limbeck.core.labels import LabelledSet, concatenate_labelled
-from limbeck.dataset.lint import balance, composition, consistency, duplicates, frames, geometry
-from limbeck.dataset.lint import references, stress, values
+from limbeck.dataset.lint import (
+    balance,
+    composition,
+    consistency,
+    duplicates,
+    frames,
+    geometry,
+    references,
+    stress,
+    values,
+)
 from limbeck.dataset.lint.finding import Finding, LintReport, Source, by_severity
-from limbeck.dataset.lint.material import Expected, Material
+from limbeck.dataset.lint.material import NOTHING_EXPECTED, Expected, Material
 from limbeck.dataset.read import split_isolated_atoms
 from limbeck.errors import InputError
 
@@ -42,7 +51,7 @@ CHECKS: tuple[Check, ...] = (
 
 def lint(
     sets: Sequence[tuple[str, LabelledSet]],
-    expected: Expected = Expected(),
+    expected: Expected = NOTHING_EXPECTED,
     ignore: Sequence[str] = (),
 ) -> LintReport:
     """Look for what would spoil a training: see the checks.
@@ -82,5 +91,5 @@ def _isolated(labelled: LabelledSet) -> np.ndarray:
     """Mask of the structures that :func:`~limbeck.dataset.read.split_isolated_atoms` takes out, (S,)."""
     mask = np.zeros(len(labelled), bool)
     for s in np.flatnonzero(labelled.structures.counts == 1):
-        mask[s] = not len(split_isolated_atoms(labelled.select([s]))[0])
+        mask[s] = not len(split_isolated_atoms(labelled.select(np.array([s])))[0])
     return mask

@@ -95,12 +95,15 @@ def _verdict(material: Material, slope: float, how: str) -> Finding:
     volume = float(np.median(material.volume[material.has_stress]))
     named = stress_units(1 / abs(slope), volume)
     if slope < 0:
-        text = f"the stress has the wrong sign ({how}: {slope:.3g})" + (f"; and looks like {named}" if named else "")
+        text = f"the stress has the wrong sign ({how}: {slope:.3g})" + (
+            f"; and looks like {named}" if named else ""
+        )
         return Finding("stress-sign", "error", text, remedy=_REMEDY)
     return Finding(
         "stress-unit",
         "error",
-        f"the stress is {1 / slope:.3g} times what it should be ({how})" + (f": looks like {named}" if named else ""),
+        f"the stress is {1 / slope:.3g} times what it should be ({how})"
+        + (f": looks like {named}" if named else ""),
         remedy=_REMEDY,
     )
 

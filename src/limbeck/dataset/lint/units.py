@@ -45,7 +45,7 @@ def energy_force_units(slope: float, tolerance: float) -> str:
     found = []
     for energy, e in _ENERGY.items():
         for force, f in _FORCE.items():
-            if (e, f) == (1.0, 1.0) or "meV" in energy + force and (e != 1.0 and f != 1.0):
+            if (e, f) == (1.0, 1.0) or ("meV" in energy + force and (e != 1.0 and f != 1.0)):
                 continue
             off = abs(math.log(slope * e / f))
             if off < math.log1p(tolerance):
