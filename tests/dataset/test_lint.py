@@ -112,7 +112,7 @@ def test_missing_and_strange_elements(alloy):
     assert codes(copper, Expected(elements=(1, 29, 79))) == {"elements-missing"}
     assert codes(copper, Expected(elements=(29,))) == {"elements-strange"}
     text = lint([("data", copper)], Expected(elements=(1, 29, 79))).lines()[0]
-    assert text.startswith("error elements-missing: no structure holds H, which was asked for; remedy: ")
+    assert text.startswith("error elements-missing: no structure holds H, asked for; remedy: ")
 
 
 def test_formulas_against_starting_structures(alloy):
@@ -184,7 +184,7 @@ def _small() -> LabelledSet:
 def test_report(alloy):
     report = lint([("one", sp.forces_flipped(alloy, [4])), ("two", sp.repeated(alloy, [1]).select([1]))])
     assert report.count == 61
-    assert report.summary() == "1 error, 0 warnings in 61 structures"
+    assert report.summary() == "1 error, 1 warning in 61 structures"
     line = next(text for text in report.lines() if "frames-sign" in text)
     assert line == (
         "error frames-sign: the forces of 1 structures point against those of the others; frame one:4; "

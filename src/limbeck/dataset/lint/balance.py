@@ -39,7 +39,7 @@ def check_net_force(material: Material) -> Iterator[Finding]:
         yield Finding(
             "net-force",
             "error" if free.mean() > 0.1 else "warning",
-            f"the forces of {int(free.sum())} structures do not sum to zero, up to {net[free].max():.3g} eV/Å",
+            f"forces of {int(free.sum())} structures do not sum to zero, up to {net[free].max():.3g} eV/Å",
             material.frames(free),
             "check for an external field, atoms that are missing, or damaged forces",
         )

@@ -26,7 +26,7 @@ def check_elements(material: Material) -> Iterator[Finding]:
         yield Finding(
             "elements-missing",
             "error",
-            f"no structure holds {_symbols(missing)}, which {'was' if len(missing) == 1 else 'were'} asked for",
+            f"no structure holds {_symbols(missing)}, asked for",
             remedy="look where the atoms were lost (a reader, a filter, missing hydrogens)",
         )
     if strange := sorted(present - asked):
