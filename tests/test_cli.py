@@ -12,7 +12,18 @@ import pytest
 from limbeck import __version__, cli
 from limbeck.errors import InputError, LimbeckError
 
-COMMANDS = ["convert", "distill", "info", "label", "sample", "students", "teachers", "train", "validate"]
+COMMANDS = [
+    "convert",
+    "distill",
+    "info",
+    "label",
+    "lint",
+    "sample",
+    "students",
+    "teachers",
+    "train",
+    "validate",
+]
 
 
 @pytest.fixture
@@ -52,6 +63,10 @@ def test_help_has_an_example_that_names_the_command(run, command):
             "--out --overwrite --dry-run --json",
         ),
         ("sample", "--structures --smiles --bulk --config --teacher --seed --out"),
+        (
+            "lint",
+            "--elements --like --val --ignore --energy-key --forces-key --stress-key --virial-key --json",
+        ),
         ("label", "--teacher --workers --device --out --extxyz"),
         (
             "train",

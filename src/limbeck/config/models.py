@@ -164,6 +164,24 @@ class RoundsConfig(Settings):
         return {"n": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class LintConfig(Settings):
+    """What lint before training passes over.
+
+    ignore: codes of findings, as ``limbeck lint`` lists them.
+    """
+
+    ignore: tuple[str, ...] = ()
+
+    @field_validator("ignore")
+    @classmethod
+    def _known(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        if codes:
+            from limbeck.dataset.lint import check_codes
+
+            check_codes(codes)
+        return codes
+
+
 class DistillConfig(Settings):
     """Everything ``limbeck distill`` does.
 
@@ -192,6 +210,7 @@ class DistillConfig(Settings):
     sampling: SamplingConfig | None = None
     heldout: SamplingConfig | None = None
     labelling: LabellingConfig = LabellingConfig()
+    lint: LintConfig = LintConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
     rounds: RoundsConfig = RoundsConfig()
@@ -275,6 +294,7 @@ class TrainRunConfig(Settings):
     val: HeldBack = 0.1
     init: AbsolutePath | None = None
     keys: LabelKeys = LabelKeys()
+    lint: LintConfig = LintConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from limbeck.config import (
 )
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
+from limbeck.dataset.lint import Expected
 from limbeck.labelling.isolated import isolated_atom_energies
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
@@ -32,6 +33,7 @@ from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, Costs, check_s, seconds_
 from limbeck.pipeline.folder import prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
 from limbeck.pipeline.lessons import Lesson, held_back, make_lesson
+from limbeck.pipeline.linting import preflight
 from limbeck.pipeline.opening import check_teacher_fits, open_configured, starting_structures
 from limbeck.pipeline.planning import (
     LEAST_TRAINING_S,
@@ -148,6 +150,10 @@ class _Run:
             labelled = self._timed(
                 "sampling and labelling", planned, lambda: collector.collect(starts, chosen)
             )
+        asked = tuple(sorted({int(z) for atoms in starts for z in atoms.numbers}))
+        preflight(
+            [(str(self.folder / "labels"), labelled)], self.config.lint.ignore, self.say, Expected(asked)
+        )
         lesson = self._lesson(labelled)
         for note in collector.notes:
             self.say(f"note: {note}")

@@ -12,12 +12,14 @@ from limbeck.artifact.file import StudentRecord
 from limbeck.config import TrainRunConfig, dump_yaml
 from limbeck.core.checks import check_structures
 from limbeck.core.labels import LabelledSet, concatenate_labelled
+from limbeck.dataset.lint import Expected
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.errors import InputError
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.folder import prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN
 from limbeck.pipeline.lessons import Lesson, audited, held_back, make_lesson
+from limbeck.pipeline.linting import preflight
 from limbeck.pipeline.planning import LEAST_TRAINING_S, share_time
 from limbeck.pipeline.results import about_run, write_metrics
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
@@ -77,7 +79,10 @@ def run_train(
 def _read(config: TrainRunConfig, data: Sequence[Path], say: Say) -> tuple[LabelledSet, dict[int, float]]:
     """The labels to train on, checked and audited, and the energies of isolated atoms among them."""
     keys = config.keys.model_dump()
-    labelled = concatenate_labelled([read_labelled(path, **keys) for path in data])
+    sets = [(str(path), read_labelled(path, **keys)) for path in data]
+    held = read_labelled(config.val, **keys) if isinstance(config.val, Path) else None
+    preflight(sets, config.lint.ignore, say, Expected(validation=held, copies_removed=True))
+    labelled = concatenate_labelled([part for _, part in sets])
     labelled, references = split_isolated_atoms(labelled)
     if not len(labelled):
         raise InputError("no structures but isolated atoms", where=data[0], remedy="add labelled structures")

@@ -1,0 +1,9 @@
+"""Preflight: what is wrong with labelled data, before anything learns from it."""
+
+from __future__ import annotations
+
+from limbeck.dataset.lint.finding import CODES, Finding, LintReport, check_codes
+from limbeck.dataset.lint.material import NOTHING_EXPECTED, Expected
+from limbeck.dataset.lint.run import lint
+
+__all__ = ["CODES", "NOTHING_EXPECTED", "Expected", "Finding", "LintReport", "check_codes", "lint"]

@@ -1,0 +1,150 @@
+"""Single structures whose labels do not fit those of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from limbeck.dataset.lint.consistency import contradictions, near_slope, same_cells
+from limbeck.dataset.lint.finding import Finding
+from limbeck.dataset.lint.material import Material, median_deviation, rare
+
+_USUAL = 0.8  # correlation with fitted forces that 90% of the structures reach where it is worth asking
+_OPPOSITE = -0.5
+_UNRELATED = 0.38
+_NOTHING = 0.25  # of all structures: clean sets have 0.82 and more
+_WHOLE = 2.0  # no atom is farther from its neighbour, in sums of covalent radii
+_LEAST_COMPONENTS = 24
+_LEAST_JUDGED = 10
+_LEAST_EV_PER_ATOM = 0.01
+_DEVIATIONS = 10.0
+_LEAST_GROUP = 12
+_ATOM_DEVIATION = 25.0
+
+
+def check_forces_fit(material: Material) -> Iterator[Finding]:
+    """Forces against a pair potential fitted to the forces of all: flipped, or of another structure."""
+    surrogate = material.surrogate
+    if surrogate is None:
+        return
+    agreement = surrogate.agreement
+    farthest = np.maximum.reduceat(material.bonds.ratio, material.batch.offsets[:-1])
+    judged = np.isfinite(agreement) & (farthest < _WHOLE) & (3 * material.batch.counts >= _LEAST_COMPONENTS)
+    judged &= material.force_rms > 0.2 * np.median(material.force_rms)
+    if not judged.any():
+        return
+    middle, spread = median_deviation(agreement[judged])
+    if middle < _NOTHING and judged.sum() >= _LEAST_JUDGED:
+        yield Finding(
+            "forces-unrelated",
+            "error",
+            f"the forces do not follow from the distances between atoms (correlation {middle:.2f})",
+            remedy="check the order of the atoms, and how labels were joined to structures",
+        )
+        return
+    flipped = judged & (agreement < _OPPOSITE)
+    if flipped.any():
+        yield Finding(
+            "frames-sign",
+            "error",
+            f"the forces of {int(flipped.sum())} structures point against those of the others",
+            material.frames(flipped),
+            "change the sign of these forces",
+        )
+    if np.quantile(agreement[judged], 0.3) < _USUAL:
+        return
+    strange = judged & ~flipped & (agreement < min(_UNRELATED, middle - 6 * spread))
+    if strange.any():
+        count = int(strange.sum())
+        many = count > 0.02 * len(agreement)
+        yield Finding(
+            "frames-forces",
+            "error" if many else "note" if rare(count, len(agreement)) else "warning",
+            f"the forces of {int(strange.sum())} structures do not belong to their positions",
+            material.frames(strange),
+            "check the order of the atoms, their elements, and how labels were joined to structures",
+        )
+
+
+def check_force_outliers(material: Material) -> Iterator[Finding]:
+    """Forces on single atoms far from anything that the distances explain."""
+    surrogate = material.surrogate
+    if surrogate is None:
+        return
+    fitted = np.linalg.norm(surrogate.forces, axis=1)
+    size = np.linalg.norm(material.forces, axis=1)
+    scale = float(np.median(size[size > 0]))
+    off = np.linalg.norm(material.forces - surrogate.forces, axis=1)
+    near = material.bonds.ratio < 0.8  # strong repulsion is badly fitted
+    out = (off > _ATOM_DEVIATION * scale) & (size > 5 * fitted) & ~near
+    frames = np.unique(material.batch.structure_of_atom[out])
+    if len(frames):
+        yield Finding(
+            "force-outliers",
+            "warning",
+            f"{len(frames)} structures have forces that their distances do not explain, up to "
+            f"{size[out].max():.3g} eV/Å where {scale:.2g} is usual",
+            material.frames(frames),
+            "check these calculations, or remove them",
+        )
+
+
+def check_energy_frames(material: Material) -> Iterator[Finding]:
+    """Energies that contradict the work of forces to every near structure."""
+    if near_slope(material) is None:
+        return
+    close = material.close
+    near, bad = contradictions(material)
+    count = np.zeros((2, len(material.labelled)))
+    for end in (close.first, close.second):
+        np.add.at(count[0], end[near], 1)
+        np.add.at(count[1], end[bad], 1)
+    wrong = (count[0] >= 2) & (count[1] > 0.7 * count[0])
+    whole = np.maximum.reduceat(material.bonds.ratio, material.batch.offsets[:-1]) < _WHOLE
+    wrong &= whole
+    if wrong.any():
+        yield Finding(
+            "frames-energy",
+            "warning",
+            f"the energies of {int(wrong.sum())} structures contradict the forces between them and "
+            "their neighbours",
+            material.frames(wrong),
+            "compute these energies again, or remove the structures",
+        )
+
+
+def check_energy_outliers(material: Material) -> Iterator[Finding]:
+    """Energies far from those of other structures of the same atoms and volume, without forces to match."""
+    surrogate = material.surrogate
+    found: list[int] = []
+    usual = np.median(material.force_rms)
+    for members in same_cells(material):
+        if len(members) < _LEAST_GROUP:
+            continue
+        size = material.batch.counts[members]
+        energy = material.energy[members] / size
+        outside = _outside(energy)
+        if surrogate is not None:
+            fitted = surrogate.energy[members] / size
+            spread = median_deviation(fitted)[1]
+            ratio = median_deviation(energy)[1] / spread if spread > 0 else 0.0
+            outside &= _outside(energy - ratio * fitted)
+        low = energy < np.median(energy)
+        calm = material.force_rms[members] < 1.5 * max(
+            float(np.median(material.force_rms[members])), 0.5 * usual
+        )
+        found += members[outside & (low | calm)].tolist()
+    if found:
+        yield Finding(
+            "energy-outliers",
+            "warning" if len(found) < 0.05 * len(material.labelled) else "error",
+            f"the energies of {len(found)} structures are far from those of the same atoms and volume",
+            material.frames(found),
+            "compute these energies again, or remove the structures",
+        )
+
+
+def _outside(values: np.ndarray) -> np.ndarray:
+    middle, spread = median_deviation(values)
+    return np.abs(values - middle) > np.maximum(_DEVIATIONS * spread, _LEAST_EV_PER_ATOM)

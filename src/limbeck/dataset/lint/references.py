@@ -1,0 +1,123 @@
+"""Energies that count from different zeros, or in a unit that total energies give away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from ase import units
+
+from limbeck.dataset.lint.finding import Finding
+from limbeck.dataset.lint.material import Material, median_deviation
+
+# Hartree-Fock energies of neutral atoms, H to Ar, Hartree (Clementi and Roetti 1974,
+# doi:10.1016/S0092-640X(74)80016-1); binding and correlation add about one per cent.
+_ATOM_HARTREE = np.array([
+    np.nan, 0.5, 2.8617, 7.4327, 14.573, 24.529, 37.689, 54.401, 74.809, 99.409, 128.547,
+    161.859, 199.615, 241.877, 288.854, 340.719, 397.505, 459.482, 526.817,
+])  # fmt: skip
+_UNITS = {
+    "Hartree": 1.0,
+    "Rydberg": units.Hartree / units.Rydberg,
+    "kcal/mol": units.Hartree / (units.kcal / units.mol),
+    "kJ/mol": units.Hartree / (units.kJ / units.mol),
+}
+_WINDOW = (0.985, 1.035)
+_GAP_EV_PER_ATOM = 0.3
+_PART_EV_PER_ATOM = 0.1
+_DEVIATIONS = 8.0
+_LEAST = 5
+
+
+def check_total_energies(material: Material) -> Iterator[Finding]:
+    """All-electron total energies are known within a few per cent, so their unit is seen."""
+    if material.elements.max() >= len(_ATOM_HARTREE) or material.elements.max() < 5:
+        return
+    expected = material.counts @ _ATOM_HARTREE[material.elements]
+    ratio = np.median(-material.energy / expected)
+    for name, factor in _UNITS.items():
+        if _WINDOW[0] < ratio / factor < _WINDOW[1]:
+            yield Finding(
+                "energy-unit",
+                "error",
+                f"energies are {ratio / factor:.3f} times the total energies of the atoms in {name}",
+                remedy=f"energies in eV are wanted: multiply by {units.Hartree / factor:.6g}",
+            )
+
+
+def check_references(material: Material) -> Iterator[Finding]:
+    """Energies of equal compositions in two heaps, by source, by family, or only far apart."""
+    residual = _residual(material)
+    sources = [(material.part_names[k], material.part == k) for k in range(len(material.part_names))]
+    families = np.array([str(f).split("#")[0].split(":")[0] for f in material.labelled.family])
+    named = [(f"family {name}", families == name) for name in np.unique(families) if name]
+    for name, mask in (*(sources if len(sources) > 1 else ()), *(named if len(named) > 1 else ())):
+        shift = _shift(material, residual, mask)
+        if shift is not None:
+            yield Finding(
+                "energy-reference",
+                "error",
+                f"energies of {name} lie {shift:+.3f} eV/atom off those of the same compositions elsewhere",
+                material.frames(mask),
+                "bring all energies to one reference (one code, functional and zero)",
+            )
+            return
+    heap = _heaps(material, residual)
+    if heap is not None:
+        upper, gap = heap
+        yield Finding(
+            "energy-reference",
+            "error",
+            f"energies of equal compositions lie in two heaps, {gap:.3g} eV/atom apart "
+            f"({int(upper.sum())} structures in the smaller one)",
+            material.frames(upper),
+            "bring all energies to one reference (one code, functional and zero)",
+        )
+
+
+def _residual(material: Material) -> np.ndarray:
+    """(S,) eV/atom, from the median of each composition."""
+    per_atom = material.energy / material.batch.counts
+    residual = np.zeros_like(per_atom)
+    for c in np.unique(material.composition):
+        members = material.composition == c
+        residual[members] = per_atom[members] - np.median(per_atom[members])
+    return residual
+
+
+def _shift(material: Material, residual: np.ndarray, mask: np.ndarray) -> float | None:
+    """Median difference of a part from the rest where both hold a composition and do not overlap."""
+    shifts = []
+    for c in np.unique(material.composition[mask]):
+        own, rest = (
+            residual[mask & (material.composition == c)],
+            residual[~mask & (material.composition == c)],
+        )
+        if min(len(own), len(rest)) < _LEAST:
+            continue
+        (a, spread_a), (b, spread_b) = median_deviation(own), median_deviation(rest)
+        apart = own.min() > rest.max() or own.max() < rest.min()
+        far = abs(a - b) > max(_PART_EV_PER_ATOM, _DEVIATIONS * max(spread_a, spread_b))
+        shifts.append((far and apart, a - b))
+    if shifts and all(far for far, _ in shifts):
+        return float(np.median([shift for _, shift in shifts]))
+    return None
+
+
+def _heaps(material: Material, residual: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Members of the smaller heap of the composition with the widest gap, and the gap."""
+    for c in np.unique(material.composition):
+        members = np.flatnonzero(material.composition == c)
+        if len(members) < 2 * _LEAST:
+            continue
+        order = members[np.argsort(residual[members])]
+        value = residual[order]
+        at = int(np.diff(value)[_LEAST - 1 : -_LEAST + 1].argmax()) + _LEAST
+        low, high = value[:at], value[at:]
+        gap = high[0] - low[-1]
+        if gap > max(_GAP_EV_PER_ATOM, 2 * max(np.ptp(low), np.ptp(high)), 0):
+            smaller = order[:at] if len(low) < len(high) else order[at:]
+            mask = np.zeros(len(residual), bool)
+            mask[smaller] = True
+            return mask, float(gap)
+    return None

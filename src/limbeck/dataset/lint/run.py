@@ -1,0 +1,95 @@
+"""All checks on labelled data, in the order in which their findings are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from limbeck.core.labels import LabelledSet, concatenate_labelled
+from limbeck.dataset.lint import (
+    balance,
+    composition,
+    consistency,
+    duplicates,
+    frames,
+    geometry,
+    references,
+    stress,
+    values,
+)
+from limbeck.dataset.lint.finding import Finding, LintReport, Source, by_severity
+from limbeck.dataset.lint.material import NOTHING_EXPECTED, Expected, Material
+from limbeck.dataset.read import split_isolated_atoms
+from limbeck.errors import InputError
+
+Check = Callable[[Material], Iterator[Finding]]
+
+CHECKS: tuple[Check, ...] = (
+    composition.check_elements,
+    composition.check_formulas,
+    values.check_count,
+    values.check_zero,
+    values.check_repeated,
+    geometry.check_lengths,
+    geometry.check_cells,
+    geometry.check_distances,
+    duplicates.check_duplicates,
+    duplicates.check_leak,
+    references.check_total_energies,
+    consistency.check_work,
+    frames.check_forces_fit,
+    frames.check_force_outliers,
+    frames.check_energy_frames,
+    frames.check_energy_outliers,
+    references.check_references,
+    stress.check_stress,
+    balance.check_net_force,
+    balance.check_torque,
+)
+
+
+def lint(
+    sets: Sequence[tuple[str, LabelledSet]],
+    expected: Expected = NOTHING_EXPECTED,
+    ignore: Sequence[str] = (),
+) -> LintReport:
+    """Look for what would spoil a training: see the checks.
+
+    Parameters
+    ----------
+    sets: name and labels of each source, structures as :func:`~limbeck.core.checks.check_structures`
+        accepts them. Isolated atoms are left out.
+    ignore: codes whose findings are dropped.
+    """
+    sources = tuple(Source(name, len(labelled)) for name, labelled in sets)
+    whole = concatenate_labelled([labelled for _, labelled in sets])
+    part = np.repeat(np.arange(len(sets)), [s.count for s in sources])
+    finite, found = values.check_finite(whole)
+    single = whole.structures.counts[finite] == 1
+    kept = finite
+    try:
+        rest, alone = split_isolated_atoms(whole.select(finite))
+    except InputError as error:
+        found.append(Finding("isolated-atoms-differ", "error", f"{error.what}: {error.got}"))
+        rest, alone = whole.select(finite[~single]), {}
+        kept = finite[~single]
+    else:
+        if alone:
+            kept = finite[~_isolated(whole.select(finite))]
+    if len(rest):
+        names = tuple(source.name for source in sources)
+        material = Material(rest, kept, part[kept], names, expected)
+        for check in CHECKS:
+            found += check(material)
+    elif not any(f.code == "not-finite" for f in found):
+        found.append(Finding("no-structures", "error", "no structures but isolated atoms"))
+    return LintReport(by_severity([f for f in found if f.code not in set(ignore)]), sources)
+
+
+def _isolated(labelled: LabelledSet) -> np.ndarray:
+    """Mask of the structures that :func:`~limbeck.dataset.read.split_isolated_atoms` takes out, (S,)."""
+    mask = np.zeros(len(labelled), bool)
+    for s in np.flatnonzero(labelled.structures.counts == 1):
+        mask[s] = not len(split_isolated_atoms(labelled.select(np.array([s])))[0])
+    return mask

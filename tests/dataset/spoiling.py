@@ -1,0 +1,136 @@
+"""Ways to spoil a labelled set, for the tests of lint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from ase import units
+
+from limbeck.core.labels import LabelledSet, concatenate_labelled
+from limbeck.core.structures import StructureBatch
+
+
+def with_labels(labelled: LabelledSet, **changed: np.ndarray) -> LabelledSet:
+    return replace(labelled, labels=replace(labelled.labels, **changed))
+
+
+def with_structures(labelled: LabelledSet, **changed: np.ndarray) -> LabelledSet:
+    return replace(labelled, structures=replace(labelled.structures, **changed))
+
+
+def scaled(
+    labelled: LabelledSet, energy: float = 1.0, forces: float = 1.0, stress: float = 1.0
+) -> LabelledSet:
+    own = labelled.labels
+    changed = {"energy": own.energy * energy, "forces": own.forces * forces}
+    if own.stress is not None:
+        changed["stress"] = own.stress * stress
+    return with_labels(labelled, **changed)
+
+
+def atoms_of(labelled: LabelledSet, frames: list[int]) -> np.ndarray:
+    return labelled.structures.atom_index(frames)
+
+
+def forces_flipped(labelled: LabelledSet, frames: list[int]) -> LabelledSet:
+    forces = labelled.labels.forces.copy()
+    forces[atoms_of(labelled, frames)] *= -1
+    return with_labels(labelled, forces=forces)
+
+
+def forces_permuted(labelled: LabelledSet, frames: list[int], seed: int = 0) -> LabelledSet:
+    rng, forces = np.random.default_rng(seed), labelled.labels.forces.copy()
+    for s in frames:
+        atoms = atoms_of(labelled, [s])
+        forces[atoms] = forces[rng.permutation(atoms)]
+    return with_labels(labelled, forces=forces)
+
+
+def energies_shifted(labelled: LabelledSet, frames: list[int], ev_per_atom: float) -> LabelledSet:
+    energy = labelled.labels.energy.copy()
+    energy[frames] += ev_per_atom * labelled.structures.counts[frames]
+    return with_labels(labelled, energy=energy)
+
+
+def energies_shuffled(labelled: LabelledSet, seed: int = 0) -> LabelledSet:
+    order = np.random.default_rng(seed).permutation(len(labelled))
+    return with_labels(labelled, energy=labelled.labels.energy[order])
+
+
+def without_element(labelled: LabelledSet, number: int) -> LabelledSet:
+    keep = labelled.structures.numbers != number
+    counts = np.bincount(labelled.structures.structure_of_atom[keep], minlength=len(labelled))
+    own = labelled.structures
+    batch = StructureBatch(
+        own.numbers[keep], own.positions[keep], own.cell, own.pbc,
+        np.concatenate([[0], np.cumsum(counts)]), own.charge,
+    )  # fmt: skip
+    return replace(with_labels(labelled, forces=labelled.labels.forces[keep]), structures=batch)
+
+
+def atoms_zeroed(labelled: LabelledSet, share: float = 0.3) -> LabelledSet:
+    """The first atoms of every structure held by constraints."""
+    forces, own = labelled.labels.forces.copy(), labelled.structures
+    rank = np.arange(own.n_atoms) - np.repeat(own.offsets[:-1], own.counts)
+    forces[rank < share * np.repeat(own.counts, own.counts)] = 0
+    return with_labels(labelled, forces=forces)
+
+
+def species_swapped(labelled: LabelledSet, frames: list[int], a: int, b: int) -> LabelledSet:
+    numbers = labelled.structures.numbers.copy()
+    for s in frames:
+        atoms = atoms_of(labelled, [s])
+        one, two = atoms[numbers[atoms] == a], atoms[numbers[atoms] == b]
+        k = min(len(one), len(two))
+        numbers[one[:k]], numbers[two[:k]] = b, a
+    return with_structures(labelled, numbers=numbers)
+
+
+def in_bohr(labelled: LabelledSet) -> LabelledSet:
+    own = labelled.structures
+    return with_structures(labelled, positions=own.positions / units.Bohr, cell=own.cell / units.Bohr)
+
+
+def repeated(labelled: LabelledSet, frames: list[int]) -> LabelledSet:
+    return concatenate_labelled([labelled, labelled.select(frames)])
+
+
+def stress_reordered(labelled: LabelledSet) -> LabelledSet:
+    """xy yz xz read as yz xz xy."""
+    stress = labelled.labels.stress
+    assert stress is not None
+    new = stress.copy()
+    for (a, b), (c, d) in (((1, 2), (0, 1)), ((0, 2), (1, 2)), ((0, 1), (0, 2))):
+        new[:, a, b] = new[:, b, a] = stress[:, c, d]
+    return with_labels(labelled, stress=new)
+
+
+def labels_copied(labelled: LabelledSet, source: int, targets: list[int]) -> LabelledSet:
+    forces, energy = labelled.labels.forces.copy(), labelled.labels.energy.copy()
+    for s in targets:
+        forces[atoms_of(labelled, [s])] = forces[atoms_of(labelled, [source])]
+        energy[s] = energy[source]
+    return with_labels(labelled, forces=forces, energy=energy)
+
+
+def one_force_spoiled(labelled: LabelledSet, frames: list[int], ev_per_a: float = 30.0) -> LabelledSet:
+    forces = labelled.labels.forces.copy()
+    for s in frames:
+        forces[labelled.structures.offsets[s], 0] += ev_per_a
+    return with_labels(labelled, forces=forces)
+
+
+def turned_alone(labelled: LabelledSet, frames: list[int]) -> LabelledSet:
+    """Positions turned by a right angle, forces not."""
+    positions = labelled.structures.positions.copy()
+    atoms = atoms_of(labelled, frames)
+    positions[atoms] = positions[atoms] @ np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    return with_structures(labelled, positions=positions)
+
+
+def moved(labelled: LabelledSet, atom: int, beside: int, distance: float) -> LabelledSet:
+    """One atom set ``distance`` (Å) beside another."""
+    positions = labelled.structures.positions.copy()
+    positions[atom] = positions[beside] + [distance, 0, 0]
+    return with_structures(labelled, positions=positions)
