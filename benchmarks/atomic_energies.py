@@ -148,7 +148,8 @@ def main() -> None:
     chosen = [s for s in SYSTEMS if s.name in options.systems]
     for system in chosen:
         make_labels(system, options.labels)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"runs": []}
+    path = options.out
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
     results["machine"] = {"processor": platform.processor() or platform.machine(), "threads": 1}
     for seed in options.seeds:
         for preset in options.presets:
@@ -168,7 +169,7 @@ def main() -> None:
                     run = key | run_one(lesson, heldout, preset, weight, seed, options.epochs)
                     print(json.dumps(run), flush=True)
                     results["runs"].append(run)
-                    write_whole(RESULTS, json.dumps(results, indent=1))
+                    write_whole(path, json.dumps(results, indent=1))
 
 
 def arguments() -> argparse.Namespace:
@@ -179,6 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", nargs="+", type=float, default=[0.0, 0.01, 0.1, 1.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 

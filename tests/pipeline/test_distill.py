@@ -66,6 +66,10 @@ def test_copper_from_emt(run, tmp_path):
     assert set(metrics) == {"ultra-tiny", "run"}
     assert metrics["run"]["name"] == "copper"
     assert metrics["run"]["teacher"]["name"] == EMT
+    near, far = metrics["run"]["teacher"]["long_range"]
+    assert (near["radius_a"], far["radius_a"]) == (5.0, 10.0)
+    assert near["force_rms_mev_per_a"] > 1.0  # EMT's densities reach beyond 5 Å
+    assert "teacher's forces beyond 10.0 Å: below 0.05 meV/Å rms" in printed
     judged = metrics["ultra-tiny"]
     assert set(judged) == {"validation", "heldout", "on_policy", "run"}
     for split in ("validation", "heldout"):

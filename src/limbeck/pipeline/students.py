@@ -16,6 +16,7 @@ from limbeck.core.machine import available_threads
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.errors import InputError
 from limbeck.pipeline.lessons import Lesson, make_baseline
+from limbeck.pipeline.reach import limits
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, no_progress
 from limbeck.runtime.student import Student
@@ -192,6 +193,7 @@ def _card(
     return {
         "preset": preset,
         "teacher": lesson.teacher,
+        "limits": limits(begin.architecture, lesson.teacher.get("long_range")),
         "data": begin.figures,
         "training": {
             "split": lesson.how_split,
