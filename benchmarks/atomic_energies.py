@@ -173,7 +173,9 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--labels", type=Path, required=True, help="folder of the label stores")
     parser.add_argument("--systems", nargs="+", default=[s.name for s in SYSTEMS])
     parser.add_argument("--presets", nargs="+", default=["ultra-tiny", "tiny"])

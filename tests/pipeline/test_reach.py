@@ -26,7 +26,9 @@ def heldout():
 
 
 def configuration(**entries):
-    return config_from_values({"bulk": "Cu", "teacher": "ase.calculators.emt:EMT", "presets": ["tiny"]} | entries)
+    return config_from_values(
+        {"bulk": "Cu", "teacher": "ase.calculators.emt:EMT", "presets": ["tiny"]} | entries
+    )
 
 
 def test_cutoff_and_receptive_field_are_measured():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from limbeck.config import DistillConfig
 from limbeck.core.labels import LabelledSet
 from limbeck.core.potential import Potential
 from limbeck.students.specification import Architecture, preset_architecture
-from limbeck.validation.longrange import LongRangeReport, long_range_force
+from limbeck.validation.longrange import MOST_ATOMS, LongRangeReport, long_range_force
 
 REACH_SHARE = 0.02  #: of a budget goes to measuring how far the teacher reaches
 SECONDS_BY_EPOCHS = 36.0  #: where training ends by epochs
+#: kB of memory that an evaluation may take for each atom; a teacher that runs out of it ends the run
+KB_AN_ATOM = 6000
 
 
 def receptive_field_a(architecture: Architecture) -> float:
@@ -42,12 +45,24 @@ def measure_reach(
     allowed = SECONDS_BY_EPOCHS
     if config.budget is not None:
         allowed = min(REACH_SHARE * config.budget, max(config.budget - spent_s, 0.0))
-    ends = time.monotonic() + allowed
+    ends, most = time.monotonic() + allowed, _atoms_that_fit()
     reports: dict[float, LongRangeReport] = {}
     for radius in dict.fromkeys([fields[0], cutoff, *fields]):
         left = max(ends - time.monotonic(), 0.0)
-        reports[radius] = long_range_force(teacher, structures, radius, seed=config.seed, budget_s=left)
+        reports[radius] = long_range_force(
+            teacher, structures, radius, seed=config.seed, budget_s=left, max_atoms=most
+        )
     return [asdict(reports[radius]) for radius in sorted(reports)]
+
+
+def _atoms_that_fit() -> int:
+    """So large may a structure be that memory holds its evaluation, where the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return MOST_ATOMS
+    free = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return min([MOST_ATOMS, *(kb // KB_AN_ATOM for kb in free)])
 
 
 def limits(architecture: Architecture, reach: list[dict[str, Any]] | None) -> dict[str, Any]:

@@ -97,9 +97,7 @@ def long_range_force(
         try:
             wide, probes = _widen(atoms, radius_a, max_atoms, rng)
             most_here = _affordable(teacher, atoms, len(wide), most, left)
-            before, after = _displaced(
-                teacher, wide, probes[: most_here - 1], radius_a, displacement_a, rng
-            )
+            before, after = _displaced(teacher, wide, probes[: most_here - 1], radius_a, displacement_a, rng)
         except _NotTested as error:
             reasons.append(str(error))
             continue
@@ -137,9 +135,7 @@ def repeats(atoms: Atoms, width_a: float) -> tuple[int, int, int]:
     return tuple(int(np.ceil(width_a / h - 1e-9)) if np.isfinite(h) else 1 for h in heights)  # type: ignore[return-value]
 
 
-def _widen(
-    atoms: Atoms, radius: float, max_atoms: int, rng: np.random.Generator
-) -> tuple[Atoms, list[int]]:
+def _widen(atoms: Atoms, radius: float, max_atoms: int, rng: np.random.Generator) -> tuple[Atoms, list[int]]:
     """The structure made wide enough, and its probe atoms in the order they are taken."""
     times = repeats(atoms, 2 * radius)
     needed = len(atoms) * int(np.prod(times))
@@ -173,7 +169,8 @@ def _affordable(teacher: Potential, atoms: Atoms, n_wide: int, most: int, left_s
     fit = int((left_s - took) / max(each, 1e-9))
     if fit < 2:
         raise _NotTested(
-            f"two evaluations of {n_wide} atoms take about {2 * each:.1f} s, {max(left_s, 0):.1f} s are allowed"
+            f"two evaluations of {n_wide} atoms take about {2 * each:.1f} s, "
+            f"{max(left_s, 0):.1f} s are allowed"
         )
     return min(most, fit)
 
