@@ -196,7 +196,7 @@ class _Run:
         config, teacher = self.config, self.teacher
         limit = config.labelling.max_force_ev_per_a
         val = held_back(config.val, labelled, self.say, max_force_ev_per_a=limit)
-        card = {"licence": teacher.card.licence, "citation": teacher.card.citation}
+        card: dict[str, Any] = {"licence": teacher.card.licence, "citation": teacher.card.citation}
         elements = sorted({int(z) for z in labelled.structures.numbers})
         alone = self.clock.get("isolated_atoms_ev")
         if alone is None:
