@@ -44,14 +44,14 @@ class BatchTrainer final : public Trainer<T> {
   }
 
   void gradient(const double *grad_energy, const double *grad_forces, const double *grad_virial,
-                T *gradient) override {
+                const double *grad_atoms, T *gradient) override {
     const std::size_t total = weights_.layout.total;
     partial_.resize(threads_);
     parallel([&](int thread) {
       partial_[thread].assign(total, T(0));
       for (std::size_t s : shares_[thread])
         evaluations_[s]->accumulate(grad_energy[s], grad_forces + 3 * rows_[s], grad_virial + 9 * s,
-                                    partial_[thread].data());
+                                    grad_atoms ? grad_atoms + rows_[s] : nullptr, partial_[thread].data());
     });
     // summed in the order of threads, so a run repeats bit for bit at equal thread count
     std::copy(partial_[0].begin(), partial_[0].end(), gradient);

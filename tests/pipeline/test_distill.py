@@ -66,6 +66,11 @@ def test_copper_from_emt(run, tmp_path):
     assert set(metrics) == {"ultra-tiny", "run"}
     assert metrics["run"]["name"] == "copper"
     assert metrics["run"]["teacher"]["name"] == EMT
+    near, far = metrics["run"]["teacher"]["long_range"]
+    assert (near["radius_a"], far["radius_a"]) == (5.0, 10.0)
+    # on a busy machine there may be no time for either: then a reason stands there
+    assert (near["force_rms_mev_per_a"] or 0.0) > 1.0 or near["reason"]
+    assert "teacher's forces beyond 10.0 Å: " in printed
     judged = metrics["ultra-tiny"]
     assert set(judged) == {"validation", "heldout", "on_policy", "run"}
     for split in ("validation", "heldout"):
@@ -101,6 +106,8 @@ def test_copper_from_emt(run, tmp_path):
     card = limbeck.Student.load(out / "ultra-tiny.safetensors").card
     assert card["metrics"]["heldout"] == judged["heldout"]["all"]
     assert card["metrics"]["on_policy"] == judged["on_policy"] | facts["on_policy"]
+    assert card["limits"]["receptive_field_a"] == 10.0
+    assert card["limits"]["long_range"] in printed
     assert card["run"]["name"] == "copper"
     assert card["run"]["command"] == f"limbeck distill {config} --out {out} --json {tmp_path}/figures.json"
     # the same command finds everything done

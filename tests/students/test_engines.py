@@ -111,14 +111,16 @@ def test_threads_agree(precision):
 
 
 @pytest.mark.parametrize("name", [*PRESETS, "odd widths"])
-def test_gradient_of_a_random_loss(name, torch_engines):
-    """dL/dw of L = a·E + b·F + c·virial: native against torch's second derivatives, and differences."""
+@pytest.mark.parametrize("atoms", [False, True], ids=["without", "with atomic energies"])
+def test_gradient_of_a_random_loss(name, atoms, torch_engines):
+    """dL/dw of L = a·E + b·F + c·virial (+ d·e): native against torch's second derivatives, and differences."""
     architecture = architecture_of(name)
     rng = np.random.default_rng(5)
     seeds = (
         rng.normal(size=len(BATCH)),
         rng.normal(size=(BATCH.n_atoms, 3)),
         rng.normal(size=(len(BATCH), 3, 3)),
+        *([rng.normal(size=BATCH.n_atoms)] if atoms else []),
     )
     native, reference = (
         loaded(NativeEngine(architecture, precision="float64", threads=2)),
@@ -139,13 +141,30 @@ def test_gradient_of_a_random_loss(name, torch_engines):
     def loss(step: float) -> float:
         native.set_weights(flat + step * direction)
         out = native.evaluate(EVERY)
-        return float(
-            sum((s * o).sum() for s, o in zip(seeds, (out.energy, out.forces, out.virial), strict=True))
-        )
+        values = (out.energy, out.forces, out.virial, out.atom_energies)
+        return float(sum((s * o).sum() for s, o in zip(seeds, values, strict=False)))
 
     h = 1e-3
     slope = (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h)
     assert slope == pytest.approx(float(gradient @ direction), rel=1e-6)
+
+
+def test_equal_seeds_of_all_atoms_are_a_seed_of_the_energy(torch_engines):
+    zeros = np.zeros((BATCH.n_atoms, 3)), np.zeros((len(BATCH), 3, 3))
+    each = np.random.default_rng(8).normal(size=len(BATCH))
+    for engine in (
+        loaded(NativeEngine(architecture_of("ultra-tiny"), precision="float64", threads=2)),
+        torch_engines["ultra-tiny"],
+    ):
+        gradients = []
+        for seeds in (
+            (each, *zeros),
+            (np.zeros(len(BATCH)), *zeros, each[BATCH.structure_of_atom]),
+            (0.3 * each, *zeros, 0.7 * each[BATCH.structure_of_atom]),
+        ):
+            engine.evaluate(EVERY)
+            gradients.append(engine.gradient(*seeds))
+        assert max(largest_relative(g, gradients[0]) for g in gradients[1:]) < 1e-12
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
@@ -262,6 +281,17 @@ class TestBindings:
         for outside in (-1, 1):
             with pytest.raises(ValueError, match=f"structure {outside} is out of range"):
                 core.evaluate(np.array([outside], np.int64))
+
+    def test_seeds_have_the_shapes_of_the_outputs(self):
+        core, hyper = self.core()
+        core.set_structures(**self.good)
+        core.set_weights(np.zeros(hyper.parameters))
+        core.evaluate(np.zeros(1, np.int64))
+        seeds = [np.zeros(1), np.zeros((2, 3)), np.zeros((1, 3, 3)), np.zeros(2)]
+        core.gradient(*seeds)
+        for k in range(4):
+            with pytest.raises(ValueError, match=r"wanted the shapes of the last evaluate\(\)"):
+                core.gradient(*seeds[:k], np.zeros(5), *seeds[k + 1 :])
 
     def test_hyperparameters_and_instruction_set(self):
         with pytest.raises(ValueError, match="does not run the instruction set sse9"):

@@ -5,8 +5,9 @@
 //   forward   E and everything its derivative needs;
 //   backward  dE/d(vectors), with the adjoints kept;
 //   tangent   for a direction x' of the positions (and a strain), the tangent of both passes,
-//             which yields d/dw of (x' . grad E + c E): with x' = -dL/dF and c = dL/dE this is
-//             dL/dw, at about three times the cost of one energy and force (no graph, no tape).
+//             which yields d/dw of (x' . grad E + sum_i c_i e_i): with x' = -dL/dF and
+//             c_i = dL/dE + dL/de_i this is dL/dw, at about three times the cost of one energy and
+//             force (no graph, no tape).
 //
 // A pair is visited once for both directions: the filter depends on r alone, so it serves both,
 // and one thread owns one structure, so no write is shared.
@@ -111,11 +112,13 @@ class Evaluation {
     backward();
   }
 
-  // Adds dL/dw to grad for a loss with dL/dE, dL/dF (n, 3) and dL/d(virial) (3, 3).
-  void accumulate(double grad_energy, const double *grad_forces, const double *grad_virial, T *grad) {
+  // Adds dL/dw to grad for a loss with dL/dE, dL/dF (n, 3), dL/d(virial) (3, 3) and, unless it is
+  // null, dL/d(atomic energies) (n,).
+  void accumulate(double grad_energy, const double *grad_forces, const double *grad_virial,
+                  const double *grad_atoms, T *grad) {
     tangent_geometry(grad_forces, grad_virial);
     tangent_forward();
-    tangent_backward(T(grad_energy), grad);
+    tangent_backward(grad_energy, grad_atoms, grad);
   }
 
  private:
@@ -654,14 +657,17 @@ class Evaluation {
     }
   }
 
-  void tangent_backward(T grad_energy, T *grad) {
+  void tangent_backward(double grad_energy, const double *grad_atoms, T *grad) {
     const Hyperparameters &hp = weights_->hp;
     const ParameterLayout &lay = weights_->layout;
     const int n = g_.atoms, F = this->F(), H = hp.gate_width, L = hp.interactions, R = hp.readout_width;
     const std::size_t nF = std::size_t(n) * F, nR = std::size_t(n) * R, P = g_.pairs;
-    const T scale = T(hp.energy_scale), seed = scale * grad_energy;
+    const T scale = T(hp.energy_scale), whole = scale * T(grad_energy);
     fit(scratch_, nR);
-    for (int i = 0; i < n; ++i)
+    double atoms = 0;  // sum of dL/de_i
+    for (int i = 0; i < n; ++i) {
+      const T seed = grad_atoms ? scale * T(grad_energy + grad_atoms[i]) : whole;
+      if (grad_atoms) atoms += grad_atoms[i];
       for (int f = 0; f < R; ++f) {
         const std::size_t e = std::size_t(i) * R + f;
         const T t = read_t_[e], g = sigmoid(t), d1 = g + t * g * (1 - g);
@@ -669,7 +675,9 @@ class Evaluation {
         scratch_[e] = seed * at(lay.read2)[f] * d1 + read_sb_[e] * d2 * read_t_t_[e];
         grad[lay.read2 + f] += scale * read_s_t_[e] + seed * read_s_[e];
       }
-    grad[lay.read2_bias] += seed * T(n);
+    }
+    grad[lay.read2_bias] += whole * T(n);
+    if (grad_atoms) grad[lay.read2_bias] += scale * T(atoms);
     outer_add(n, F, R, h_t_.data(), read_tb_.data(), grad + lay.read1);
     outer_add(n, F, R, h_.data(), scratch_.data(), grad + lay.read1);
     sum_rows(n, R, scratch_.data(), grad + lay.read1_bias);

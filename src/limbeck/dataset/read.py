@@ -39,9 +39,9 @@ def read_labelled(
 
     Returns
     -------
-    Families, steps and temperatures from ``info`` where they are there. Stress rows are NaN for
-    structures without; a single atom without forces has none. Labels that are not finite stay for
-    the audit to list.
+    Families, steps and temperatures from ``info`` where they are there. Stress rows and atomic
+    energies (the calculator's ``energies``) are NaN for structures without; a single atom without
+    forces has none. Labels that are not finite stay for the audit to list.
 
     Raises
     ------
@@ -89,6 +89,7 @@ def labelled_from_atoms(
     energy = np.array([_energy(a, k, where, energy_key) for k, a in enumerate(frames)])
     forces = [_forces(a, k, where, forces_key) for k, a in enumerate(frames)]
     stress = np.stack([_stress(a, k, where, stress_key, virial_key) for k, a in enumerate(frames)])
+    atomic = np.concatenate([_atom_energies(a, k, where) for k, a in enumerate(frames)])
     named = stress_key or virial_key
     if named and np.isnan(stress).all():
         raise InputError(
@@ -103,6 +104,7 @@ def labelled_from_atoms(
             energy=energy,
             forces=np.concatenate(forces),
             stress=None if np.isnan(stress).all() else stress,
+            atom_energies=None if np.isnan(atomic).all() else atomic,
         ),
         family=np.array([str(a.info.get("family", "")) for a in frames], dtype=object).astype(str),
         step=np.array([str(a.info.get("step", "")) for a in frames], dtype=object).astype(str),
@@ -206,6 +208,22 @@ def _forces(atoms: Atoms, frame: int, where: str, key: str | None) -> np.ndarray
             wanted=(len(atoms), 3),
         )
     return forces
+
+
+def _atom_energies(atoms: Atoms, frame: int, where: str) -> np.ndarray:
+    """(n,), eV; NaN where the frame has none."""
+    value = _result(atoms, "energies")
+    if value is None:
+        return np.full(len(atoms), np.nan)
+    energies = np.asarray(value, dtype=np.float64)
+    if energies.shape != (len(atoms),):
+        raise InputError(
+            "atomic energies have the wrong shape",
+            where=f"{where}, frame {frame}",
+            got=energies.shape,
+            wanted=(len(atoms),),
+        )
+    return energies
 
 
 def _stress(

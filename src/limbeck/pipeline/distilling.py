@@ -34,7 +34,12 @@ from limbeck.pipeline.folder import prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
 from limbeck.pipeline.lessons import Lesson, held_back, make_lesson
 from limbeck.pipeline.linting import preflight
-from limbeck.pipeline.opening import check_teacher_fits, open_configured, starting_structures
+from limbeck.pipeline.opening import (
+    check_atom_energies,
+    check_teacher_fits,
+    open_configured,
+    starting_structures,
+)
 from limbeck.pipeline.planning import (
     LEAST_TRAINING_S,
     Plan,
@@ -44,6 +49,7 @@ from limbeck.pipeline.planning import (
     share_time,
     temperature_of,
 )
+from limbeck.pipeline.reach import measure_reach
 from limbeck.pipeline.results import about_run, add_speeds, say_results, write_metrics
 from limbeck.pipeline.rounds import Round, RoundLoop, round_path
 from limbeck.pipeline.sampling import Collector
@@ -54,6 +60,7 @@ from limbeck.runtime.student import Student
 from limbeck.sampling.frames import write_frames
 from limbeck.teachers.support import check_supported
 from limbeck.training.loop import Stop
+from limbeck.validation.longrange import LongRangeReport
 
 _LATE = 1.25  # a stage that took longer than this multiple of its plan is remarked on
 
@@ -95,6 +102,7 @@ def distill(
         say_if_finished(folder, say)
     with open_configured(spec, config.labelling) as teacher:
         check_supported(teacher.card, StructureBatch.from_atoms(starts))
+        check_atom_energies(config, teacher)
         if folder is None:
             dry = plan(config, starts, teacher, time.monotonic() - began)
             for line in dry.lines():
@@ -154,7 +162,7 @@ class _Run:
         preflight(
             [(str(self.folder / "labels"), labelled)], self.config.lint.ignore, self.say, Expected(asked)
         )
-        lesson = self._lesson(labelled)
+        lesson = self._lesson(labelled, heldout)
         for note in collector.notes:
             self.say(f"note: {note}")
         say_some(self.say, collector.lost, "frames without a label to train on")
@@ -175,6 +183,7 @@ class _Run:
         if rounds:
             metrics[RUN]["rounds"] = [seen.to_dict() for seen in rounds]
         add_speeds(metrics, self.folder, self.config.presets, trial)
+        metrics[RUN]["teacher"]["long_range"] = lesson.teacher["long_range"]
         write_metrics(self.folder, metrics)
         say_results(metrics, self.folder, self.config.presets, trial, self.say)
         self.clock.save()
@@ -203,18 +212,29 @@ class _Run:
         self.clock.save()
         return result
 
-    def _lesson(self, labelled: LabelledSet) -> Lesson:
+    def _lesson(self, labelled: LabelledSet, heldout: LabelledSet) -> Lesson:
         config, teacher = self.config, self.teacher
         limit = config.labelling.max_force_ev_per_a
         val = held_back(config.val, labelled, self.say, max_force_ev_per_a=limit)
-        card = {"licence": teacher.card.licence, "citation": teacher.card.citation}
+        card: dict[str, Any] = {"licence": teacher.card.licence, "citation": teacher.card.citation}
         elements = sorted({int(z) for z in labelled.structures.numbers})
         alone = self.clock.get("isolated_atoms_ev")
         if alone is None:
             found = isolated_atom_energies(teacher, elements)
             alone = self.clock.once("isolated_atoms_ev", {str(z): e for z, e in (found or {}).items()})
         references = {int(z): float(e) for z, e in alone.items()}
+        card["long_range"] = self._reach(heldout)
         return make_lesson(labelled, val, config.seed, references, asdict(teacher.identity) | card)
+
+    def _reach(self, heldout: LabelledSet) -> list[dict[str, Any]]:
+        """The teacher's forces beyond the students' reach; measured once a run."""
+        kept = self.clock.get("long_range")
+        if kept is None:
+            kept = measure_reach(self.config, self.teacher, heldout, self.clock.spent_s)
+            self.clock.put("long_range", kept)
+            for report in kept:
+                self.say(LongRangeReport(**report).text())
+        return kept
 
     # ---- training and judging: what is left of the budget is shared anew before each preset --------
 

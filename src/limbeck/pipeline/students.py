@@ -16,6 +16,7 @@ from limbeck.core.machine import available_threads
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.errors import InputError
 from limbeck.pipeline.lessons import Lesson, make_baseline
+from limbeck.pipeline.reach import limits
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, no_progress
 from limbeck.runtime.student import Student
@@ -130,7 +131,7 @@ def train_student(
 def _from_scratch(preset: str, lesson: Lesson, config: TrainingConfig, seed: int) -> _Beginning:
     baseline, figures, note = make_baseline(lesson)
     architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
-    train = prepare(lesson.train, baseline, architecture.cutoff)
+    train = _prepare(lesson.train, baseline, architecture, config)
     validation = prepare(lesson.validation, baseline, architecture.cutoff)
     scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
     architecture = with_scale(architecture, scale)
@@ -157,7 +158,7 @@ def _from_student(
         architecture,
         baseline,
         start.weights,
-        prepare(lesson.train, baseline, architecture.cutoff),
+        _prepare(lesson.train, baseline, architecture, config),
         prepare(lesson.validation, baseline, architecture.cutoff),
         figures,
         str(start.card.get("training", {}).get("references", ""))
@@ -166,19 +167,32 @@ def _from_student(
     )
 
 
+def _prepare(
+    labelled: LabelledSet, baseline: Baseline, architecture: Architecture, config: TrainingConfig
+) -> TrainingData:
+    return prepare(labelled, baseline, architecture.cutoff, atom_energies=config.atom_energy_weight > 0)
+
+
 def _run_hash(
     begin: _Beginning, lesson: Lesson, config: TrainingConfig, seed: int, *, from_student: bool
 ) -> str:
     """What a checkpoint must agree with to be gone on from; how long a run lasts is no part of it."""
+    leave_out = {"threads", "tensorboard", "checkpoint_s", "epochs"}
+    targets = begin.train.atom_energies
+    # without the term the hash is what it was before there was one
+    atomic = {} if targets is None else {"atom_energies": targets.tobytes().hex()}
+    if targets is None:
+        leave_out.add("atom_energy_weight")
     return hash_json(
         {
             "data": begin.figures["content_hash"],
             "validation": statistics(lesson.validation).content_hash,
             "architecture": begin.architecture.to_dict(),
-            "config": config.model_dump(exclude={"threads", "tensorboard", "checkpoint_s", "epochs"}),
+            "config": config.model_dump(exclude=leave_out),
             "seed": seed,
             "init": flatten(begin.architecture, begin.weights).tobytes().hex() if from_student else None,
         }
+        | atomic
     )
 
 
@@ -188,6 +202,7 @@ def _card(
     return {
         "preset": preset,
         "teacher": lesson.teacher,
+        "limits": limits(begin.architecture, lesson.teacher.get("long_range")),
         "data": begin.figures,
         "training": {
             "split": lesson.how_split,

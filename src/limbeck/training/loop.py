@@ -137,6 +137,16 @@ class Trainer:
             "forces": torch.from_numpy(train.forces),
             "virial": torch.from_numpy(train.virial),
         }
+        self.atomic = config.atom_energy_weight > 0
+        if self.atomic:
+            if train.atom_energies is None:
+                raise InputError(
+                    "no atomic energies to train on",
+                    got="data prepared without them",
+                    wanted="prepare(..., atom_energies=True)",
+                    remedy="set training.atom_energy_weight to 0",
+                )
+            self.labels["atom_energies"] = torch.from_numpy(train.atom_energies)
 
     def _loggers(self) -> list[Any]:
         if not self.config.tensorboard:
@@ -190,7 +200,7 @@ class Trainer:
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(done, config.learning_rate, config.warmup) / 2**progress.restarts
         self.adam.zero_grad(set_to_none=True)
-        energy, forces, virial = self.student(chosen)
+        energy, forces, virial, *per_atom = self.student(chosen, atom_energies=self.atomic)
         index = torch.from_numpy(chosen)
         atoms = torch.from_numpy(self.train.structures.atom_index(chosen))
         loss = batch_loss(
@@ -202,6 +212,8 @@ class Trainer:
             weights=(energy_weight(done, config.energy_weight), config.force_weight, config.stress_weight),
             kind=config.loss,
             delta=config.huber_delta,
+            atom_error=per_atom[0] - self.labels["atom_energies"][atoms] if self.atomic else None,
+            atom_weight=config.atom_energy_weight,
         )
         self.fabric.backward(loss.total)
         norm = self.fabric.clip_gradients(

@@ -1,4 +1,4 @@
-"""The loss: energy an atom, forces, and stress where it is known."""
+"""The loss: energy an atom, forces, stress where it is known, atomic energies where they are asked for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class LossTerms:
     energy: Tensor
     forces: Tensor
     stress: Tensor
+    atoms: Tensor | None = None
 
 
 def penalty(x: Tensor, kind: str, delta: float) -> Tensor:
@@ -36,6 +37,8 @@ def batch_loss(
     weights: tuple[float, float, float],
     kind: str,
     delta: float,
+    atom_error: Tensor | None = None,
+    atom_weight: float = 0.0,
 ) -> LossTerms:
     """Loss of a batch.
 
@@ -44,7 +47,8 @@ def batch_loss(
     energy_error: (S,) eV.  force_error: (N, 3) eV/Å.  virial_error: (S, 3, 3) eV, NaN where unknown.
     counts: (S,) atoms.  force_scale: rms force of the labels, eV/Å, which makes all terms dimensionless
     (energies and virials an atom are compared with force_scale times 1 Å).
-    weights: energy, forces, stress.
+    weights: energy, forces, stress.  atom_error: (N,) eV, of the atomic energies, NaN where unknown, or
+    None for a loss without them, which then costs nothing; atom_weight: its weight.
     """
     w_energy, w_forces, w_stress = weights
     per_atom = energy_error / counts / force_scale  # (S,)
@@ -56,4 +60,9 @@ def batch_loss(
     if bool(known.any()):
         strain = virial_error[known] / counts[known, None, None] / force_scale  # (S', 3, 3)
         stress = penalty(strain, kind, delta).mean() * w_stress
-    return LossTerms(total=energy + forces + stress, energy=energy, forces=forces, stress=stress)
+    total, atoms = energy + forces + stress, None
+    if atom_error is not None:
+        given = atom_error[torch.isfinite(atom_error)] / force_scale  # (N',)
+        atoms = penalty(given, kind, delta).sum() / max(len(given), 1) * atom_weight
+        total = total + atoms
+    return LossTerms(total=total, energy=energy, forces=forces, stress=stress, atoms=atoms)

@@ -15,16 +15,19 @@ class _EngineFunction(torch.autograd.Function):
     """An engine's outputs, differentiable in the flat weights."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, engine: Engine, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, flat: Tensor, engine: Engine, chosen: np.ndarray, atom_energies: bool
+    ) -> tuple[Tensor, ...]:
         engine.set_weights(flat.detach().numpy())
         out = engine.evaluate(chosen)
         ctx.engine = engine
-        return torch.from_numpy(out.energy), torch.from_numpy(out.forces), torch.from_numpy(out.virial)
+        wanted = [out.energy, out.forces, out.virial] + [out.atom_energies] * atom_energies
+        return tuple(torch.from_numpy(value) for value in wanted)
 
     @staticmethod
-    def backward(ctx: Any, energy: Tensor, forces: Tensor, virial: Tensor) -> tuple[Tensor, None, None]:
-        gradient = ctx.engine.gradient(energy.numpy(), forces.numpy(), virial.numpy())
-        return torch.from_numpy(gradient), None, None
+    def backward(ctx: Any, *seeds: Tensor) -> tuple[Tensor, None, None, None]:
+        gradient = ctx.engine.gradient(*(seed.numpy() for seed in seeds))
+        return torch.from_numpy(gradient), None, None, None
 
 
 class TrainableStudent(nn.Module):
@@ -36,6 +39,9 @@ class TrainableStudent(nn.Module):
         self.flat = nn.Parameter(torch.tensor(flat, dtype=dtype))
         self.engine = engine
 
-    def forward(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Energy (S,), forces (N, 3), dE/dε (S, 3, 3) of the chosen structures, float64."""
-        return _EngineFunction.apply(self.flat, self.engine, chosen)
+    def forward(self, chosen: np.ndarray, *, atom_energies: bool = False) -> tuple[Tensor, ...]:
+        """Energy (S,), forces (N, 3), dE/dε (S, 3, 3) of the chosen structures, float64.
+
+        ``atom_energies``: they follow, (N,); a loss that leaves them out need not ask for them.
+        """
+        return _EngineFunction.apply(self.flat, self.engine, chosen, atom_energies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from limbeck.validation.longrange import LongRangeReport, long_range_force
 from limbeck.validation.metrics import METRIC_KEYS, compute_metrics, grouped_metrics
 from limbeck.validation.onpolicy import DriftReport, OnPolicyReport, nve_drift, on_policy_error
 from limbeck.validation.plots import write_plots
@@ -10,11 +11,13 @@ from limbeck.validation.run import ValidationReport, WorstFrame, predict, valida
 __all__ = [
     "METRIC_KEYS",
     "DriftReport",
+    "LongRangeReport",
     "OnPolicyReport",
     "ValidationReport",
     "WorstFrame",
     "compute_metrics",
     "grouped_metrics",
+    "long_range_force",
     "nve_drift",
     "on_policy_error",
     "predict",
