@@ -192,7 +192,8 @@ def last_trusted(scan: Scan, shortest_a: float) -> int | None:
     if not len(bad):
         return None
     star = int(bad[0]) - 1
-    _, slope = zbl_pair(*(np.full(len(repulsion), float(z)) for z in scan.numbers), scan.distances)
+    z1, z2 = (np.full(len(repulsion), float(z)) for z in scan.numbers)
+    _, slope = zbl_pair(z1, z2, scan.distances)
     strange = np.abs(repulsion + slope) > np.maximum(_FLANK_SHARE * -slope, _FLANK_EV_PER_A)
     weaker = np.diff(repulsion, prepend=-np.inf) < 0
     while star > 0 and judged[star] and (weaker[star] or strange[star]):

@@ -15,7 +15,7 @@ from limbeck.sampling.frames import make_frame
 from limbeck.sampling.moves import Contacts
 
 REACH_A = 8.0  #: pairs farther apart are not pushed together
-_FREE = 0.55  # of the sum of covalent radii: a third atom nearer than this to the moved ones blocks the way
+_FREE = 0.5  # of the sum of covalent radii: a third atom nearer than this to the moved ones blocks the way
 _ON_THE_WAY = 9  # points along the way at which that is judged
 
 

@@ -45,7 +45,7 @@ class Melt(Dynamics):
             )
         if self.frames > self.steps:
             raise ValueError(
-                f"melt: got {self.frames} frames in {self.steps} steps; wanted one a step at most"
+                f"melt: got {self.frames} frames; wanted at most one in each of {self.steps} steps"
             )
         return self
 

@@ -18,9 +18,10 @@ from limbeck.sampling.frames import make_frame
 from limbeck.sampling.moves import Torsions
 
 _BONDED = 1.2  # of the sum of covalent radii
-#: of the same sum: shorter bonds are double, aromatic or amide bonds (C=C 0.88, C-N of an amide 0.91,
+#: of the same sum: shorter bonds are double, aromatic or amide bonds (C=C 0.88, C-N of an amide 0.93,
 #: C-C of butadiene's middle 0.96, C-C 1.01)
-_SINGLE = 0.93
+_SINGLE = 0.945
+_LINEAR_A = 0.2  # atoms within this of the axis stand on it
 _REDRAWS = 200
 _NARROWED_EVERY = 20
 
@@ -35,9 +36,9 @@ class RotatableBond:
 
 
 def rotatable_bonds(atoms: Atoms) -> list[RotatableBond]:
-    """Single bonds outside rings between two atoms that each have another neighbour.
+    """Single bonds outside rings with atoms beside the axis at both ends.
 
-    Bonds are pairs within 1.2 of the sum of their covalent radii, single where also beyond 0.93 of it:
+    Bonds are pairs within 1.2 of the sum of their covalent radii, single where also beyond 0.945 of it:
     geometry alone decides, so the start should be near a minimum.
     """
     n = len(atoms)
@@ -53,10 +54,19 @@ def rotatable_bonds(atoms: Atoms) -> list[RotatableBond]:
         if part[a] == part[b]:
             continue  # in a ring
         sides = [np.flatnonzero(part == part[end]) for end in (a, b)]
-        bonds.append(
-            RotatableBond(a, b, sides[1]) if len(sides[1]) <= len(sides[0]) else RotatableBond(b, a, sides[0])
-        )
+        if any(_on_the_axis(atoms.positions, a, b, side) for side in sides):
+            continue  # as in C-C≡N: turning moves nothing
+        if len(sides[1]) <= len(sides[0]):
+            bonds.append(RotatableBond(a, b, sides[1]))
+        else:
+            bonds.append(RotatableBond(b, a, sides[0]))
     return bonds
+
+
+def _on_the_axis(positions: np.ndarray, a: int, b: int, side: np.ndarray) -> bool:
+    axis = positions[b] - positions[a]
+    off = np.linalg.norm(np.cross(positions[side] - positions[a], axis / np.linalg.norm(axis)), axis=1)
+    return bool(off.max() < _LINEAR_A)
 
 
 def rotate(positions: np.ndarray, bond: RotatableBond, angle: float) -> np.ndarray:

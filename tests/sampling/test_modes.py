@@ -1,0 +1,136 @@
+"""Normal modes against a network of springs whose force constants are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+
+from limbeck.core.labels import Labels
+from limbeck.core.potential import AsePotential, Capabilities, Potential
+from limbeck.errors import InputError
+from limbeck.sampling import Modes, SamplingConfig, count_evaluations, count_frames, run_sampling
+from limbeck.sampling.modes import hessian, normal_modes
+
+
+class Springs(Potential):
+    """Springs between all pairs of atoms at their rest lengths; the start may be anywhere near."""
+
+    name = "springs"
+    capabilities = Capabilities(stress=False)
+
+    def __init__(self, rest: np.ndarray, k: float) -> None:
+        self.length = np.linalg.norm(rest[:, None] - rest, axis=-1)  # (N, N)
+        self.k, self.calls = k, 0
+
+    def evaluate(self, batch):
+        self.calls += 1
+        arm = batch.positions[:, None] - batch.positions  # (N, N, 3)
+        length = np.linalg.norm(arm, axis=-1)
+        np.fill_diagonal(length, 1.0)
+        stretch = length - self.length
+        np.fill_diagonal(stretch, 0.0)
+        forces = -self.k * (stretch / length)[:, :, None] * arm
+        return Labels(np.array([0.25 * self.k * (stretch**2).sum()]), forces.sum(axis=1))
+
+
+TETRAHEDRON = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) * 0.9
+
+
+def start() -> Atoms:
+    atoms = Atoms("P4", TETRAHEDRON + np.random.default_rng(0).normal(0, 0.05, (4, 3)))
+    atoms.info["family"] = "P4#0"
+    return atoms
+
+
+def test_modes_of_a_tetrahedron():
+    """Four equal masses joined by equal springs: k times 4 (breathing), 2 (three fold), 1 (two fold)."""
+    springs = Springs(TETRAHEDRON, 7.0)
+    found = normal_modes(TETRAHEDRON, hessian(Atoms("P4", TETRAHEDRON), springs, 0.005))
+    assert found.force_constants == pytest.approx([7, 7, 14, 14, 14, 28], rel=1e-4)
+    flat = found.vectors.reshape(6, 12)
+    assert flat @ flat.T == pytest.approx(np.eye(6), abs=1e-12)
+    assert np.abs(found.vectors.sum(axis=1)).max() < 1e-12  # no translation
+    assert np.abs(np.cross(TETRAHEDRON, found.vectors).sum(axis=1)).max() < 1e-12  # no rotation
+
+
+def test_a_linear_molecule_has_3n_minus_5():
+    rest = np.array([(0, 0, 0), (0, 0, 1.2), (0, 0, 2.4)])
+    found = normal_modes(rest, hessian(Atoms("CO2", rest), Springs(rest, 5.0), 0.005))
+    assert len(found.force_constants) == 4
+
+
+def test_every_mode_spreads_as_kt_over_k():
+    kelvin, springs = 300.0, Springs(TETRAHEDRON, 7.0)
+    plan = SamplingConfig(seed=3, steps=[Modes(temperature_K=kelvin, n=4000, fmax_ev_per_a=1e-4)])
+    frames = run_sampling([start()], plan, {"teacher": springs})
+    x = np.array([f.positions for f in frames])
+    mean = x.mean(axis=0)
+    exact = normal_modes(mean, hessian(Atoms("P4", mean), springs, 0.005))
+    q = np.einsum("mni,fni->fm", exact.vectors, x - mean)
+    ratio = q.var(axis=0) * exact.force_constants / (units.kB * kelvin)
+    assert ratio == pytest.approx(1.0, abs=5 * np.sqrt(2 / 4000))  # five standard errors
+    # degenerate modes may mix, but none follows another
+    assert np.abs(np.corrcoef(q.T) - np.eye(6)).max() < 5 / np.sqrt(4000)
+    assert np.linalg.norm(mean[0] - mean[1]) == pytest.approx(springs.length[0, 1], abs=2e-3)
+    assert {f.info["temperature_K"] for f in frames} == {kelvin}
+
+
+def test_soft_modes_are_capped_and_unstable_ones_too():
+    found = normal_modes(TETRAHEDRON, hessian(Atoms("P4", TETRAHEDRON), Springs(TETRAHEDRON, 1e-4), 0.005))
+    rng = np.random.default_rng(0)
+    for modes in (found, type(found)(found.vectors, -found.force_constants)):
+        drawn = np.array([modes.draw(300.0, 0.2, rng) for _ in range(2000)])
+        q = np.einsum("mni,fni->fm", modes.vectors, drawn)
+        assert q.std(axis=0) == pytest.approx(0.2, rel=0.1)
+
+
+def test_counts_families_and_resume(tmp_path):
+    plan = SamplingConfig(seed=3, steps=[Modes(temperature_K=[300, 600], n=20)])
+    potential = Springs(TETRAHEDRON, 7.0)
+    frames = run_sampling([start()], plan, {"teacher": potential}, cache_dir=tmp_path)
+    assert len(frames) == count_frames(plan, [start()]) == 40
+    assert potential.calls <= count_evaluations(plan, [start()]) == 201 + 24
+    assert len({f.info["family"] for f in frames}) == 20
+    assert frames[0].info["family"] == "P4#0/modes-300K-b0"
+    again = Springs(TETRAHEDRON, 7.0)
+    second = run_sampling([start()], plan, {"teacher": again}, cache_dir=tmp_path)
+    assert again.calls == 0
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(frames, second, strict=True))
+    fresh = run_sampling([start()], plan, {"teacher": again})
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(frames, fresh, strict=True))
+
+
+def test_the_students_own_hessian_is_used():
+    class Exact(Springs):
+        def hessian(self, atoms):
+            return hessian(atoms, Springs(TETRAHEDRON, self.k), 0.001)
+
+    potential = Exact(TETRAHEDRON, 7.0)
+    run_sampling([start()], SamplingConfig(steps=[Modes(temperature_K=300, n=2)]), {"teacher": potential})
+    assert potential.calls < 24  # the relaxation only
+
+
+def test_time_that_is_up_gives_one_frame():
+    plan = SamplingConfig(steps=[Modes(temperature_K=300, n=5)])
+    notes: list[str] = []
+    frames = run_sampling(
+        [start()], plan, {"teacher": Springs(TETRAHEDRON, 7.0)}, notes=notes, stop=lambda share: True
+    )
+    assert len(frames) == 1
+    assert "1 of 1 trajectories ended when their time was up" in notes[0]
+
+
+def test_what_cannot_be_expanded():
+    emt = AsePotential(EMT(), Capabilities(), "emt")
+    plan = SamplingConfig(
+        steps=[Modes(temperature_K=300, n=2, relax_steps=1, fmax_ev_per_a=1e-6)], keep_starts=True
+    )
+    notes: list[str] = []
+    frames = run_sampling([molecule("CH4")], plan, {"teacher": emt}, notes=notes)
+    assert len(frames) == 1
+    assert "has no frames: the greatest force is" in notes[0]
+    with pytest.raises(InputError, match="normal modes are sampled for molecules only; got pbc"):
+        run_sampling([bulk("Cu")], plan, {"teacher": emt})
