@@ -15,8 +15,10 @@ from limbeck.core.potential import Potential
 from limbeck.errors import InputError
 from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
 from limbeck.pipeline.defaults import default_heldout, default_sampling
+from limbeck.pipeline.opening import relaxed_first
 from limbeck.progress import format_seconds
-from limbeck.sampling.config import MD, SamplingConfig, Supercell, summary
+from limbeck.sampling.config import MD, SamplingConfig, summary
+from limbeck.sampling.preparing import Preparing, Relax
 from limbeck.sampling.run import count_evaluations, count_frames, run_sampling
 
 LEAST_TRAINING_S = 5.0
@@ -189,19 +191,18 @@ class _Work:
 def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: float) -> _Work:
     """The user's sampling and held-out set, or default ones for their share of the time ``left``."""
     evaluations = HELDOUT_SHARE * left / costs.label_s
-    heldout = config.heldout or default_heldout(starts, evaluations, config.seed)
+    heldout = relaxed_first(config, config.heldout or default_heldout(starts, evaluations, config.seed))
+    held = count_frames(heldout, starts)
     n_held = _n_starts(heldout, starts)
-    held = count_frames(heldout, n_held)
-    driving_s = costs.teacher_steps_s(count_evaluations(heldout, n_held), _trajectories(heldout, n_held))
+    driving_s = costs.teacher_steps_s(count_evaluations(heldout, starts), _trajectories(heldout, n_held))
     scout_s = SCOUT_S_BY_EPOCHS if config.budget is None else float(np.clip(0.04 * left, 3, 60))
-    sampling = config.sampling or _affordable(config, starts, costs, left, scout_s)
-    n_starts = _n_starts(sampling, starts)
+    sampling = relaxed_first(config, config.sampling or _affordable(config, starts, costs, left, scout_s))
     return _Work(
         sampling=sampling,
         heldout=heldout,
-        frames=count_frames(sampling, n_starts),
+        frames=count_frames(sampling, starts),
         heldout_frames=held,
-        labelling_s=_sampling_s(sampling, n_starts, costs),
+        labelling_s=_sampling_s(sampling, starts, costs),
         heldout_s=held * costs.label_s + driving_s,
         scout_s=scout_s,
     )
@@ -240,7 +241,7 @@ def _affordable(
         labels = int(np.clip(share / costs.label_s, LEAST_LABELS, most))
         for _ in range(12):
             sampling = default_sampling(starts, labels, config.seed, scouts)
-            cost = _sampling_s(sampling, len(starts), costs)
+            cost = _sampling_s(relaxed_first(config, sampling), starts, costs)
             if cost <= share and (labels >= 3 * LEAST_LABELS or not scouts):
                 return sampling
             if labels <= LEAST_LABELS:
@@ -249,16 +250,17 @@ def _affordable(
     return default_sampling(starts, LEAST_LABELS, config.seed, 0)
 
 
-def _sampling_s(sampling: SamplingConfig, n_starts: int, costs: Costs) -> float:
+def _sampling_s(sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs) -> float:
     """Seconds of labels and dynamics, without the training of scouts."""
     parts = [
         sampling.model_copy(update={"steps": sampling.steps[:k]}) for k in range(len(sampling.steps) + 1)
     ]
-    evaluations = np.diff([count_evaluations(part, n_starts) for part in parts])
+    evaluations = np.diff([count_evaluations(part, starts) for part in parts])
     scouted = np.array([is_scouted(step) for step in sampling.steps], dtype=bool)
     driven = int(evaluations[scouted].sum())
-    by_teacher = costs.teacher_steps_s(int(evaluations.sum()) - driven, _trajectories(sampling, n_starts))
-    return count_frames(sampling, n_starts) * costs.label_s + by_teacher + driven * costs.step_s[SCOUT_PRESET]
+    together = _trajectories(sampling, _n_starts(sampling, starts))
+    by_teacher = costs.teacher_steps_s(int(evaluations.sum()) - driven, together)
+    return count_frames(sampling, starts) * costs.label_s + by_teacher + driven * costs.step_s[SCOUT_PRESET]
 
 
 def _trajectories(sampling: SamplingConfig, n_starts: int) -> int:
@@ -280,6 +282,6 @@ def _n_starts(sampling: SamplingConfig, starts: Sequence[Atoms]) -> int:
 def _probe(config: DistillConfig, starts: list[Atoms]) -> Atoms:
     """The largest structure that will be labelled."""
     steps = (config.sampling or default_sampling(starts, LEAST_LABELS, 0)).steps
-    cells = tuple(s for s in steps if isinstance(s, Supercell))
+    cells = tuple(s for s in steps if isinstance(s, Preparing) and not isinstance(s, Relax))
     made = run_sampling(starts, SamplingConfig(steps=cells, keep_starts=True), {})
     return max(made, key=len)

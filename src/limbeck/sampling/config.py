@@ -1,8 +1,9 @@
 """Configuration of sampling: an ordered list of steps.
 
-``supercell`` replaces the starting structures for every step after it. ``rattle``, ``strain`` and
-``md`` draw from the starting structures, or with ``from: NAME`` from the frames of an earlier step,
-and add their frames to the result unless they say ``keep: false``:
+Preparing steps (``supercell``, ``slab``, ``vacancy``, ``interstitial``, ``relax``, ``thin``; see
+:mod:`limbeck.sampling.preparing`) replace the starting structures for every step after them.
+``rattle``, ``strain`` and ``md`` draw from the starting structures, or with ``from: NAME`` from the
+frames of an earlier step, and add their frames to the result unless they say ``keep: false``:
 
     seed: 1
     steps:
@@ -28,40 +29,13 @@ from pydantic import (
     model_validator,
 )
 
+from limbeck.sampling.preparing import Interstitial, Preparing, Relax, Slab, Supercell, Thin, Vacancy
+
 Mode = Literal["uniaxial", "volumetric", "shear", "random"]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Supercell(_Frozen):
-    """Replace each start by a supercell; exactly one of the four ways is given.
-
-    repeat: repeats along the three cell vectors. matrix: integer rows P, new cell = P @ cell.
-    min_length_a: the fewest repeats with every periodic width at least this, Å.
-    max_atoms: the repeats with the greatest shortest width that hold at most so many atoms.
-    """
-
-    kind: Literal["supercell"] = "supercell"
-    repeat: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    matrix: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]] | None = None
-    min_length_a: PositiveFloat | None = None
-    max_atoms: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Supercell:
-        given = [
-            name
-            for name in ("repeat", "matrix", "min_length_a", "max_atoms")
-            if getattr(self, name) is not None
-        ]
-        if len(given) != 1:
-            raise ValueError(
-                f"supercell: got {', '.join(given) or 'nothing'}; "
-                "wanted exactly one of repeat, matrix, min_length_a, max_atoms"
-            )
-        return self
 
 
 class _Adding(_Frozen):
@@ -149,7 +123,8 @@ class MD(_Adding):
         return self.equilibration_steps + self.frames * self.spacing_steps
 
 
-Step = Annotated[Supercell | Rattle | Strain | MD, Field(discriminator="kind")]
+Prepare = Supercell | Slab | Vacancy | Interstitial | Relax | Thin
+Step = Annotated[Prepare | Rattle | Strain | MD, Field(discriminator="kind")]
 
 
 class SamplingConfig(_Frozen):
@@ -181,7 +156,7 @@ class SamplingConfig(_Frozen):
         for name, step in zip(self.names, self.steps, strict=True):
             if name in earlier:
                 raise ValueError(f"steps: two steps are named {name!r}; give each its own name")
-            if isinstance(step, Supercell):
+            if isinstance(step, Preparing):
                 continue
             if step.from_ is not None and step.from_ not in earlier:
                 raise ValueError(
@@ -192,10 +167,9 @@ class SamplingConfig(_Frozen):
         return self
 
 
-#: what a line says of a step: field -> unit
+#: what a line says of a step that adds frames: field -> unit
 _SAID = {
-    "repeat": "", "matrix": "", "min_length_a": " Å", "max_atoms": " atoms", "stdev_a": " Å", "max": "",
-    "temperature_K": " K", "ramp_to_K": " K", "timestep_fs": " fs",
+    "stdev_a": " Å", "max": "", "temperature_K": " K", "ramp_to_K": " K", "timestep_fs": " fs",
 }  # fmt: skip
 
 
@@ -203,6 +177,9 @@ def summary(config: SamplingConfig) -> str:
     """The steps in a line: ``rattle 0.02, 0.04 Å; md 300, 600 K, 1 fs``."""
     steps = []
     for step in config.steps:
+        if isinstance(step, Preparing):
+            steps.append(f"{step.kind} {step.said}")
+            continue
         values = ((getattr(step, name, None), unit) for name, unit in _SAID.items())
         said = [
             (", ".join(map(_short, value)) if isinstance(value, tuple) else _short(value)) + unit

@@ -17,11 +17,14 @@ from limbeck.core.hashing import hash_json, hash_structure
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
+from limbeck.sampling.build import build, count_starts
 from limbeck.sampling.cache import TrajectoryCache
-from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell
+from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain
 from limbeck.sampling.dynamics import Trajectory, run_trajectory, trajectory_family
 from limbeck.sampling.frames import make_frame
-from limbeck.sampling.perturb import apply_strain, rattle, strains, supercell
+from limbeck.sampling.perturb import apply_strain, rattle, strains
+from limbeck.sampling.preparing import Preparing, Relax
+from limbeck.sampling.relax import relax, relax_key
 
 _FORMAT = 1  # raised when the same configuration comes to mean other trajectories
 _FAMILIES_PER_STEP = 10
@@ -70,13 +73,15 @@ def run_sampling(
     chosen = _choose_starts(starts, config)
     check_structures(chosen, "starting structures")
     prepared = [make_frame(a, prefix + a.info.get("family", f"start#{k}")) for k, a in enumerate(chosen)]
-    counter, cache = _Counter(progress, config, len(prepared)), TrajectoryCache(cache_dir)
+    counter, cache = _Counter(progress, config, prepared), TrajectoryCache(cache_dir)
     run = _Run(config, potentials, counter, cache, parallel, stop or (lambda share: False))
     run.salt = (zlib.crc32(prefix.encode()),) if prefix else ()
     made: dict[str, list[Atoms]] = {}
     for index, (name, step) in enumerate(zip(config.names, config.steps, strict=True)):
-        if isinstance(step, Supercell):
-            prepared = [supercell(a, step) for a in prepared]
+        if isinstance(step, Preparing):
+            prepared = build(step, prepared, (config.seed, index))
+            if isinstance(step, Relax):
+                prepared = run.relax(name, step, prepared)
             continue
         incoming = prepared if step.from_ is None else made[step.from_]
         if not incoming:
@@ -86,7 +91,7 @@ def run_sampling(
         else:
             made[name] = run.perturb(index, name, step, incoming)
     if notes is not None:
-        notes.extend(run.stopped)
+        notes.extend(run.unrelaxed + run.stopped)
         if run.n_cut:
             what = f"{prefix.rstrip('/')} dynamics".strip()
             notes.append(
@@ -94,7 +99,7 @@ def run_sampling(
                 f"{run.n_reached} of {run.n_wanted} frames were reached"
             )
     kept = [
-        n for n, s in zip(config.names, config.steps, strict=True) if not isinstance(s, Supercell) and s.keep
+        n for n, s in zip(config.names, config.steps, strict=True) if not isinstance(s, Preparing) and s.keep
     ]
     frames = [frame for name in kept for frame in made[name]]
     if config.keep_starts or not kept:
@@ -109,34 +114,44 @@ def run_sampling(
     return frames
 
 
-def count_frames(config: SamplingConfig, n_starts: int) -> int:
-    """Frames that :func:`run_sampling` returns from ``n_starts`` starts if no trajectory ends early."""
-    made, prepared = _plan(config, n_starts)
+def count_frames(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
+    """Frames that :func:`run_sampling` returns from ``starts`` if no trajectory ends early.
+
+    Of a number of starts the most that can be: how many variants of a defect there are depends on
+    the structures.
+    """
+    made, prepared = _plan(config, starts)
     kept = [
-        n for n, s in zip(config.names, config.steps, strict=True) if not isinstance(s, Supercell) and s.keep
+        n for n, s in zip(config.names, config.steps, strict=True) if not isinstance(s, Preparing) and s.keep
     ]
-    return sum(made[name] for name in kept) + (prepared if config.keep_starts or not kept else 0)
+    return sum(made[name] for name in kept) + (prepared[-1] if config.keep_starts or not kept else 0)
 
 
-def count_evaluations(config: SamplingConfig, n_starts: int) -> int:
-    """Evaluations of a Potential that the md steps take; labelling the frames is not among them."""
-    made, prepared = _plan(config, n_starts)
+def count_evaluations(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
+    """Evaluations of a Potential that relax and md steps take, at most; labels are not among them."""
+    made, prepared = _plan(config, starts)
     total = 0
-    for step in config.steps:
-        if isinstance(step, MD):
-            incoming = prepared if step.from_ is None else made[step.from_]
+    for step, present in zip(config.steps, prepared, strict=False):
+        if isinstance(step, Preparing):
+            total += step.evaluations(present)
+        elif isinstance(step, MD):
+            incoming = present if step.from_ is None else made[step.from_]
             total += len(step.temperatures) * (step.starts or incoming) * (step.steps + 1) if incoming else 0
     return total
 
 
-def _plan(config: SamplingConfig, n_starts: int) -> tuple[dict[str, int], int]:
-    """Frames a step makes, by name, and the number of prepared starts."""
-    prepared = n_starts if config.start_index is None else len(config.start_index)
+def _plan(config: SamplingConfig, starts: int | Sequence[Atoms]) -> tuple[dict[str, int], list[int]]:
+    """Frames a step makes, by name, and the starts each step has, the last entry after all steps."""
+    if isinstance(starts, int):
+        chosen: int | Sequence[Atoms] = starts if config.start_index is None else len(config.start_index)
+    else:
+        chosen = _choose_starts(starts, config)
+    prepared = count_starts(config.steps, chosen, config.seed)
     made: dict[str, int] = {}
-    for name, step in zip(config.names, config.steps, strict=True):
-        if isinstance(step, Supercell):
+    for name, step, present in zip(config.names, config.steps, prepared, strict=False):
+        if isinstance(step, Preparing):
             continue
-        incoming = prepared if step.from_ is None else made[step.from_]
+        incoming = present if step.from_ is None else made[step.from_]
         if isinstance(step, MD):
             made[name] = len(step.temperatures) * (step.starts or incoming) * step.frames if incoming else 0
         else:
@@ -166,9 +181,9 @@ class _Stop(Exception):
 class _Counter:
     """Time steps done by all threads together."""
 
-    def __init__(self, progress: Progress, config: SamplingConfig, n_starts: int) -> None:
+    def __init__(self, progress: Progress, config: SamplingConfig, starts: Sequence[Atoms]) -> None:
         whole = config.model_copy(update={"start_index": None})
-        self.total = count_evaluations(whole, n_starts)
+        self.total = count_evaluations(whole, starts)
         self.progress, self.done, self.stop = progress, 0, False
         self._lock = threading.Lock()
 
@@ -194,7 +209,48 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.stopped: list[str] = []
+        self.unrelaxed: list[str] = []
         self.n_cut = self.n_trajectories = self.n_reached = self.n_wanted = self.evaluations = 0
+
+    def relax(self, name: str, step: Relax, starts: Sequence[Atoms]) -> list[Atoms]:
+        """Each start relaxed by the teacher, several at a time where it can."""
+        potential = self._potential(name, "teacher")
+        threads = self._threads(potential, len(starts))
+        jobs: list[Callable[[], Trajectory]] = []
+        for start in starts:
+            ended = min(len(starts), (len(jobs) // threads + 1) * threads)
+            share = (self.evaluations + ended * (step.steps + 1)) / max(self.counter.total, 1)
+            jobs.append(self._relaxing(start, potential, step, share))
+        relaxed = self._all(jobs, threads)
+        self.evaluations += step.evaluations(len(starts))
+        self.unrelaxed += [r.stopped for r in relaxed if r.stopped is not None]
+        return [
+            make_frame(r.frames[0], start.info["family"], name)
+            for r, start in zip(relaxed, starts, strict=True)
+        ]
+
+    def _relaxing(
+        self, start: Atoms, potential: Potential, step: Relax, share: float
+    ) -> Callable[[], Trajectory]:
+        def work(on_step: Callable[[], None]) -> Trajectory:
+            return relax(start, potential, step, on_step, lambda: self.stop(share))
+
+        return self._once(relax_key(start, potential, step), step.steps + 1, work)
+
+    def _potential(self, name: str, driver: str) -> Potential:
+        potential = self.potentials.get(name) or self.potentials.get(driver)
+        if potential is None:
+            raise InputError(
+                "no Potential for the driver of a step",
+                where=f"step {name}",
+                got=f"driver {driver}",
+                wanted=f"one of: {', '.join(self.potentials) or 'none given'}",
+                remedy="give a teacher",
+            )
+        return potential
+
+    def _threads(self, potential: Potential, n_jobs: int) -> int:
+        return min(self.parallel, n_jobs) if getattr(potential, "thread_safe", False) else 1
 
     def perturb(self, index: int, name: str, step: Rattle | Strain, incoming: Sequence[Atoms]) -> list[Atoms]:
         """Rattled or strained copies of each incoming frame."""
@@ -217,20 +273,12 @@ class _Run:
 
     def md(self, index: int, name: str, step: MD, incoming: Sequence[Atoms]) -> list[Atoms]:
         """Trajectories of every temperature and start, several at a time where the Potential can."""
-        potential = self.potentials.get(name) or self.potentials.get(step.driver)
-        if potential is None:
-            raise InputError(
-                "no Potential for the driver of a step",
-                where=f"step {name}",
-                got=f"driver {step.driver}",
-                wanted=f"one of: {', '.join(self.potentials) or 'none given'}",
-                remedy="give a teacher",
-            )
+        potential = self._potential(name, step.driver)
         step = step.model_copy(update={"name": name})
         jobs: list[Callable[[], Trajectory]] = []
         count = step.starts or len(incoming)
         n_jobs = len(step.temperatures) * count
-        threads = min(self.parallel, n_jobs) if getattr(potential, "thread_safe", False) else 1
+        threads = self._threads(potential, n_jobs)
         for t, temperature in enumerate(step.temperatures):
             for k in range(count):
                 start = incoming[_spread(k, count, len(incoming), t / len(step.temperatures))]
@@ -274,25 +322,34 @@ class _Run:
             + ([asdict(identity)] if (identity := getattr(potential, "identity", None)) else [])
         )
 
+        def work(on_step: Callable[[], None]) -> Trajectory:
+            rng = np.random.default_rng(list(seed))
+            return run_trajectory(
+                start, potential, step, temperature, rng, family, on_step, lambda: self.stop(share)
+            )
+
+        return self._once(key, step.steps + 1, work)
+
+    def _once(
+        self, key: str, evaluations: int, work: Callable[[Callable[[], None]], Trajectory]
+    ) -> Callable[[], Trajectory]:
+        """``work`` as a job that the cache answers for where it can; it calls back at each evaluation."""
+
         def job() -> Trajectory:
             found = self.cache.get(key)
             if found is not None:
-                self.counter.add(step.steps + 1)
+                self.counter.add(evaluations)
                 return found
-            before = self.counter.add
             taken = 0
 
             def on_step() -> None:
                 nonlocal taken
                 taken += 1
-                before()
+                self.counter.add()
 
-            rng = np.random.default_rng(list(seed))
-            trajectory = run_trajectory(
-                start, potential, step, temperature, rng, family, on_step, lambda: self.stop(share)
-            )
+            trajectory = work(on_step)
             self.cache.put(key, trajectory)
-            self.counter.add(step.steps + 1 - taken)
+            self.counter.add(evaluations - taken)
             return trajectory
 
         return job
