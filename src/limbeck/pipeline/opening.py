@@ -25,7 +25,7 @@ from limbeck.teachers.support import check_supported
 
 MOST_STARTS = 200  #: frames of a file; more are thinned to so many
 #: steps enough to take apart what packing put too close, without a search for the minimum
-PACKED_RELAX = Relax(fmax_ev_per_a=1.0, steps=60)
+PACKED_RELAX = Relax(fmax_ev_per_a=1.0, steps=40)
 
 
 def starting_structures(config: DistillConfig, notes: list[str] | None = None) -> list[Atoms]:

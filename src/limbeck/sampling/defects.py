@@ -94,9 +94,12 @@ def _draws(sites: np.ndarray, config: Vacancy, rng: np.random.Generator) -> list
 
 def _all_surroundings(atoms: Atoms) -> list[_Surroundings]:
     i, j, distance = neighbor_list("ijd", atoms, _NEIGHBOURHOOD_A)
+    order = np.argsort(i, kind="stable")
+    first = np.searchsorted(i[order], np.arange(len(atoms) + 1))
+    own = [order[first[k] : first[k + 1]] for k in range(len(atoms))]
     return [
         _sorted_surroundings(
-            np.append(atoms.numbers[k], atoms.numbers[j[i == k]]), np.append(0.0, distance[i == k])
+            np.append(atoms.numbers[k], atoms.numbers[j[own[k]]]), np.append(0.0, distance[own[k]])
         )
         for k in range(len(atoms))
     ]
@@ -150,12 +153,12 @@ def interstitials(atoms: Atoms, config: Interstitial, rng: np.random.Generator) 
             got="pbc False, False, False",
             remedy="leave the step out for molecules",
         )
-    kinds = _kinds_of_hole(atoms, rng)
+    kinds = _holes(atoms, config.variants, rng)
     made: list[Atoms] = []
-    for place in kinds[: config.variants]:
+    for place in kinds:
         larger = _with(atoms, config.element, place)
         for _ in range(config.n - 1):
-            larger = _with(larger, config.element, _kinds_of_hole(larger, rng)[0])
+            larger = _with(larger, config.element, _holes(larger, 1, rng)[0])
         if _too_close(larger, config, len(atoms)) is None:
             family = f"{atoms.info.get('family', '')}/interstitial-{len(made)}"
             made.append(make_frame(larger, family, "interstitial"))
@@ -164,7 +167,7 @@ def interstitials(atoms: Atoms, config: Interstitial, rng: np.random.Generator) 
         if kinds:
             larger = _with(atoms, config.element, kinds[0])
             for _ in range(config.n - 1):
-                larger = _with(larger, config.element, _kinds_of_hole(larger, rng)[0])
+                larger = _with(larger, config.element, _holes(larger, 1, rng)[0])
             got = f"{config.element} at {_too_close(larger, config, len(atoms)):.2f} Å from its neighbour"
         raise InputError(
             "no hole is wide enough for an interstitial",
@@ -190,8 +193,8 @@ def _too_close(atoms: Atoms, config: Interstitial, n_host: int) -> float | None:
     return float(distance[own].min()) if own.any() else None
 
 
-def _kinds_of_hole(atoms: Atoms, rng: np.random.Generator) -> list[np.ndarray]:
-    """One hole of each kind, widest first: vertices of the Voronoi cells of the atoms and their images.
+def _holes(atoms: Atoms, most: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """One hole of each of the ``most`` widest kinds: vertices of the Voronoi cells of atoms and images.
 
     A vertex is as far from four atoms or more and nearer to no other, so the widest holes are among
     them (Okabe et al., Spatial Tessellations, 2000). Those in the vacuum of a slab are left out.
@@ -220,6 +223,8 @@ def _kinds_of_hole(atoms: Atoms, rng: np.random.Generator) -> list[np.ndarray]:
         if radius[k] > _SAME_HOLE_A and not any(_alike(mark, other) for other in marks):
             marks.append(mark)
             kinds.append(vertices[k])
+        if len(kinds) == most:
+            break
     return kinds
 
 

@@ -29,7 +29,7 @@ _SUFFIXES = frozenset(
 )
 _NAMES = ("poscar", "contcar")
 _NEAR_A = 1.0  # root mean square of the displacements between two frames of a trajectory
-_FAMILIES_PER_TRAJECTORY = 5
+_FAMILIES_PER_TRAJECTORY, _FRAMES_PER_FAMILY = 5, 5  # at most, at least
 
 
 def read_structures(path: Path | str) -> list[Atoms]:
@@ -43,7 +43,8 @@ def read_structures(path: Path | str) -> list[Atoms]:
     frames = read_any(path)
     check_structures(frames, str(path))
     for first, length in _trajectories(frames):
-        block = -(-length // min(length, _FAMILIES_PER_TRAJECTORY))
+        # few families of several frames each, so that most neighbours in time are in the same one
+        block = -(-length // min(_FAMILIES_PER_TRAJECTORY, max(1, length // _FRAMES_PER_FAMILY)))
         for k in range(length):
             low = first + k - k % block
             high = min(low + block, first + length) - 1
