@@ -129,7 +129,7 @@ def pack_liquid(liquid: Liquid, seed: int = 0) -> list[Atoms]:
         copies = [copy for part in parts for copy in part]
         _check_charge(copies)
         edge = _edge(liquid, copies)
-        box = _pack(program, copies, edge, 1 + seed * liquid.n_packings + k)
+        box = _pack(program, copies, edge, 1 + (seed * liquid.n_packings + k) % (2**31 - 2))
         box.info = {"family": f"liquid#{k}", "source": "liquid"}
         boxes.append(box)
     check_structures(boxes, "--liquid")
