@@ -59,10 +59,10 @@ def test_help_has_an_example_that_names_the_command(run, command):
     [
         (
             "distill",
-            "--structures --smiles --bulk --teacher --preset --budget --epochs --val --seed --device --workers --set "
+            "--structures --smiles --bulk --liquid --density --teacher --preset --budget --epochs --rounds --val --seed --device --workers --set "
             "--out --overwrite --dry-run --json",
         ),
-        ("sample", "--structures --smiles --bulk --config --teacher --seed --out"),
+        ("sample", "--structures --smiles --bulk --liquid --density --config --teacher --seed --out"),
         (
             "lint",
             "--elements --like --val --ignore --energy-key --forces-key --stress-key --virial-key --json",
@@ -133,11 +133,11 @@ def test_input_errors_are_one_line_and_exit_2(run, si_yaml, tmp_path):
         ),
         (
             ["--bulk", "Si", "--smiles", "CCO", "--teacher", "chgnet"],
-            "several starting points; got --smiles, --bulk; wanted exactly one of --structures, --smiles, --bulk",
+            "several starting points; got --smiles, --bulk; wanted exactly one of --structures, --smiles, --bulk, --liquid",
         ),
         (
             ["--teacher", "chgnet"],
-            "one starting point is needed; wanted exactly one of structures, smiles, bulk; remedy: give --structures FILE, --smiles SMILES or --bulk SYMBOL",
+            "one starting point is needed; wanted exactly one of structures, smiles, bulk, liquid; remedy: give --structures FILE, --smiles SMILES, --bulk SYMBOL or --liquid MOLECULES",
         ),
     ]
     for arguments, text in cases:

@@ -77,13 +77,13 @@ BAD = [
     ),
     (
         "bulk: Si\nsmiles: NO\n",
-        "run.yaml: several starting points; got smiles, bulk; wanted exactly one of structures, smiles, bulk; "
-        "remedy: give --structures FILE, --smiles SMILES or --bulk SYMBOL",
+        "run.yaml: several starting points; got smiles, bulk; wanted exactly one of structures, smiles, bulk, liquid; "
+        "remedy: give --structures FILE, --smiles SMILES, --bulk SYMBOL or --liquid MOLECULES",
     ),
     (
         "",
-        "run.yaml: one starting point is needed; wanted exactly one of structures, smiles, bulk; "
-        "remedy: give --structures FILE, --smiles SMILES or --bulk SYMBOL",
+        "run.yaml: one starting point is needed; wanted exactly one of structures, smiles, bulk, liquid; "
+        "remedy: give --structures FILE, --smiles SMILES, --bulk SYMBOL or --liquid MOLECULES",
     ),
     ("bulk: Si\nseed: 1\nbulk: Ge\n", "run.yaml:3: key 'bulk' stands twice; got it first in line 1; remedy: keep one of them"),
     ("bulk: Si\nlabelling:\n  workers: 1\n  workers: 2\n", "run.yaml:4: key 'labelling.workers' stands twice; got it first in line 3; remedy: keep one of them"),

@@ -19,7 +19,7 @@ from limbeck.pipeline.costs import Costs, check_s, shortened
 from limbeck.pipeline.defaults import default_heldout, default_sampling, is_crystal, temperatures_K
 from limbeck.progress import process_start
 from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell, summary
-from limbeck.sampling.run import count_evaluations, count_frames
+from limbeck.sampling.counting import count_evaluations, count_frames
 from limbeck.training.checkpoint import Progress
 from limbeck.training.loop import Stop
 

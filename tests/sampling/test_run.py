@@ -230,7 +230,7 @@ def test_bad_start_is_refused():
     ("steps", "message"),
     [
         ([{"kind": "rattle", "stdev_a": 0.1, "stdv": 1}], "stdv"),
-        ([{"kind": "shake"}], "'supercell', 'rattle', 'strain', 'md'"),
+        ([{"kind": "shake"}], "Input tag 'shake' found using 'kind' does not match"),
         (
             [{"kind": "rattle", "stdev_a": 0.1, "from": "md"}],
             "'rattle' draws from 'md'; wanted an earlier step",

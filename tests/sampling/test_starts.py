@@ -9,9 +9,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import write
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from limbeck.errors import InputError, MissingPackageError
-from limbeck.sampling.starts import bulk_structure, read_structures, smiles_conformers
+from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
+from limbeck.sampling.thinning import thin
 
 CIF = """data_alloy
 _cell_length_a 5.5
@@ -164,3 +167,91 @@ def test_family_of_a_frame_file_is_kept(tmp_path):
 def test_every_seed_finds_the_conformers_of_a_flexible_molecule():
     for seed in (0, 1, 5):
         assert len(smiles_conformers("c1ccc(cc1)COc2cccnc2N", 4, seed)) >= 3
+
+
+# ---- folders and trajectories -------------------------------------------------------------------
+
+
+def moving(n: int, step: float = 0.1) -> list[Atoms]:
+    """A trajectory: each frame a little further than the one before."""
+    frames, atoms = [], bulk("Cu", cubic=True)
+    for k in range(n):
+        atoms = atoms.copy()
+        atoms.positions += np.random.default_rng(k).normal(scale=step, size=atoms.positions.shape)
+        frames.append(atoms)
+    return frames
+
+
+def families(path) -> list[str]:
+    return [a.info["family"] for a in read_structures(path)]
+
+
+def test_neighbours_in_a_trajectory_share_families(tmp_path):
+    write(tmp_path / "run.traj", moving(11))
+    assert families(tmp_path / "run.traj") == ["run.traj#0-5"] * 6 + ["run.traj#6-10"] * 5
+    write(tmp_path / "long.traj", moving(100, 0.02))
+    assert len(set(families(tmp_path / "long.traj"))) == 5
+    # past a periodic face is no jump; another composition, another cell's atoms or a jump begin anew
+    wrapped = moving(4)
+    wrapped[2].positions[0] += wrapped[2].cell[0]
+    write(tmp_path / "wrapped.extxyz", [*wrapped, bulk("Si"), *moving(2, 3.0)])
+    assert families(tmp_path / "wrapped.extxyz") == [
+        "wrapped.extxyz#0-3", "wrapped.extxyz#0-3", "wrapped.extxyz#0-3", "wrapped.extxyz#0-3",
+        "wrapped.extxyz#4", "wrapped.extxyz#5", "wrapped.extxyz#6",
+    ]  # fmt: skip
+
+
+def test_folder_of_polymorphs(tmp_path):
+    write(tmp_path / "b.cif", bulk("Si", cubic=True))
+    write(tmp_path / "POSCAR_hcp", bulk("Mg"), format="vasp")
+    write(tmp_path / "a.xyz", [bulk("Cu"), bulk("Ag")])
+    (tmp_path / "notes.md").write_text("from the database")
+    (tmp_path / ".hidden.cif").write_text("")
+    (tmp_path / "more").mkdir()
+    frames, others = read_folder(tmp_path)
+    assert [a.info["family"] for a in frames] == ["POSCAR_hcp#0", "a.xyz#0", "a.xyz#1", "b.cif#0"]
+    assert others == ["notes.md"]
+
+
+def test_folder_names_what_is_bad(tmp_path):
+    write(tmp_path / "good.cif", bulk("Si", cubic=True))
+    (tmp_path / "empty.cif").write_text("")
+    (tmp_path / "half.cif").write_text(CIF + "Si1 Si 0 0 0 0.5\nGe1 Ge 0 0 0 0.5\n")
+    (tmp_path / "torn.vasp").write_text("Si\n1.0\n5 0 0\n")
+    write(tmp_path / "double.xyz", Atoms("Si2", [(0, 0, 0), (0, 0, 0.01)]))
+    with pytest.raises(InputError) as caught:
+        read_folder(tmp_path)
+    text = str(caught.value)
+    assert text.startswith(
+        f"{tmp_path}: 4 of 5 structure files cannot be used; got double.xyz, empty.cif, half.cif, torn.vasp; the first: "
+    )
+    assert "double.xyz, frame 0: overlapping atoms" in text
+    assert "\n" not in text
+    for name in ("double.xyz", "empty.cif", "torn.vasp"):
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r"got half\.cif; the first: .*a site is partially occupied"):
+        read_folder(tmp_path)
+
+
+def test_folder_without_structures(tmp_path):
+    (tmp_path / "readme.txt").write_text("nothing")
+    with pytest.raises(InputError) as caught:
+        read_folder(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: no structure file in the folder; got 1 files; "
+        "wanted files such as *.cif, *.vasp, POSCAR*, *.xyz, *.traj"
+    )
+    with pytest.raises(InputError, match="cannot read the folder; got No such file or directory"):
+        read_folder(tmp_path / "none")
+
+
+@given(n=st.integers(1, 40), most=st.integers(1, 12), copies=st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_thinning(n, most, copies):
+    frames = [Atoms("H", [(0, 0, k)]) for k in range(n) for _ in range(copies)]
+    kept = [round(a.positions[0, 2]) for a in thin(frames, most)]
+    assert len(kept) == min(n, most)
+    assert kept == sorted(set(kept))
+    if len(kept) > 1:
+        assert (kept[0], kept[-1]) == (0, n - 1)
+        assert np.ptp(np.diff(kept)) <= 1

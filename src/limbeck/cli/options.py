@@ -7,11 +7,21 @@ from typing import Annotated
 
 import typer
 
-Structures = Annotated[Path | None, typer.Option(help="Starting structures: any file ASE reads.")]
+Structures = Annotated[
+    Path | None, typer.Option(help="Starting structures: any file ASE reads, or a folder.")
+]
 Smiles = Annotated[
     str | None, typer.Option(help="Starting molecule as SMILES (needs the extra 'molecules').")
 ]
 Bulk = Annotated[str | None, typer.Option(help="Starting crystal by name, as ase.build.bulk knows it: Si.")]
+Liquid = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MOLECULES",
+        help="Starting liquid: '48 O, 8 CCO' (counts and SMILES; needs --density and the extra 'liquids').",
+    ),
+]
+Density = Annotated[float | None, typer.Option(help="Density of the liquid, g/cm³.")]
 Teacher = Annotated[
     str | None, typer.Option(help="Name of a teacher (see 'limbeck teachers') or module:callable.")
 ]

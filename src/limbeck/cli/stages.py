@@ -12,10 +12,12 @@ from limbeck.cli.options import (
     Budget,
     Bulk,
     Debug,
+    Density,
     Device,
     EnergyKey,
     ForcesKey,
     JsonFile,
+    Liquid,
     Overwrite,
     Presets,
     Rounds,
@@ -47,6 +49,8 @@ def distill(
     structures: Structures = None,
     smiles: Smiles = None,
     bulk: Bulk = None,
+    liquid: Liquid = None,
+    density: Density = None,
     teacher: Teacher = None,
     preset: Presets = None,
     budget: Budget = None,
@@ -72,9 +76,9 @@ def distill(
     settings = load_config(
         config,
         sets or (),
-        structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, presets=preset,
-        budget=budget, epochs=epochs, rounds=rounds, val=val, seed=seed, device=device, workers=workers,
-        out=out,
+        structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
+        presets=preset, budget=budget, epochs=epochs, rounds=rounds, val=val, seed=seed, device=device,
+        workers=workers, out=out,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
     if not dry_run:
@@ -129,6 +133,8 @@ def sample(
     structures: Structures = None,
     smiles: Smiles = None,
     bulk: Bulk = None,
+    liquid: Liquid = None,
+    density: Density = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration with a 'sampling' part.")] = None,
     teacher: Teacher = None,
     seed: Seed = None,
@@ -144,8 +150,8 @@ def sample(
 
     settings = load_config(
         config, sets or (),
-        structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, seed=seed, device=device,
-        workers=workers,
+        structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
+        seed=seed, device=device, workers=workers,
     )  # fmt: skip
     from limbeck.pipeline import run_sample
 

@@ -19,6 +19,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _KEY_OF_OPTION = {
     "teacher": ("teacher", "name"),
     "epochs": ("training", "epochs"),
+    "liquid": ("liquid", "molecules"),
+    "density": ("liquid", "density_g_per_cm3"),
     "workers": ("labelling", "workers"),
     "rounds": ("rounds", "n"),
     "energy_key": ("keys", "energy_key"),
@@ -108,6 +110,10 @@ def _load(
     for name, value in options.items():
         if value is not None:
             _apply_option(model, document, name, value)
+    if options.get("density") is not None and "molecules" not in document.values["liquid"]:
+        raise InputError(
+            "a density without a liquid", where="--density", wanted="--liquid, such as '48 O, 8 CCO'"
+        )
     for text in overrides:
         key, value = parse_override(text)
         document.set(key, _from_here(key, value), f"--set {text}")
@@ -119,6 +125,8 @@ def _apply_option(model: type[BaseModel], document: Document, name: str, value: 
     if name in SOURCES:
         for source in SOURCES:
             document.values.pop(source, None)
+    if name == "density" and isinstance(liquid := document.values.get("liquid"), dict):
+        liquid.pop("box_a", None)
     if name == "teacher":
         known = document.values.get("teacher")
         if not isinstance(known, dict) or known.get("name") != value:

@@ -30,11 +30,12 @@ from limbeck.config.durations import format_budget, parse_budget
 from limbeck.errors import InputError
 from limbeck.labelling.config import LabellingConfig
 from limbeck.sampling.config import SamplingConfig
+from limbeck.sampling.liquids import Liquid
 from limbeck.students.specification import check_preset
 from limbeck.teachers.registry import get_card
 from limbeck.training.config import TrainingConfig
 
-SOURCES = ("structures", "smiles", "bulk")
+SOURCES = ("structures", "smiles", "bulk", "liquid")
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -185,11 +186,12 @@ class LintConfig(Settings):
 class DistillConfig(Settings):
     """Everything ``limbeck distill`` does.
 
-    name: of the run, for tables and cards. structures, smiles, bulk: exactly one begins the run.
-    n_conformers: starts made from the SMILES. presets: students to train. budget: seconds for the
-    whole command. seed: of every random number that has no seed of its own. val: fraction of the
-    labels, or a labelled file, that chooses the best weights. sampling, heldout: None lets the plan
-    choose for the system at hand. rounds: how often students learn from their own failures.
+    name: of the run, for tables and cards. structures (a file, or a folder of them), smiles, bulk,
+    liquid: exactly one begins the run. n_conformers: starts made from the SMILES.
+    presets: students to train. budget: seconds for the whole command. seed: of every random number
+    that has no seed of its own. val: fraction of the labels, or a labelled file, that
+    chooses the best weights. sampling, heldout: None lets the plan choose for the system at hand.
+    rounds: how often students learn from their own failures.
     out: the run folder.
 
     Raises
@@ -201,6 +203,7 @@ class DistillConfig(Settings):
     structures: AbsolutePath | None = None
     smiles: str | None = None
     bulk: str | None = None
+    liquid: Liquid | None = None
     n_conformers: PositiveInt = 8
     teacher: TeacherConfig | None = None
     presets: Presets = ("tiny",)
@@ -223,8 +226,8 @@ class DistillConfig(Settings):
             raise InputError(
                 "one starting point is needed" if not given else "several starting points",
                 got=", ".join(given) or None,
-                wanted="exactly one of structures, smiles, bulk",
-                remedy="give --structures FILE, --smiles SMILES or --bulk SYMBOL",
+                wanted=f"exactly one of {', '.join(SOURCES)}",
+                remedy="give --structures FILE, --smiles SMILES, --bulk SYMBOL or --liquid MOLECULES",
             )
         return self
 

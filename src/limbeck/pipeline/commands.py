@@ -17,13 +17,14 @@ from limbeck.labelling.run import label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.defaults import default_sampling
 from limbeck.pipeline.judging import RUN
-from limbeck.pipeline.opening import check_teacher_fits, open_configured, starting_structures
+from limbeck.pipeline.opening import check_teacher_fits, open_configured, relaxed_first, starting_structures
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say, say_some
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.frames import write_frames
+from limbeck.sampling.preparing import Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
 from limbeck.sampling.step import Driven
@@ -48,19 +49,22 @@ def run_sample(
         raise InputError(
             "the file is there already", where=out, remedy="choose another --out, or --overwrite"
         )
-    starts = starting_structures(config)
+    notes: list[str] = []
+    starts = starting_structures(config, notes)
     sampling = config.sampling
     if sampling is None:
         sampling = _without_scouts(default_sampling(starts, DEFAULT_FRAMES, config.seed), config)
+    sampling = relaxed_first(config, sampling)
+    if config.liquid is not None and not any(isinstance(s, Relax) for s in sampling.steps):
+        notes.append("the boxes are as packed: with --teacher they are relaxed first")
     if any(isinstance(s, Driven) and s.driver == "scout" for s in sampling.steps):
         raise InputError(
             "a step is driven by a scout, which learns from labels",
             wanted="driver: teacher",
             remedy="use limbeck distill, or change the driver",
         )
-    notes: list[str] = []
     potentials: dict[str, Potential] = {}
-    if config.teacher is not None and any(isinstance(s, Driven) for s in sampling.steps):
+    if config.teacher is not None and any(isinstance(s, Driven | Relax) for s in sampling.steps):
         check_teacher_fits(config.teacher, starts)
         potentials["teacher"] = open_configured(config.teacher, config.labelling)
     # finished trajectories are kept beside the file for the case of an interruption

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell
-from limbeck.sampling.run import count_evaluations, count_frames
+from limbeck.sampling.counting import count_evaluations, count_frames
 
 HYDROGEN_TIMESTEP_FS, OTHER_TIMESTEP_FS = 0.5, 2.0
 CRYSTAL_TEMPERATURES_K = (300.0, 600.0, 900.0, 1200.0)

@@ -95,7 +95,10 @@ def distill(
     config = _settled(as_config(config), say)
     spec = config.required_teacher()
     folder = None if dry_run else Path(out) if out is not None else config.run_folder()
-    starts = starting_structures(config)
+    notes: list[str] = []
+    starts = starting_structures(config, notes)
+    for note in notes:
+        say(f"note: {note}")
     check_teacher_fits(spec, starts)
     if folder is not None:
         prepare_folder(folder, resolved_yaml(config), overwrite=overwrite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ase import Atoms
 
@@ -14,19 +15,30 @@ from limbeck.errors import InputError
 from limbeck.labelling.config import LabellingConfig
 from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.pipeline.defaults import is_crystal
-from limbeck.sampling.starts import bulk_structure, read_structures, smiles_conformers
+from limbeck.sampling.config import SamplingConfig
+from limbeck.sampling.liquids import pack_liquid
+from limbeck.sampling.preparing import Relax
+from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
+from limbeck.sampling.thinning import thin
 from limbeck.teachers.custom import is_custom
 from limbeck.teachers.registry import get_card
 from limbeck.teachers.support import check_supported
 
+MOST_STARTS = 200  #: frames of a file; more are thinned to so many
+#: steps enough to take apart what packing put too close, without a search for the minimum
+PACKED_RELAX = Relax(fmax_ev_per_a=1.0, steps=40)
 
-def starting_structures(config: DistillConfig) -> list[Atoms]:
-    """The structures a run begins with, checked."""
+
+def starting_structures(config: DistillConfig, notes: list[str] | None = None) -> list[Atoms]:
+    """The structures a run begins with, checked; ``notes``: what was left out is added."""
+    notes = [] if notes is None else notes
     if config.structures is not None:
-        starts, where = read_structures(config.structures), str(config.structures)
+        starts, where = _read(config.structures, notes), str(config.structures)
     elif config.smiles is not None:
         starts = smiles_conformers(config.smiles, config.n_conformers, config.seed)
         where = f"SMILES {config.smiles}"
+    elif config.liquid is not None:
+        starts, where = pack_liquid(config.liquid, config.seed), "--liquid"
     else:
         starts, where = [bulk_structure(str(config.bulk))], f"bulk {config.bulk}"
     check_structures(starts, where)
@@ -38,6 +50,29 @@ def starting_structures(config: DistillConfig) -> list[Atoms]:
             wanted="a molecule or a crystal",
         )
     return starts
+
+
+def _read(path: Path, notes: list[str]) -> list[Atoms]:
+    if path.is_dir():
+        starts, others = read_folder(path)
+        if others:
+            names = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
+            notes.append(f"{path}: {len(others)} files are no structures by their names: {names}")
+    else:
+        starts = read_structures(path)
+    if len(starts) > MOST_STARTS:
+        kept = thin(starts, MOST_STARTS)
+        notes.append(f"{path}: {len(kept)} of {len(starts)} frames are starting structures, evenly spaced")
+        return kept
+    return starts
+
+
+def relaxed_first(config: DistillConfig, sampling: SamplingConfig) -> SamplingConfig:
+    """The sampling after a short relaxation of packed boxes, unless it begins with one of its own."""
+    packed = config.liquid is not None and config.teacher is not None
+    if not packed or any(isinstance(step, Relax) for step in sampling.steps):
+        return sampling
+    return SamplingConfig.model_validate(dict(sampling) | {"steps": (PACKED_RELAX, *sampling.steps)})
 
 
 def check_teacher_fits(teacher: TeacherConfig, structures: Sequence[Atoms]) -> None:

@@ -15,9 +15,12 @@ from limbeck.core.potential import Potential
 from limbeck.errors import InputError
 from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
 from limbeck.pipeline.defaults import default_heldout, default_sampling
+from limbeck.pipeline.opening import relaxed_first
 from limbeck.progress import format_seconds
-from limbeck.sampling.config import SamplingConfig, Supercell, summary
-from limbeck.sampling.run import count_evaluations, count_frames, run_sampling
+from limbeck.sampling.config import SamplingConfig, summary
+from limbeck.sampling.counting import count_evaluations, count_frames
+from limbeck.sampling.preparing import Preparing, Relax
+from limbeck.sampling.run import run_sampling
 from limbeck.sampling.step import Driven
 
 LEAST_TRAINING_S = 5.0
@@ -202,12 +205,12 @@ class _Work:
 def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: float) -> _Work:
     """The user's sampling and held-out set, or default ones for their share of the time ``left``."""
     evaluations = HELDOUT_SHARE * left / costs.label_s
-    heldout = config.heldout or default_heldout(starts, evaluations, config.seed)
-    n_held = _n_starts(heldout, starts)
+    heldout = relaxed_first(config, config.heldout or default_heldout(starts, evaluations, config.seed))
     held = count_frames(heldout, starts)
+    n_held = _n_starts(heldout, starts)
     driving_s = costs.teacher_steps_s(count_evaluations(heldout, starts), _trajectories(heldout, n_held))
     scout_s = SCOUT_S_BY_EPOCHS if config.budget is None else float(np.clip(0.04 * left, 3, 60))
-    sampling = config.sampling or _affordable(config, starts, costs, left, scout_s)
+    sampling = relaxed_first(config, config.sampling or _affordable(config, starts, costs, left, scout_s))
     return _Work(
         sampling=sampling,
         heldout=heldout,
@@ -250,7 +253,7 @@ def _affordable(
         labels = int(np.clip(share / costs.label_s, LEAST_LABELS, most))
         for _ in range(12):
             sampling = default_sampling(starts, labels, config.seed, scouts)
-            cost = _sampling_s(sampling, starts, costs)
+            cost = _sampling_s(relaxed_first(config, sampling), starts, costs)
             if cost <= share and (labels >= 3 * LEAST_LABELS or not scouts):
                 return sampling
             if labels <= LEAST_LABELS:
@@ -267,9 +270,8 @@ def _sampling_s(sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs)
     evaluations = np.diff([count_evaluations(part, starts) for part in parts])
     scouted = np.array([is_scouted(step) for step in sampling.steps], dtype=bool)
     driven = int(evaluations[scouted].sum())
-    by_teacher = costs.teacher_steps_s(
-        int(evaluations.sum()) - driven, _trajectories(sampling, _n_starts(sampling, starts))
-    )
+    together = _trajectories(sampling, _n_starts(sampling, starts))
+    by_teacher = costs.teacher_steps_s(int(evaluations.sum()) - driven, together)
     return count_frames(sampling, starts) * costs.label_s + by_teacher + driven * costs.step_s[SCOUT_PRESET]
 
 
@@ -290,8 +292,8 @@ def _n_starts(sampling: SamplingConfig, starts: Sequence[Atoms]) -> int:
 
 
 def prepared(starts: list[Atoms], sampling: SamplingConfig) -> list[Atoms]:
-    """The starting structures as the steps of ``sampling`` that add frames find them."""
-    cells = tuple(s for s in sampling.steps if isinstance(s, Supercell))
+    """The starting structures as the steps of ``sampling`` that add frames find them, not relaxed."""
+    cells = tuple(s for s in sampling.steps if isinstance(s, Preparing) and not isinstance(s, Relax))
     return run_sampling(starts, SamplingConfig(steps=cells, keep_starts=True), {})
 
 

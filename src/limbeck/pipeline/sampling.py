@@ -29,6 +29,7 @@ from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.config import SamplingConfig
+from limbeck.sampling.preparing import Preparing
 from limbeck.sampling.run import run_sampling
 from limbeck.training.loop import Stop
 
@@ -65,7 +66,7 @@ class Collector:
         scouted = [k for k, step in enumerate(sampling.steps) if is_scouted(step)]
         for count, k in enumerate(scouted):
             before = sampling.model_copy(update={"steps": sampling.steps[:k]})
-            if not any(step.kind != "supercell" for step in before.steps):
+            if not any(not isinstance(step, Preparing) for step in before.steps):
                 raise InputError(
                     "the first sampling step is driven by a scout, which has nothing to learn from",
                     wanted="a rattle, strain or teacher-driven md step before it",

@@ -1,9 +1,10 @@
 """Configuration of sampling: an ordered list of steps.
 
-``supercell`` replaces the starting structures for every step after it. ``rattle``, ``strain``,
-``md`` and those of :mod:`limbeck.sampling.moves` draw from the starting structures, or with
-``from: NAME`` from the frames of an earlier step, and add their frames to the result unless they say
-``keep: false``:
+Preparing steps (``supercell``, ``slab``, ``vacancy``, ``interstitial``, ``relax``, ``thin``; see
+:mod:`limbeck.sampling.preparing`) replace the starting structures for every step after them.
+``rattle``, ``strain``, ``md`` and those of :mod:`limbeck.sampling.moves` draw from the starting
+structures, or with ``from: NAME`` from the frames of an earlier step, and add their frames to the
+result unless they say ``keep: false``:
 
     seed: 1
     steps:
@@ -23,38 +24,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from limbeck.core.scans import is_scan
 from limbeck.sampling.moves import Contacts, Melt, Modes, RattleRelax, Torsions
+from limbeck.sampling.preparing import Interstitial, Preparing, Relax, Slab, Supercell, Thin, Vacancy
 from limbeck.sampling.step import Adding, Condition, Dynamics, Frozen
 
 Mode = Literal["uniaxial", "volumetric", "shear", "random"]
-
-
-class Supercell(Frozen):
-    """Replace each start by a supercell; exactly one of the four ways is given.
-
-    repeat: repeats along the three cell vectors. matrix: integer rows P, new cell = P @ cell.
-    min_length_a: the fewest repeats with every periodic width at least this, Å.
-    max_atoms: the repeats with the greatest shortest width that hold at most so many atoms.
-    """
-
-    kind: Literal["supercell"] = "supercell"
-    repeat: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    matrix: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]] | None = None
-    min_length_a: PositiveFloat | None = None
-    max_atoms: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Supercell:
-        given = [
-            name
-            for name in ("repeat", "matrix", "min_length_a", "max_atoms")
-            if getattr(self, name) is not None
-        ]
-        if len(given) != 1:
-            raise ValueError(
-                f"supercell: got {', '.join(given) or 'nothing'}; "
-                "wanted exactly one of repeat, matrix, min_length_a, max_atoms"
-            )
-        return self
 
 
 class Rattle(Adding):
@@ -159,8 +132,9 @@ class MD(Dynamics):
         return max(*self.temperatures, self.ramp_to_K or 0.0)
 
 
+Prepare = Supercell | Slab | Vacancy | Interstitial | Relax | Thin
 Step = Annotated[
-    Supercell | Rattle | Strain | MD | Melt | RattleRelax | Modes | Torsions | Contacts,
+    Prepare | Rattle | Strain | MD | Melt | RattleRelax | Modes | Torsions | Contacts,
     Field(discriminator="kind"),
 ]
 
@@ -196,7 +170,7 @@ class SamplingConfig(Frozen):
                 raise ValueError(f"steps: two steps are named {name!r}; give each its own name")
             if is_scan(name) and not isinstance(step, Contacts):
                 raise ValueError(f"steps: {name!r} is a name for steps of kind contacts; choose another")
-            if isinstance(step, Supercell):
+            if isinstance(step, Preparing):
                 continue
             if step.from_ is not None and step.from_ not in earlier:
                 raise ValueError(
@@ -207,11 +181,11 @@ class SamplingConfig(Frozen):
         return self
 
 
-#: what a line says of a step: field -> unit
+#: what a line says of a step that adds frames: field -> unit
 _SAID = {
-    "repeat": "", "matrix": "", "min_length_a": " Å", "max_atoms": " atoms", "stdev_a": " Å", "max": "",
-    "temperature_K": " K", "melt_K": " K", "ramp_to_K": " K", "quench_to_K": " K", "pressure_gpa": " GPa",
-    "ramp_to_gpa": " GPa", "timestep_fs": " fs", "shortest_a": " Å",
+    "stdev_a": " Å", "max": "", "temperature_K": " K", "melt_K": " K", "ramp_to_K": " K",
+    "quench_to_K": " K", "pressure_gpa": " GPa", "ramp_to_gpa": " GPa", "timestep_fs": " fs",
+    "shortest_a": " Å",
 }  # fmt: skip
 
 
@@ -219,6 +193,9 @@ def summary(config: SamplingConfig) -> str:
     """The steps in a line: ``rattle 0.02, 0.04 Å; md 300, 600 K, 1 fs``."""
     steps = []
     for step in config.steps:
+        if isinstance(step, Preparing):
+            steps.append(f"{step.kind} {step.said}")
+            continue
         values = ((getattr(step, name, None), unit) for name, unit in _SAID.items())
         said = [
             (", ".join(map(_short, value)) if isinstance(value, tuple) else _short(value)) + unit

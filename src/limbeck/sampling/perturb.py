@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -13,8 +13,9 @@ from ase.build import make_supercell
 from limbeck.core.checks import contacts
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.config import Strain, Supercell
+from limbeck.sampling.config import Strain
 from limbeck.sampling.frames import make_frame
+from limbeck.sampling.preparing import Supercell
 
 _REDRAWS = 200
 _MOST_REPEATS = 50
@@ -62,7 +63,8 @@ def supercell(atoms: Atoms, config: Supercell) -> Atoms:
 def _repeats(atoms: Atoms, config: Supercell) -> tuple[int, ...]:
     """Repeats along the cell vectors; 1 along directions that are not periodic."""
     if config.repeat is not None:
-        return tuple(r if p else 1 for r, p in zip(config.repeat, atoms.pbc, strict=True))
+        size: Any = config.repeat  # a list of sizes has been taken apart before
+        return tuple(r if p else 1 for r, p in zip(size, atoms.pbc, strict=True))
     # The width along vector k is the distance between the two faces that it joins.
     widths = 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.complete().array), axis=0)  # (3,)
     if config.min_length_a is not None:

@@ -17,16 +17,19 @@ from limbeck.core.hashing import hash_json, hash_structure
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
+from limbeck.sampling.build import build
 from limbeck.sampling.cache import TrajectoryCache
-from limbeck.sampling.config import Rattle, SamplingConfig, Strain, Supercell
-from limbeck.sampling.contacts import element_pairs, scan_contacts
-from limbeck.sampling.driven import FAMILIES_PER_STEP, DrivenRun, runs_of
+from limbeck.sampling.config import SamplingConfig
+from limbeck.sampling.contacts import scan_contacts
+from limbeck.sampling.copies import Copying, copy_family, perturbed
+from limbeck.sampling.counting import choose_starts, count_evaluations, kept_steps
+from limbeck.sampling.driven import DrivenRun, runs_of
 from limbeck.sampling.dynamics import Trajectory
 from limbeck.sampling.frames import make_frame
-from limbeck.sampling.moves import Contacts, Torsions
-from limbeck.sampling.perturb import apply_strain, rattle, strains, supercell
+from limbeck.sampling.moves import Contacts
+from limbeck.sampling.preparing import Preparing, Relax
+from limbeck.sampling.relax import relax, relax_key
 from limbeck.sampling.step import Driven
-from limbeck.sampling.torsions import torsion_copies
 
 _FORMAT = 1  # raised when the same configuration comes to mean other trajectories
 
@@ -71,7 +74,7 @@ def run_sampling(
     InputError: a start that cannot be used, a step that does not fit it, a driver that is missing.
     LimbeckError: no frame came of it.
     """
-    chosen = _choose_starts(starts, config)
+    chosen = choose_starts(starts, config)
     check_structures(chosen, "starting structures")
     prepared = [make_frame(a, prefix + a.info.get("family", f"start#{k}")) for k, a in enumerate(chosen)]
     counter, cache = _Counter(progress, config, prepared), TrajectoryCache(cache_dir)
@@ -79,8 +82,10 @@ def run_sampling(
     run.salt = (zlib.crc32(prefix.encode()),) if prefix else ()
     made: dict[str, list[Atoms]] = {}
     for index, (name, step) in enumerate(zip(config.names, config.steps, strict=True)):
-        if isinstance(step, Supercell):
-            prepared = [supercell(a, step) for a in prepared]
+        if isinstance(step, Preparing):
+            prepared = build(step, prepared, (config.seed, index))
+            if isinstance(step, Relax):
+                prepared = run.relax(name, step, prepared)
             continue
         incoming = prepared if step.from_ is None else made[step.from_]
         if not incoming:
@@ -93,16 +98,14 @@ def run_sampling(
         else:
             made[name] = run.perturb(index, name, step, incoming)
     if notes is not None:
-        notes.extend(run.stopped)
+        notes.extend(run.unrelaxed + run.stopped)
         if run.n_cut:
             what = f"{prefix.rstrip('/')} dynamics".strip()
             notes.append(
                 f"{what}: {run.n_cut} of {run.n_trajectories} trajectories ended when their time was up; "
                 f"{run.n_reached} of {run.n_wanted} frames were reached"
             )
-    kept = [
-        n for n, s in zip(config.names, config.steps, strict=True) if not isinstance(s, Supercell) and s.keep
-    ]
+    kept = kept_steps(config)
     frames = [frame for name in kept for frame in made[name]]
     if config.keep_starts or not kept:
         frames = prepared + frames
@@ -114,71 +117,6 @@ def run_sampling(
             remedy="start from relaxed structures, or lower temperature_K or timestep_fs",
         )
     return frames
-
-
-def count_frames(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
-    """The most frames that :func:`run_sampling` returns: where no run ends early and every step fits.
-
-    ``starts``: the starting structures, or their number where no step looks into them (``contacts``
-    counts their elements, ``modes`` their atoms; for a number both are one).
-    """
-    made, prepared = _plan(config, starts)
-    kept = [
-        n for n, s in zip(config.names, config.steps, strict=True) if not isinstance(s, Supercell) and s.keep
-    ]
-    return sum(made[name] for name in kept) + (prepared if config.keep_starts or not kept else 0)
-
-
-def count_evaluations(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
-    """The most evaluations of a Potential that the driven steps take; labelling is not among them."""
-    made, prepared = _plan(config, starts)
-    n_atoms = 1 if isinstance(starts, int) else max(map(len, starts), default=1)
-    total = 0
-    for step in config.steps:
-        if isinstance(step, Driven):
-            incoming = prepared if step.from_ is None else made[step.from_]
-            total += step.n_runs(incoming) * step.evaluations_per_run(n_atoms)
-    return total
-
-
-def _plan(config: SamplingConfig, starts: int | Sequence[Atoms]) -> tuple[dict[str, int], int]:
-    """Frames a step makes, by name, and the number of prepared starts."""
-    n_starts = starts if isinstance(starts, int) else len(starts)
-    prepared = n_starts if config.start_index is None else len(config.start_index)
-    made: dict[str, int] = {}
-    for name, step in zip(config.names, config.steps, strict=True):
-        if isinstance(step, Supercell):
-            continue
-        incoming = prepared if step.from_ is None else made[step.from_]
-        if isinstance(step, Driven):
-            made[name] = step.n_runs(incoming) * step.frames_per_run
-        elif isinstance(step, Contacts):
-            pairs = 1 if isinstance(starts, int) else len(element_pairs(starts))
-            made[name] = pairs * min(step.scans, incoming) * step.n
-        elif isinstance(step, Torsions):
-            made[name] = incoming * step.n
-        else:
-            kinds = len(step.amplitudes) if isinstance(step, Rattle) else len(step.modes)
-            made[name] = incoming * kinds * step.n
-    return made, prepared
-
-
-def _choose_starts(starts: Sequence[Atoms], config: SamplingConfig) -> list[Atoms]:
-    if config.start_index is None:
-        return list(starts)
-    outside = [k for k in config.start_index if not -len(starts) <= k < len(starts)]
-    if outside:
-        raise InputError(
-            "no such starting structure",
-            where="sampling, start_index",
-            got=outside[0],
-            wanted=f"0 to {len(starts) - 1}",
-        )
-    return [starts[k] for k in config.start_index]
-
-
-#: steps that need no Potential and draw copies of each incoming frame by themselves
-_Copying = Rattle | Strain | Torsions
 
 
 class _Stop(Exception):
@@ -216,43 +154,68 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.stopped: list[str] = []
+        self.unrelaxed: list[str] = []
         self.n_cut = self.n_trajectories = self.n_reached = self.n_wanted = self.evaluations = 0
 
-    def perturb(self, index: int, name: str, step: _Copying, incoming: Sequence[Atoms]) -> list[Atoms]:
-        """Rattled, strained or turned copies of each incoming frame."""
-        frames: list[Atoms] = []
-        for k, parent in enumerate(incoming):
-            rng = np.random.default_rng([self.config.seed, index, k, *self.salt])
-            for label, copies in _perturbed(parent, step, rng):
-                if not copies:
-                    self.stopped.append(f"{name}: {parent.info['family']} has no rotatable bond")
-                for n, copy in enumerate(copies):
-                    family = self._family(
-                        step, name, label, parent, n * _blocks(step, len(incoming)) // step.n
-                    )
-                    frames.append(make_frame(copy, family, name))
-        return frames
+    def relax(self, name: str, step: Relax, starts: Sequence[Atoms]) -> list[Atoms]:
+        """Each start relaxed by the teacher, several at a time where it can."""
+        potential = self._potential(name, "teacher")
+        threads = self._threads(potential, len(starts))
+        jobs: list[Callable[[], Trajectory]] = []
+        for start in starts:
+            ended = min(len(starts), (len(jobs) // threads + 1) * threads)
+            share = (self.evaluations + ended * (step.steps + 1)) / max(self.counter.total, 1)
+            jobs.append(self._relaxing(start, potential, step, share))
+        relaxed = self._all(jobs, threads)
+        self.evaluations += step.evaluations(len(starts))
+        self.unrelaxed += [r.stopped for r in relaxed if r.stopped is not None]
+        return [
+            make_frame(r.frames[0], start.info["family"], name)
+            for r, start in zip(relaxed, starts, strict=True)
+        ]
 
-    @staticmethod
-    def _family(step: _Copying, name: str, label: str, parent: Atoms, block: int) -> str:
-        """Draws from a start are independent, so they make families of their own in blocks; copies
-        of sampled frames stay with the frame that they resemble."""
-        return parent.info["family"] if step.from_ else f"{parent.info['family']}/{name}-{label}-b{block}"
+    def _relaxing(
+        self, start: Atoms, potential: Potential, step: Relax, share: float
+    ) -> Callable[[], Trajectory]:
+        def work(on_step: Callable[[], None]) -> Trajectory:
+            return relax(start, potential, step, on_step, lambda: self.stop(share))
 
-    def driven(self, index: int, name: str, step: Driven, incoming: Sequence[Atoms]) -> list[Atoms]:
-        """The runs of a step that a Potential makes, several at a time where the Potential can."""
-        potential = self.potentials.get(name) or self.potentials.get(step.driver)
+        return self._once(relax_key(start, potential, step), step.steps + 1, work)
+
+    def _potential(self, name: str, driver: str) -> Potential:
+        potential = self.potentials.get(name) or self.potentials.get(driver)
         if potential is None:
             raise InputError(
                 "no Potential for the driver of a step",
                 where=f"step {name}",
-                got=f"driver {step.driver}",
+                got=f"driver {driver}",
                 wanted=f"one of: {', '.join(self.potentials) or 'none given'}",
                 remedy="give a teacher",
             )
+        return potential
+
+    def _threads(self, potential: Potential, n_jobs: int) -> int:
+        return min(self.parallel, n_jobs) if getattr(potential, "thread_safe", False) else 1
+
+    def perturb(self, index: int, name: str, step: Copying, incoming: Sequence[Atoms]) -> list[Atoms]:
+        """Rattled, strained or turned copies of each incoming frame."""
+        frames: list[Atoms] = []
+        for k, parent in enumerate(incoming):
+            rng = np.random.default_rng([self.config.seed, index, k, *self.salt])
+            for label, copies in perturbed(parent, step, rng):
+                if not copies:
+                    self.stopped.append(f"{name}: {parent.info['family']} has no rotatable bond")
+                for n, copy in enumerate(copies):
+                    family = copy_family(step, name, label, parent, n, len(incoming))
+                    frames.append(make_frame(copy, family, name))
+        return frames
+
+    def driven(self, index: int, name: str, step: Driven, incoming: Sequence[Atoms]) -> list[Atoms]:
+        """The runs of a step that a Potential makes, several at a time where the Potential can."""
+        potential = self._potential(name, step.driver)
         step = step.model_copy(update={"name": name})
         runs = runs_of(name, step, incoming, potential)
-        threads = min(self.parallel, len(runs)) if getattr(potential, "thread_safe", False) else 1
+        threads = self._threads(potential, len(runs))
         costs = [step.evaluations_per_run(len(run.start)) for run in runs]
         spent = self.evaluations + np.cumsum(costs)
         jobs: list[Callable[[], Trajectory]] = []
@@ -294,23 +257,31 @@ class _Run:
             + ([asdict(identity)] if (identity := getattr(potential, "identity", None)) else [])
         )
 
+        def work(on_step: Callable[[], None]) -> Trajectory:
+            return run.make(np.random.default_rng(list(seed)), on_step, lambda: self.stop(share))
+
+        return self._once(key, cost, work)
+
+    def _once(
+        self, key: str, evaluations: int, work: Callable[[Callable[[], None]], Trajectory]
+    ) -> Callable[[], Trajectory]:
+        """``work`` as a job that the cache answers for where it can; it calls back at each evaluation."""
+
         def job() -> Trajectory:
             found = self.cache.get(key)
             if found is not None:
-                self.counter.add(cost)
+                self.counter.add(evaluations)
                 return found
-            before = self.counter.add
             taken = 0
 
             def on_step() -> None:
                 nonlocal taken
                 taken += 1
-                before()
+                self.counter.add()
 
-            rng = np.random.default_rng(list(seed))
-            trajectory = run.make(rng, on_step, lambda: self.stop(share))
+            trajectory = work(on_step)
             self.cache.put(key, trajectory)
-            self.counter.add(max(cost - taken, 0))
+            self.counter.add(max(evaluations - taken, 0))
             return trajectory
 
         return job
@@ -331,25 +302,3 @@ class _Run:
                 if causes:
                     raise causes[0] from None
                 raise
-
-
-def _perturbed(parent: Atoms, step: _Copying, rng: np.random.Generator) -> list[tuple[str, list[Atoms]]]:
-    """(label, copies) for each amplitude or mode."""
-    if isinstance(step, Torsions):
-        return [(f"{step.max_degrees:g}deg", torsion_copies(parent, step, rng))]
-    if isinstance(step, Strain):
-        return [(mode, [apply_strain(parent, e) for e in strains(step, mode, rng)]) for mode in step.modes]
-    out = []
-    for stdev in step.amplitudes:
-        copies = []
-        for _ in range(step.n):
-            copy = parent.copy()
-            copy.positions = rattle(parent, stdev, step, rng)
-            copies.append(copy)
-        out.append((f"{stdev:g}A", copies))
-    return out
-
-
-def _blocks(step: _Copying, n_incoming: int) -> int:
-    """Families that the copies of one start make: enough to split, few enough to list."""
-    return max(1, min(step.n, FAMILIES_PER_STEP // n_incoming))

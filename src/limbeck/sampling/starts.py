@@ -1,22 +1,35 @@
-"""Starting structures: from files, from ASE's reference crystals, from SMILES.
+"""Starting structures: from files and folders, from ASE's reference crystals, from SMILES.
 
-Each start begins an origin family: ``mine.cif#0``, ``Si#0``, ``smiles#3``.
+Each start begins an origin family: ``mine.cif#0``, ``Si#0``, ``smiles#3``. Frames that follow each
+other in a trajectory share families (``run.traj#0-39``), because they resemble each other: were
+they families of their own, a split would put neighbours in time on both sides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from limbeck.core.checks import check_structures
-from limbeck.errors import InputError, MissingPackageError
+from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.sampling.frames import read_any
 
 _PRUNE_RMSD_A = 0.3  # heavy atoms; closer conformers relax to the same minimum as a rule
 _EMBEDDINGS_PER_CONFORMER = 4
+
+
+#: files that a folder of structures is read for: by suffix, or by how their name begins
+_SUFFIXES = frozenset(
+    ".cif .vasp .poscar .contcar .xyz .extxyz .traj .pdb .xsf .res .cell .gen .gro .mol .sdf .cml".split()
+)
+_NAMES = ("poscar", "contcar")
+_NEAR_A = 1.0  # root mean square of the displacements between two frames of a trajectory
+_FAMILIES_PER_TRAJECTORY, _FRAMES_PER_FAMILY = 5, 5  # at most, at least
 
 
 def read_structures(path: Path | str) -> list[Atoms]:
@@ -29,9 +42,79 @@ def read_structures(path: Path | str) -> list[Atoms]:
     """
     frames = read_any(path)
     check_structures(frames, str(path))
-    for k, frame in enumerate(frames):
-        frame.info.setdefault("family", f"{Path(path).name}#{k}")
+    for first, length in _trajectories(frames):
+        # few families of several frames each, so that most neighbours in time are in the same one
+        block = -(-length // min(_FAMILIES_PER_TRAJECTORY, max(1, length // _FRAMES_PER_FAMILY)))
+        for k in range(length):
+            low = first + k - k % block
+            high = min(low + block, first + length) - 1
+            name = f"{low}" if length == 1 else f"{low}-{high}"
+            frames[first + k].info.setdefault("family", f"{Path(path).name}#{name}")
     return frames
+
+
+def read_folder(folder: Path | str) -> tuple[list[Atoms], list[str]]:
+    """The structures of every structure file of a folder, sorted by name, and the files left out.
+
+    Files count as structures by their names (``.cif``, ``.vasp``, ``POSCAR*``, ``.xyz``, ``.traj``...);
+    folders in the folder, hidden files and all others are left out.
+
+    Raises
+    ------
+    InputError: no such folder, no structure file, or files that cannot be used: all are named.
+    """
+    folder = Path(folder)
+    try:
+        files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
+    except OSError as error:
+        raise InputError("cannot read the folder", where=folder, got=error.strerror) from error
+    chosen = [f for f in files if f.suffix.lower() in _SUFFIXES or f.name.lower().startswith(_NAMES)]
+    if not chosen:
+        raise InputError(
+            "no structure file in the folder",
+            where=folder,
+            got=f"{len(files)} files",
+            wanted="files such as *.cif, *.vasp, POSCAR*, *.xyz, *.traj",
+        )
+    frames: list[Atoms] = []
+    bad: list[tuple[str, LimbeckError]] = []
+    for file in chosen:
+        try:
+            frames += read_structures(file)
+        except LimbeckError as error:
+            bad.append((file.name, error))
+    if bad:
+        names = ", ".join(name for name, _ in bad)
+        raise InputError(
+            f"{len(bad)} of {len(chosen)} structure files cannot be used",
+            where=folder,
+            got=f"{names}; the first: {bad[0][1]}",
+            remedy="mend them or take them out of the folder",
+        )
+    return frames, [f.name for f in files if f not in chosen]
+
+
+def _trajectories(frames: Sequence[Atoms]) -> list[tuple[int, int]]:
+    """(first, length) of each run of frames that follow each other; 1 for a frame on its own."""
+    starts = [0] + [k for k in range(1, len(frames)) if not _follows(frames[k - 1], frames[k])]
+    return [(a, b - a) for a, b in zip(starts, [*starts[1:], len(frames)], strict=True)]
+
+
+def _follows(before: Atoms, after: Atoms) -> bool:
+    """Whether the same atoms have moved by 1 Å or less, as a whole or past a periodic face left aside."""
+    if len(before) != len(after) or (before.numbers != after.numbers).any():
+        return False
+    if (before.pbc != after.pbc).any():
+        return False
+    moved = after.positions - before.positions  # (N, 3)
+    if before.pbc.any():
+        inverse = np.linalg.inv(after.cell.complete().array)
+        # through fractions, so that a cell that breathes counts as no displacement
+        fraction = after.positions @ inverse - before.positions @ np.linalg.inv(before.cell.complete().array)
+        fraction -= np.where(after.pbc, np.round(fraction), 0.0)
+        moved = fraction @ after.cell.complete().array
+    moved = moved - moved.mean(axis=0)
+    return float(np.sqrt((moved**2).sum(axis=1).mean())) <= _NEAR_A
 
 
 def bulk_structure(symbol: str) -> Atoms:

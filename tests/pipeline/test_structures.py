@@ -1,0 +1,148 @@
+"""Sources and preparing steps through the command line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import read, write
+
+from limbeck.config import load_config, resolved_yaml
+from limbeck.pipeline.opening import MOST_STARTS, PACKED_RELAX, relaxed_first, starting_structures
+from limbeck.sampling.config import SamplingConfig
+
+EMT = "ase.calculators.emt:EMT"
+LIQUID = """liquid: {molecules: "6 O, 2 CO", density_g_per_cm3: 0.6}
+sampling: {steps: [{kind: rattle, stdev_a: 0.02, n: 2}]}
+"""
+
+
+def test_liquid_is_packed_and_sampled(run, tmp_path):
+    pytest.importorskip("rdkit")
+    pytest.importorskip("packmol")
+    (tmp_path / "c.yaml").write_text(LIQUID)
+    out = tmp_path / "frames.extxyz"
+    code, told, err = run("sample", "--config", tmp_path / "c.yaml", "--out", out)
+    assert code == 0, err
+    assert "note: the boxes are as packed: with --teacher they are relaxed first" in told
+    frames = read(out, ":")
+    assert [f.info["family"] for f in frames[::2]] == ["liquid#0/rattle-0.02A-b0", "liquid#1/rattle-0.02A-b0"]
+    assert all(f.get_chemical_formula() == "C2H20O8" for f in frames)
+    assert frames[0].get_masses().sum() * 1.66053907 / frames[0].get_volume() == pytest.approx(0.6, rel=1e-6)
+
+
+def test_liquid_is_relaxed_where_there_is_a_teacher(run, tmp_path):
+    pytest.importorskip("rdkit")
+    pytest.importorskip("packmol")
+    (tmp_path / "c.yaml").write_text(LIQUID.replace("rattle, stdev_a: 0.02, n: 2", "thin, max: 2"))
+    packed, relaxed = tmp_path / "packed.extxyz", tmp_path / "relaxed.extxyz"
+    assert run("sample", "--config", tmp_path / "c.yaml", "--out", packed)[0] == 0
+    code, _, err = run("sample", "--config", tmp_path / "c.yaml", "--teacher", EMT, "--out", relaxed)
+    assert code == 0, err
+    for before, after in zip(read(packed, ":"), read(relaxed, ":"), strict=True):
+        moved = np.linalg.norm(after.positions - before.positions, axis=1)
+        assert moved.max() > 0.01
+        assert after.info["step"] == "relax"
+
+
+def test_relaxation_of_the_users_own_stays_the_only_one():
+    liquid = load_config(liquid="8 O", density=0.5, teacher="so3lr")
+    own = SamplingConfig(steps=[{"kind": "relax", "steps": 5}])
+    assert relaxed_first(liquid, own) == own
+    assert relaxed_first(liquid, SamplingConfig()).steps == (PACKED_RELAX,)
+    assert relaxed_first(load_config(bulk="Cu", teacher="chgnet"), SamplingConfig()).steps == ()
+
+
+def test_plan_counts_what_preparing_makes(run, tmp_path):
+    """Slab and crystal, each with the one vacancy that it has besides, two rattles each."""
+    (tmp_path / "c.yaml").write_text(
+        """bulk: Cu
+sampling:
+  steps:
+    - {kind: relax, steps: 7}
+    - {kind: slab, miller: [1, 1, 1], layers: 4}
+    - {kind: vacancy, where: surface, variants: 4}
+    - {kind: rattle, stdev_a: 0.02, n: 2}
+heldout: {seed: 9, steps: [{kind: rattle, stdev_a: 0.05, n: 4}]}
+"""
+    )
+    code, told, err = run(
+        "distill",
+        tmp_path / "c.yaml",
+        "--teacher",
+        EMT,
+        "--preset",
+        "ultra-tiny",
+        "--budget",
+        "10m",
+        "--dry-run",
+    )
+    assert code == 0, err
+    assert "frames to label: 6 of 16 atoms" in told
+    assert (
+        "sampled: relax to 0.05 eV/Å in at most 7 steps; slab 111, 4 layers thick, 12 Å vacuum; vacancy"
+        in told
+    )
+
+
+def test_folder(run, refused, tmp_path):
+    folder = tmp_path / "polymorphs"
+    folder.mkdir()
+    write(folder / "fcc.cif", bulk("Cu", cubic=True))
+    write(folder / "bcc.vasp", bulk("Cu", "bcc", a=2.87, cubic=True))
+    (folder / "notes.txt").write_text("two of them")
+    out = tmp_path / "frames.extxyz"
+    code, told, err = run("sample", "--structures", folder, "--out", out)
+    assert code == 0, err
+    assert "1 files are no structures by their names: notes.txt" in told
+    assert {f.info["family"].split("/")[0] for f in read(out, ":")} == {"fcc.cif#0", "bcc.vasp#0"}
+    (folder / "bad.cif").write_text("hello")
+    line = refused("sample", "--structures", folder, "--out", tmp_path / "no.extxyz")
+    assert line.startswith(f"{folder}: 1 of 3 structure files cannot be used; got bad.cif; the first: ")
+
+
+def test_long_trajectory_is_thinned(tmp_path):
+    frames, atoms = [], bulk("Cu", cubic=True)
+    for k in range(MOST_STARTS + 50):
+        atoms = atoms.copy()
+        atoms.positions += np.random.default_rng(k).normal(scale=0.003, size=atoms.positions.shape)
+        frames.append(atoms)
+    write(tmp_path / "run.traj", frames)
+    notes: list[str] = []
+    starts = starting_structures(load_config(structures=tmp_path / "run.traj"), notes)
+    assert len(starts) == MOST_STARTS
+    assert len({a.info["family"] for a in starts}) == 5
+    assert notes == [
+        f"{tmp_path / 'run.traj'}: {MOST_STARTS} of {MOST_STARTS + 50} frames are starting structures, evenly spaced"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--density", "0.9"], "--density: a density without a liquid; wanted --liquid, such as '48 O, 8 CCO'"),
+        (["--bulk", "Si", "--density", "0.9"], "--density: a density without a liquid"),
+        (["--bulk", "Si", "--liquid", "8 O"], "several starting points; got --bulk, --liquid; wanted exactly one of"),
+        (["--liquid", "8 O"], "liquid: the size of the box is not settled; got neither; wanted one of"),
+        (["--liquid", "O", "--density", "1"], "--liquid: liquid.molecules: not a composition; got 'O'"),
+        (["--liquid", "8 O", "--density", "998"], "--density: liquid.density_g_per_cm3: no liquid is so dense; got 998 g/cm³"),
+        (["--liquid", "8 O", "--density", "-1"], "--density: wrong value for 'liquid.density_g_per_cm3'; got -1.0; wanted greater than 0"),
+        (["--liquid", "4 [Na+]", "--density", "0.5"], "--liquid: the box is charged; got total charge +4"),
+        (["--liquid", "8 Oxy", "--density", "0.5"], "--liquid: not a SMILES; got 'Oxy'"),
+    ],
+)  # fmt: skip
+def test_bad_liquids(refused, tmp_path, arguments, message):
+    pytest.importorskip("rdkit")
+    pytest.importorskip("packmol")
+    assert refused("sample", *arguments, "--out", tmp_path / "x.extxyz").startswith(message)
+
+
+def test_liquid_survives_yaml(tmp_path):
+    config = load_config(liquid="8 O, 2 CCO", density=0.5)
+    (tmp_path / "c.yaml").write_text(resolved_yaml(config))
+    assert load_config(tmp_path / "c.yaml") == config
+    assert load_config(tmp_path / "c.yaml", density=0.7).liquid.density_g_per_cm3 == 0.7
+    (tmp_path / "box.yaml").write_text("liquid: {molecules: 8 O, box_a: 9}\n")
+    changed = load_config(tmp_path / "box.yaml", density=0.7).liquid
+    assert (changed.box_a, changed.density_g_per_cm3) == (None, 0.7)
+    assert load_config(tmp_path / "box.yaml", bulk="Cu").liquid is None
