@@ -59,7 +59,7 @@ def test_help_has_an_example_that_names_the_command(run, command):
     [
         (
             "distill",
-            "--structures --smiles --bulk --liquid --density --teacher --preset --budget --epochs --rounds --val --seed --device --workers --set "
+            "--structures --smiles --bulk --liquid --density --teacher --preset --budget --recipe --temperatures --epochs --rounds --val --seed --device --workers --set "
             "--out --overwrite --dry-run --json",
         ),
         ("sample", "--structures --smiles --bulk --liquid --density --config --teacher --seed --out"),

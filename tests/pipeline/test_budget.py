@@ -16,14 +16,22 @@ from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.pipeline import planning
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import Costs, check_s, shortened
-from limbeck.pipeline.defaults import default_heldout, default_sampling, is_crystal, temperatures_K
+from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of
 from limbeck.progress import process_start
-from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell, summary
+from limbeck.sampling.config import MD, Rattle, SamplingConfig, summary
 from limbeck.sampling.counting import count_evaluations, count_frames
 from limbeck.training.checkpoint import Progress
 from limbeck.training.loop import Stop
 
 EMT = "ase.calculators.emt:EMT"
+
+
+def recipe(starts, **settings) -> Recipe:
+    return recipe_of(DistillConfig(bulk="Cu", **settings), starts)
+
+
+def sampling_of(starts, labels, **settings):
+    return default_sampling(starts, recipe(starts, **settings), labels, 0)
 
 
 def _plan(monkeypatch, budget, label_s, step_s=2e-3, spent_s=0.0, **settings):
@@ -84,32 +92,58 @@ def test_default_steps_fit_the_kind_of_system():
     boxed.set_cell([30.0, 30.0, 30.0])
     boxed.pbc = True
     water = molecule("H2O")
-    assert [is_crystal(a) for a in (crystal, slab, boxed, water)] == [True, False, False, False]
+    assert [recipe([a]).kind for a in (crystal, slab, boxed, water)] == [
+        "crystal", "surface", "molecule", "molecule"
+    ]  # fmt: skip
 
-    def kinds(starts):
-        return [type(step) for step in default_sampling(starts, 100, 0).steps]
+    def kinds(starts, **settings):
+        return [step.kind for step in sampling_of(starts, 60, **settings).steps]
 
-    assert kinds([crystal]) == [Supercell, Strain, Rattle, MD, MD]
+    assert kinds([crystal]) == ["supercell", "strain", "rattle", "md", "md"]
+    assert kinds([crystal], recipe="melt") == ["supercell", "strain", "rattle", "md", "melt", "md"]
     # neither strain nor supercell: a slab has one side open, a box is mostly empty, a mixture is both
     for starts in ([slab], [boxed], [water], [crystal, water]):
-        assert kinds(starts) == [Rattle, MD, MD]
-    assert kinds([bulk("Cu", cubic=True) * (3, 3, 3)])[0] == Strain
-    for labels in (50, 400, 2000):
-        made = count_frames(default_sampling([crystal], labels, 0), 1)
-        assert 0.6 * labels < made < 1.5 * labels
+        assert kinds(starts) == ["rattle", "md", "md"]
+    assert kinds([bulk("Cu", cubic=True) * (3, 3, 3)])[0] == "strain"
+    for kind in ("crystal", "melt", "liquid", "surface", "molecule"):
+        for labels in (50, 400, 2000):
+            made = count_frames(sampling_of([crystal], labels, recipe=kind), [crystal])
+            assert 0.6 * labels < made < 1.5 * labels, (kind, labels)
+
+
+def test_contacts_are_scanned_where_they_are_few_of_the_labels():
+    for starts, labels, scanned in (
+        ([bulk("Cu", cubic=True)], 100, True),
+        ([bulk("Cu", cubic=True)], 70, False),
+        ([molecule("C2H6NH")], 300, False),
+        ([molecule("C2H6NH")], 600, True),
+    ):
+        kinds = [step.kind for step in sampling_of(starts, labels).steps]
+        assert ("contacts" in kinds) == scanned
+
+
+def test_a_melt_is_held_out_molten():
+    copper = bulk("Cu", cubic=True)
+    melt = default_heldout([copper], recipe([copper], recipe="melt", temperatures_K=(500, 1500)), 1e5, 0)
+    cell, crystal, melting, molten = melt.steps
+    assert cell.kind == "supercell"
+    assert crystal.temperatures == (500.0,)
+    assert melting.melt_K > 1500 == melting.quench_to_K
+    assert not melting.keep
+    assert (molten.from_, molten.temperatures) == ("melting", (1500.0,))
 
 
 def test_default_heldout_keeps_to_its_evaluations():
     starts = [bulk("Cu", cubic=True)]
     sizes = []
     for evaluations in (100, 500, 5000):
-        heldout = default_heldout(starts, evaluations, 0)
+        heldout = default_heldout(starts, recipe(starts), evaluations, 0)
         assert count_evaluations(heldout, 1) + count_frames(heldout, 1) <= evaluations
         sizes.append(count_frames(heldout, 1))
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == 60
     # as little as can be where nothing fits
-    assert count_frames(default_heldout(starts, 0, 0), 1) == 4
+    assert count_frames(default_heldout(starts, recipe(starts), 0, 0), 1) == 4
 
 
 def test_shortened_checks_take_the_share_of_time():
@@ -183,10 +217,12 @@ def test_an_organic_crystal_is_kept_cooler_than_an_oxide():
     oxide, organic = bulk("MgO", "rocksalt", a=4.2), molecule("C6H6")
     organic.center(vacuum=1.0)
     organic.pbc = True
-    assert is_crystal(organic)
-    assert [temperatures_K([a])[-1] for a in (oxide, organic)] == [1200.0, 1000.0]
-    said = summary(default_sampling([oxide], 300, 0))
+    assert [recipe([a]).kind for a in (oxide, organic)] == ["crystal", "crystal"]
+    assert [recipe([a]).temperatures_K[-1] for a in (oxide, organic)] == [1200.0, 1000.0]
+    said = summary(sampling_of([oxide], 200))
     assert said.startswith(
         "supercell 64 atoms; strain 0.05; rattle 0.03, 0.08, 0.15 Å; md 300, 600, 900, 1200 K"
     )
-    assert summary(default_heldout([organic], 1000, 0)).endswith("md 300, 600, 1000 K, 1 fs")
+    assert summary(default_heldout([organic], recipe([organic]), 1000, 0)).endswith(
+        "md 300, 500, 1000 K, 1 fs"
+    )

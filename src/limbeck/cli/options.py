@@ -43,6 +43,13 @@ Sets = Annotated[
         help="Override a key of the configuration: --set training.epochs=30; may be repeated.",
     ),
 ]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="crystal, molecule, liquid, surface or melt (judged from the structures)."),
+]
+Temperatures = Annotated[
+    str | None, typer.Option(help="Temperatures, K, that students are for: 300,900,1500.")
+]
 Rounds = Annotated[
     int | None,
     typer.Option(help="Rounds in which students learn from where their own hot dynamics fails (0)."),

@@ -20,6 +20,7 @@ from limbeck.cli.options import (
     Liquid,
     Overwrite,
     Presets,
+    Recipe,
     Rounds,
     Seed,
     Sets,
@@ -27,6 +28,7 @@ from limbeck.cli.options import (
     StressKey,
     Structures,
     Teacher,
+    Temperatures,
     Val,
     VirialKey,
     Workers,
@@ -54,6 +56,8 @@ def distill(
     teacher: Teacher = None,
     preset: Presets = None,
     budget: Budget = None,
+    recipe: Recipe = None,
+    temperatures: Temperatures = None,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of to the budget.")] = None,
     rounds: Rounds = None,
     val: Val = None,
@@ -77,7 +81,8 @@ def distill(
         config,
         sets or (),
         structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
-        presets=preset, budget=budget, epochs=epochs, rounds=rounds, val=val, seed=seed, device=device,
+        presets=preset, budget=budget, recipe=recipe, temperatures_K=temperatures, epochs=epochs,
+        rounds=rounds, val=val, seed=seed, device=device,
         workers=workers, out=out,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
@@ -137,6 +142,8 @@ def sample(
     density: Density = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration with a 'sampling' part.")] = None,
     teacher: Teacher = None,
+    recipe: Recipe = None,
+    temperatures: Temperatures = None,
     seed: Seed = None,
     device: Device = None,
     workers: Workers = None,
@@ -151,7 +158,7 @@ def sample(
     settings = load_config(
         config, sets or (),
         structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
-        seed=seed, device=device, workers=workers,
+        recipe=recipe, temperatures_K=temperatures, seed=seed, device=device, workers=workers,
     )  # fmt: skip
     from limbeck.pipeline import run_sample
 

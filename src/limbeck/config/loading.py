@@ -139,7 +139,8 @@ def _apply_option(model: type[BaseModel], document: Document, name: str, value: 
 
 
 def _flag(name: str) -> str:
-    return "--preset" if name == "presets" else "--" + name.replace("_", "-")
+    named = {"presets": "preset", "temperatures_K": "temperatures"}
+    return "--" + named.get(name, name).replace("_", "-")
 
 
 def _from_here(key: tuple[str | int, ...], value: Any) -> Any:

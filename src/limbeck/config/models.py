@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -92,6 +92,10 @@ DEFAULT_MINUTES = {"original": 40, "tiny": 20, "ultra-tiny": 15}
 
 def _default_budget(presets: tuple[str, ...]) -> float:
     return 60.0 * sum(DEFAULT_MINUTES[name] for name in presets)
+
+
+#: kinds of systems that sampling has a recipe for
+RecipeName = Literal["crystal", "molecule", "liquid", "surface", "melt"]
 
 
 class TeacherConfig(Settings):
@@ -190,7 +194,8 @@ class DistillConfig(Settings):
     liquid: exactly one begins the run. n_conformers: starts made from the SMILES.
     presets: students to train. budget: seconds for the whole command. seed: of every random number
     that has no seed of its own. val: fraction of the labels, or a labelled file, that
-    chooses the best weights. sampling, heldout: None lets the plan choose for the system at hand.
+    chooses the best weights. sampling, heldout: None lets a recipe choose; recipe: for which kind of
+    system (judged from the structures unless given), temperatures_K: that the students are for.
     rounds: how often students learn from their own failures.
     out: the run folder.
 
@@ -210,6 +215,8 @@ class DistillConfig(Settings):
     budget: Budget | None = None
     seed: NonNegativeInt = 0
     val: HeldBack = 0.1
+    recipe: RecipeName | None = None
+    temperatures_K: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_split_commas)] | None = None
     sampling: SamplingConfig | None = None
     heldout: SamplingConfig | None = None
     labelling: LabellingConfig = LabellingConfig()

@@ -15,9 +15,9 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
 from limbeck.labelling.run import label
 from limbeck.labelling.store import LabelStore
-from limbeck.pipeline.defaults import default_sampling
 from limbeck.pipeline.judging import RUN
 from limbeck.pipeline.opening import check_teacher_fits, open_configured, relaxed_first, starting_structures
+from limbeck.pipeline.recipes import default_sampling, recipe_of
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say, say_some
 from limbeck.progress import Progress, format_seconds, no_progress
@@ -53,7 +53,8 @@ def run_sample(
     starts = starting_structures(config, notes)
     sampling = config.sampling
     if sampling is None:
-        sampling = _without_scouts(default_sampling(starts, DEFAULT_FRAMES, config.seed), config)
+        sampling = default_sampling(starts, recipe_of(config, starts), DEFAULT_FRAMES, config.seed)
+        sampling = _without_scouts(sampling, config)
     sampling = relaxed_first(config, sampling)
     if config.liquid is not None and not any(isinstance(s, Relax) for s in sampling.steps):
         notes.append("the boxes are as packed: with --teacher they are relaxed first")

@@ -12,7 +12,7 @@ from ase import Atoms
 from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.pipeline.defaults import timestep_fs
+from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.students import untrained_student
 
 SCOUT_PRESET = "tiny"

@@ -16,7 +16,7 @@ from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet
 from limbeck.errors import LimbeckError
 from limbeck.labelling.remote import WorkerPotential
-from limbeck.pipeline.defaults import timestep_fs
+from limbeck.pipeline.recipes import timestep_fs
 from limbeck.runtime.student import Student
 from limbeck.validation.onpolicy import nve_drift, on_policy_error
 from limbeck.validation.run import validate

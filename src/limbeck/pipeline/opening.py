@@ -14,8 +14,8 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.labelling.config import LabellingConfig
 from limbeck.labelling.remote import WorkerPotential, open_teacher
-from limbeck.pipeline.defaults import is_crystal
 from limbeck.sampling.config import SamplingConfig
+from limbeck.sampling.kinds import structure_kind
 from limbeck.sampling.liquids import pack_liquid
 from limbeck.sampling.preparing import Relax
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
@@ -42,7 +42,7 @@ def starting_structures(config: DistillConfig, notes: list[str] | None = None) -
     else:
         starts, where = [bulk_structure(str(config.bulk))], f"bulk {config.bulk}"
     check_structures(starts, where)
-    if all(len(a) == 1 and not is_crystal(a) for a in starts):
+    if all(len(a) == 1 and structure_kind(a) != "crystal" for a in starts):
         raise InputError(
             "a single atom has no forces to learn from",
             where=where,

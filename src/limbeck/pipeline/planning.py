@@ -14,8 +14,8 @@ from limbeck.config import DistillConfig
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError
 from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
-from limbeck.pipeline.defaults import default_heldout, default_sampling
 from limbeck.pipeline.opening import relaxed_first
+from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of
 from limbeck.progress import format_seconds
 from limbeck.sampling.config import SamplingConfig, summary
 from limbeck.sampling.counting import count_evaluations, count_frames
@@ -204,13 +204,18 @@ class _Work:
 
 def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: float) -> _Work:
     """The user's sampling and held-out set, or default ones for their share of the time ``left``."""
+    recipe = recipe_of(config, starts)
     evaluations = HELDOUT_SHARE * left / costs.label_s
-    heldout = relaxed_first(config, config.heldout or default_heldout(starts, evaluations, config.seed))
+    heldout = relaxed_first(
+        config, config.heldout or default_heldout(starts, recipe, evaluations, config.seed)
+    )
     held = count_frames(heldout, starts)
     n_held = _n_starts(heldout, starts)
     driving_s = costs.teacher_steps_s(count_evaluations(heldout, starts), _trajectories(heldout, n_held))
     scout_s = SCOUT_S_BY_EPOCHS if config.budget is None else float(np.clip(0.04 * left, 3, 60))
-    sampling = relaxed_first(config, config.sampling or _affordable(config, starts, costs, left, scout_s))
+    sampling = relaxed_first(
+        config, config.sampling or _affordable(config, starts, recipe, costs, left, scout_s)
+    )
     return _Work(
         sampling=sampling,
         heldout=heldout,
@@ -244,7 +249,7 @@ def temperature_of(*samplings: SamplingConfig) -> float:
 
 
 def _affordable(
-    config: DistillConfig, starts: list[Atoms], costs: Costs, left: float, scout_s: float
+    config: DistillConfig, starts: list[Atoms], recipe: Recipe, costs: Costs, left: float, scout_s: float
 ) -> SamplingConfig:
     """Default sampling within its share of the time left: fewer labels, then fewer scouts."""
     most = MOST_LABELS if config.training.epochs is None else MOST_LABELS_BY_EPOCHS
@@ -252,14 +257,14 @@ def _affordable(
         share = SAMPLING_SHARE * left - scouts * scout_s
         labels = int(np.clip(share / costs.label_s, LEAST_LABELS, most))
         for _ in range(12):
-            sampling = default_sampling(starts, labels, config.seed, scouts)
+            sampling = default_sampling(starts, recipe, labels, config.seed, scouts)
             cost = _sampling_s(relaxed_first(config, sampling), starts, costs)
             if cost <= share and (labels >= 3 * LEAST_LABELS or not scouts):
                 return sampling
             if labels <= LEAST_LABELS:
                 break
             labels = max(LEAST_LABELS, int(labels * np.clip(0.95 * share / cost, 0.2, 0.9)))
-    return default_sampling(starts, LEAST_LABELS, config.seed, 0)
+    return default_sampling(starts, recipe, LEAST_LABELS, config.seed, 0)
 
 
 def _sampling_s(sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs) -> float:
@@ -299,4 +304,9 @@ def prepared(starts: list[Atoms], sampling: SamplingConfig) -> list[Atoms]:
 
 def _probe(config: DistillConfig, starts: list[Atoms]) -> Atoms:
     """The largest structure that will be labelled."""
-    return max(prepared(starts, config.sampling or default_sampling(starts, LEAST_LABELS, 0)), key=len)
+    return max(
+        prepared(
+            starts, config.sampling or default_sampling(starts, recipe_of(config, starts), LEAST_LABELS, 0)
+        ),
+        key=len,
+    )

@@ -24,10 +24,10 @@ from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.split import split
 from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.defaults import timestep_fs
 from limbeck.pipeline.judging import Trial
 from limbeck.pipeline.lessons import Lesson
 from limbeck.pipeline.planning import FIRST_SHARE, LEAST_TRAINING_S, Plan, share_time
+from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.students import save_student, train_student
 from limbeck.pipeline.table import format_rounds
 from limbeck.pipeline.telling import Say

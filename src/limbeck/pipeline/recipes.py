@@ -1,0 +1,242 @@
+"""What is sampled where the user says nothing: a recipe by kind of system, as large as the budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from limbeck.config import DistillConfig, RecipeName
+from limbeck.sampling.config import MD, Prepare, Rattle, SamplingConfig, Step, Strain, Supercell
+from limbeck.sampling.contacts import element_pairs
+from limbeck.sampling.counting import count_evaluations, count_frames
+from limbeck.sampling.kinds import system_kind
+from limbeck.sampling.moves import Contacts, Melt
+
+HYDROGEN_TIMESTEP_FS, OTHER_TIMESTEP_FS = 0.5, 2.0
+#: where the user names none
+TEMPERATURES_K: dict[RecipeName, tuple[float, ...]] = {
+    "crystal": (300.0, 600.0, 900.0, 1200.0),
+    "molecule": (300.0, 500.0, 700.0, 1000.0),
+    "liquid": (280.0, 350.0, 420.0, 500.0),
+    "surface": (300.0, 500.0, 700.0, 900.0),
+    "melt": (300.0, 900.0, 1500.0, 2000.0),
+}
+#: crystals of carbon and hydrogen decompose sooner than others
+ORGANIC_TEMPERATURES_K = TEMPERATURES_K["molecule"]
+#: over the highest temperature, so that a crystal melts within picoseconds
+MELT_FACTOR = 1.6
+#: pressed and stretched by so much along all axes, liquids see other densities
+DENSITY_STRAIN = 0.03
+SUPERCELL_ATOMS = 64
+#: contact scans: distances each, and the share of the labels that they may take
+SCAN_POINTS, SCAN_SHARE = 8, 0.1
+
+#: shares of the labels: still frames, then each dynamics by a scout
+_SHARES = ((1.0,), (0.4, 0.6), (0.25, 0.3, 0.45))
+#: of dynamics by scouts: names, fs between frames
+_SCOUTED = (("scout-md", 20.0), ("scout-md-2", 30.0))
+#: held-out trajectories from the richest to the least: how many temperatures, equilibration and
+#: spacing in fs, frames of each
+_HELDOUT = (
+    (3, 150.0, 25.0, 20),
+    (3, 150.0, 25.0, 10),
+    (3, 150.0, 25.0, 5),
+    (3, 100.0, 20.0, 3),
+    (2, 75.0, 15.0, 3),
+    (1, 40.0, 10.0, 4),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What kind of system it is, and the temperatures that its student is for, ascending, K."""
+
+    kind: RecipeName
+    temperatures_K: tuple[float, ...]
+
+    @property
+    def heldout_K(self) -> tuple[float, ...]:
+        """Lowest, middle and highest temperature."""
+        t = self.temperatures_K
+        return tuple(dict.fromkeys((t[0], t[(len(t) - 1) // 2], t[-1])))
+
+
+def recipe_of(config: DistillConfig, starts: Sequence[Atoms]) -> Recipe:
+    """What the configuration says, else what the structures look like."""
+    kind = config.recipe or system_kind(starts)
+    return Recipe(kind, tuple(sorted(config.temperatures_K or default_temperatures_K(kind, starts))))
+
+
+def default_temperatures_K(kind: RecipeName, starts: Sequence[Atoms]) -> tuple[float, ...]:
+    """Of the kind of system; organic crystals stay as cool as molecules."""
+    organic = any({1, 6} <= set(a.numbers.tolist()) for a in starts)
+    return ORGANIC_TEMPERATURES_K if kind == "crystal" and organic else TEMPERATURES_K[kind]
+
+
+def timestep_fs(starts: Sequence[Atoms]) -> float:
+    """0.5 fs where hydrogen moves, else 2 fs (1 fs with other light elements)."""
+    lightest = min(int(a.numbers.min()) for a in starts)
+    return HYDROGEN_TIMESTEP_FS if lightest == 1 else 1.0 if lightest < 10 else OTHER_TIMESTEP_FS
+
+
+def default_sampling(
+    starts: Sequence[Atoms], recipe: Recipe, labels: int, seed: int, scouts: int = 2
+) -> SamplingConfig:
+    """Still frames, then dynamics by a scout: a quick student of these.
+
+    About ``labels`` frames in all. Rattled frames alone make no stable dynamics, and dynamics
+    driven by the teacher spends most of its evaluations on frames too alike to be worth a label.
+    ``scouts``: 0 to 2 of those dynamics; 0 where there is no time for a scout to learn.
+    """
+    scans = _scans(starts, labels)
+    n_scans = sum(step.n * len(element_pairs(starts)) for step in scans)
+    first, *driven = (max(8, round(share * (labels - n_scans))) for share in _SHARES[scouts])
+    # a strain needs a cell, so molecules beside crystals are rattled only
+    kind = recipe.kind if all(a.pbc.all() for a in starts) else "molecule"
+    still, origin = _STILL[kind](starts, first)
+    steps: list[Step] = [*_enlarged(starts), *still, *scans]
+    for (name, spacing), wanted in zip(_SCOUTED, driven, strict=False):
+        if recipe.kind == "melt" and name == _SCOUTED[1][0]:
+            steps += _melted(starts, recipe, wanted, spacing)
+        else:
+            steps.append(_scouted(starts, recipe, wanted, name, spacing, origin))
+    return SamplingConfig(seed=seed + 1, steps=tuple(steps))
+
+
+# ---- still frames, by kind: the steps, and the step whose frames dynamics starts from ----------------
+
+_Still = tuple[list[Step], str | None]
+
+
+def _still_crystal(starts: Sequence[Atoms], wanted: int) -> _Still:
+    n_strain = max(1, round(wanted / 4 / len(starts)))
+    n_rattle = max(1, round(wanted * 3 / 4 / 3 / (n_strain * len(starts))))
+    strain = Strain(max=0.05, n=n_strain)
+    return [strain, Rattle(stdev_a=(0.03, 0.08, 0.15), n=n_rattle, from_="strain")], "strain"
+
+
+def _still_molecule(starts: Sequence[Atoms], wanted: int) -> _Still:
+    return [Rattle(stdev_a=(0.02, 0.04, 0.08), n=max(2, round(wanted / 3 / len(starts))))], None
+
+
+def _still_liquid(starts: Sequence[Atoms], wanted: int) -> _Still:
+    density = Strain(name="density", modes=("volumetric",), max=DENSITY_STRAIN, n=6, keep=False)
+    n = max(1, round(wanted / 2 / (6 * len(starts))))
+    return [density, Rattle(stdev_a=(0.02, 0.05), n=n, from_="density")], "density"
+
+
+def _still_surface(starts: Sequence[Atoms], wanted: int) -> _Still:
+    return [Rattle(stdev_a=(0.03, 0.08, 0.15), n=max(2, round(wanted / 3 / len(starts))))], None
+
+
+_STILL = {
+    "crystal": _still_crystal,
+    "molecule": _still_molecule,
+    "liquid": _still_liquid,
+    "surface": _still_surface,
+    "melt": _still_crystal,
+}
+
+
+# ---- dynamics ----------------------------------------------------------------------------------------
+
+
+def _scouted(
+    starts: Sequence[Atoms], recipe: Recipe, wanted: int, name: str, spacing: float, origin: str | None
+) -> MD:
+    """Trajectories of a scout at each temperature, from many starts."""
+    temperatures = recipe.temperatures_K
+    trajectories = int(np.clip(round(wanted / len(temperatures) / 8), 1, 12))
+    return MD(
+        name=name,
+        from_=origin,
+        temperature_K=temperatures,
+        starts=trajectories,
+        frames=max(2, round(wanted / len(temperatures) / trajectories)),
+        every_fs=spacing,
+        equilibrate_fs=200.0,
+        timestep_fs=timestep_fs(starts),
+        from_relaxed=recipe.kind != "liquid",  # a packed box is far above its minimum already
+        driver="scout",
+    )
+
+
+def _melted(starts: Sequence[Atoms], recipe: Recipe, wanted: int, spacing: float) -> list[Step]:
+    """Melted and quenched at no pressure, and dynamics at each temperature from what came of it."""
+    melts = int(np.clip(round(wanted / 60), 2, 6))
+    hottest = recipe.temperatures_K[-1]
+    melt = Melt(
+        melt_K=MELT_FACTOR * hottest,
+        quench_to_K=recipe.temperatures_K[0],
+        starts=melts,
+        frames=max(4, round(wanted / 3 / melts)),
+        pressure_gpa=0.0,
+        timestep_fs=timestep_fs(starts),
+        driver="scout",
+    )
+    dynamics = _scouted(starts, recipe, round(wanted * 2 / 3), _SCOUTED[1][0], spacing, "melt")
+    return [melt, dynamics.model_copy(update={"from_relaxed": False})]
+
+
+def _scans(starts: Sequence[Atoms], labels: int) -> list[Contacts]:
+    """Close contacts of every pair of elements, where they are a small part of the labels."""
+    scan = Contacts(n=SCAN_POINTS)
+    return [scan] if SCAN_POINTS * len(element_pairs(starts)) <= SCAN_SHARE * labels else []
+
+
+def default_heldout(starts: Sequence[Atoms], recipe: Recipe, evaluations: float, seed: int) -> SamplingConfig:
+    """Trajectories of the teacher from the first, unstrained start, with a seed of their own.
+
+    Three of 20 frames each where ``evaluations`` of the teacher allow it, else fewer and shorter. Of a
+    melt, the hottest is melted first.
+    """
+    hottest = recipe.heldout_K
+    chosen = SamplingConfig()
+    for count, equilibrate, spacing, frames in _HELDOUT:
+        temperatures = (hottest, hottest[::2], hottest[(len(hottest) - 1) // 2 :][:1])[3 - count]
+        step = MD(
+            temperature_K=temperatures,
+            starts=1,
+            frames=frames,
+            every_fs=spacing,
+            equilibrate_fs=equilibrate,
+            timestep_fs=max(1.0, timestep_fs(starts)),
+            from_relaxed=recipe.kind != "liquid",
+        )
+        steps = _melting_last(step, starts) if recipe.kind == "melt" else (step,)
+        chosen = SamplingConfig(seed=seed + 101, start_index=(0,), steps=(*_enlarged(starts[:1]), *steps))
+        if count_evaluations(chosen, 1) + count_frames(chosen, 1) <= evaluations:
+            break
+    return chosen
+
+
+def _melting_last(step: MD, starts: Sequence[Atoms]) -> tuple[Step, ...]:
+    """The trajectories with the hottest one molten: the crystal is heated beyond it and cooled to it."""
+    *cooler, hottest = step.temperatures
+    melt = Melt(
+        name="melting",
+        melt_K=MELT_FACTOR * hottest,
+        quench_to_K=hottest,
+        heat_fs=200.0,
+        hold_fs=4 * step.equilibrate_fs,
+        cool_fs=200.0,
+        starts=1,
+        frames=1,
+        pressure_gpa=0.0,
+        timestep_fs=max(1.0, timestep_fs(starts)),
+        keep=False,
+    )
+    molten = step.model_copy(
+        update={"name": "molten", "from_": "melting", "temperature_K": hottest, "from_relaxed": False}
+    )
+    crystal = step.model_copy(update={"temperature_K": tuple(cooler)})
+    return (crystal, melt, molten) if cooler else (melt, molten)
+
+
+def _enlarged(starts: Sequence[Atoms]) -> list[Prepare]:
+    """A supercell where every start is a crystal of a small cell."""
+    small = all(system_kind([a]) == "crystal" and len(a) < SUPERCELL_ATOMS // 2 for a in starts)
+    return [Supercell(max_atoms=SUPERCELL_ATOMS)] if small else []
