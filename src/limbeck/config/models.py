@@ -146,6 +146,7 @@ class RoundsConfig(Settings):
     temperature_K: a quarter above the highest sampled unless given.
     frames_at_failure: frames from just before a failure that the teacher labels.
     frames_on_the_way: frames evenly over each run that it labels too, for the on-policy error.
+    frames_beyond: frames of a scout's dynamics from each failure on, over beyond_ps.
     spread_factor, spread_share: a frame is unfamiliar where students differ in the force on an atom by so
     many times what is usual on validation structures, and by this share of the frame's forces.
     survival, force_r2: the loop ends once this share of the runs lasts and on-policy forces are so good.
@@ -158,6 +159,8 @@ class RoundsConfig(Settings):
     strain: Annotated[float, Field(ge=0, le=0.2)] = 0.03
     frames_at_failure: PositiveInt = 8
     frames_on_the_way: PositiveInt = 4
+    frames_beyond: NonNegativeInt = 8
+    beyond_ps: PositiveFloat = 4.0
     spread_factor: PositiveFloat = 3.0
     spread_share: PositiveFloat = 0.5
     survival: Annotated[float, Field(ge=0, le=1)] = 1.0

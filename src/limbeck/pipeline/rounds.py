@@ -1,9 +1,11 @@
 """The failure-driven loop: students run hot, compressed and stretched, and learn from where they fail.
 
 Each round: every student's own dynamics from several starts, ended at the first unphysical or unfamiliar
-frame; frames from just before it, and some on the way, go to the teacher and join the labels; training
-goes on from the students. Active learning by query by committee, as DP-GEN (Zhang et al. 2019,
-arXiv:1810.11890) does it, with a physical check besides.
+frame; frames from just before it, and some on the way, go to the teacher and join the labels. A scout, a
+student that trains on from there for a minute, goes on where they stopped, and frames of its dynamics are
+labelled too, so that one round sees more than the first picoseconds of what is new. Then training goes on
+from the students. Active learning by query by committee, as DP-GEN (Zhang et al. 2019, arXiv:1810.11890)
+does it, with a physical check besides.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.split import split
+from limbeck.errors import LimbeckError
 from limbeck.pipeline.clock import RunClock
+from limbeck.pipeline.costs import SCOUT_PRESET
 from limbeck.pipeline.judging import Trial
 from limbeck.pipeline.lessons import Lesson
 from limbeck.pipeline.planning import FIRST_SHARE, LEAST_TRAINING_S, Plan, share_time
@@ -34,7 +38,9 @@ from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.cache import TrajectoryCache
+from limbeck.sampling.config import MD, SamplingConfig
 from limbeck.sampling.frames import read_frames, write_frames
+from limbeck.sampling.run import run_sampling
 from limbeck.training.loop import Stop
 from limbeck.validation.ensemble import Ensemble
 from limbeck.validation.metrics import Metrics, compute_metrics
@@ -161,7 +167,9 @@ class RoundLoop:
             stop = Stop(epochs=self.config.training.epochs, until=until)
             self._train_one(lesson, preset, path, stop, number)
 
-    def _train_one(self, lesson: Lesson, preset: str, path: Path, stop: Stop, number: int) -> None:
+    def _train_one(
+        self, lesson: Lesson, preset: str, path: Path, stop: Stop, number: int, task: str | None = None
+    ) -> None:
         training = self.config.training
         before = self._path(number - 1, preset) if number else None
         if before is not None:
@@ -175,7 +183,7 @@ class RoundLoop:
             seed=self.config.seed + number,
             init=before,
             same_origin=True,
-            progress=self.clock.ticking(self.progress, f"round {number}"),
+            progress=self.clock.ticking(self.progress, task or f"round {number}"),
         )
         save_student(path, record)
         self.clock.save()
@@ -229,14 +237,11 @@ class RoundLoop:
         preset = _COMPANION.get(self.config.presets[0], "ultra-tiny")
         path = self.folder / "rounds" / str(number) / f"companion-{preset}.safetensors"
         if not path.exists():
-            stop = Stop(budget_s=self.plan.scout_s)
-            if self.config.training.epochs is not None:
-                stop = Stop(epochs=self.config.training.epochs)
             record, _ = train_student(
                 preset,
                 lesson,
                 self.config.training,
-                stop,
+                self._short_stop(),
                 path.with_suffix(""),
                 seed=self.config.seed + 1000 + number,
                 progress=self.clock.ticking(self.progress, f"round {number} companion"),
@@ -304,33 +309,79 @@ class RoundLoop:
     # ---- what is learned from it -------------------------------------------------------------------
 
     def _keep_frames(self, runs: dict[str, list[Survival]], number: int) -> None:
-        """The frames that the next round learns from: just before each failure, and on the way there."""
+        """What the next round learns from: frames on the way and just before each failure, and the last."""
         settings = self.config.rounds
+        all_runs = [run for own in runs.values() for run in own]
         frames = [
             frame
-            for own in runs.values()
-            for run in own
+            for run in all_runs
             for frame in (*run.spread_out(settings.frames_on_the_way), *run.last(settings.frames_at_failure))
         ]
-        if frames:
-            write_frames(self._frames_path(number), frames)
+        failures = [frame for run in all_runs for frame in run.last(1)]
+        for name, chosen in (("frames", frames), ("failures", failures)):
+            if chosen:
+                write_frames(self._frames_path(number, name), chosen)
 
-    def _frames_path(self, number: int) -> Path:
-        return self.folder / "rounds" / str(number) / "frames.extxyz"
+    def _frames_path(self, number: int, name: str) -> Path:
+        return self.folder / "rounds" / str(number) / f"{name}.extxyz"
 
     def _widened(self, lesson: Lesson, number: int) -> Lesson:
-        """``lesson`` and the labels that the round before asked for, cut by families of their own."""
-        path = self._frames_path(number - 1)
-        more = self.label(read_frames(path), f"round-{number}") if path.exists() else None
-        if more is None or not len(more):
+        """``lesson`` and the labels of what the round before met and of what lies beyond."""
+        path = self._frames_path(number - 1, "frames")
+        if path.exists():
+            lesson = self._joined(lesson, self.label(read_frames(path), f"round-{number}"))
+        beyond = self._beyond(lesson, number)
+        return self._joined(lesson, self.label(beyond, f"round-{number}-beyond")) if beyond else lesson
+
+    def _joined(self, lesson: Lesson, more: LabelledSet) -> Lesson:
+        """``lesson`` with more labels, cut by families of their own: what validated goes on to."""
+        if not len(more):
             return lesson
-        train, validation = more, None
+        train, validation = more, lesson.validation
         if len(more) >= _LEAST_TO_SPLIT and isinstance(self.config.val, float):
-            train, validation = split(more, self.config.val, self.config.seed).parts(more)
-        return replace(
-            lesson,
-            train=concatenate_labelled([lesson.train, train]),
-            validation=lesson.validation
-            if validation is None
-            else concatenate_labelled([lesson.validation, validation]),
+            train, own = split(more, self.config.val, self.config.seed).parts(more)
+            validation = concatenate_labelled([validation, own])
+        return replace(lesson, train=concatenate_labelled([lesson.train, train]), validation=validation)
+
+    def _beyond(self, lesson: Lesson, number: int) -> list[Atoms]:
+        """Frames of a scout's dynamics from where the students stopped, the last frames of their failures."""
+        settings, path = self.config.rounds, self._frames_path(number - 1, "failures")
+        if not settings.frames_beyond or not path.exists():
+            return []
+        starts = read_frames(path)
+        step = MD(
+            name=f"beyond-{number}",
+            temperature_K=self.temperature_k,
+            frames=settings.frames_beyond,
+            every_fs=1000.0 * settings.beyond_ps / settings.frames_beyond,
+            equilibrate_fs=0.0,
+            timestep_fs=timestep_fs(starts),
+            driver="scout",
         )
+        try:
+            return run_sampling(
+                starts,
+                SamplingConfig(seed=self.config.seed + number, steps=(step,)),
+                {"scout": self._scout(lesson, number)},
+                self.clock.ticking(self.progress, f"round {number}"),
+                cache_dir=path.parent / "beyond",
+                parallel=self.config.labelling.workers,
+            )
+        except LimbeckError:
+            return []  # every run was unphysical at once: what was labelled before it must do
+
+    def _scout(self, lesson: Lesson, number: int) -> Student:
+        """A student of the round before, trained on for a minute."""
+        presets = self.config.presets
+        preset = SCOUT_PRESET if SCOUT_PRESET in presets else presets[0]
+        path = self.folder / "rounds" / str(number - 1) / f"scout-{preset}.safetensors"
+        if not path.exists():
+            self._train_one(lesson, preset, path, self._short_stop(), number, f"round {number} scout")
+        scout = Student.load(path)
+        scout.name = f"{path.stem}-{hash_file(path)[:12]}"  # trajectories are keyed by it
+        return scout
+
+    def _short_stop(self) -> Stop:
+        if self.config.training.epochs is not None:
+            return Stop(epochs=self.config.training.epochs)
+        return Stop(budget_s=self.plan.scout_s)
