@@ -18,10 +18,11 @@ from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.sampling.cache import TrajectoryCache
-from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain, Supercell
+from limbeck.sampling.config import MD, Rattle, SamplingConfig, Select, Strain, Supercell
 from limbeck.sampling.dynamics import Trajectory, run_trajectory, trajectory_family
 from limbeck.sampling.frames import make_frame
 from limbeck.sampling.perturb import apply_strain, rattle, strains, supercell
+from limbeck.sampling.selection import select_frames
 
 _FORMAT = 1  # raised when the same configuration comes to mean other trajectories
 _FAMILIES_PER_STEP = 10
@@ -77,6 +78,9 @@ def run_sampling(
     for index, (name, step) in enumerate(zip(config.names, config.steps, strict=True)):
         if isinstance(step, Supercell):
             prepared = [supercell(a, step) for a in prepared]
+            continue
+        if isinstance(step, Select):
+            made[step.of] = run.select(index, step, made)
             continue
         incoming = prepared if step.from_ is None else made[step.from_]
         if not incoming:
@@ -135,6 +139,9 @@ def _plan(config: SamplingConfig, n_starts: int) -> tuple[dict[str, int], int]:
     made: dict[str, int] = {}
     for name, step in zip(config.names, config.steps, strict=True):
         if isinstance(step, Supercell):
+            continue
+        if isinstance(step, Select):
+            made[step.of] = step.count(made[step.of])
             continue
         incoming = prepared if step.from_ is None else made[step.from_]
         if isinstance(step, MD):
@@ -208,6 +215,18 @@ class _Run:
                     )
                     frames.append(make_frame(copy, family, name))
         return frames
+
+    def select(self, index: int, step: Select, made: Mapping[str, Sequence[Atoms]]) -> list[Atoms]:
+        """The frames of ``step.of`` that are kept, in their order; earlier steps' frames are known."""
+        frames = made[step.of]
+        if not frames:
+            return []
+        names = zip(self.config.names, self.config.steps, strict=True)
+        kept = [n for n, s in names if not isinstance(s, Supercell) and s.keep and n != step.of]
+        known = [frame for name in kept for frame in made.get(name, ())]
+        seed = int(np.random.default_rng([self.config.seed, index, *self.salt]).integers(2**31))
+        chosen = select_frames(frames, step.count(len(frames)), step.method, seed=seed, known=known)
+        return [frames[k] for k in sorted(chosen.tolist())]
 
     @staticmethod
     def _family(step: Rattle | Strain, name: str, label: str, parent: Atoms, block: int) -> str:
