@@ -180,27 +180,24 @@ def counts(values: np.ndarray) -> dict[str, int]:
     return {f"{k:g}": int(c) for k, c in zip(kinds, number, strict=True)}
 
 
+NAMES = ("system", "preset", "steps", "labels", "method")
 MEASURES = ("force_mae_mev_per_a", "force_rmse_mev_per_a", "worst_frame_force_rmse_mev_per_a")
 
 
 def collect(files: list[Path], json_to: Path | None, plot_to: Path | None) -> None:
     """Mean and standard deviation over seeds, a table on the screen, the figure."""
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    groups: dict[tuple[str, str, int, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, int, int, str], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["system"], row["preset"], row["labels"], row["method"]), []).append(row)
+        groups.setdefault(tuple(row[name] for name in NAMES), []).append(row)
     curves = []
     order = {m: k for k, m in enumerate(METHODS)}
-    for key in sorted(groups, key=lambda k: (*k[:3], order.get(k[3], 99))):
+    for key in sorted(groups, key=lambda k: (*k[:4], order.get(k[4], 99))):
         seeds = groups[key]
         figures = {
             m: [round(float(f([r[m] for r in seeds])), 2) for f in (np.mean, np.std)] for m in MEASURES
         }
-        curves.append(
-            dict(zip(("system", "preset", "labels", "method"), key, strict=True))
-            | {"seeds": len(seeds)}
-            | figures
-        )
+        curves.append(dict(zip(NAMES, key, strict=True)) | {"seeds": len(seeds)} | figures)
         print(
             *key[:3],
             f"{key[3]:24}",
@@ -221,18 +218,22 @@ def plot(curves: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = sorted({(c["system"], c["preset"]) for c in curves})
+    panels = sorted({(c["system"], c["preset"], c["steps"]) for c in curves})
     figure, axes = pyplot.subplots(
         len(panels), len(MEASURES), figsize=(4 * len(MEASURES), 3.2 * len(panels)), squeeze=False
     )
     for panel, line in zip(panels, axes, strict=True):
         for measure, ax in zip(MEASURES, line, strict=True):
             for method in METHODS:
-                own = [c for c in curves if (c["system"], c["preset"], c["method"]) == (*panel, method)]
+                own = [
+                    c
+                    for c in curves
+                    if (c["system"], c["preset"], c["steps"], c["method"]) == (*panel, method)
+                ]
                 if own:
                     x, (y, dy) = [c["labels"] for c in own], np.array([c[measure] for c in own]).T
                     ax.errorbar(x, y, dy, marker="o", ms=3, capsize=2, label=method)
-            ax.set(xscale="log", yscale="log", xlabel="labels", title=" ".join(panel))
+            ax.set(xscale="log", yscale="log", xlabel="labels", title="{} {}, {} steps".format(*panel))
             ax.set_ylabel(measure.replace("_mev_per_a", ", meV/Å").replace("_", " "), fontsize=8)
     axes[0][0].legend(fontsize=7)
     figure.tight_layout()

@@ -320,7 +320,7 @@ def sampled(*steps: dict) -> list[Atoms]:
 @soap
 def test_a_step_thins_an_earlier_step():
     whole = sampled()
-    few = sampled({"kind": "select", "of": "pool", "share": 0.3})
+    few = sampled({"kind": "select", "of": "pool", "share": 0.3, "method": "coverage"})
     assert [a.info["step"] for a in few] == ["small"] * 5 + ["pool"] * 6
     places = [next(k for k, a in enumerate(whole) if np.array_equal(a.positions, b.positions)) for b in few]
     assert places == sorted(places)
@@ -363,8 +363,8 @@ def test_a_selection_is_summarised():
     steps = [
         *STEPS,
         {"kind": "select", "of": "pool", "n": 6},
-        {"kind": "select", "of": "small", "share": 0.25},
+        {"kind": "select", "of": "small", "share": 0.25, "method": "coverage"},
     ]
     assert summary(SamplingConfig(steps=steps)).endswith(
-        "; select 6 of pool, coverage; select 25% of small, coverage"
+        "; select 6 of pool, random; select 25% of small, coverage"
     )

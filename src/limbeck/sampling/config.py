@@ -168,7 +168,7 @@ class Select(_Frozen):
     of: str
     n: PositiveInt | None = None
     share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    method: Literal["random", "coverage", "farthest"] = "coverage"
+    method: Literal["random", "coverage", "farthest"] = "random"
     keep: ClassVar[bool] = False  # it adds no frames
 
     @model_validator(mode="after")
