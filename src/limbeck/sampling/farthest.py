@@ -64,7 +64,7 @@ class _Element:
         self.square = (self.x**2).sum(axis=1)
         self.n_frames = environments.n_frames
         self.begin = np.searchsorted(self.frame, np.arange(self.n_frames + 1))
-        self.nearest = np.full(len(self.x), np.inf)  # (E,) squared
+        self.nearest = np.full(len(self.x), np.inf, np.float32)  # (E,) squared
 
     def take(self, frame: int) -> None:
         """The environments of ``frame`` are now among those taken."""
@@ -72,8 +72,8 @@ class _Element:
         if new.start == new.stop:
             return
         # |a - b|² = |a|² + |b|² - 2ab in one product; its rounding stays below _SAME
-        distance = self.square[:, None] + (self.square[new] - 2 * (self.x @ self.x[new].T))
-        self.nearest = np.minimum(self.nearest, np.maximum(distance.min(axis=1), 0.0))
+        part = (self.square[new, None] - 2 * (self.x[new] @ self.x.T)).min(axis=0)
+        self.nearest = np.minimum(self.nearest, np.maximum(self.square + part, 0.0))
         self.nearest[new] = 0.0
 
     def novelty(self) -> np.ndarray:
