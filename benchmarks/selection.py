@@ -199,8 +199,8 @@ def collect(files: list[Path], json_to: Path | None, plot_to: Path | None) -> No
         }
         curves.append(dict(zip(NAMES, key, strict=True)) | {"seeds": len(seeds)} | figures)
         print(
-            *key[:3],
-            f"{key[3]:24}",
+            *key[:4],
+            f"{key[4]:24}",
             *(f"{a:7.1f} ±{b:5.1f}" for a, b in figures.values()),
             f"  ({len(seeds)})",
         )
