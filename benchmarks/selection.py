@@ -224,7 +224,7 @@ def plot(curves: list[dict[str, Any]], path: Path) -> None:
     )
     for panel, line in zip(panels, axes, strict=True):
         for measure, ax in zip(MEASURES, line, strict=True):
-            for method in METHODS:
+            for k, method in enumerate(METHODS):
                 own = [
                     c
                     for c in curves
@@ -232,7 +232,7 @@ def plot(curves: list[dict[str, Any]], path: Path) -> None:
                 ]
                 if own:
                     x, (y, dy) = [c["labels"] for c in own], np.array([c[measure] for c in own]).T
-                    ax.errorbar(x, y, dy, marker="o", ms=3, capsize=2, label=method)
+                    ax.errorbar(x, y, dy, marker="o", ms=3, capsize=2, color=f"C{k}", label=method)
             ax.set(xscale="log", yscale="log", xlabel="labels", title="{} {}, {} steps".format(*panel))
             ax.set_ylabel(measure.replace("_mev_per_a", ", meV/Å").replace("_", " "), fontsize=8)
     axes[0][0].legend(fontsize=7)
