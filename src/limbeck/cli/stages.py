@@ -24,6 +24,7 @@ from limbeck.cli.options import (
     StressKey,
     Structures,
     Teacher,
+    Trust,
     Val,
     VirialKey,
     Workers,
@@ -47,6 +48,7 @@ def distill(
     smiles: Smiles = None,
     bulk: Bulk = None,
     teacher: Teacher = None,
+    trust: Trust = False,
     preset: Presets = None,
     budget: Budget = None,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of to the budget.")] = None,
@@ -70,7 +72,7 @@ def distill(
     settings = load_config(
         config,
         sets or (),
-        structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, presets=preset,
+        structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, trust=trust or None, presets=preset,
         budget=budget, epochs=epochs, val=val, seed=seed, device=device, workers=workers, out=out,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
@@ -128,6 +130,7 @@ def sample(
     bulk: Bulk = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration with a 'sampling' part.")] = None,
     teacher: Teacher = None,
+    trust: Trust = False,
     seed: Seed = None,
     device: Device = None,
     workers: Workers = None,
@@ -141,8 +144,8 @@ def sample(
 
     settings = load_config(
         config, sets or (),
-        structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, seed=seed, device=device,
-        workers=workers,
+        structures=structures, smiles=smiles, bulk=bulk, teacher=teacher, trust=trust or None, seed=seed,
+        device=device, workers=workers,
     )  # fmt: skip
     from limbeck.pipeline import run_sample
 
@@ -165,6 +168,7 @@ def label(
     extxyz: Annotated[
         Path | None, typer.Option(help="Write all labels of the store to this extended XYZ file too.")
     ] = None,
+    trust: Trust = False,
     workers: Workers = None,
     device: Device = None,
     sets: Sets = None,
@@ -174,7 +178,9 @@ def label(
     from limbeck.config import load_label_config
     from limbeck.progress import open_progress
 
-    settings = load_label_config(sets or (), teacher=teacher, workers=workers, device=device)
+    settings = load_label_config(
+        sets or (), teacher=teacher, trust=trust or None, workers=workers, device=device
+    )
     from limbeck.pipeline import run_label
 
     with open_progress() as progress:
