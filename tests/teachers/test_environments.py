@@ -243,15 +243,19 @@ def test_two_installations_do_not_meet(card: TeacherCard, home: Path) -> None:
         install_environment(card)
 
 
-def test_a_fitting_interpreter_is_wanted(card: TeacherCard, tmp_path: Path) -> None:
+def test_a_fitting_interpreter_is_wanted(card: TeacherCard) -> None:
     assert find_base(card) == Path(sys.executable)
-    with pytest.raises(InputError, match=r"got Python 3\.\d+ and no other on PATH; wanted Python 2\.7"):
-        find_base(dataclasses.replace(card, pythons=("2.7",)))
+    none = dataclasses.replace(card, pythons=("2.7",))
+    with pytest.raises(
+        InputError, match=r"got Python [\d.]+ and no other on PATH; wanted Python 2\.7; remedy"
+    ):
+        find_base(none)
     with pytest.raises(InputError, match=r"are not for this interpreter; got no Python interpreter"):
         find_base(card, Path("/bin/ls"))
-    version = "{}.{}.{}".format(*sys.version_info[:3])
-    with pytest.raises(InputError, match=f"got no Python {version}|got Python {version[:4]}"):
-        find_base(dataclasses.replace(card, pythons=("2.7",)), Path(sys.executable))
+    with pytest.raises(
+        InputError, match=r"are not for this interpreter; got Python 3\.\d+; wanted Python 2\.7"
+    ):
+        find_base(none, Path(sys.executable))
 
 
 def _python_error(python: Path, packages: tuple[str, ...] = ()) -> str:
