@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read, write
 
+import limbeck
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.labelling.remote import WorkerPotential, open_teacher
@@ -220,6 +221,7 @@ def test_label_to_store(
     done = subprocess.run(
         [sys.executable, "-m", "limbeck.cli", *command, *sets, *trust],
         cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(limbeck.__file__).resolve().parents[1])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(read(tmp_path / "out.extxyz", ":")) == 2

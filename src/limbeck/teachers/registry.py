@@ -93,7 +93,7 @@ def load_teacher(
     card.require()
     filled, weights = card.check_options(options), card.model_file(options)
     if weights is not None:
-        filled[card.file_option] = str(weights)
+        filled[str(card.file_option)] = str(weights)
     elif hasattr(module, "fetch"):
         # A model by name: its package downloads the file, or has it from before.
         weights = module.fetch(card, filled)
