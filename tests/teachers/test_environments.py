@@ -53,6 +53,11 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 '''
 
 
+# Each makes virtual environments, which takes seconds.
+def _marked(test: Callable) -> Callable:
+    return pytest.mark.slow(pytest.mark.ci(test))
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "home"))
@@ -107,6 +112,7 @@ def test_home_is_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert limbeck_home() == tmp_path / "c" / ".local" / "share" / "limbeck"
 
 
+@_marked
 def test_an_environment_is_made_once_and_found(card: TeacherCard, home: Path) -> None:
     assert installed_python(card) is None
     with pytest.raises(MissingPackageError, match="remedy: limbeck teachers install tiny"):
@@ -132,6 +138,7 @@ def test_an_environment_is_made_once_and_found(card: TeacherCard, home: Path) ->
     assert installed_python(card) is None
 
 
+@_marked
 def test_a_worker_runs_there_with_this_very_limbeck(
     card: TeacherCard, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -152,6 +159,7 @@ def test_a_worker_runs_there_with_this_very_limbeck(
     assert "No module named 'limbeck_only_mine'" in run("limbeck_only_mine").stderr
 
 
+@_marked
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
@@ -189,6 +197,7 @@ def test_the_last_error_of_pip_is_told(tmp_path: Path) -> None:
     )
 
 
+@_marked
 def test_an_interrupted_installation_does_not_count(
     card: TeacherCard, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
