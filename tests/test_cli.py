@@ -11,6 +11,7 @@ import pytest
 
 from limbeck import __version__, cli
 from limbeck.errors import InputError, LimbeckError
+from limbeck.teachers import teacher_names
 
 COMMANDS = [
     "convert",
@@ -39,10 +40,8 @@ def run(capsys):
 
 
 def test_the_public_commands_are_these():
-    assert (
-        sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)
-        == COMMANDS
-    )
+    single = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
+    assert sorted([*single, *(group.name for group in cli.app.registered_groups)]) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -193,16 +192,33 @@ def test_teachers_are_listed_and_written_as_json(run, tmp_path):
     code, out, err = run("teachers", "--json", tmp_path / "teachers.json")
     assert (code, err) == (0, "")
     rows = json.loads((tmp_path / "teachers.json").read_text())
-    assert [row["name"] for row in rows] == [
-        "sevennet-0",
-        "sevennet-l3i5",
-        "sevennet-mf-0",
-        "chgnet",
-        "chgnet-r2scan",
-        "so3lr",
-        "gfn2-xtb",
-    ]
-    assert all(row["name"] in out and row["install"] in out for row in rows)
+    assert [row["name"] for row in rows] == teacher_names()
+    assert all(row["name"] in out for row in rows)
+    assert all(row["installed"] or f"limbeck teachers install {row['name']}" in out for row in rows)
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_install_names_an_unknown_teacher(run):
+    code, _, err = run("teachers", "install", "maze")
+    assert code == 2
+    assert err.startswith("error: unknown teacher; got 'maze'; wanted 'mace'? known: ")
+
+
+def test_a_model_file_needs_trust(run, tmp_path):
+    frames, model = tmp_path / "frames.xyz", tmp_path / "x.model"
+    frames.write_text("2\n\nSi 0 0 0\nSi 0 0 2.3\n")
+    model.write_bytes(b"something")
+    label = ["label", frames, "--teacher", "mace", "--out", tmp_path / "store"]
+    code, _, err = run(*label, "--set", f"teacher.options.model={model}")
+    assert code == 2
+    assert err.startswith(f"error: teacher mace: {model}: mace-torch unpickles a model file")
+    assert err.endswith("remedy: add --trust, or trust: true under teacher in the configuration\n")
+    python = tmp_path / "no_python"
+    code, _, err = run(
+        *label, "--trust", "--set", f"teacher.options.model={model}", "--set", f"teacher.python={python}"
+    )
+    assert code == 2
+    assert f"teacher mace: teacher.python {python}: there is no such file" in err
 
 
 def test_a_closed_pipe_is_no_internal_error():

@@ -39,13 +39,16 @@ def test_names_and_cards() -> None:
         "chgnet-r2scan",
         "so3lr",
         "gfn2-xtb",
+        "ani-1x",
+        "mace",
+        "orb",
     ]
     for card in list_cards():
         assert card.licence
         assert card.domain
         assert "doi" in card.citation
-        assert card.remedy == f"pip install -c constraints.txt -e '.[{card.extra}]'"
-        assert card.elements is not None
+        assert card.remedy == f"limbeck teachers install {card.name}"
+        assert card.elements is not None or card.file_option is not None
 
 
 def test_cards_import_no_heavy_package() -> None:
@@ -59,7 +62,7 @@ def test_unknown_teacher_names_the_nearest() -> None:
         get_card("sevenet-O")
     assert str(caught.value) == (
         "unknown teacher; got 'sevenet-O'; wanted 'sevennet-0'? known: "
-        "sevennet-0, sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, or module:callable"
+        "sevennet-0, sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, ani-1x, mace, orb, or module:callable"
     )
 
 
@@ -70,7 +73,7 @@ def test_missing_package_gives_the_line_that_installs_it() -> None:
         card.require()
     assert str(caught.value) == (
         "the package of teacher 'chgnet' is not installed; got no module 'limbeck_no_such_package'; "
-        "wanted chgnet==0.4.2; remedy: pip install -c constraints.txt -e '.[chgnet]'"
+        "wanted chgnet==0.4.2; remedy: limbeck teachers install chgnet"
     )
 
 

@@ -25,6 +25,12 @@ Density = Annotated[float | None, typer.Option(help="Density of the liquid, g/cm
 Teacher = Annotated[
     str | None, typer.Option(help="Name of a teacher (see 'limbeck teachers') or module:callable.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="The teacher's package may unpickle the model file, which runs code stored in it."
+    ),
+]
 Presets = Annotated[
     str | None, typer.Option("--preset", help="original, tiny, ultra-tiny; several with commas between.")
 ]

@@ -29,6 +29,7 @@ from limbeck.cli.options import (
     Structures,
     Teacher,
     Temperatures,
+    Trust,
     Val,
     VirialKey,
     Workers,
@@ -54,6 +55,7 @@ def distill(
     liquid: Liquid = None,
     density: Density = None,
     teacher: Teacher = None,
+    trust: Trust = False,
     preset: Presets = None,
     budget: Budget = None,
     recipe: Recipe = None,
@@ -81,9 +83,8 @@ def distill(
         config,
         sets or (),
         structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
-        presets=preset, budget=budget, recipe=recipe, temperatures_K=temperatures, epochs=epochs,
-        rounds=rounds, val=val, seed=seed, device=device,
-        workers=workers, out=out,
+        trust=trust or None, presets=preset, budget=budget, recipe=recipe, temperatures_K=temperatures,
+        epochs=epochs, rounds=rounds, val=val, seed=seed, device=device, workers=workers, out=out,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
     if not dry_run:
@@ -142,6 +143,7 @@ def sample(
     density: Density = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration with a 'sampling' part.")] = None,
     teacher: Teacher = None,
+    trust: Trust = False,
     recipe: Recipe = None,
     temperatures: Temperatures = None,
     seed: Seed = None,
@@ -158,7 +160,8 @@ def sample(
     settings = load_config(
         config, sets or (),
         structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
-        recipe=recipe, temperatures_K=temperatures, seed=seed, device=device, workers=workers,
+        trust=trust or None, recipe=recipe, temperatures_K=temperatures, seed=seed, device=device,
+        workers=workers,
     )  # fmt: skip
     from limbeck.pipeline import run_sample
 
@@ -181,6 +184,7 @@ def label(
     extxyz: Annotated[
         Path | None, typer.Option(help="Write all labels of the store to this extended XYZ file too.")
     ] = None,
+    trust: Trust = False,
     workers: Workers = None,
     device: Device = None,
     sets: Sets = None,
@@ -190,7 +194,9 @@ def label(
     from limbeck.config import load_label_config
     from limbeck.progress import open_progress
 
-    settings = load_label_config(sets or (), teacher=teacher, workers=workers, device=device)
+    settings = load_label_config(
+        sets or (), teacher=teacher, trust=trust or None, workers=workers, device=device
+    )
     from limbeck.pipeline import run_label
 
     with open_progress() as progress:

@@ -1,4 +1,4 @@
-"""Students and teachers that there are: convert, info, teachers, students."""
+"""Students that there are: convert, info, students."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from limbeck.cli.root import app
 
 if TYPE_CHECKING:
     from limbeck.runtime.released import ReleasedStudent
-    from limbeck.teachers import TeacherCard
 
 
 @app.command(
@@ -53,19 +52,6 @@ def info(
 
 
 @app.command(
-    short_help="List the teachers and how to install them.",
-    epilog="Example: limbeck teachers --json teachers.json",
-)
-def teachers(json: JsonFile = None, debug: Debug = False) -> None:
-    """List the teachers: elements, domain, licence, whether installed and how to install."""
-    from limbeck.teachers import list_cards
-
-    rows = [_teacher_row(card) for card in list_cards()]
-    print_rows(rows)
-    write_json(json, rows)
-
-
-@app.command(
     short_help="List the students that come with Limbeck.",
     epilog="Example: limbeck students",
 )
@@ -92,21 +78,6 @@ def _student_row(student: ReleasedStudent) -> dict[str, Any]:
         .get("heldout", {})
         .get("force_rmse_mev_per_a"),
         "licence": teacher.get("licence"),
-    }
-
-
-def _teacher_row(card: TeacherCard) -> dict[str, Any]:
-    elements = card.elements or ()
-    return {
-        "name": card.name,
-        "elements": _symbols(elements) if len(elements) < 20 else len(elements),
-        "domain": card.domain,
-        "periodic": card.periodic,
-        "stress": card.stress,
-        "precision": card.precision,
-        "licence": card.licence,
-        "installed": card.installed,
-        "install": card.remedy,
     }
 
 

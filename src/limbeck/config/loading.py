@@ -12,12 +12,14 @@ from pydantic import BaseModel
 from limbeck.config.documents import Document, dump_yaml, parse_override, read_document, validate_document
 from limbeck.config.models import SOURCES, DistillConfig, LabelKeys, LabelRunConfig, TrainRunConfig
 from limbeck.errors import InputError
+from limbeck.teachers.registry import list_cards
 
 Model = TypeVar("Model", bound=BaseModel)
 
 #: options whose key in the configuration is not their own name
 _KEY_OF_OPTION = {
     "teacher": ("teacher", "name"),
+    "trust": ("teacher", "trust"),
     "epochs": ("training", "epochs"),
     "liquid": ("liquid", "molecules"),
     "density": ("liquid", "density_g_per_cm3"),
@@ -145,7 +147,12 @@ def _flag(name: str) -> str:
 
 def _from_here(key: tuple[str | int, ...], value: Any) -> Any:
     """Paths of the command line are relative to the current folder, not to the file's."""
-    if key[0] not in _PATHS or len(key) != 1 or not isinstance(value, str | Path):
+    if not isinstance(value, str | Path):
+        return value
+    if key[:2] == ("teacher", "options") and key[2:] in {(card.file_option,) for card in list_cards()}:
+        # It may be a model's name; only what is a file here is taken for one.
+        return str(Path(value).expanduser().absolute()) if Path(value).expanduser().is_file() else value
+    if key != ("teacher", "python") and (key[0] not in _PATHS or len(key) != 1):
         return value
     if key[0] == "val" and _is_number(value):
         return value

@@ -102,11 +102,16 @@ class TeacherConfig(Settings):
     """Who labels.
 
     name: a built-in teacher or ``module:callable``, which gives any ASE calculator.
-    options: keyword arguments. Where it runs is said in ``labelling``.
+    options: keyword arguments; a model file's relative path is taken as other paths here are.
+    python: interpreter of the environment that holds its package, where that is neither this one nor
+    made by ``limbeck teachers install``. trust: its package may unpickle the model file that the
+    options name. Processes, threads and device are said in ``labelling``.
     """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+    python: AbsolutePath | None = None
+    trust: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -119,6 +124,16 @@ class TeacherConfig(Settings):
         if not _CALLABLE.fullmatch(name):
             get_card(name)
         return name
+
+    @field_validator("options")
+    @classmethod
+    def _place_file(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        name = info.data.get("name", ":")
+        key = None if ":" in name else get_card(name).file_option
+        value = options.get(key) if key is not None else None
+        if not isinstance(value, str) or (key == "model" and value in get_card(name).models):
+            return options
+        return {**options, str(key): str(_absolute(Path(value), info))}
 
 
 class ValidationConfig(Settings):

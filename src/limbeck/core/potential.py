@@ -34,6 +34,9 @@ class Capabilities:
     stress: gives stress for periodic structures.
     atom_energies: gives energies per atom that sum to the total.
     isolated_atoms: a single atom without a cell has a meaningful energy.
+    rotation: a turned structure has the turned labels (unconstrained networks, as ORB, keep this
+        approximately, as far as they learnt it).
+    extensive: energies of separate parts add (ORB takes a mean over all atoms).
     reflection: a mirror image has the mirrored labels (networks that are equivariant to rotations
         alone, as SevenNet-0, do not keep this exactly).
     precision: arithmetic of the evaluation; sets the tolerances of the contract check.
@@ -47,6 +50,8 @@ class Capabilities:
     stress: bool = True
     atom_energies: bool = False
     isolated_atoms: bool = True
+    rotation: bool = True
+    extensive: bool = True
     reflection: bool = True
     precision: Literal["float32", "float64"] = "float64"
     batch_atoms: int | None = None

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import os
 import queue
 import selectors
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import limbeck
 from limbeck.core.labels import Labels, join_labels
 from limbeck.core.machine import available_threads
 from limbeck.core.potential import Potential
@@ -28,6 +25,7 @@ from limbeck.labelling import pipe
 from limbeck.labelling.worker import unpack_capabilities
 from limbeck.teachers import custom
 from limbeck.teachers.card import TeacherIdentity
+from limbeck.teachers.interpreters import Interpreter, find_interpreter
 from limbeck.teachers.registry import check_teacher, get_card
 from limbeck.teachers.support import name_structure
 
@@ -43,6 +41,8 @@ def open_teacher(
     workers: int = 1,
     threads: int | None = None,
     device: str = "cpu",
+    python: Path | None = None,
+    trust: bool = False,
 ) -> WorkerPotential:
     """Start ``workers`` processes that hold teacher ``name``; a context manager.
 
@@ -51,6 +51,9 @@ def open_teacher(
     name: a teacher of the registry, or ``module:callable`` for any ASE calculator.
     options: keyword arguments of the teacher.
     threads: threads of each worker; None shares the cores that this process may use.
+    python: interpreter of the environment that holds the teacher's package; None takes this
+        environment, or where it is not in this one, the one of ``limbeck teachers install``.
+    trust: the teacher's package may unpickle the model file that ``options`` name.
 
     Raises
     ------
@@ -58,23 +61,27 @@ def open_teacher(
     LimbeckError: the teacher could not be loaded.
     """
     options = dict(options or {})
-    check_teacher(name, options)
+    check_teacher(name, options, trust=trust)
+    card = None if custom.is_custom(name) else get_card(name)
+    launch = _Launch(find_interpreter(card, python, name), working_folder=card is None)
     if workers < 1:
         raise InputError("too few workers", where=f"teacher {name}", got=workers, wanted="1 or more")
     threads = threads or max(1, available_threads() // workers)
     team: list[_Worker] = []
     try:
         for _ in range(workers):
-            team.append(_Worker(name, threads))
+            team.append(_Worker(name, threads, launch))
         # All are told before any is waited for, so that they load side by side.
         for worker in team:
-            worker.send({"kind": "open", "teacher": name, "options": options, "device": device})
+            worker.send(
+                {"kind": "open", "teacher": name, "options": options, "device": device, "trust": trust}
+            )
         greetings = [worker.greet() for worker in team]
     except BaseException:
         for worker in team:
             worker.close()
         raise
-    return WorkerPotential(name, team, greetings[0])
+    return WorkerPotential(name, team, {**greetings[0], "options": options})
 
 
 class WorkerPotential(Potential):
@@ -97,8 +104,11 @@ class WorkerPotential(Potential):
         self.capabilities = unpack_capabilities(greeting["capabilities"])
         self.identity = TeacherIdentity(**greeting["identity"])
         self.n_parameters: int | None = greeting["n_parameters"]
-        card = custom.make_card(name, self.capabilities) if custom.is_custom(name) else get_card(name)
-        self.card = replace(card, precision=self.capabilities.precision)
+        self.card = (
+            custom.make_card(name, self.capabilities)
+            if custom.is_custom(name)
+            else get_card(name).of(greeting["options"]).with_capabilities(self.capabilities)
+        )
         self._team = team
         self._serials = itertools.count(1)
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # last in, first out: a worker that is warm
@@ -202,19 +212,27 @@ class WorkerPotential(Potential):
         return group
 
 
+@dataclass(frozen=True)
+class _Launch:
+    """How a worker is started: in which Python, and whether the current folder's modules are for it."""
+
+    interpreter: Interpreter
+    working_folder: bool
+
+
 class _Worker:
     """One process, its two pipes and the last lines it wrote to standard error."""
 
-    def __init__(self, teacher: str, threads: int) -> None:
+    def __init__(self, teacher: str, threads: int, launch: _Launch) -> None:
         self.teacher = teacher
         self.unanswered = 0
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "limbeck.labelling.worker"],
+            launch.interpreter.command("limbeck.labelling.worker", working_folder=launch.working_folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(threads),
+            env={**launch.interpreter.environment(), **_thread_counts(threads)},
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -302,14 +320,7 @@ def _unpack(
         k, start = k + 1, stop
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """This process's environment with the worker's threads, and this very Limbeck importable."""
-    source = str(Path(limbeck.__file__).resolve().parents[1])
-    paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+def _thread_counts(threads: int) -> dict[str, str]:
+    """Environment variables that give a worker its threads, and its words at once."""
     counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {
-        **os.environ,
-        **dict.fromkeys(counts, str(threads)),
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONUNBUFFERED": "1",
-    }
+    return {**dict.fromkeys(counts, str(threads)), "PYTHONUNBUFFERED": "1"}

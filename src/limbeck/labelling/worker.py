@@ -38,7 +38,9 @@ def main() -> None:
     threading.Thread(target=_listen, args=(requests_in, inbox), daemon=True).start()
     opening, _ = inbox.get()
     try:
-        loaded = load_teacher(opening["teacher"], opening["options"], opening["device"])
+        loaded = load_teacher(
+            opening["teacher"], opening["options"], opening["device"], trust=opening["trust"]
+        )
     except Exception as error:  # noqa: BLE001 - whatever the package raises must reach the parent
         pipe.send(
             answers_out, {"kind": "error", "id": -1, "error": _describe(error, "loading the teacher failed")}

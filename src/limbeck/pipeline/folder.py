@@ -30,6 +30,8 @@ _FREE = (
     "labelling.workers",
     "labelling.threads",
     "labelling.device",
+    "teacher.python",
+    "teacher.trust",
     "training.threads",
     "training.tensorboard",
     "training.checkpoint_s",

@@ -81,7 +81,7 @@ def check_teacher_fits(teacher: TeacherConfig, structures: Sequence[Atoms]) -> N
     Of ``module:callable`` nothing is known at this time.
     """
     if not is_custom(teacher.name):
-        check_supported(get_card(teacher.name), StructureBatch.from_atoms(structures))
+        check_supported(get_card(teacher.name).of(teacher.options), StructureBatch.from_atoms(structures))
 
 
 def check_atom_energies(config: DistillConfig, teacher: Potential) -> None:
@@ -103,4 +103,6 @@ def open_configured(teacher: TeacherConfig, labelling: LabellingConfig) -> Worke
         workers=labelling.workers,
         threads=labelling.threads,
         device=labelling.device,
+        python=teacher.python,
+        trust=teacher.trust,
     )

@@ -8,7 +8,7 @@ import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ class TeacherIdentity:
     weights_hash: SHA-256 of the weights, for ``module:callable`` of the source and the files it is given.
     options: keyword arguments that change the numbers, as JSON with sorted keys.
     precision: arithmetic of the evaluation.
+
+    A model file stands in ``weights_hash`` and not in ``options``: where it lies changes no label.
     """
 
     name: str
@@ -45,15 +47,24 @@ class TeacherCard:
     ----------
     name: what ``--teacher`` takes.
     package, distribution: import name and the name that pip knows.
-    requirement, extra: pinned requirement and the extra of Limbeck that brings it.
+    requirement: pinned requirement.
+    extra: of Limbeck, that brings it into the user's own environment; "" where none does.
     elements: atomic numbers of the training set, or None where unknown.
     domain: what it was trained on, for people.
     periodic, molecular: treats fully periodic structures, and others (molecules, slabs).
-    stress, atom_energies, isolated_atoms, reflection, precision, batch_atoms: as in Capabilities.
+    stress, atom_energies, isolated_atoms, rotation, extensive, reflection, precision, batch_atoms: as in
+        Capabilities.
     licence, citation: of the weights.
-    weights: weight file relative to the package's folder, or None where parameters are compiled in.
+    weights: weight file or folder relative to the package's folder, or None where parameters are compiled
+        in or a file is named.
     options: keyword arguments it takes, with their defaults.
     choices: the values that an option may take, where they are few.
+    environment: its own environment and list of pins; teachers of one package share one.
+    smoke: module whose import shows that the package works; ``package`` unless given.
+    pythons: versions of Python for which the pins have wheels.
+    file_option: the option that names a model file, or None where its weights are in its package.
+    unpickles: its package unpickles such a file, which runs any code that is stored in it.
+    models: names that the option ``model`` takes, each with the fields of the card that it changes.
     """
 
     name: str
@@ -70,12 +81,25 @@ class TeacherCard:
     stress: bool = True
     atom_energies: bool = False
     isolated_atoms: bool = True
+    rotation: bool = True
+    extensive: bool = True
     reflection: bool = True
     precision: Literal["float32", "float64"] = "float64"
     batch_atoms: int | None = None
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    environment: str = ""
+    smoke: str = ""
+    pythons: tuple[str, ...] = ("3.11", "3.12", "3.13")
+    file_option: str | None = None
+    unpickles: bool = False
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def environment_name(self) -> str:
+        """Name of the teacher's own environment."""
+        return self.environment or self.extra or self.name
 
     @property
     def installed(self) -> bool:
@@ -84,23 +108,36 @@ class TeacherCard:
 
     @property
     def remedy(self) -> str:
-        """The line that installs it."""
-        return f"pip install -c constraints.txt -e '.[{self.extra}]'"
+        """The command that installs it, in an environment of its own."""
+        return f"limbeck teachers install {self.name}"
 
     @property
     def capabilities(self) -> Capabilities:
         """What the card says, as a Potential says it; the names are the same."""
         return Capabilities(**{f.name: getattr(self, f.name) for f in fields(Capabilities)})
 
+    def with_capabilities(self, capabilities: Capabilities) -> TeacherCard:
+        """The card with what the loaded potential says of itself."""
+        return replace(self, **{f.name: getattr(capabilities, f.name) for f in fields(Capabilities)})
+
+    def of(self, options: Mapping[str, Any]) -> TeacherCard:
+        """The card for the model that ``options`` name, where names tell more than the teacher's does."""
+        model = {**self.options, **options}.get("model")
+        return replace(self, **self.models.get(model, {})) if isinstance(model, str) else self
+
     def require(self) -> None:
         """Raise MissingPackageError where the package is not installed."""
         if not self.installed:
-            raise MissingPackageError(
-                f"the package of teacher {self.name!r} is not installed",
-                got=f"no module {self.package!r}",
-                wanted=self.requirement,
-                remedy=self.remedy,
-            )
+            raise self.missing()
+
+    def missing(self) -> MissingPackageError:
+        """The error that its package is not installed."""
+        return MissingPackageError(
+            f"the package of teacher {self.name!r} is not installed",
+            got=f"no module {self.package!r}",
+            wanted=self.requirement,
+            remedy=self.remedy,
+        )
 
     def version(self) -> str:
         """Version of the installed package, "" where it is not installed."""
@@ -110,16 +147,15 @@ class TeacherCard:
             return ""
 
     def weights_hash(self) -> str:
-        """SHA-256 of the weight file, or of the version that holds them; the package is not imported."""
+        """SHA-256 of the weights, or of the version that holds them; the package is not imported."""
         self.require()
         if self.weights is None:
             return hash_json({"package": self.distribution, "version": self.version()})
         spec = importlib.util.find_spec(self.package)
         folders = list(spec.submodule_search_locations or []) if spec is not None else []
         for folder in folders:
-            if (path := Path(folder) / self.weights).is_file():
-                stat = path.stat()
-                return _hash_once(str(path), stat.st_mtime_ns, stat.st_size)
+            if (path := Path(folder) / self.weights).exists():
+                return hash_weights(path)
         raise MissingPackageError(
             f"the weights of teacher {self.name!r} are not in the installed package",
             got=f"no file {self.weights} in {folders}",
@@ -144,18 +180,78 @@ class TeacherCard:
                 )
         return chosen
 
-    def identity(self, options: Mapping[str, Any], capabilities: Capabilities) -> TeacherIdentity:
-        """Identity of the teacher with these options (defaults filled in)."""
+    def model_file(self, options: Mapping[str, Any]) -> Path | None:
+        """The model file that ``options`` name; None where they name a model, or the package has it.
+
+        Raises
+        ------
+        InputError: a model is needed and none is named, the name is unknown, or the file is no file.
+        """
+        filled = self.check_options(options)
+        if "model" in filled and self.file_option != "model" and filled["model"] not in self.models:
+            raise InputError(
+                f"unknown model for teacher {self.name!r}",
+                got=filled["model"],
+                wanted=nearest(str(filled["model"]), self.models) or ", ".join(self.models),
+            )
+        if self.file_option is None:
+            return None
+        value = filled[self.file_option]
+        wanted = "a model file" + (f", or one of {', '.join(self.models)}" if self.models else "")
+        if value is None and self.file_option == "model":
+            raise InputError(
+                f"teacher {self.name!r} needs a model",
+                wanted=wanted,
+                remedy="give --set teacher.options.model=PATH",
+            )
+        if value is None or (self.file_option == "model" and value in self.models):
+            return None
+        path = Path(str(value)).expanduser().absolute()
+        where = f"teacher {self.name}: {self.file_option} {value}"
+        if not path.exists():
+            raise InputError("there is no such file", where=where, wanted=wanted)
+        if not path.is_file() or not path.stat().st_size:
+            got = "an empty file" if path.is_file() else "a folder"
+            raise InputError("not a model file", where=where, got=got, wanted=wanted)
+        return path
+
+    def check_trust(self, options: Mapping[str, Any], trust: bool) -> None:
+        """Raise InputError where a model file would be unpickled without the user's word."""
+        path = self.model_file(options)
+        if path is not None and self.unpickles and not trust:
+            raise InputError(
+                f"{self.distribution} unpickles a model file, which runs any code that is stored in it",
+                where=f"teacher {self.name}: {path}",
+                wanted="a file from a source that you trust, and your word for it",
+                remedy="add --trust, or trust: true under teacher in the configuration",
+            )
+
+    def identity(
+        self, options: Mapping[str, Any], capabilities: Capabilities, weights: Path | None = None
+    ) -> TeacherIdentity:
+        """Identity of the teacher with these options (defaults filled in) and this file of weights."""
+        named = self.check_options(options)
+        if self.model_file(options) is not None:
+            named.pop(self.file_option or "")
         return TeacherIdentity(
             name=self.name,
             version=self.version(),
-            weights_hash=self.weights_hash(),
-            options=json.dumps(self.check_options(options), sort_keys=True),
+            weights_hash=self.weights_hash() if weights is None else hash_weights(weights),
+            options=json.dumps(named, sort_keys=True),
             precision=capabilities.precision,
         )
 
 
-@functools.lru_cache(maxsize=32)
+def hash_weights(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files."""
+    if path.is_dir():
+        files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+        return hash_json({str(entry.relative_to(path)): hash_weights(entry) for entry in files})
+    stat = path.stat()
+    return _hash_once(str(path), stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=1024)
 def _hash_once(path: str, mtime_ns: int, size: int) -> str:
     return hash_file(path)
 

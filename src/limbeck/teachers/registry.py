@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from limbeck.core.potential import Potential
-from limbeck.errors import InputError
-from limbeck.teachers import chgnet, custom, sevennet, so3lr, xtb
+from limbeck.errors import InputError, LimbeckError
+from limbeck.teachers import ani, chgnet, custom, mace, orb, sevennet, so3lr, xtb
 from limbeck.teachers.card import TeacherCard, TeacherIdentity, nearest
 
-_MODULES = (sevennet, chgnet, so3lr, xtb)
+_MODULES: tuple[Any, ...] = (sevennet, chgnet, so3lr, xtb, ani, mace, orb)
 _MODULE_OF = {card.name: module for module in _MODULES for card in module.CARDS}
 _CARDS = {card.name: card for module in _MODULES for card in module.CARDS}
 
@@ -52,13 +52,13 @@ def get_card(name: str) -> TeacherCard:
     )
 
 
-def check_teacher(name: str, options: Mapping[str, Any]) -> None:
+def check_teacher(name: str, options: Mapping[str, Any], *, trust: bool = False) -> None:
     """Refuse, before any process starts, what needs no loading to be refused.
 
     Raises
     ------
-    InputError: unknown teacher or option, or options that JSON cannot carry to a worker.
-    MissingPackageError: its package is not installed.
+    InputError: unknown teacher or option, options that JSON cannot carry to a worker, a model file
+        that is not there, or one that would be unpickled without ``trust``.
     """
     try:
         json.dumps(dict(options))
@@ -70,15 +70,18 @@ def check_teacher(name: str, options: Mapping[str, Any]) -> None:
             wanted="numbers, strings, lists and dicts",
         ) from error
     if not custom.is_custom(name):
-        card = get_card(name)
-        card.check_options(options)
-        card.require()
+        get_card(name).check_trust(options, trust)
 
 
-def load_teacher(name: str, options: Mapping[str, Any] | None = None, device: str = "cpu") -> LoadedTeacher:
-    """Load a teacher into this process (labelling does so in workers; see ``open_teacher``)."""
+def load_teacher(
+    name: str, options: Mapping[str, Any] | None = None, device: str = "cpu", *, trust: bool = False
+) -> LoadedTeacher:
+    """Load a teacher into this process (labelling does so in workers; see ``open_teacher``).
+
+    ``trust``: its package may unpickle the model file that ``options`` name.
+    """
     options = dict(options or {})
-    check_teacher(name, options)
+    check_teacher(name, options, trust=trust)
     if custom.is_custom(name):
         potential = custom.load(name, options, device)
         return LoadedTeacher(
@@ -86,6 +89,37 @@ def load_teacher(name: str, options: Mapping[str, Any] | None = None, device: st
             custom.make_card(name, potential.capabilities),
             custom.identify(name, options, potential.capabilities),
         )
-    card = get_card(name)
-    potential, n_parameters = _MODULE_OF[name].load(card, card.check_options(options), device)
-    return LoadedTeacher(potential, card, card.identity(options, potential.capabilities), n_parameters)
+    card, module = get_card(name).of(options), _MODULE_OF[name]
+    card.require()
+    filled, weights = card.check_options(options), card.model_file(options)
+    if weights is not None:
+        filled[str(card.file_option)] = str(weights)
+    elif hasattr(module, "fetch"):
+        # A model by name: its package downloads the file, or has it from before.
+        weights = module.fetch(card, filled)
+    potential, n_parameters = _load(module, card, filled, device)
+    capabilities = potential.capabilities
+    return LoadedTeacher(
+        potential,
+        card.with_capabilities(capabilities),
+        card.identity(options, capabilities, weights),
+        n_parameters,
+    )
+
+
+def _load(module: Any, card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int]:
+    """Let a teacher's module load it; a model file that its package cannot read is the user's input."""
+    try:
+        return module.load(card, options, device)
+    except LimbeckError:
+        raise
+    except Exception as error:
+        if card.model_file(options) is None:
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(
+            "its package cannot load the model file",
+            where=f"teacher {card.name}: {options[card.file_option or '']}",
+            got=text,
+            wanted=f"a whole model file of {card.requirement}",
+        ) from error

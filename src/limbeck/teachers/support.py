@@ -67,12 +67,12 @@ def _check_elements(card: TeacherCard, batch: StructureBatch) -> None:
     raise InputError(
         f"teacher {card.name!r} was not trained on {names}",
         where=name_structure(batch, first),
-        wanted=_describe_elements(card.elements),
+        wanted=describe_elements(card.elements),
         remedy="leave these structures out or choose another teacher (limbeck teachers)",
     )
 
 
-def _describe_elements(elements: frozenset[int]) -> str:
+def describe_elements(elements: frozenset[int]) -> str:
     """Symbols; a run of consecutive elements as ``H-Bi``."""
     ordered, parts = sorted(elements), []
     for start in (z for z in ordered if z - 1 not in elements):

@@ -77,6 +77,8 @@ class _Run:
         checked = []
         if not self.capabilities.reflection:
             self.skipped.append("reflection: not claimed")
+        if not self.capabilities.rotation:
+            self.skipped.append("rotation: not claimed")
         for system in self.systems:
             tolerance = self._tolerance(system)
             if tolerance is not None:
@@ -137,15 +139,18 @@ class _Run:
             self.skipped.append("far fragments and the cutoff: nothing without a cell is claimed or given")
             return
         system, tolerance = free[0]
-        self._gather(
-            "far fragments",
-            system.name,
-            locality.check_extensivity,
-            self.probe,
-            system,
-            self.elements,
-            tolerance,
-        )
+        if self.capabilities.extensive:
+            self._gather(
+                "far fragments",
+                system.name,
+                locality.check_extensivity,
+                self.probe,
+                system,
+                self.elements,
+                tolerance,
+            )
+        else:
+            self.skipped.append("far fragments: extensive energies are not claimed")
         if getattr(self.probe.potential, "cutoff", None) is None:
             self.skipped.append("continuity at the cutoff: the potential states no cutoff")
         else:

@@ -37,7 +37,8 @@ def check_symmetries(probe: Probe, system: System, tolerance: Tolerance) -> Iter
     """Translation, rotation, reflection, permutation; cell and image choices where periodic."""
     base = probe.labels([system.atoms])
     for variant in _variants(system, probe.rng):
-        if variant.name == "reflection" and not probe.capabilities.reflection:
+        claimed = {"rotation": probe.capabilities.rotation, "reflection": probe.capabilities.reflection}
+        if not claimed.get(variant.name, True):
             continue
         labels = probe.labels([variant.atoms])
         wanted = Labels(

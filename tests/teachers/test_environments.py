@@ -1,0 +1,363 @@
+"""Environments of teachers, with a tiny package from a local folder: no network, no real teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError, LimbeckError, MissingPackageError
+from limbeck.labelling.remote import open_teacher
+from limbeck.teachers import environments, get_card, interpreters, registry
+from limbeck.teachers.card import TeacherCard
+from limbeck.teachers.environments import find_base, install_environment, is_current, read_pins
+from limbeck.teachers.interpreters import (
+    Interpreter,
+    environment_folder,
+    find_interpreter,
+    installed_python,
+    limbeck_home,
+)
+
+PACKAGE = "limbeck_test_teacher"
+_PYPROJECT = f"""
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "{PACKAGE.replace("_", "-")}"
+version = "1.0"
+"""
+# A wheel by hand: no build tool is fetched.
+_BACKEND = f'''
+import zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "{PACKAGE}-1.0-py3-none-any.whl"
+    info = "{PACKAGE}-1.0.dist-info/"
+    with zipfile.ZipFile(folder + "/" + name, "w") as wheel:
+        wheel.write("{PACKAGE}.py")
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: {PACKAGE.replace("_", "-")}\\nVersion: 1.0\\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "RECORD", "")
+    return name
+'''
+
+
+# Each makes virtual environments, which takes seconds.
+def _marked(test: Callable) -> Callable:
+    return pytest.mark.slow(pytest.mark.ci(test))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def card(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> TeacherCard:
+    """A teacher whose package is a folder; numpy and ase come from this environment by a .pth file."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(_PYPROJECT)
+    (source / "backend.py").write_text(_BACKEND)
+    (source / f"{PACKAGE}.py").write_text("from ase.calculators.emt import EMT\n")
+    pins = tmp_path / "pins"
+    pins.mkdir()
+    (pins / "tiny.txt").write_text(f"# a list\n{source}\n")
+    monkeypatch.setattr(environments, "PINS", pins)
+    made = environments._run
+
+    def with_this_environments_packages(command: list[str], *rest: object) -> None:
+        made(command, *rest)
+        if command[1:3] == ["-m", "venv"]:
+            (site,) = Path(command[3]).glob("lib/python*/site-packages")
+            folders = [p for p in sys.path if p.endswith("site-packages")]
+            (site / "borrowed.pth").write_text("\n".join(folders) + "\n")
+
+    monkeypatch.setattr(environments, "_run", with_this_environments_packages)
+    return dataclasses.replace(
+        get_card("chgnet"),
+        name="tiny",
+        package=PACKAGE,
+        distribution=PACKAGE,
+        requirement=f"{PACKAGE}==1.0",
+        environment="tiny",
+        pythons=("{}.{}".format(*sys.version_info[:2]),),
+    )
+
+
+def _leftovers(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith((".lock", ".log")))
+
+
+def test_home_is_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "a"))
+    assert limbeck_home() == tmp_path / "a"
+    monkeypatch.delenv("LIMBECK_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "b"))
+    assert limbeck_home() == tmp_path / "b" / "limbeck"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "c"))
+    assert limbeck_home() == tmp_path / "c" / ".local" / "share" / "limbeck"
+
+
+@_marked
+def test_an_environment_is_made_once_and_found(card: TeacherCard, home: Path) -> None:
+    assert installed_python(card) is None
+    with pytest.raises(MissingPackageError, match="remedy: limbeck teachers install tiny"):
+        find_interpreter(card)
+    said: list[str] = []
+    python = install_environment(card, say=said.append)
+    assert python == home / "teachers" / "tiny" / "bin" / "python"
+    assert find_interpreter(card) == Interpreter(python, "installed")
+    assert is_current(card)
+    assert _leftovers(home / "teachers") == ["tiny"]
+    first = python.stat().st_ctime_ns, (environment_folder(card) / "limbeck.json").stat().st_mtime_ns
+    install_environment(card, say=said.append)
+    assert said[-1] == f"tiny is installed already in {home / 'teachers' / 'tiny'}"
+    assert first[1] == (environment_folder(card) / "limbeck.json").stat().st_mtime_ns
+
+    # Another list makes it anew; a base interpreter that went away leaves nothing that counts.
+    (environments.PINS / "tiny.txt").write_text(f"{read_pins(card)[0]}\n# and\nase\n")
+    assert not is_current(card)
+    install_environment(card, say=said.append)
+    assert is_current(card)
+    python.unlink()
+    python.symlink_to(home / "gone")
+    assert installed_python(card) is None
+
+
+@_marked
+def test_a_worker_runs_there_with_this_very_limbeck(
+    card: TeacherCard, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its package is found, and what PYTHONPATH names for this process is not."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "limbeck_only_mine.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
+    python = install_environment(card, say=lambda _: None)
+    with open_teacher(f"{PACKAGE}:EMT", python=python) as teacher:
+        labels = teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))
+    assert np.isfinite(labels.energy[0])
+    place = Interpreter(python, "installed")
+    command = place.command("limbeck.teachers.smoke", working_folder=False)
+    run = lambda *names: subprocess.run(  # noqa: E731
+        [*command, *names], env=place.environment(), capture_output=True, text=True, check=False
+    )
+    assert run(PACKAGE).returncode == 0
+    assert "No module named 'limbeck_only_mine'" in run("limbeck_only_mine").stderr
+
+
+@_marked
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (
+            lambda s: (s / "backend.py").write_text("raise OSError(28, 'No space left on device')"),
+            "environment of teacher tiny: pip failed; got ",
+        ),
+        (
+            lambda s: (s / f"{PACKAGE}.py").write_text("import limbeck_no_such_package"),
+            "its package does not load; got ModuleNotFoundError: No module named 'limbeck_no_such_package'",
+        ),
+    ],
+)
+def test_what_fails_is_one_line_and_leaves_nothing(
+    card: TeacherCard, home: Path, spoil: Callable[[Path], object], text: str
+) -> None:
+    spoil(Path(read_pins(card)[0]))
+    with pytest.raises(LimbeckError) as caught:
+        install_environment(card, say=lambda _: None)
+    assert text in str(caught.value)
+    assert f"remedy: see {home / 'teachers' / 'tiny.log'}; nothing was left installed" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert _leftovers(home / "teachers") == []
+    assert installed_python(card) is None
+
+
+def test_the_last_error_of_pip_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "Collecting torch\nERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
+        "device\n\n[notice] A new release of pip is available\n"
+    )
+    assert environments._last_words(log) == (
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    )
+
+
+@_marked
+def test_an_interrupted_installation_does_not_count(
+    card: TeacherCard, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after SIGKILL: a partial folder lies there, and no record; the next installation clears it."""
+    partial = home / "teachers" / ".tiny.partial"
+    partial.mkdir(parents=True)
+    (partial / "half").write_text("a file")
+    assert installed_python(card) is None
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(environments, "_smoke", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            install_environment(card, say=lambda _: None)
+    assert _leftovers(home / "teachers") == []
+    install_environment(card, say=lambda _: None)
+    assert _leftovers(home / "teachers") == ["tiny"]
+
+
+def test_places_that_cannot_be_used(card: TeacherCard, home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="the folder holds something else"):
+        install_environment(card, folder=other, overwrite=True)
+    assert (other / "thesis.tex").exists()
+    # A file where a folder must be fails for every user; root may write anywhere else.
+    home.write_text("")
+    with pytest.raises(LimbeckError) as caught:
+        install_environment(card)
+    assert str(caught.value).startswith(
+        f"{home / 'teachers'}: cannot make the environment of teacher 'tiny'; "
+    )
+    assert "remedy: set LIMBECK_HOME to such a folder, or give --dir" in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission(card: TeacherCard, home: Path) -> None:
+    home.mkdir()
+    home.chmod(0o500)
+    with pytest.raises(LimbeckError, match=r"got Permission denied; wanted a writable folder"):
+        install_environment(card)
+
+
+def test_two_installations_do_not_meet(card: TeacherCard, home: Path) -> None:
+    with (
+        environments._lock(environment_folder(card)),
+        pytest.raises(LimbeckError, match="another installation is at work there; remedy: wait"),
+    ):
+        install_environment(card)
+
+
+def test_a_fitting_interpreter_is_wanted(card: TeacherCard) -> None:
+    assert find_base(card) == Path(sys.executable)
+    none = dataclasses.replace(card, pythons=("2.7",))
+    with pytest.raises(
+        InputError, match=r"got Python [\d.]+ and no other on PATH; wanted Python 2\.7; remedy"
+    ):
+        find_base(none)
+    with pytest.raises(InputError, match=r"are not for this interpreter; got no Python interpreter"):
+        find_base(card, Path("/bin/ls"))
+    with pytest.raises(
+        InputError, match=r"are not for this interpreter; got Python 3\.\d+; wanted Python 2\.7"
+    ):
+        find_base(none, Path(sys.executable))
+
+
+def _python_error(python: Path, packages: tuple[str, ...] = ()) -> str:
+    with pytest.raises(LimbeckError) as caught:
+        interpreters.check_python(python, packages, "mace")
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_teacher_python_is_checked(tmp_path: Path) -> None:
+    where = "teacher mace: teacher.python"
+    wanted = "wanted the path of a Python 3.11 or newer"
+    gone = tmp_path / "gone"
+    assert _python_error(gone) == f"{where} {gone}: there is no such file; {wanted}"
+    text = tmp_path / "text"
+    text.write_text("print(1)")
+    assert _python_error(text) == f"{where} {text}: not an executable file; {wanted}"
+    assert _python_error(tmp_path) == f"{where} {tmp_path}: not an executable file; {wanted}"
+    assert f"{where} /bin/ls: not a Python interpreter; got " in _python_error(Path("/bin/ls"))
+    silent = tmp_path / "true"
+    silent.write_text("#!/bin/sh\n")
+    silent.chmod(0o755)
+    assert "not a Python interpreter; got exit code 0 and no answer" in _python_error(silent)
+    old = tmp_path / "old"
+    old.write_text('#!/bin/sh\necho \'limbeck-probe [[3, 9, 1], ["numpy", "ase"]]\'\n')
+    old.chmod(0o755)
+    assert _python_error(old) == f"{where} {old}: this Python is too old; got 3.9.1; {wanted}"
+    here = Path(sys.executable)
+    interpreters.check_python(here, ["numpy"], "mace")
+    assert _python_error(here, ("limbeck_no_such",)) == (
+        f"{where} {here}: its environment lacks what a worker imports; got no limbeck_no_such; "
+        f"wanted numpy, ase, limbeck_no_such; remedy: {here} -m pip install limbeck_no_such"
+    )
+
+
+def test_every_teacher_has_a_list_of_pins() -> None:
+    for card in registry.list_cards():
+        pins = read_pins(card)
+        if (environments.PINS / f"{card.environment_name}.txt").is_file():
+            assert card.requirement in pins
+            assert all("==" in pin for pin in pins)
+            assert {"ase", "numpy"} <= {pin.partition("==")[0].lower() for pin in pins}
+    assert len(read_pins(get_card("mace"))) > 30
+    assert "torch==2.13.0" in read_pins(get_card("orb"))
+
+
+def _refusal(name: str, options: dict, trust: bool = False) -> str:
+    with pytest.raises(InputError) as caught:
+        registry.check_teacher(name, options, trust=trust)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_model_files_are_checked_before_any_process_starts(tmp_path: Path) -> None:
+    mace = get_card("mace")
+    assert _refusal("mace", {}).startswith(
+        "teacher 'mace' needs a model; wanted a model file, or one of small,"
+    )
+    gone = tmp_path / "gone.model"
+    assert _refusal("mace", {"model": str(gone)}).startswith(
+        f"teacher mace: model {gone}: there is no such file; wanted a model file, or one of small, medium"
+    )
+    empty = tmp_path / "empty.model"
+    empty.write_bytes(b"")
+    assert "not a model file; got an empty file" in _refusal("mace", {"model": str(empty)})
+    assert "not a model file; got a folder" in _refusal("mace", {"model": str(tmp_path)})
+    assert _refusal("mace", {"model": "small", "dtype": "float16"}) == (
+        "unknown dtype for teacher 'mace'; got float16; wanted float32 or float64"
+    )
+    assert "unknown model for teacher 'orb'; got orb-v4; wanted orb-v3" in _refusal(
+        "orb", {"model": "orb-v4"}
+    )
+    there = tmp_path / "there.model"
+    there.write_bytes(b"something")
+    assert _refusal("mace", {"model": str(there)}) == (
+        f"teacher mace: {there}: mace-torch unpickles a model file, which runs any code that is stored in it; "
+        "wanted a file from a source that you trust, and your word for it; "
+        "remedy: add --trust, or trust: true under teacher in the configuration"
+    )
+    registry.check_teacher("mace", {"model": str(there)}, trust=True)
+    registry.check_teacher("mace", {"model": "small"})  # its package's own model
+    registry.check_teacher("orb", {"weights": str(there)})  # read without unpickling
+    assert mace.of({"model": "small"}).licence == "MIT"
+    assert mace.of({"model": "off-small"}).elements == {1, 6, 7, 8, 9, 15, 16, 17, 35, 53}
+
+
+def test_a_model_file_is_known_by_its_contents(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one.model", "same.model", "other.model"))
+    one.write_bytes(b"weights")
+    same.write_bytes(b"weights")
+    other.write_bytes(b"weightz")
+    card = get_card("mace")
+    identities = [card.identity({"model": str(p)}, card.capabilities, p) for p in (one, same, other)]
+    assert identities[0] == identities[1] != identities[2]
+    assert json.loads(identities[0].options) == {"dtype": "float64", "head": None}

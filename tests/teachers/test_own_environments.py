@@ -1,0 +1,270 @@
+"""Teachers in the environments that ``limbeck teachers install`` makes: real weights, or small files.
+
+LIMBECK_HOME keeps the environments between runs; without it they are made in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.io import read, write
+
+import limbeck
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError
+from limbeck.labelling.remote import WorkerPotential, open_teacher
+from limbeck.teachers import get_card
+from limbeck.teachers.environments import install_environment
+from limbeck.teachers.interpreters import foreign_environment
+from limbeck.testing import check_potential
+
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
+
+BUILD = Path(__file__).with_name("build_model.py")
+
+# The package's own ASE calculator is the oracle; nothing of Limbeck is imported.
+_ORACLES = {
+    "mace": """
+from mace.calculators import MACECalculator
+calculator = MACECalculator(model_paths=[sys.argv[1]], device="cpu", default_dtype="float64")
+""",
+    "orb": """
+from orb_models.forcefield.calculator import ORBCalculator
+from orb_models.forcefield.pretrained import orb_v3_conservative_inf_omat
+calculator = ORBCalculator(orb_v3_conservative_inf_omat(
+    weights_path=sys.argv[1], device="cpu", precision="float32-highest", compile=False), device="cpu")
+""",
+    # Member by member, and its own calculator's forces and stress.
+    "ani-1x": """
+import torch, torchani
+from pathlib import Path
+from torchani import AEVComputer, neurochem
+import torchani.ase
+folder = Path(torchani.__file__).parent / "resources" / "ani-1x_8x"
+constants = neurochem.Constants(str(folder / "rHCNO-5.2R_16-3.5A_a4-8.params"))
+parts = [torch.nn.Sequential(AEVComputer(**constants), neurochem.load_model(
+    constants.species, str(folder / f"train{k}" / "networks")), neurochem.load_sae(str(folder / "sae_linfit.dat")))
+    for k in range(8)]
+class Mean(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts = torch.nn.ModuleList(parts)
+    def forward(self, pair, cell=None, pbc=None):
+        species, positions = pair
+        sums = 0
+        for aev, network, shift in self.parts:
+            described = aev((species, positions), cell=cell, pbc=pbc)
+            sums = sums + shift(network(described)).energies / 8
+        return torchani.nn.SpeciesEnergies(species, sums)
+calculator = torchani.ase.Calculator(constants.species, Mean().double())
+""",
+}
+_RUN = """
+import contextlib, io, json, sys
+import numpy as np
+from ase import Atoms
+with contextlib.redirect_stdout(io.StringIO()):
+{build}
+    out = []
+    for f in json.load(sys.stdin):
+        atoms = Atoms(numbers=f["numbers"], positions=f["positions"], cell=f["cell"], pbc=f["pbc"])
+        atoms.calc = calculator
+        out.append({{"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces().tolist(),
+            "stress": atoms.get_stress(voigt=False).tolist() if atoms.pbc.all() else None}})
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """environment(teacher) -> its Python, installed as a user would."""
+    kept = os.environ.get("LIMBECK_HOME")
+    os.environ["LIMBECK_HOME"] = kept or str(tmp_path_factory.mktemp("limbeck_home"))
+    yield lambda name: install_environment(get_card(name))
+    if kept is None:
+        del os.environ["LIMBECK_HOME"]
+
+
+@pytest.fixture(scope="session")
+def model_file(
+    environment: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """model_file(teacher) -> a file with random weights, made by the teacher's own package."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            path = tmp_path_factory.mktemp("models") / f"{name}.model"
+            _python(environment(name), [str(BUILD), name, str(path)])
+            made[name] = path
+        return made[name]
+
+    return make
+
+
+def _python(python: Path, arguments: list[str], text: str = "") -> str:
+    done = subprocess.run(
+        [str(python), "-W", "ignore", *arguments],
+        input=text, capture_output=True, text=True, check=False, env=foreign_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=["ani-1x", "mace", "orb"])
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def options(name: str, model_file: Callable[[str], Path]) -> dict[str, str]:
+    option = get_card(name).file_option
+    return {} if option is None else {option: str(model_file(name))}
+
+
+@pytest.fixture(scope="module")
+def teacher(
+    name: str, options: dict[str, str], environment: Callable[[str], Path]
+) -> Iterator[WorkerPotential]:
+    python = environment(name)
+    with open_teacher(name, options=options, threads=1, python=python, trust=True) as potential:
+        yield potential
+
+
+def _frames() -> list[Atoms]:
+    ethanol = molecule("CH3CH2OH")
+    ethanol.rattle(0.05, seed=3)
+    water = molecule("H2O")
+    water.set_cell([[5.0, 0, 0], [0.5, 4.5, 0], [0, 0.4, 4.0]])
+    water.pbc = True
+    water.rattle(0.04, seed=4)
+    return [ethanol, water]
+
+
+def test_labels_equal_the_packages_own(
+    name: str, options: dict[str, str], teacher: WorkerPotential, environment: Callable[[str], Path]
+) -> None:
+    frames = _frames()
+    plain = [
+        {
+            "numbers": a.numbers.tolist(),
+            "positions": a.positions.tolist(),
+            "cell": a.cell.array.tolist(),
+            "pbc": a.pbc.tolist(),
+        }
+        for a in frames
+    ]
+    build = "\n".join("    " + line for line in _ORACLES[name].splitlines())
+    script = _RUN.format(build=build)
+    said = json.loads(_python(environment(name), ["-c", script, *options.values()], json.dumps(plain)))
+    batch = StructureBatch.from_atoms(frames)
+    labels = teacher.evaluate(batch)
+    # Where the oracle's sums run in another order, some units in the last place.
+    eps = float(np.finfo(teacher.capabilities.precision).eps)
+    for s, own in enumerate(said):
+        forces = labels.forces[batch.offsets[s] : batch.offsets[s + 1]]
+        assert labels.energy[s] == pytest.approx(own["energy"], rel=100 * eps)
+        assert np.abs(own["forces"]).max() > 1e-3
+        np.testing.assert_allclose(
+            forces, own["forces"], rtol=0, atol=1e4 * eps * max(1.0, np.abs(forces).max())
+        )
+        if own["stress"] is not None:
+            np.testing.assert_allclose(labels.stress[s], own["stress"], rtol=0, atol=1e4 * eps)
+
+
+def test_the_contract_holds(name: str, teacher: WorkerPotential) -> None:
+    """ORB's 25 million weights take minutes: of it, only that forces are derivatives of the energy."""
+    if name != "orb":
+        assert check_potential(teacher).passed
+        return
+    (ethanol, _), h = _frames(), 5e-3
+    forces = teacher.evaluate(StructureBatch.from_atoms([ethanol])).forces
+    direction = np.random.default_rng(0).normal(size=forces.shape)
+    direction /= np.linalg.norm(direction)
+    moved = [Atoms(ethanol.numbers, ethanol.positions + sign * h * direction) for sign in (1, -1)]
+    energies = teacher.evaluate(StructureBatch.from_atoms(moved)).energy
+    assert -(energies[0] - energies[1]) / (2 * h) == pytest.approx(np.sum(forces * direction), rel=0.05)
+
+
+def test_card_and_identity_come_from_the_model(
+    name: str, options: dict[str, str], teacher: WorkerPotential
+) -> None:
+    card = get_card(name)
+    assert teacher.identity.version == card.requirement.partition("==")[2]
+    assert len(teacher.identity.weights_hash) == 64
+    assert "/" not in teacher.identity.options
+    if name == "mace":
+        assert teacher.card.elements == teacher.capabilities.elements == {1, 6, 8, 14}
+    if name == "ani-1x":
+        # Eight networks for each of four elements over 384 descriptors.
+        assert teacher.n_parameters == 2_613_280
+
+
+def test_label_to_store(
+    name: str, options: dict[str, str], environment: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The command line, with the environment found by itself."""
+    environment(name)
+    write(tmp_path / "frames.extxyz", _frames())
+    sets = [f"--set=teacher.options.{key}={value}" for key, value in options.items()]
+    trust = ["--trust"] if get_card(name).unpickles else []
+    command = ["label", "frames.extxyz", "--teacher", name, "--out", "store", "--extxyz", "out.extxyz"]
+    done = subprocess.run(
+        [sys.executable, "-m", "limbeck.cli", *command, *sets, *trust],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(limbeck.__file__).resolve().parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(read(tmp_path / "out.extxyz", ":")) == 2
+
+
+@pytest.mark.parametrize("teacher_name", ["mace", "orb"])
+def test_a_truncated_model_file_is_one_line(
+    teacher_name: str,
+    environment: Callable[[str], Path],
+    model_file: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    whole = model_file(teacher_name).read_bytes()
+    path = tmp_path / "half.model"
+    path.write_bytes(whole[: len(whole) // 2])
+    option = str(get_card(teacher_name).file_option)
+    with pytest.raises(InputError) as caught:
+        open_teacher(
+            teacher_name, options={option: str(path)}, python=environment(teacher_name), trust=True
+        ).close()
+    assert f"teacher {teacher_name}: {path}: its package cannot load the model file" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_mace_by_name_takes_the_packages_own_file(
+    environment: Callable[[str], Path],
+    model_file: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file where mace-torch keeps what it downloaded: no network is needed, nor trust."""
+    kept = tmp_path / "mace"
+    kept.mkdir()
+    content = model_file("mace").read_bytes()
+    for file_name in ("20231210mace128L0_energy_epoch249model", "MACEOFF23_smallmodel"):
+        (kept / file_name).write_bytes(content)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    frame = StructureBatch.from_atoms([bulk("Si")])
+    found = []
+    for model, licence in (("small", "MIT"), ("off-small", "ASL (academic, not commercial)")):
+        with open_teacher("mace", options={"model": model}, python=environment("mace")) as potential:
+            found.append((potential.identity, potential.evaluate(frame).energy[0]))
+            assert potential.card.licence == licence
+    assert found[0][1] == found[1][1]
+    assert found[0][0].weights_hash == found[1][0].weights_hash
+    assert '"model": "small"' in found[0][0].options
