@@ -233,8 +233,8 @@ def test_errors_cross_the_process_boundary_as_they_are() -> None:
         InputError, match="teacher no_such_module:X: cannot import the teacher; got No module named"
     ):
         open_teacher("no_such_module:X")
-    with pytest.raises(InputError, match="unknown teacher; got 'mace'; wanted .*module:callable"):
-        open_teacher("mace")
+    with pytest.raises(InputError, match="unknown teacher; got 'nothing'; wanted .*module:callable"):
+        open_teacher("nothing")
     with pytest.raises(InputError, match="teacher so3lr: too few workers; got 0; wanted 1 or more"):
         open_teacher("so3lr", workers=0)
 

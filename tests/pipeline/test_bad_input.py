@@ -228,7 +228,7 @@ def test_a_teacher_whose_package_is_missing(refused, tmp_path, monkeypatch):
         "distill", "--bulk", "Si", "--teacher", "chgnet", "--budget", "1m", "--out", tmp_path / "run"
     )
     assert "chgnet" in text
-    assert "remedy: pip install" in text
+    assert "remedy: limbeck teachers install chgnet" in text
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_later(run, refused, copper_file, tmp_path, monkeypatch):

@@ -86,18 +86,15 @@ class AsePotential(Potential):
 
     def __init__(self, calculator: Calculator, capabilities: Capabilities, name: str) -> None:
         self.calculator, self.capabilities, self.name = calculator, capabilities, name
-        self._charge: float | None = None
 
     def evaluate(self, batch: StructureBatch) -> Labels:
         caps = self.capabilities
         energy, forces, atom_energies = np.zeros(len(batch)), [], []
         stress = np.full((len(batch), 3, 3), np.nan)
         for s, (frame, periodic) in enumerate(zip(batch.to_atoms(), batch.periodic, strict=True)):
-            # ASE's cache ignores a change of info (total charge); what a calculator keeps between frames of
-            # one charge (neighbour lists, wavefunctions) is its own business.
-            if total_charge(frame) != self._charge:
-                self.calculator.reset()
-                self._charge = total_charge(frame)
+            # ASE's cache ignores a change of info (total charge), and a label must not depend on the one
+            # before, not even by rounding: which worker gets which structure is chance.
+            self.calculator.reset()
             frame.calc = self.calculator
             forces.append(np.asarray(frame.get_forces(), np.float64))
             energy[s] = float(frame.get_potential_energy())
