@@ -24,6 +24,7 @@ from limbeck.config import DistillConfig
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
+from limbeck.core.structures import StructureBatch
 from limbeck.dataset.split import split
 from limbeck.errors import LimbeckError
 from limbeck.pipeline.clock import RunClock
@@ -125,11 +126,13 @@ class RoundLoop:
     def run(self, lesson: Lesson) -> None:
         """Rounds until the targets are met or the time is up; ``rounds`` holds what each one saw."""
         settings = self.config.rounds
+        # What is usual stays what it was before the first failure: else the limit would rise with each.
+        known = lesson.validation.structures
         for number in range(settings.n + 1):
             if number:
                 lesson = self._widened(lesson, number)
             self._train(lesson, number)
-            seen = self._examined(lesson, number)
+            seen = self._examined(lesson, known, number)
             self.rounds.append(seen)
             self.say(format_rounds([seen.to_dict()]))
             if self._met(seen):
@@ -206,7 +209,7 @@ class RoundLoop:
 
     # ---- the students' own dynamics ----------------------------------------------------------------
 
-    def _examined(self, lesson: Lesson, number: int) -> Round:
+    def _examined(self, lesson: Lesson, known: StructureBatch, number: int) -> Round:
         kept = self.folder / "rounds" / str(number) / "seen.json"
         hashes = {preset: hash_file(self._path(number, preset)) for preset in self.config.presets}
         if kept.exists():
@@ -215,7 +218,6 @@ class RoundLoop:
                 return Round.from_dict(found["round"])
         students = {preset: Student.load(self._path(number, preset)) for preset in self.config.presets}
         members = [*students.values(), *self._companions(lesson, number)]
-        known = lesson.validation.structures
         settings = self.config.rounds
         judge = Ensemble(members, known, settings.spread_factor, settings.spread_share)
         key = "-".join(sorted(hashes.values()))
