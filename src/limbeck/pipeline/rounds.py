@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ from limbeck.core.structures import StructureBatch
 from limbeck.dataset.split import split
 from limbeck.errors import LimbeckError
 from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import SCOUT_PRESET
+from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, SCOUT_PRESET, seconds_per_call
 from limbeck.pipeline.judging import Trial
 from limbeck.pipeline.lessons import Lesson
 from limbeck.pipeline.planning import FIRST_SHARE, LEAST_TRAINING_S, Plan, share_time
 from limbeck.pipeline.recipes import timestep_fs
-from limbeck.pipeline.students import save_student, train_student
+from limbeck.pipeline.students import save_student, train_student, untrained_student
 from limbeck.pipeline.table import format_rounds
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress
@@ -50,8 +51,9 @@ from limbeck.validation.survival import Survival, strained_starts, survive
 
 LATER_RATE = 0.5  #: of the peak learning rate, for training that goes on from a student
 HOTTER = 1.25  #: over the highest sampled temperature, where no other is given
-#: of a round's time; where the runs take longer fewer are done, and labels get the rest
-TRAINING_SHARE, RUNS_SHARE = 0.6, 0.3
+#: of a round's time: training gets at least so much, labels so much, and the runs at most so much unless
+#: they are the last; where they would take longer, fewer are done
+TRAINING_SHARE, LABELS_SHARE, RUNS_SHARE = 0.3, 0.15, 0.3
 _REASONS = 3  #: so many are kept of a student's failures
 _LEAST_TO_SPLIT = 10  #: fewer new labels than this all train
 _COMPANION = {"ultra-tiny": "tiny"}  # of a preset that runs alone; else ultra-tiny
@@ -198,8 +200,26 @@ class RoundLoop:
 
     def _to_train_s(self, number: int) -> float:
         """Of the time left, what training in this round may take."""
-        share = FIRST_SHARE if number == 0 else TRAINING_SHARE / self._rounds_left(number)
-        return share * self._left_s()
+        left = self._left_s()
+        if number == 0:
+            return FIRST_SHARE * left
+        share = left / self._rounds_left(number)
+        return max(TRAINING_SHARE * share, share - self._runs_s - LABELS_SHARE * share)
+
+    @cached_property
+    def _runs_s(self) -> float:
+        """What the runs of all students of a round take where they last to the end."""
+        settings, structure = self.config.rounds, self.starts[0]
+        step_s = sum(
+            seconds_per_call(untrained_student(p, structure, self.config.training.cutoff), structure, 3)
+            + DYNAMICS_OVERHEAD_S
+            for p in self.config.presets
+        )
+        return step_s * settings.starts * settings.duration_ps * 1000.0 / self._timestep_fs
+
+    @property
+    def _timestep_fs(self) -> float:
+        return self.config.validation.timestep_fs or timestep_fs(self.starts)
 
     def _rounds_left(self, number: int) -> int:
         return self.config.rounds.n - number + 1
@@ -254,7 +274,7 @@ class RoundLoop:
     def _runs(self, preset: str, student: Student, judge: Ensemble, key: str, number: int) -> list[Survival]:
         settings = self.config.rounds
         starts = strained_starts(self.starts, settings.starts, settings.strain)
-        timestep = self.config.validation.timestep_fs or timestep_fs(starts)
+        timestep = self._timestep_fs
         total = round(settings.starts * settings.duration_ps * 1000 / timestep)
         done = 0
         task = self.clock.ticking(self.progress, f"round {number}")
@@ -265,7 +285,7 @@ class RoundLoop:
             if done % 100 == 0:
                 task(f"{preset}'s own dynamics", min(done, total), total)
 
-        until = self._runs_until(number)
+        until = self._runs_until(number, preset)
         return survive(
             student,
             starts,
@@ -281,10 +301,13 @@ class RoundLoop:
             stop=lambda: until is not None and time.monotonic() > until,
         )
 
-    def _runs_until(self, number: int) -> float | None:
+    def _runs_until(self, number: int, preset: str) -> float | None:
+        """When the runs of a student must end."""
         if self.config.budget is None:
             return None
-        seconds = RUNS_SHARE * self._left_s() / self._rounds_left(number) / len(self.config.presets)
+        last = number == self.config.rounds.n
+        to_come = len(self.config.presets) - self.config.presets.index(preset)
+        seconds = (1.0 if last else RUNS_SHARE) * self._left_s() / self._rounds_left(number) / to_come
         return time.monotonic() + max(seconds, LEAST_TRAINING_S)
 
     def _trialled(self, preset: str, student: Student, runs: Sequence[Survival], number: int) -> Trialled:
