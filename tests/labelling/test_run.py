@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,20 +112,30 @@ def test_labels_are_the_teachers_and_keep_their_origin(
     assert calls[-1][3].endswith("labels/s")
 
 
-def test_another_option_or_weights_is_another_label(
-    tmp_path: Path, frames: Callable[..., list[Atoms]]
-) -> None:
-    store, structures = LabelStore(tmp_path), frames(2)
+def test_a_store_holds_the_labels_of_one_teacher(tmp_path: Path, frames: Callable[..., list[Atoms]]) -> None:
+    store, structures = LabelStore(tmp_path / "store"), frames(2)
     teacher = AsePotential(LennardJones(), Capabilities(), "toy")
     assert label(structures, teacher, store, identity=_IDENTITY).labelled == 2
-    other = TeacherIdentity("toy", "1", "f" * 64, options='{"rc": 3}')
-    assert label(structures, teacher, store, identity=other).labelled == 2
-    again = label(structures, teacher, store, identity=_IDENTITY)
-    assert (again.labelled, again.present) == (0, 2)
-    with pytest.raises(
-        InputError, match="label: labels need the teacher's identity; wanted identity=Teacher"
+    for other, differing in (
+        (TeacherIdentity("toy", "1", _IDENTITY.weights_hash, options='{"rc": 3}'), "options {.rc.: 3}"),
+        (TeacherIdentity("toy", "1", "a" * 64), "weights hash a"),
+        (TeacherIdentity("another", "1", _IDENTITY.weights_hash), "another, name another"),
     ):
-        label(structures, teacher, store)
+        with pytest.raises(
+            InputError, match=f"store: the label store holds labels of another teacher; got .*{differing}"
+        ):
+            label(structures, teacher, store, identity=other)
+    # read anew, it still knows, and a new version of the package is no other teacher
+    store.close()
+    with LabelStore(tmp_path / "store") as again:
+        with pytest.raises(InputError, match="remedy: choose another folder"):
+            label(structures, teacher, again, identity=TeacherIdentity("toy", "1", "a" * 64))
+        same = label(structures, teacher, again, identity=replace(_IDENTITY, version="2"))
+        assert (same.labelled, same.present) == (0, 2)
+        with pytest.raises(
+            InputError, match="label: labels need the teacher's identity; wanted identity=Teacher"
+        ):
+            label(structures, teacher, again)
 
 
 def test_the_deadline_stops_cleanly(

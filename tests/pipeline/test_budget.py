@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from ase.build import bulk, fcc111, molecule
 
-from limbeck.config import DistillConfig, ValidationConfig
+from limbeck.config import DistillConfig, ValidationConfig, load_config
+from limbeck.errors import InputError
 from limbeck.pipeline import planning
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import Costs, check_s, shortened
@@ -107,8 +108,41 @@ def test_default_steps_fit_the_kind_of_system():
     assert kinds([bulk("Cu", cubic=True) * (3, 3, 3)])[0] == "strain"
     for kind in ("crystal", "melt", "liquid", "surface", "molecule"):
         for labels in (50, 400, 2000):
-            made = count_frames(sampling_of([crystal], labels, recipe=kind), [crystal])
+            chosen = default_sampling([crystal], Recipe(kind, (300.0, 900.0)), labels, 0)
+            made = count_frames(chosen, [crystal])
             assert 0.6 * labels < made < 1.5 * labels, (kind, labels)
+
+
+def test_a_recipe_is_refused_where_it_does_not_fit():
+    crystal, slab, ethanol = bulk("Cu", cubic=True), fcc111("Cu", (2, 2, 4), vacuum=8.0), molecule("CH3CH2OH")
+    for starts, name, words in (
+        ([crystal], "surface", "got a crystal; wanted surface; remedy: give a slab"),
+        ([ethanol], "melt", "got a molecule; wanted crystal; remedy: give the crystal that melts"),
+        ([slab], "crystal", "got a surface; wanted crystal"),
+        ([crystal, ethanol], "molecule", r"structure 0 \(Cu4\).*got a crystal; wanted molecule"),
+    ):
+        with pytest.raises(InputError, match=words):
+            recipe(starts, recipe=name)
+    # who says every step knows what they do
+    own = SamplingConfig(steps=(Rattle(stdev_a=0.05, n=5),))
+    assert recipe([crystal], recipe="surface", sampling=own).kind == "surface"
+
+
+@pytest.mark.parametrize("wrong", ["inf", "1e9", "-300", "hot", "nan", "0", "300,", ""])
+def test_temperatures_that_make_no_sense(wrong):
+    with pytest.raises(InputError, match="^--temperatures: wrong value for 'temperatures_K"):
+        load_config(bulk="Cu", temperatures_K=wrong)
+
+
+def test_temperatures_are_sorted_once_each():
+    config = load_config(bulk="Cu", temperatures_K="900,300,300,600")
+    assert recipe_of(config, [bulk("Cu", cubic=True)]).temperatures_K == (300.0, 600.0, 900.0)
+
+
+def test_a_plan_without_dynamics_says_so(monkeypatch):
+    lines = _plan(monkeypatch, 75, 0.6).lines()
+    assert any("note: no dynamics is sampled" in line and "a larger --budget" in line for line in lines)
+    assert not any("no dynamics" in line for line in _plan(monkeypatch, 1800, 0.05).lines())
 
 
 def test_contacts_are_scanned_where_they_are_few_of_the_labels():

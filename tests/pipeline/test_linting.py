@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -156,3 +157,32 @@ def test_unknown_codes_in_the_configuration():
     assert load_train_config(["lint.ignore=[leak]"]).lint.ignore == ("leak",)
     with pytest.raises(InputError, match=r"lint\.ignore.*no such finding; got 'leek'.*'leak'"):
         load_train_config(["lint.ignore=[leek]"])
+
+
+def test_a_store_with_contact_scans_is_linted(tmp_path, run):
+    frames = alloy_frames(6)
+    close = frames[0].copy()
+    close.positions[1] = close.positions[0] + [0.0, 0.0, 0.4]
+    close.info |= {"step": "contacts", "family": "a/contacts"}
+    frames.append(close)
+    write(tmp_path / "frames.extxyz", frames)
+    done = run(
+        "label",
+        tmp_path / "frames.extxyz",
+        "--teacher",
+        "ase.calculators.emt:EMT",
+        "--out",
+        tmp_path / "store",
+    )
+    assert done[0] == 0, done[2]
+    code, out, err = run("lint", tmp_path / "store")
+    assert (code, err) == (0, "")
+    assert "in 7 structures" in out
+
+
+def test_constant_energies_are_told_and_break_nothing(data, tmp_path, run):
+    constant = replace(data, labels=replace(data.labels, energy=np.full(len(data), -3.0)))
+    write(tmp_path / "constant.extxyz", constant.to_atoms())
+    code, out, err = run("lint", tmp_path / "constant.extxyz")
+    assert (code, err) == (1, "")
+    assert "error" in out

@@ -86,6 +86,13 @@ Budget = Annotated[float, BeforeValidator(parse_budget), PlainSerializer(format_
 HeldBack = Annotated[float | Path, Field(union_mode="left_to_right"), AfterValidator(_fraction_or_file)]
 
 
+#: K; students of hotter matter than this would be of a plasma
+Temperatures = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=20_000, allow_inf_nan=False)], ...],
+    Field(min_length=1),
+    BeforeValidator(_split_commas),
+]
+
 #: minutes a preset gets where neither a budget nor epochs are given
 DEFAULT_MINUTES = {"original": 40, "tiny": 20, "ultra-tiny": 15}
 
@@ -234,7 +241,7 @@ class DistillConfig(Settings):
     seed: NonNegativeInt = 0
     val: HeldBack = 0.1
     recipe: RecipeName | None = None
-    temperatures_K: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_split_commas)] | None = None
+    temperatures_K: Temperatures | None = None
     sampling: SamplingConfig | None = None
     heldout: SamplingConfig | None = None
     labelling: LabellingConfig = LabellingConfig()

@@ -86,7 +86,7 @@ def label(
 
     Raises
     ------
-    InputError: structures that the teacher was not made for.
+    InputError: structures that the teacher was not made for; a store with another teacher's labels.
     LimbeckError: a worker died, the teacher fails on everything it is tried on, or labels cannot be
         written.
     """
@@ -97,6 +97,7 @@ def label(
         raise InputError(
             "labels need the teacher's identity", where="label", wanted="identity=TeacherIdentity"
         )
+    store.check_teacher(identity)
     batch = StructureBatch.from_atoms(frames)
     if card is not None:
         check_supported(card, batch)

@@ -20,6 +20,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling import shards
 from limbeck.labelling.codec import decode_meta
 from limbeck.labelling.record import LabelRecord, collect, label_key, pack_record, unpack_record
+from limbeck.teachers.card import TeacherIdentity
 
 __all__ = ["LabelRecord", "LabelStore", "label_key"]
 
@@ -86,6 +87,21 @@ class LabelStore:
         """
         return sorted(self._entries, key=lambda k: (self._entries[k].order, k))
 
+    def check_teacher(self, identity: TeacherIdentity) -> None:
+        """Raise InputError where labels of another teacher (or of other options or weights) are there."""
+        parts = ("name", "weights_hash", "options")
+        for other in sorted(self._teachers, key=str):
+            differing = [part for part in parts if getattr(other, part) != getattr(identity, part)]
+            if differing:
+                part = differing[0]
+                raise InputError(
+                    "the label store holds labels of another teacher",
+                    where=self.path,
+                    got=f"{identity.name}, {part.replace('_', ' ')} {str(getattr(identity, part))[:60]}",
+                    wanted=f"{other.name}, {part.replace('_', ' ')} {str(getattr(other, part))[:60]}",
+                    remedy="choose another folder: energies of two teachers do not mix",
+                )
+
     def append(self, record: LabelRecord) -> bool:
         """Store a label durably; False where its key is there already. Raises as append_many."""
         return self.append_many([record]) == 1
@@ -113,6 +129,7 @@ class LabelStore:
             span = shards.Span(position, position + len(data))
             self._entries[key] = _Entry(shard, span, record.order, shards.checksum_of(data))
             position = span.stop
+        self._teachers |= {record.identity for record, _ in new.values()}
         self._sizes[shard] = position
         self._unsynced.add(shard)
         if sync:
@@ -214,6 +231,7 @@ class LabelStore:
 
     def _scan(self) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._teachers: set[TeacherIdentity] = set()
         self._sizes: dict[Path, int] = {}
         self._broken: set[Path] = set()
         for shard in self._shards():
@@ -228,6 +246,7 @@ class LabelStore:
                 meta = decode_meta(shards.payload_of(record))
                 entry = _Entry(shard, span, meta["order"], shards.checksum_of(record))
                 self._entries.setdefault(meta["key"], entry)
+                self._teachers.add(TeacherIdentity(**meta["identity"]))
             for span in damaged:
                 self._broken.add(shard)
                 self._set_aside(shard, span, blob[span.start : span.stop])

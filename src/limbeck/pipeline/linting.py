@@ -87,7 +87,7 @@ def preflight(
 def _read(path: Path, keys: Mapping[str, Any] | None) -> LabelledSet:
     if path.is_dir():
         labelled = read_labelled(path)
-        check_structures(labelled.structures.to_atoms(), str(path))
+        check_structures(labelled.to_atoms(), str(path))
         return labelled
     return read_labelled(path, **(keys or {}))
 

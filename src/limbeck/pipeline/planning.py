@@ -21,7 +21,7 @@ from limbeck.sampling.config import SamplingConfig, summary
 from limbeck.sampling.counting import count_evaluations, count_frames
 from limbeck.sampling.preparing import Preparing, Relax
 from limbeck.sampling.run import run_sampling
-from limbeck.sampling.step import Driven
+from limbeck.sampling.step import Driven, Dynamics
 
 LEAST_TRAINING_S = 5.0
 #: how training time is shared among presets: the larger ones are slower a step
@@ -88,6 +88,11 @@ class Plan:
             f"held out: {summary(self.heldout)}",
             f"sampled: {summary(self.sampling)}",
         ]
+        if not any(isinstance(step, Dynamics) for step in self.sampling.steps):
+            lines.append(
+                "note: no dynamics is sampled, and students of still frames are rough in motion"
+                + ("; a larger --budget has time for it" if self.labels_until_s is not None else "")
+            )
         if self.scouts:
             lines.append(f"scouts that drive sampling: {self.scouts}, {format_seconds(self.scout_s)} each")
         lines += [

@@ -9,10 +9,11 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.config import DistillConfig, RecipeName
+from limbeck.errors import InputError
 from limbeck.sampling.config import MD, Prepare, Rattle, SamplingConfig, Step, Strain, Supercell
 from limbeck.sampling.contacts import element_pairs
 from limbeck.sampling.counting import count_evaluations, count_frames
-from limbeck.sampling.kinds import system_kind
+from limbeck.sampling.kinds import structure_kind, system_kind
 from limbeck.sampling.moves import Contacts, Melt
 
 HYDROGEN_TIMESTEP_FS, OTHER_TIMESTEP_FS = 0.5, 2.0
@@ -65,9 +66,40 @@ class Recipe:
 
 
 def recipe_of(config: DistillConfig, starts: Sequence[Atoms]) -> Recipe:
-    """What the configuration says, else what the structures look like."""
+    """What the configuration says, else what the structures look like.
+
+    Raises
+    ------
+    InputError: the structures are not such as the recipe that was asked for needs.
+    """
     kind = config.recipe or system_kind(starts)
-    return Recipe(kind, tuple(sorted(config.temperatures_K or default_temperatures_K(kind, starts))))
+    if config.recipe is not None and config.sampling is None:
+        _check_fits(config.recipe, starts)
+    temperatures = config.temperatures_K or default_temperatures_K(kind, starts)
+    return Recipe(kind, tuple(sorted(set(temperatures))))
+
+
+#: recipe -> kinds of structures that it is made for, and what to do about others
+_FITTING: dict[RecipeName, tuple[frozenset[str], str]] = {
+    "crystal": (frozenset({"crystal"}), "give a crystal"),
+    "melt": (frozenset({"crystal"}), "give the crystal that melts"),
+    "liquid": (frozenset({"liquid", "crystal"}), "give --liquid, or a periodic box of molecules"),
+    "surface": (frozenset({"surface"}), "give a slab, or a slab step under sampling in a YAML"),
+    "molecule": (frozenset({"molecule"}), "give molecules"),
+}
+
+
+def _check_fits(recipe: RecipeName, starts: Sequence[Atoms]) -> None:
+    fitting, remedy = _FITTING[recipe]
+    for k, atoms in enumerate(starts):
+        if (kind := structure_kind(atoms)) not in fitting:
+            raise InputError(
+                f"the recipe {recipe!r} does not fit the structures",
+                where=f"structure {k} ({atoms.get_chemical_formula()})",
+                got=f"a {kind}",
+                wanted=" or ".join(sorted(fitting)),
+                remedy=f"{remedy}, or leave --recipe out",
+            )
 
 
 def default_temperatures_K(kind: RecipeName, starts: Sequence[Atoms]) -> tuple[float, ...]:

@@ -20,6 +20,8 @@ from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.runtime.student import Student
 
+#: held-out errors this many times those on validation structures are remarked on
+_FAR = 3.0
 _ERRORS = ("force_rmse_mev_per_a", "force_r2", "energy_mae_mev_per_atom")
 
 
@@ -65,7 +67,21 @@ def say_results(
         reason = metrics[preset][RUN].get("on_policy", {}).get("reason")
         if reason:
             say(f"{preset}: {reason}")
+        rough = _far_from_validation(metrics[preset])
+        if rough:
+            say(f"warning: {preset}: {rough}")
     say(f"results in {folder}: " + ", ".join(f"{p}.safetensors" for p in presets) + ", metrics.json")
+
+
+def _far_from_validation(judged: dict[str, Any]) -> str | None:
+    """What to say where held-out errors are far above those on validation structures."""
+    held, own = (judged[split]["all"]["force_rmse_mev_per_a"] for split in ("heldout", "validation"))
+    if held <= _FAR * own:
+        return None
+    return (
+        f"forces are off by {held:.0f} meV/Å held out and by {own:.0f} on validation structures: the labels "
+        "do not cover the teacher's dynamics; remedy: a larger --budget, or md steps under sampling"
+    )
 
 
 def _row(preset: str, judged: dict[str, Any]) -> dict[str, Any]:

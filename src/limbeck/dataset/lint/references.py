@@ -16,9 +16,9 @@ _ATOM_HARTREE = np.array([
     np.nan, 0.5, 2.8617, 7.4327, 14.573, 24.529, 37.689, 54.401, 74.809, 99.409, 128.547,
     161.859, 199.615, 241.877, 288.854, 340.719, 397.505, 459.482, 526.817,
 ])  # fmt: skip
+# Codes that count in Rydberg leave the cores out, and valence energies in eV come near that number.
 _UNITS = {
     "Hartree": 1.0,
-    "Rydberg": units.Hartree / units.Rydberg,
     "kcal/mol": units.Hartree / (units.kcal / units.mol),
     "kJ/mol": units.Hartree / (units.kJ / units.mol),
 }

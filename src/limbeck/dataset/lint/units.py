@@ -42,7 +42,9 @@ def energy_force_units(slope: float, tolerance: float) -> str:
     In the words of a message; empty where none fits. An energy given in a unit of e eV and forces
     in one of f eV/Å give f / e.
     """
-    found = []
+    found: list[tuple[int, float, str]] = []
+    if not slope > 0:
+        return ""  # a sign or a constant, which no unit explains
     for energy, e in _ENERGY.items():
         for force, f in _FORCE.items():
             if (e, f) == (1.0, 1.0) or ("meV" in energy + force and (e != 1.0 and f != 1.0)):
@@ -56,7 +58,9 @@ def energy_force_units(slope: float, tolerance: float) -> str:
 
 def stress_units(ratio: float, volume: float) -> str:
     """Units in which stresses would be ``ratio`` times those in eV/Å³; ``volume``: typical, Å³."""
-    found = []
+    found: list[tuple[int, float, str]] = []
+    if not ratio > 0:
+        return ""
     for name, value in _STRESS.items():
         off = abs(math.log(ratio * value))
         if off < math.log(3.0):
