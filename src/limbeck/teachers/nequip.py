@@ -38,11 +38,13 @@ CARDS = (
 )
 
 #: by the end of a file's name, as nequip itself tells them apart
-_KINDS = (".nequip.zip", ".nequip.pt2", ".ckpt")
+_KINDS = (".nequip.zip", ".nequip.pt2")
 
 
 def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int | None]:
-    """A packaged or compiled model, or a checkpoint, on ``device``; elements are its type names.
+    """A model of ``nequip-package``, or ``nequip-compile --target ase``, on ``device``.
+
+    Its elements are its type names.
 
     A package holds its own source, a compiled model machine code: ``trust`` is needed for all.
     """
@@ -53,7 +55,11 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Po
     name = "" if path is None else path.name
     if not name.endswith(_KINDS):
         raise InputError(
-            "not a model file by its name", where=where, got=name, wanted=f"a name in {', '.join(_KINDS)}"
+            "not a model file by its name",
+            where=where,
+            got=name,
+            wanted=f"a name in {' or '.join(_KINDS)}",
+            remedy="nequip-package build CHECKPOINT model.nequip.zip",
         )
     compiled = name.endswith(".pt2")
     make = NequIPCalculator.from_compiled_model if compiled else NequIPCalculator._from_saved_model
