@@ -51,8 +51,122 @@ def orb(path: str) -> None:
     torch.save(model.state_dict(), path)
 
 
+def mattersim(path: str) -> None:
+    from mattersim.forcefield.m3gnet.m3gnet import M3Gnet
+    from mattersim.forcefield.potential import Potential
+
+    network = M3Gnet(num_blocks=2, units=16, max_l=3, max_n=3, device="cpu")
+    Potential(network, device="cpu").save(path)
+
+
+def aimnet2(path: str) -> None:
+    """Through its own export, which takes Coulomb and D3 out of the network, as for released models."""
+    import tempfile
+    from pathlib import Path
+
+    import torch
+    import yaml
+    from aimnet import models
+    from aimnet.config import build_module
+    from aimnet.train.export_model import export_model
+
+    config = yaml.safe_load((Path(models.__file__).parent / "aimnet2_dftd3_wb97m.yaml").read_text())
+    sizes = {"hidden": [[24, 16], [24, 16], [24, 16, 16]], "aim_size": 12, "nfeature": 4, "ncomb_v": 3}
+    config["kwargs"].update(sizes)
+    energy = config["kwargs"]["outputs"]["energy_mlp"]["kwargs"]
+    energy.update(n_in=12, mlp={**energy["mlp"], "hidden": [8, 8]})
+    with tempfile.TemporaryDirectory() as folder:
+        files = [str(Path(folder) / name) for name in ("weights.pt", "model.yaml", "model.sae")]
+        Path(files[1]).write_text(yaml.safe_dump(config, sort_keys=False))
+        Path(files[2]).write_text("1: -13.6\n6: -1030.0\n7: -1485.0\n8: -2042.0\n14: -7873.0\n")
+        torch.save(build_module(config).state_dict(), files[0])
+        arguments = [files[0], path, "--model", files[1], "--sae", files[2]]
+        export_model.main(arguments, standalone_mode=False)
+
+
+def nequip(path: str) -> None:
+    """Its framework packages what a run of training leaves: one epoch on two frames."""
+    import subprocess
+    import tempfile
+    from pathlib import Path
+
+    from ase import Atoms
+    from ase.build import molecule
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    frames: list[Atoms] = []
+    for name in ("CH3CH2OH", "SiH4", "H2O"):
+        frames.append(molecule(name))
+        frames[-1].set_cell([9.0, 9.0, 9.0])
+        frames[-1].pbc = True
+        frames[-1].rattle(0.1, seed=0)
+        frames[-1].calc = SinglePointCalculator(
+            frames[-1], energy=-1.0 * len(frames[-1]), forces=frames[-1].positions, stress=[0.0] * 6
+        )
+    config = """
+run: [train]
+model_type_names: [H, C, O, Si]
+data:
+  _target_: nequip.data.datamodule.ASEDataModule
+  seed: 1
+  train_file_path: FOLDER/frames.extxyz
+  val_file_path: FOLDER/frames.extxyz
+  transforms:
+    - _target_: nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper
+      model_type_names: ${model_type_names}
+      chemical_species_to_atom_type_map: ${list_to_identity_dict:${model_type_names}}
+    - {_target_: nequip.data.transforms.NeighborListTransform, r_max: 4.0}
+  train_dataloader: {_target_: torch.utils.data.DataLoader, batch_size: 1}
+  val_dataloader: {_target_: torch.utils.data.DataLoader, batch_size: 1}
+trainer:
+  _target_: lightning.Trainer
+  accelerator: cpu
+  max_epochs: 1
+  logger: false
+  enable_progress_bar: false
+  callbacks:
+    - {_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: FOLDER, filename: last}
+training_module:
+  _target_: nequip.train.EMALightningModule
+  loss: {_target_: nequip.train.EnergyForceStressLoss, coeffs: {total_energy: 1, forces: 1, stress: 1}}
+  val_metrics: {_target_: nequip.train.EnergyForceMetrics, coeffs: {total_energy_mae: 1}}
+  optimizer: {_target_: torch.optim.Adam, lr: 0.001}
+  model:
+    _target_: nequip.model.NequIPGNNModel
+    seed: 0
+    model_dtype: float32
+    type_names: ${model_type_names}
+    r_max: 4.0
+    num_bessels: 6
+    polynomial_cutoff_p: 6
+    num_layers: 2
+    l_max: 1
+    parity: true
+    num_features: 8
+    radial_mlp_depth: 1
+    radial_mlp_width: 16
+    avg_num_neighbors: 8.0
+    per_type_energy_shifts: {H: -0.5, C: -1.0, O: -1.5, Si: -2.0}
+    per_type_energy_scales: 1.5
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        write(f"{folder}/frames.extxyz", frames)
+        (Path(folder) / "config.yaml").write_text(config.replace("FOLDER", folder))
+        scripts = Path(sys.executable).parent
+        train = [f"{scripts}/nequip-train", "-cp", folder, "-cn", "config", f"hydra.run.dir={folder}/run"]
+        pack = [f"{scripts}/nequip-package", "build", f"{folder}/last.ckpt", path]
+        for command in (train, pack):
+            done = subprocess.run(
+                [sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                sys.exit(done.stdout[-1000:] + done.stderr[-3000:])
+
+
 if __name__ == "__main__":
     import torch
 
     torch.manual_seed(0)
-    {"mace": mace, "orb": orb}[sys.argv[1]](sys.argv[2])
+    builders = {"mace": mace, "orb": orb, "mattersim": mattersim, "aimnet2": aimnet2, "nequip": nequip}
+    builders[sys.argv[1]](sys.argv[2])

@@ -42,6 +42,9 @@ def test_names_and_cards() -> None:
         "ani-1x",
         "mace",
         "orb",
+        "mattersim",
+        "aimnet2",
+        "nequip",
     ]
     for card in list_cards():
         assert card.licence
@@ -62,7 +65,8 @@ def test_unknown_teacher_names_the_nearest() -> None:
         get_card("sevenet-O")
     assert str(caught.value) == (
         "unknown teacher; got 'sevenet-O'; wanted 'sevennet-0'? known: "
-        "sevennet-0, sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, ani-1x, mace, orb, or module:callable"
+        "sevennet-0, sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, ani-1x, mace, orb, "
+        "mattersim, aimnet2, nequip, or module:callable"
     )
 
 

@@ -1,6 +1,7 @@
 """Teachers in the environments that ``limbeck teachers install`` makes: real weights, or small files.
 
-LIMBECK_HOME keeps the environments between runs; without it they are made in a temporary folder.
+LIMBECK_HOME keeps the environments between runs; without it they are made in a temporary folder, but
+for those of LARGE, which are only used where ``limbeck teachers install`` made them.
 """
 
 from __future__ import annotations
@@ -24,12 +25,21 @@ from limbeck.errors import InputError
 from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.teachers import get_card
 from limbeck.teachers.environments import install_environment
-from limbeck.teachers.interpreters import foreign_environment
+from limbeck.teachers.interpreters import foreign_environment, installed_python
 from limbeck.testing import check_potential
 
-pytestmark = [pytest.mark.slow, pytest.mark.ci]
+pytestmark = pytest.mark.slow
 
 BUILD = Path(__file__).with_name("build_model.py")
+LARGE = ("mattersim", "aimnet2", "nequip")
+#: by the end of a file's name these know what it is
+SUFFIX = {"aimnet2": ".pt", "nequip": ".nequip.zip"}
+
+
+def _teachers(*names: str) -> list[object]:
+    """Parameters of these teachers, small ones for CI too."""
+    return [pytest.param(n, marks=[] if n in LARGE else pytest.mark.ci) for n in names]
+
 
 # The package's own ASE calculator is the oracle; nothing of Limbeck is imported.
 _ORACLES = {
@@ -42,6 +52,18 @@ from orb_models.forcefield.calculator import ORBCalculator
 from orb_models.forcefield.pretrained import orb_v3_conservative_inf_omat
 calculator = ORBCalculator(orb_v3_conservative_inf_omat(
     weights_path=sys.argv[1], device="cpu", precision="float32-highest", compile=False), device="cpu")
+""",
+    "mattersim": """
+from mattersim.forcefield import MatterSimCalculator
+calculator = MatterSimCalculator.from_checkpoint(sys.argv[1], device="cpu")
+""",
+    "aimnet2": """
+from aimnet.calculators import AIMNet2ASE, AIMNet2Calculator
+calculator = AIMNet2ASE(AIMNet2Calculator(sys.argv[1], device="cpu"))
+""",
+    "nequip": """
+from nequip.integrations.ase import NequIPCalculator
+calculator = NequIPCalculator._from_saved_model(sys.argv[1], chemical_species_to_atom_type_map=True)
 """,
     # Member by member, and its own calculator's forces and stress.
     "ani-1x": """
@@ -89,7 +111,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
     """environment(teacher) -> its Python, installed as a user would."""
     kept = os.environ.get("LIMBECK_HOME")
     os.environ["LIMBECK_HOME"] = kept or str(tmp_path_factory.mktemp("limbeck_home"))
-    yield lambda name: install_environment(get_card(name))
+
+    def python_of(name: str) -> Path:
+        if name not in LARGE:
+            return install_environment(get_card(name))
+        found = installed_python(get_card(name))
+        if found is None:
+            pytest.skip(f"no environment of {name}: limbeck teachers install {name}, with LIMBECK_HOME set")
+        return found
+
+    yield python_of
     if kept is None:
         del os.environ["LIMBECK_HOME"]
 
@@ -103,7 +134,7 @@ def model_file(
 
     def make(name: str) -> Path:
         if name not in made:
-            path = tmp_path_factory.mktemp("models") / f"{name}.model"
+            path = tmp_path_factory.mktemp("models") / f"{name}{SUFFIX.get(name, '.model')}"
             _python(environment(name), [str(BUILD), name, str(path)])
             made[name] = path
         return made[name]
@@ -120,7 +151,7 @@ def _python(python: Path, arguments: list[str], text: str = "") -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=["ani-1x", "mace", "orb"])
+@pytest.fixture(scope="module", params=_teachers("ani-1x", "mace", "orb", *LARGE))
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -140,12 +171,13 @@ def teacher(
         yield potential
 
 
-def _frames() -> list[Atoms]:
+def _frames(name: str) -> list[Atoms]:
     ethanol = molecule("CH3CH2OH")
     ethanol.rattle(0.05, seed=3)
     water = molecule("H2O")
-    water.set_cell([[5.0, 0, 0], [0.5, 4.5, 0], [0, 0.4, 4.0]])
-    water.pbc = True
+    if get_card(name).periodic:
+        water.set_cell([[5.0, 0, 0], [0.5, 4.5, 0], [0, 0.4, 4.0]])
+        water.pbc = True
     water.rattle(0.04, seed=4)
     return [ethanol, water]
 
@@ -153,7 +185,7 @@ def _frames() -> list[Atoms]:
 def test_labels_equal_the_packages_own(
     name: str, options: dict[str, str], teacher: WorkerPotential, environment: Callable[[str], Path]
 ) -> None:
-    frames = _frames()
+    frames = _frames(name)
     plain = [
         {
             "numbers": a.numbers.tolist(),
@@ -186,7 +218,7 @@ def test_the_contract_holds(name: str, teacher: WorkerPotential) -> None:
     if name != "orb":
         assert check_potential(teacher).passed
         return
-    (ethanol, _), h = _frames(), 5e-3
+    (ethanol, _), h = _frames(name), 5e-3
     forces = teacher.evaluate(StructureBatch.from_atoms([ethanol])).forces
     direction = np.random.default_rng(0).normal(size=forces.shape)
     direction /= np.linalg.norm(direction)
@@ -214,7 +246,7 @@ def test_label_to_store(
 ) -> None:
     """The command line, with the environment found by itself."""
     environment(name)
-    write(tmp_path / "frames.extxyz", _frames())
+    write(tmp_path / "frames.extxyz", _frames(name))
     sets = [f"--set=teacher.options.{key}={value}" for key, value in options.items()]
     trust = ["--trust"] if get_card(name).unpickles else []
     command = ["label", "frames.extxyz", "--teacher", name, "--out", "store", "--extxyz", "out.extxyz"]
@@ -227,7 +259,7 @@ def test_label_to_store(
     assert len(read(tmp_path / "out.extxyz", ":")) == 2
 
 
-@pytest.mark.parametrize("teacher_name", ["mace", "orb"])
+@pytest.mark.parametrize("teacher_name", _teachers("mace", "orb", *LARGE))
 def test_a_truncated_model_file_is_one_line(
     teacher_name: str,
     environment: Callable[[str], Path],
@@ -235,7 +267,7 @@ def test_a_truncated_model_file_is_one_line(
     tmp_path: Path,
 ) -> None:
     whole = model_file(teacher_name).read_bytes()
-    path = tmp_path / "half.model"
+    path = tmp_path / f"half{SUFFIX.get(teacher_name, '.model')}"
     path.write_bytes(whole[: len(whole) // 2])
     option = str(get_card(teacher_name).file_option)
     with pytest.raises(InputError) as caught:
@@ -246,6 +278,7 @@ def test_a_truncated_model_file_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.ci
 def test_mace_by_name_takes_the_packages_own_file(
     environment: Callable[[str], Path],
     model_file: Callable[[str], Path],
@@ -268,3 +301,45 @@ def test_mace_by_name_takes_the_packages_own_file(
     assert found[0][1] == found[1][1]
     assert found[0][0].weights_hash == found[1][0].weights_hash
     assert '"model": "small"' in found[0][0].options
+
+
+def test_mattersim_by_name_takes_the_packages_own_file(
+    environment: Callable[[str], Path],
+    model_file: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file where mattersim keeps what it downloaded; a slab is not cut where its atoms cross the cell."""
+    kept = tmp_path / ".local/mattersim/pretrained_models"
+    kept.mkdir(parents=True)
+    (kept / "mattersim-v1.0.0-5M.pth").write_bytes(model_file("mattersim").read_bytes())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    slab = bulk("Si", cubic=True)
+    slab.pbc = [True, True, False]
+    moved = slab.copy()
+    moved.positions[:, 2] -= 2.0
+    turned = bulk("Si", cubic=True)
+    turned.rattle(0.1, seed=1)
+    mirrored = turned.copy()
+    mirrored.set_cell(turned.cell.array[[1, 0, 2]])  # the same crystal, its basis left-handed
+    options = {"model": "mattersim-v1.0.0-5M"}
+    with open_teacher("mattersim", options=options, python=environment("mattersim")) as potential:
+        labels = potential.evaluate(StructureBatch.from_atoms([slab, moved, turned, mirrored]))
+        assert '"model": "mattersim-v1.0.0-5M"' in potential.identity.options
+    assert labels.energy[0] == pytest.approx(labels.energy[1], rel=1e-5)
+    assert labels.energy[0] != pytest.approx(labels.energy[2], rel=1e-3)
+    assert np.isnan(labels.stress[:2]).all()
+    assert np.abs(labels.stress[2]).max() > 1e-4
+    np.testing.assert_allclose(labels.stress[2], labels.stress[3], atol=1e-5)
+
+
+def test_nequip_needs_trust_and_a_name(
+    environment: Callable[[str], Path], model_file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, python = model_file("nequip"), environment("nequip")
+    with pytest.raises(InputError, match="nequip unpickles a model file, which runs any code"):
+        open_teacher("nequip", options={"model": str(path)}, python=python).close()
+    other = tmp_path / "model.pth"
+    other.write_bytes(b"anything")
+    with pytest.raises(InputError, match=r"not a model file by its name; got model.pth; wanted a name in"):
+        open_teacher("nequip", options={"model": str(other)}, python=python, trust=True).close()

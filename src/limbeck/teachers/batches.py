@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from ase import Atoms
 
 from limbeck.core.labels import Labels, join_labels
 from limbeck.core.potential import Potential
@@ -47,3 +48,15 @@ def groups(counts: np.ndarray, batch_atoms: int) -> Iterator[list[int]]:
         atoms += int(count)
     if group:
         yield group
+
+
+def close_cells(frames: Iterable[Atoms], gap: float) -> None:
+    """Make ``frames`` periodic in all directions, with ``gap`` Å of vacuum on either side.
+
+    With ``gap`` the reach of a potential, no two images see each other. For packages that take a
+    structure as periodic in all directions whatever it says.
+    """
+    for frame in frames:
+        if not frame.pbc.all():
+            frame.center(vacuum=gap, axis=np.flatnonzero(~frame.pbc))
+            frame.pbc = True

@@ -9,10 +9,33 @@ from typing import Any
 
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
-from limbeck.teachers import ani, chgnet, custom, mace, orb, sevennet, so3lr, xtb
+from limbeck.teachers import (
+    aimnet,
+    ani,
+    chgnet,
+    custom,
+    mace,
+    mattersim,
+    nequip,
+    orb,
+    sevennet,
+    so3lr,
+    xtb,
+)
 from limbeck.teachers.card import TeacherCard, TeacherIdentity, nearest
 
-_MODULES: tuple[Any, ...] = (sevennet, chgnet, so3lr, xtb, ani, mace, orb)
+_MODULES: tuple[Any, ...] = (
+    sevennet,
+    chgnet,
+    so3lr,
+    xtb,
+    ani,
+    mace,
+    orb,
+    mattersim,
+    aimnet,
+    nequip,
+)
 _MODULE_OF = {card.name: module for module in _MODULES for card in module.CARDS}
 _CARDS = {card.name: card for module in _MODULES for card in module.CARDS}
 

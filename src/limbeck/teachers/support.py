@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from ase.symbols import Symbols
 
 from limbeck.core.structures import StructureBatch
@@ -22,6 +23,18 @@ def name_structure(batch: StructureBatch, s: int) -> str:
 def count_parameters(network: Any, *, frozen: bool = True) -> int:
     """Weights of a ``torch.nn.Module``, with or without those that its package does not train."""
     return sum(int(weight.numel()) for weight in network.parameters() if frozen or weight.requires_grad)
+
+
+def elements_of_types(types: Sequence[str], where: str) -> frozenset[int]:
+    """Atomic numbers of a model's type names; InputError where one is no chemical symbol."""
+    if foreign := [name for name in types if name not in atomic_numbers]:
+        raise InputError(
+            "the model's types are not elements",
+            where=where,
+            got=", ".join(foreign[:5]),
+            wanted="type names that are chemical symbols",
+        )
+    return frozenset(atomic_numbers[name] for name in types)
 
 
 def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
