@@ -307,3 +307,10 @@ def test_pickled_code_is_never_executed(refused, tmp_path):
             )
     assert not (tmp_path / "sprung").exists()
     assert not (tmp_path / "student.safetensors").exists()
+
+
+def test_frames_go_to_no_file_named_as_another_format(refused, tmp_path):
+    text = refused("sample", "--bulk", "Cu", "--out", tmp_path / "frames.cif")
+    assert text.endswith(
+        "frames.cif: frames are written as extended XYZ; wanted a name that ends in .extxyz or .xyz"
+    )

@@ -50,7 +50,7 @@ def run_sample(
             "the file is there already", where=out, remedy="choose another --out, or --overwrite"
         )
     notes: list[str] = []
-    if out.suffix.lower() not in (".extxyz", ".xyz"):
+    if out.suffix.lower() not in ("", ".extxyz", ".xyz"):
         raise InputError(
             "frames are written as extended XYZ", where=out, wanted="a name that ends in .extxyz or .xyz"
         )
