@@ -16,9 +16,9 @@ from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet
 from limbeck.core.scans import scan_mask
 from limbeck.core.structures import StructureBatch
+from limbeck.units import G_PER_CM3
 
 PAIR_CUTOFF_A = 6.0  #: pairs of elements that never come closer are left out
-_G_PER_CM3 = 1.66053906660  # one amu/Å³ (CODATA 2018)
 _RANK_TOLERANCE = 1e-6  # singular values of composition fractions; rounding is near 1e-15
 
 Range = tuple[float, float]
@@ -62,7 +62,7 @@ def statistics(labelled: LabelledSet) -> DataStatistics:
     force = np.linalg.norm(labels.forces, axis=1)  # (N,)
     periodic = batch.periodic
     mass = np.add.reduceat(atomic_masses[batch.numbers], batch.offsets[:-1])  # (S,) amu
-    density = mass[periodic] / batch.volume[periodic] * _G_PER_CM3
+    density = mass[periodic] / batch.volume[periodic] * G_PER_CM3
     return DataStatistics(
         n_structures=len(whole),
         n_atoms=whole.structures.n_atoms,

@@ -27,7 +27,6 @@ from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset.split import split
-from limbeck.errors import LimbeckError
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, SCOUT_PRESET, seconds_per_call
 from limbeck.pipeline.judging import Trial
@@ -42,7 +41,7 @@ from limbeck.runtime.student import Student
 from limbeck.sampling.cache import TrajectoryCache
 from limbeck.sampling.config import MD, SamplingConfig
 from limbeck.sampling.frames import read_frames, write_frames
-from limbeck.sampling.run import run_sampling
+from limbeck.sampling.run import NoFrames, run_sampling
 from limbeck.training.loop import Stop
 from limbeck.validation.ensemble import Ensemble
 from limbeck.validation.metrics import Metrics, compute_metrics
@@ -392,8 +391,9 @@ class RoundLoop:
                 cache_dir=path.parent / "beyond",
                 parallel=self.config.labelling.workers,
             )
-        except LimbeckError:
-            return []  # every run was unphysical at once: what was labelled before it must do
+        except NoFrames:
+            self.say("note: every run of the scout was unphysical at once; the labels before it must do")
+            return []
 
     def _scout(self, lesson: Lesson, number: int) -> Student:
         """A student of the round before, trained on for a minute."""

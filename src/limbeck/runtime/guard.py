@@ -24,13 +24,13 @@ from limbeck.core.neighbours import neighbour_list, pair_vectors
 from limbeck.dataset.statistics import PAIR_CUTOFF_A
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.session import Evaluation
+from limbeck.units import G_PER_CM3
 
 KINDS = ("distance", "density", "temperature")
 DISTANCE_MARGIN_A = 1e-3
 DENSITY_MARGIN = 0.05
 TEMPERATURE_MARGIN = 0.10
 TEMPERATURE_DEVIATIONS = 5.0
-_G_PER_CM3 = 1e24 / units.mol  # one amu/Å³
 
 
 class OutOfDomainError(LimbeckError):
@@ -76,7 +76,7 @@ class Guard:
             return
         self._weigh(atoms)
         if self._density is not None and found.periodic:
-            self._check_density(self._mass / found.volume * _G_PER_CM3, *self._density)
+            self._check_density(self._mass / found.volume * G_PER_CM3, *self._density)
         if self._kelvin is not None and "momenta" in atoms.arrays:
             self._check_temperature(atoms, self._kelvin[1])
 

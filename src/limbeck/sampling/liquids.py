@@ -16,7 +16,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, vdw_radii
 from ase.io import read, write
-from ase.units import _amu  # kg
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -32,8 +31,8 @@ from limbeck.core.checks import check_structures, close_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.sampling.starts import smiles_conformers
+from limbeck.units import G_PER_CM3
 
-AMU_PER_A3 = _amu * 1e3 / 1e-24  #: in g/cm³
 DENSEST_PER_A3 = 0.2  #: atoms; diamond has 0.176, water 0.100
 _DENSEST_G_PER_CM3 = 25.0  # osmium has 22.6, so more is another unit
 CLOSEST_A = 2.0  #: atoms of different molecules start no closer
@@ -184,8 +183,8 @@ def _edge(liquid: Liquid, copies: list[tuple[Atoms, int]]) -> float:
             wanted=f"at most {_MOST_ATOMS} (a few hundred teach a student as much)",
         )
     density = liquid.density_g_per_cm3
-    edge = float(liquid.box_a) if liquid.box_a else (mass * AMU_PER_A3 / float(density or 1.0)) ** (1 / 3)
-    said = f"{mass * AMU_PER_A3 / edge**3:.3g} g/cm³ in a box of {edge:.2f} Å"
+    edge = float(liquid.box_a) if liquid.box_a else (mass * G_PER_CM3 / float(density or 1.0)) ** (1 / 3)
+    said = f"{mass * G_PER_CM3 / edge**3:.3g} g/cm³ in a box of {edge:.2f} Å"
     longest = max(float(atoms.get_all_distances().max()) for atoms, _ in copies)
     if edge < longest + CLOSEST_A:
         raise InputError(

@@ -35,6 +35,10 @@ from limbeck.sampling.step import Driven
 _FORMAT = 1  # raised when the same configuration comes to mean other trajectories
 
 
+class NoFrames(LimbeckError):
+    """Every run of a sampling was unphysical before its first frame."""
+
+
 def run_sampling(
     starts: Sequence[Atoms],
     config: SamplingConfig,
@@ -73,7 +77,7 @@ def run_sampling(
     Raises
     ------
     InputError: a start that cannot be used, a step that does not fit it, a driver that is missing.
-    LimbeckError: no frame came of it.
+    NoFrames: no frame came of it.
     """
     chosen = choose_starts(starts, config)
     check_structures(chosen, "starting structures")
@@ -114,7 +118,7 @@ def run_sampling(
     if config.keep_starts or not kept:
         frames = prepared + frames
     if not frames:
-        raise LimbeckError(
+        raise NoFrames(
             "sampling gave no frames",
             where="sampling",
             got=run.stopped[0] if run.stopped else "no step that keeps frames",

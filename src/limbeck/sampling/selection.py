@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from ase import Atoms
 
+from limbeck.core.committee import committee_spread
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
@@ -63,14 +64,11 @@ def select_frames(
 def force_spread(frames: Sequence[Atoms], potentials: Sequence[Potential]) -> np.ndarray:
     """How far ``potentials`` differ in the forces on each frame's most disputed atom, (F,) eV/Å.
 
-    For an atom the rms over the potentials of the distance from their mean force (query by
-    committee; Schran et al. 2020, arXiv:2006.01541).
+    See :func:`limbeck.core.committee.committee_spread`.
     """
     if len(potentials) < 2:
         raise InputError(
             "an ensemble needs potentials that can differ", got=len(potentials), wanted="at least 2"
         )
     batch = StructureBatch.from_atoms(frames)
-    forces = np.stack([p.evaluate(batch).forces for p in potentials])  # (P, N, 3)
-    atoms = np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))  # (N,)
-    return np.maximum.reduceat(atoms, batch.offsets[:-1])
+    return committee_spread(np.stack([p.evaluate(batch).forces for p in potentials]), batch)

@@ -47,9 +47,9 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Po
 class GFN2(Potential):
     """tblite's single points; each begins from the wavefunction of the last structure of the same atoms.
 
-    That saves a quarter of the time in dynamics and changes energies by less than the SCF's own
-    tolerance, 1e-6 Hartree (seen: 1e-7 eV). Odd numbers of electrons have one unpaired, even ones none,
-    as tblite does by default.
+    That saves SCF cycles, as tblite's own ASE calculator does, and changes labels within the SCF's
+    tolerance (seen: energies by 1e-8 eV, forces by 1e-4 eV/Å). Odd numbers of electrons have one
+    unpaired, even ones none, as tblite does by default.
     """
 
     def __init__(self, card: TeacherCard) -> None:
