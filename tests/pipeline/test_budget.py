@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,14 +18,19 @@ from limbeck.errors import InputError
 from limbeck.pipeline import planning
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import Costs, check_s, shortened
-from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of
+from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of, starts_to_train_on
 from limbeck.progress import process_start
 from limbeck.sampling.config import MD, Rattle, SamplingConfig, summary
 from limbeck.sampling.counting import count_evaluations, count_frames
+from limbeck.sampling.liquids import Liquid, pack_liquid
 from limbeck.training.checkpoint import Progress
 from limbeck.training.loop import Stop
 
 EMT = "ase.calculators.emt:EMT"
+
+needs_packmol = pytest.mark.skipif(
+    not all(map(find_spec, ("packmol", "rdkit"))), reason="needs the extra liquids (packmol, rdkit)"
+)
 
 
 def recipe(starts, **settings) -> Recipe:
@@ -165,6 +171,25 @@ def test_a_melt_is_held_out_molten():
     assert melting.melt_K > 1500 == melting.quench_to_K
     assert not melting.keep
     assert (molten.from_, molten.temperatures) == ("melting", (1500.0,))
+
+
+@needs_packmol
+def test_a_liquid_is_held_out_from_a_box_that_training_leaves_alone():
+    boxes = pack_liquid(Liquid(molecules="8 O", density_g_per_cm3=1.0, n_packings=3), 0)
+    liquid = recipe(boxes)
+    assert liquid.kind == "liquid"
+    heldout = default_heldout(boxes, liquid, 1e5, 0)
+    assert heldout.start_index == (2,)
+    assert starts_to_train_on(boxes, liquid, heldout) == (0, 1)
+    chosen = heldout.model_copy(update={"start_index": (-3,)})
+    assert starts_to_train_on(boxes, liquid, chosen) == (1, 2)
+    # a single box must serve for both, and conformers and polymorphs are all needed
+    assert starts_to_train_on(boxes[:1], liquid, default_heldout(boxes[:1], liquid, 1e5, 0)) is None
+    crystals = [bulk("Cu"), bulk("Cu", "bcc", a=2.87)]
+    assert (
+        starts_to_train_on(crystals, recipe(crystals), default_heldout(crystals, recipe(crystals), 9, 0))
+        is None
+    )
 
 
 def test_default_heldout_keeps_to_its_evaluations():

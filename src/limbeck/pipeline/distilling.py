@@ -30,6 +30,7 @@ from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, Costs, check_s, seconds_per_call, shortened
+from limbeck.pipeline.examining import Round, round_path
 from limbeck.pipeline.folder import prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
 from limbeck.pipeline.lessons import Lesson, held_back, make_lesson
@@ -51,7 +52,7 @@ from limbeck.pipeline.planning import (
 )
 from limbeck.pipeline.reach import measure_reach
 from limbeck.pipeline.results import about_run, add_speeds, say_results, write_metrics
-from limbeck.pipeline.rounds import Round, RoundLoop, round_path
+from limbeck.pipeline.rounds import RoundLoop
 from limbeck.pipeline.sampling import Collector
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.telling import Say, say_some

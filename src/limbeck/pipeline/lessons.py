@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from limbeck.core.checks import check_structures
+from limbeck.core.checks import check_structures, contacts
 from limbeck.core.labels import LabelledSet
 from limbeck.core.scans import scan_mask
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
@@ -55,9 +55,11 @@ def make_lesson(
 
 
 def audited(labelled: LabelledSet, say: Say, *, max_force_ev_per_a: float | None = None) -> LabelledSet:
-    """Without the labels that are not finite or far too large; those are named. Contact scans are mended."""
+    """Without the labels that are not finite or far too large; those are named. Contact scans are mended,
+    and end where a student's ZBL is whole."""
     labelled, replaced = mended(labelled)
     say_some(say, replaced, "contact scans with a hole")
+    labelled = without_cores(labelled)
     limit = {} if max_force_ev_per_a is None else {"max_force_ev_per_a": max_force_ev_per_a}
     kept, dropped = audit(labelled, **limit)
     say_some(say, [f"label {d.index} left out: {d.reason}" for d in dropped], "labels left out")
@@ -72,6 +74,24 @@ def mended(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
     shortest = {} if scans.all() else shortest_pairs(without_scans(labelled).structures)
     labelled, holes = judge_contacts(labelled, shortest)
     return labelled, [str(hole) for hole in holes]
+
+
+def without_cores(labelled: LabelledSet) -> LabelledSet:
+    """The set without frames of contact scans in which atoms are closer than half their ZBL radius.
+
+    A student is ZBL there; the rows of a network, far outside anything else that it sees, would only
+    spoil its training.
+    """
+    scans = np.flatnonzero(scan_mask(labelled.step))
+    if not len(scans):
+        return labelled
+    radii = radii_of(labelled)
+    frames = labelled.structures.select(scans)
+    i, j, distance, _ = contacts(frames, 0.5)  # radii are below the sum of covalent ones
+    numbers = np.sort(frames.numbers[np.stack([i, j])], axis=0)  # (2, P)
+    core = np.array([radii[int(a), int(b)] / 2 for a, b in numbers.T])
+    close = frames.structure_of_atom[i[distance < core]]
+    return labelled.select(np.setdiff1d(np.arange(len(labelled)), scans[close]))
 
 
 def held_back(
@@ -126,9 +146,15 @@ def make_baseline(lesson: Lesson) -> tuple[Baseline, dict[str, Any], str]:
     references = lesson.references
     if references is None or any(z not in references for z in elements):
         references, note = fit_references(lesson.train)
+    references = {z: float(references[z]) for z in elements}
+    return Baseline(references=references, zbl_radius=radii_of(lesson.train)), figures, note
+
+
+def radii_of(labelled: LabelledSet) -> dict[tuple[int, int], float]:
+    """ZBL radius of each pair of the set's elements, from the shortest distances of what is no scan."""
+    elements = tuple(sorted(int(z) for z in np.unique(labelled.structures.numbers)))
     shortest = {}
-    for pair, distance in figures["shortest_pair_a"].items():
+    for pair, distance in shortest_pairs(without_scans(labelled).structures).items():
         a, b = sorted(atomic_numbers[symbol] for symbol in pair.split("-"))
         shortest[a, b] = float(distance)
-    references = {z: float(references[z]) for z in elements}
-    return Baseline(references=references, zbl_radius=zbl_radii(elements, shortest)), figures, note
+    return zbl_radii(elements, shortest)

@@ -15,7 +15,7 @@ from limbeck.core.potential import Potential
 from limbeck.errors import InputError
 from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
 from limbeck.pipeline.opening import relaxed_first
-from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of
+from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of, starts_to_train_on
 from limbeck.progress import format_seconds
 from limbeck.sampling.config import SamplingConfig, summary
 from limbeck.sampling.counting import count_evaluations, count_frames
@@ -219,7 +219,7 @@ def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: floa
     driving_s = costs.teacher_steps_s(count_evaluations(heldout, starts), _trajectories(heldout, n_held))
     scout_s = SCOUT_S_BY_EPOCHS if config.budget is None else float(np.clip(0.04 * left, 3, 60))
     sampling = relaxed_first(
-        config, config.sampling or _affordable(config, starts, recipe, costs, left, scout_s)
+        config, config.sampling or _affordable(config, starts, recipe, costs, left, scout_s, heldout)
     )
     return _Work(
         sampling=sampling,
@@ -254,22 +254,29 @@ def temperature_of(*samplings: SamplingConfig) -> float:
 
 
 def _affordable(
-    config: DistillConfig, starts: list[Atoms], recipe: Recipe, costs: Costs, left: float, scout_s: float
+    config: DistillConfig,
+    starts: list[Atoms],
+    recipe: Recipe,
+    costs: Costs,
+    left: float,
+    scout_s: float,
+    heldout: SamplingConfig,
 ) -> SamplingConfig:
     """Default sampling within its share of the time left: fewer labels, then fewer scouts."""
     most = MOST_LABELS if config.training.epochs is None else MOST_LABELS_BY_EPOCHS
+    index = starts_to_train_on(starts, recipe, heldout)
     for scouts in (2, 1, 0):
         share = SAMPLING_SHARE * left - scouts * scout_s
         labels = int(np.clip(share / costs.label_s, LEAST_LABELS, most))
         for _ in range(12):
-            sampling = default_sampling(starts, recipe, labels, config.seed, scouts)
+            sampling = default_sampling(starts, recipe, labels, config.seed, scouts, index)
             cost = _sampling_s(relaxed_first(config, sampling), starts, costs)
             if cost <= share and (labels >= 3 * LEAST_LABELS or not scouts):
                 return sampling
             if labels <= LEAST_LABELS:
                 break
             labels = max(LEAST_LABELS, int(labels * np.clip(0.95 * share / cost, 0.2, 0.9)))
-    return default_sampling(starts, recipe, LEAST_LABELS, config.seed, 0)
+    return default_sampling(starts, recipe, LEAST_LABELS, config.seed, 0, index)
 
 
 def _sampling_s(sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs) -> float:

@@ -115,14 +115,22 @@ def timestep_fs(starts: Sequence[Atoms]) -> float:
 
 
 def default_sampling(
-    starts: Sequence[Atoms], recipe: Recipe, labels: int, seed: int, scouts: int = 2
+    starts: Sequence[Atoms],
+    recipe: Recipe,
+    labels: int,
+    seed: int,
+    scouts: int = 2,
+    start_index: tuple[int, ...] | None = None,
 ) -> SamplingConfig:
     """Still frames, then dynamics by a scout: a quick student of these.
 
     About ``labels`` frames in all. Rattled frames alone make no stable dynamics, and dynamics
     driven by the teacher spends most of its evaluations on frames too alike to be worth a label.
     ``scouts``: 0 to 2 of those dynamics; 0 where there is no time for a scout to learn.
+    ``start_index``: only from these starts.
     """
+    if start_index is not None:
+        starts = [starts[k] for k in start_index]
     scans = _scans(starts, labels)
     n_scans = sum(step.n * len(element_pairs(starts)) for step in scans)
     first, *driven = (max(8, round(share * (labels - n_scans))) for share in _SHARES[scouts])
@@ -135,7 +143,21 @@ def default_sampling(
             steps += _melted(starts, recipe, wanted, spacing)
         else:
             steps.append(_scouted(starts, recipe, wanted, name, spacing, origin))
-    return SamplingConfig(seed=seed + 1, steps=tuple(steps))
+    return SamplingConfig(seed=seed + 1, start_index=start_index, steps=tuple(steps))
+
+
+def starts_to_train_on(
+    starts: Sequence[Atoms], recipe: Recipe, heldout: SamplingConfig
+) -> tuple[int, ...] | None:
+    """Of a liquid's boxes those that the held-out set does not start from; None for all starts.
+
+    A box keeps its arrangement for longer than a trajectory lasts. Crystals and molecules leave theirs at
+    once, and the lowest conformer or a second polymorph is needed for training.
+    """
+    if recipe.kind != "liquid" or heldout.start_index is None:
+        return None
+    taken = {k % len(starts) for k in heldout.start_index}
+    return tuple(k for k in range(len(starts)) if k not in taken) or None
 
 
 # ---- still frames, by kind: the steps, and the step whose frames dynamics starts from ----------------
@@ -220,11 +242,13 @@ def _scans(starts: Sequence[Atoms], labels: int) -> list[Contacts]:
 
 
 def default_heldout(starts: Sequence[Atoms], recipe: Recipe, evaluations: float, seed: int) -> SamplingConfig:
-    """Trajectories of the teacher from the first, unstrained start, with a seed of their own.
+    """Trajectories of the teacher from an unstrained start, with a seed of their own.
 
-    Three of 20 frames each where ``evaluations`` of the teacher allow it, else fewer and shorter. Of a
-    melt, the hottest is melted first.
+    The start is the first one; of a liquid the last, which training then leaves alone if there are
+    others. Three of 20 frames each where ``evaluations`` of the teacher allow it, else fewer and
+    shorter. Of a melt, the hottest is melted first.
     """
+    first = len(starts) - 1 if recipe.kind == "liquid" else 0
     hottest = recipe.heldout_K
     chosen = SamplingConfig()
     for count, equilibrate, spacing, frames in _HELDOUT:
@@ -239,7 +263,9 @@ def default_heldout(starts: Sequence[Atoms], recipe: Recipe, evaluations: float,
             from_relaxed=recipe.kind != "liquid",
         )
         steps = _melting_last(step, starts) if recipe.kind == "melt" else (step,)
-        chosen = SamplingConfig(seed=seed + 101, start_index=(0,), steps=(*_enlarged(starts[:1]), *steps))
+        chosen = SamplingConfig(
+            seed=seed + 101, start_index=(first,), steps=(*_enlarged(starts[first : first + 1]), *steps)
+        )
         if count_evaluations(chosen, 1) + count_frames(chosen, 1) <= evaluations:
             break
     return chosen

@@ -10,25 +10,21 @@ does it, with a physical check besides.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from limbeck.config import DistillConfig
-from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
-from limbeck.core.structures import StructureBatch
 from limbeck.dataset.split import split
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, SCOUT_PRESET, seconds_per_call
+from limbeck.pipeline.examining import Examiner, Label, Round, frames_path, round_path
 from limbeck.pipeline.judging import Trial
 from limbeck.pipeline.lessons import Lesson
 from limbeck.pipeline.planning import FIRST_SHARE, LEAST_TRAINING_S, Plan, share_time
@@ -38,70 +34,16 @@ from limbeck.pipeline.table import format_rounds
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.cache import TrajectoryCache
 from limbeck.sampling.config import MD, SamplingConfig
-from limbeck.sampling.frames import read_frames, write_frames
+from limbeck.sampling.frames import read_frames
 from limbeck.sampling.run import NoFrames, run_sampling
 from limbeck.training.loop import Stop
-from limbeck.validation.ensemble import Ensemble
-from limbeck.validation.metrics import Metrics, compute_metrics
-from limbeck.validation.run import predict
-from limbeck.validation.survival import Survival, strained_starts, survive
 
 LATER_RATE = 0.5  #: of the peak learning rate, for training that goes on from a student
-HOTTER = 1.25  #: over the highest sampled temperature, where no other is given
 #: of a round's time: training gets at least so much, labels so much, and the runs at most so much unless
 #: they are the last; where they would take longer, fewer are done
 TRAINING_SHARE, LABELS_SHARE, RUNS_SHARE = 0.3, 0.15, 0.3
-_REASONS = 3  #: so many are kept of a student's failures
 _LEAST_TO_SPLIT = 10  #: fewer new labels than this all train
-_COMPANION = {"ultra-tiny": "tiny"}  # of a preset that runs alone; else ultra-tiny
-
-#: labels of frames, by a name that an interruption does not change; those without a label are left out
-Label = Callable[[list[Atoms], str], LabelledSet]
-
-
-def round_path(folder: Path, number: int, preset: str) -> Path:
-    """The student file of a round."""
-    return folder / "rounds" / str(number) / f"{preset}.safetensors"
-
-
-@dataclass(frozen=True)
-class Trialled:
-    """One student in one round.
-
-    Attributes
-    ----------
-    heldout, on_policy: errors on the held-out set, and on frames of its own dynamics before anything
-        was wrong (None where none was labelled).
-    runs, survived: of its own dynamics. shortest_ps, mean_ps: how long they lasted (None without runs).
-    reasons: why runs ended, the first few.
-    """
-
-    heldout: Metrics
-    on_policy: Metrics | None
-    runs: int
-    survived: int
-    shortest_ps: float | None
-    mean_ps: float | None
-    reasons: list[str]
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round saw. number: 0 is before any failure was learned from. labels: trained on."""
-
-    number: int
-    labels: int
-    students: dict[str, Trialled]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Round:
-        students = {name: Trialled(**values) for name, values in fields["students"].items()}
-        return cls(fields["number"], fields["labels"], students)
 
 
 @dataclass
@@ -119,10 +61,19 @@ class RoundLoop:
     say: Say
     rounds: list[Round] = field(default_factory=list)
 
-    @property
-    def temperature_k(self) -> float:
-        """Of the students' runs."""
-        return self.config.rounds.temperature_K or HOTTER * self.trial.hottest_k
+    @cached_property
+    def examiner(self) -> Examiner:
+        """That runs the students of each round."""
+        return Examiner(
+            self.config,
+            self.folder,
+            self.trial,
+            self.starts,
+            self.label,
+            self.clock,
+            self.progress,
+            self._short_stop(),
+        )
 
     def run(self, lesson: Lesson) -> None:
         """Rounds until the targets are met or the time is up; ``rounds`` holds what each one saw."""
@@ -133,7 +84,7 @@ class RoundLoop:
             if number:
                 lesson = self._widened(lesson, number)
             self._train(lesson, number)
-            seen = self._examined(lesson, known, number)
+            seen = self.examiner.examine(lesson, known, number, partial(self._runs_until, number))
             self.rounds.append(seen)
             self.say(format_rounds([seen.to_dict()]))
             if self._met(seen):
@@ -214,91 +165,13 @@ class RoundLoop:
             + DYNAMICS_OVERHEAD_S
             for p in self.config.presets
         )
-        return step_s * settings.starts * settings.duration_ps * 1000.0 / self._timestep_fs
-
-    @property
-    def _timestep_fs(self) -> float:
-        return self.config.validation.timestep_fs or timestep_fs(self.starts)
+        return step_s * settings.starts * settings.duration_ps * 1000.0 / self.examiner.timestep_fs
 
     def _rounds_left(self, number: int) -> int:
         return self.config.rounds.n - number + 1
 
     def _time_is_up(self) -> bool:
         return self.config.budget is not None and self._left_s() < 2 * LEAST_TRAINING_S
-
-    # ---- the students' own dynamics ----------------------------------------------------------------
-
-    def _examined(self, lesson: Lesson, known: StructureBatch, number: int) -> Round:
-        kept = self.folder / "rounds" / str(number) / "seen.json"
-        hashes = {preset: hash_file(self._path(number, preset)) for preset in self.config.presets}
-        if kept.exists():
-            found = json.loads(kept.read_text(encoding="utf-8"))
-            if found["hashes"] == hashes:
-                return Round.from_dict(found["round"])
-        students = {preset: Student.load(self._path(number, preset)) for preset in self.config.presets}
-        members = [*students.values(), *self._companions(lesson, number)]
-        settings = self.config.rounds
-        judge = Ensemble(members, known, settings.spread_factor, settings.spread_share)
-        key = "-".join(sorted(hashes.values()))
-        runs = {p: self._runs(p, students[p], judge, f"{p}-{key}", number) for p in students}
-        self._keep_frames(runs, number)
-        seen = Round(
-            number,
-            len(lesson.train),
-            {p: self._trialled(p, students[p], runs[p], number) for p in students},
-        )
-        write_whole(kept, json.dumps({"hashes": hashes, "round": seen.to_dict()}, indent=1))
-        self.clock.save()
-        return seen
-
-    def _companions(self, lesson: Lesson, number: int) -> list[Student]:
-        """A second opinion for a preset that runs alone: a small student, trained as a scout is."""
-        if len(self.config.presets) > 1:
-            return []
-        preset = _COMPANION.get(self.config.presets[0], "ultra-tiny")
-        path = self.folder / "rounds" / str(number) / f"companion-{preset}.safetensors"
-        if not path.exists():
-            record, _ = train_student(
-                preset,
-                lesson,
-                self.config.training,
-                self._short_stop(),
-                path.with_suffix(""),
-                seed=self.config.seed + 1000 + number,
-                progress=self.clock.ticking(self.progress, f"round {number} companion"),
-            )
-            save_student(path, record)
-        return [Student.load(path)]
-
-    def _runs(self, preset: str, student: Student, judge: Ensemble, key: str, number: int) -> list[Survival]:
-        settings = self.config.rounds
-        starts = strained_starts(self.starts, settings.starts, settings.strain)
-        timestep = self._timestep_fs
-        total = round(settings.starts * settings.duration_ps * 1000 / timestep)
-        done = 0
-        task = self.clock.ticking(self.progress, f"round {number}")
-
-        def on_step() -> None:
-            nonlocal done
-            done += 1
-            if done % 100 == 0:
-                task(f"{preset}'s own dynamics", min(done, total), total)
-
-        until = self._runs_until(number, preset)
-        return survive(
-            student,
-            starts,
-            temperature_k=self.temperature_k,
-            duration_ps=settings.duration_ps,
-            timestep_fs=timestep,
-            seed=self.config.seed + 31,
-            name=f"round-{number}-{preset}",
-            objection=judge.objection,
-            cache=TrajectoryCache(self.folder / "rounds" / str(number) / "runs"),
-            key=key,
-            on_step=on_step,
-            stop=lambda: until is not None and time.monotonic() > until,
-        )
 
     def _runs_until(self, number: int, preset: str) -> float | None:
         """When the runs of a student must end."""
@@ -309,49 +182,11 @@ class RoundLoop:
         seconds = (1.0 if last else RUNS_SHARE) * self._left_s() / self._rounds_left(number) / to_come
         return time.monotonic() + max(seconds, LEAST_TRAINING_S)
 
-    def _trialled(self, preset: str, student: Student, runs: Sequence[Survival], number: int) -> Trialled:
-        heldout = self.trial.heldout
-        frames = [f for run in runs for f in run.spread_out(self.config.rounds.frames_on_the_way)]
-        on_policy = self._errors(student, self.label(frames, f"round-{number}-{preset}")) if frames else None
-        reached = [run.reached_ps for run in runs]
-        return Trialled(
-            heldout=self._errors(student, heldout) or {},
-            on_policy=on_policy,
-            runs=len(runs),
-            survived=sum(run.survived for run in runs),
-            shortest_ps=min(reached, default=None),
-            mean_ps=float(np.mean(reached)) if reached else None,
-            reasons=[run.reason for run in runs if run.reason][:_REASONS],
-        )
-
-    @staticmethod
-    def _errors(student: Student, labelled: LabelledSet) -> Metrics | None:
-        if not len(labelled):
-            return None
-        return compute_metrics(labelled.structures, labelled.labels, predict(student, labelled.structures))
-
     # ---- what is learned from it -------------------------------------------------------------------
-
-    def _keep_frames(self, runs: dict[str, list[Survival]], number: int) -> None:
-        """What the next round learns from: frames on the way and just before each failure, and the last."""
-        settings = self.config.rounds
-        all_runs = [run for own in runs.values() for run in own]
-        frames = [
-            frame
-            for run in all_runs
-            for frame in (*run.spread_out(settings.frames_on_the_way), *run.last(settings.frames_at_failure))
-        ]
-        failures = [frame for run in all_runs for frame in run.last(1)]
-        for name, chosen in (("frames", frames), ("failures", failures)):
-            if chosen:
-                write_frames(self._frames_path(number, name), chosen)
-
-    def _frames_path(self, number: int, name: str) -> Path:
-        return self.folder / "rounds" / str(number) / f"{name}.extxyz"
 
     def _widened(self, lesson: Lesson, number: int) -> Lesson:
         """``lesson`` and the labels of what the round before met and of what lies beyond."""
-        path = self._frames_path(number - 1, "frames")
+        path = frames_path(self.folder, number - 1, "frames")
         if path.exists():
             lesson = self._joined(lesson, self.label(read_frames(path), f"round-{number}"))
         beyond = self._beyond(lesson, number)
@@ -369,13 +204,13 @@ class RoundLoop:
 
     def _beyond(self, lesson: Lesson, number: int) -> list[Atoms]:
         """Frames of a scout's dynamics from where the students stopped, the last frames of their failures."""
-        settings, path = self.config.rounds, self._frames_path(number - 1, "failures")
+        settings, path = self.config.rounds, frames_path(self.folder, number - 1, "failures")
         if not settings.frames_beyond or not path.exists():
             return []
         starts = read_frames(path)
         step = MD(
             name=f"beyond-{number}",
-            temperature_K=self.temperature_k,
+            temperature_K=self.examiner.temperature_k,
             frames=settings.frames_beyond,
             every_fs=1000.0 * settings.beyond_ps / settings.frames_beyond,
             equilibrate_fs=0.0,

@@ -74,7 +74,8 @@ class Liquid(BaseModel):
     """A liquid or mixture in a cubic periodic box.
 
     molecules: a list of smiles and count, or in one line ``"48 O, 8 CCO"``. Exactly one of
-    density_g_per_cm3 and box_a (edge, Å). n_packings: boxes, packed independently.
+    density_g_per_cm3 and box_a (edge, Å). n_packings: boxes, packed independently (of
+    three, one is held out and two train).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,7 +83,7 @@ class Liquid(BaseModel):
     molecules: Annotated[tuple[Molecule, ...], BeforeValidator(_read_composition), Field(min_length=1)]
     density_g_per_cm3: PositiveFloat | None = None
     box_a: PositiveFloat | None = None
-    n_packings: PositiveInt = 2
+    n_packings: PositiveInt = 3
 
     @field_validator("density_g_per_cm3")
     @classmethod
