@@ -1,6 +1,7 @@
 // nanobind bindings: check shapes, ranges and finiteness, release the GIL, call the core.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <cmath>
 #include <optional>
@@ -142,12 +143,13 @@ NB_MODULE(_native, m) {
       .def(
           "__init__",
           [](Hyperparameters *h, int features, int interactions, int radial, int gate_width,
-             int readout_width, int elements, double cutoff, double norm_offset, double energy_scale) {
-            new (h) Hyperparameters{features, interactions, radial,      gate_width,  readout_width,
-                                    elements, cutoff,       norm_offset, energy_scale};
+             int readout_width, int elements, double cutoff, double norm_offset, double energy_scale,
+             std::vector<double> core) {
+            new (h) Hyperparameters{features, interactions, radial,      gate_width,   readout_width,
+                                    elements, cutoff,       norm_offset, energy_scale, std::move(core)};
           },
           nb::kw_only(), "features"_a, "interactions"_a, "radial"_a, "gate_width"_a, "readout_width"_a,
-          "elements"_a, "cutoff"_a, "norm_offset"_a, "energy_scale"_a)
+          "elements"_a, "cutoff"_a, "norm_offset"_a, "energy_scale"_a, "core"_a = std::vector<double>())
       .def_prop_ro("parameters", [](const Hyperparameters &h) { return ParameterLayout(h).total; });
   m.def("best_instruction_set", &limbeck::best_instruction_set);
   m.def("runs_here", &limbeck::runs_here, "instruction_set"_a);

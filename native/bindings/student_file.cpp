@@ -28,6 +28,7 @@ static nb::dict read_student(const std::string &path) {
   hyper["cutoff"] = hp.cutoff;
   hyper["norm_offset"] = hp.norm_offset;
   hyper["energy_scale"] = hp.energy_scale;
+  hyper["core"] = hp.core;
   const size_t count = student.weights.size(), Z = student.elements.size();
   out["hyperparameters"] = hyper;
   out["elements"] = student.elements;

@@ -159,10 +159,24 @@ Value read_card(const std::string &text, const std::string &where) {
   return card;
 }
 
+// Absent, or a radius in Angstrom for each pair of elements.
+void read_cores(const Value &fields, const std::string &where, Hyperparameters &hp) {
+  const Value *cores = fields.find("core_a");
+  if (!cores) return;
+  const std::size_t pairs = std::size_t(hp.elements) * std::size_t(hp.elements);
+  if (cores->kind != Kind::array || (cores->items.size() != pairs && !cores->items.empty()))
+    spoilt(where, "core_a (wanted a number for each of " + std::to_string(pairs) + " pairs)");
+  for (const Value &core : cores->items) {
+    if (core.kind != Kind::number || !(core.number >= 0) || !std::isfinite(core.number))
+      spoilt(where, "core_a (" + shown(core) + ", wanted a distance)");
+    hp.core.push_back(core.number);
+  }
+}
+
 void read_architecture(const Value &card, const std::string &where, StudentFile &student) {
   static const char *const known[] = {"elements",     "hidden_dim", "interactions",  "rbf",
                                       "gate_width",   "cutoff",     "readout_width", "norm_offset",
-                                      "energy_scale", "name"};
+                                      "energy_scale", "core_a",     "name"};
   const Value &fields = object_of(card, "architecture", where);
   for (const std::string &name : fields.names)
     if (std::find(std::begin(known), std::end(known), name) == std::end(known))
@@ -179,6 +193,7 @@ void read_architecture(const Value &card, const std::string &where, StudentFile 
   hp.cutoff = length_of(fields, "cutoff", 5.0, where);
   hp.norm_offset = length_of(fields, "norm_offset", 0.1, where);
   hp.energy_scale = length_of(fields, "energy_scale", 1.0, where);
+  read_cores(fields, where, hp);
   const Value *name = fields.find("name");
   if (name && (name->kind != Kind::string || name->text != "painn"))
     spoilt(where, "name (" + shown(*name) + ", wanted 'painn')");

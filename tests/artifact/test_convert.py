@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,8 @@ def test_wrappers_of_wrappers_and_text(tmp_path, record):
 def test_the_preset_is_found_from_the_shapes(tmp_path, record, names):
     state = tensors(record) if names == "by name" else {"flat": flat(record)}
     back = convert({"model_state_dict": state} | plain(record), tmp_path)
-    assert_same(back, record)
+    # what is known by shapes alone is older than core radii
+    assert_same(back, replace(record, architecture=replace(record.architecture, core_a=())))
     assert back.card["preset"] == "ultra-tiny"
 
 

@@ -62,6 +62,7 @@ def assert_same(path: Path, native: dict, record: StudentRecord) -> None:
         "cutoff": arch.cutoff,
         "norm_offset": arch.norm_offset,
         "energy_scale": arch.energy_scale,
+        "core": list(arch.core_a),
     }
     assert tuple(native["elements"]) == arch.elements
     assert native["weights"].dtype == np.float64

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.data import covalent_radii
 
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
@@ -16,7 +17,7 @@ from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.labelling.audit import audit
 from limbeck.labelling.contacts import continued, judge_contacts, last_trusted, remainder, scans_of
-from limbeck.pipeline.lessons import mended
+from limbeck.pipeline.lessons import mended, radii_of, without_cores
 from limbeck.sampling import Contacts, Rattle, SamplingConfig, run_sampling
 
 SUPERCELL = {"kind": "supercell", "repeat": [3, 3, 3]}
@@ -193,6 +194,23 @@ def test_scans_are_no_part_of_ranges_references_and_validation():
     assert set(whole.step[parts.val_index]) == {"rattle"}
     assert len(parts.train_index) + len(parts.val_index) == len(whole)
     assert parts.how.endswith("48 frames of contact scans train and do not validate")
+
+
+def test_training_leaves_out_what_is_closer_than_half_a_zbl_radius():
+    """Distances by ASE's minimum images; radii from ase.data: no bond is seen shorter than 0.95 of them."""
+    whole = scanned(hole=False)
+    kept = without_cores(whole)
+    radii = radii_of(whole)
+    assert radii[3, 17] == pytest.approx(0.95 * min(covalent_radii[3] + covalent_radii[17], 2.0), rel=0.2)
+    wanted = []
+    for atoms, step in zip(whole.to_atoms(), whole.step, strict=True):
+        distance = atoms.get_all_distances(mic=True) + 9 * np.eye(len(atoms))
+        i, j = np.unravel_index(distance.argmin(), distance.shape)
+        pair = tuple(sorted(int(atoms.numbers[k]) for k in (i, j)))
+        wanted.append(step != "contacts" or distance[i, j] >= radii[pair] / 2)
+    assert 0 < sum(wanted) < len(whole)
+    assert len(kept) == sum(wanted)
+    assert set(kept.step) == {"contacts", "rattle"}
 
 
 def test_mending_takes_its_distances_from_the_rest():

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.data import covalent_radii
 
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError
+from limbeck.runtime.student import Student
+from limbeck.students.baseline import zbl
 from limbeck.students.painn import PaiNN, make_graph
-from limbeck.students.specification import Architecture
+from limbeck.students.specification import Architecture, preset_architecture, with_cores
 
-from .tools import SYSTEMS, random_weights
+from .tools import SYSTEMS, random_record, random_weights
 
 
 def directed_neighbours(atoms: Atoms, cutoff: float) -> list[tuple[int, int, np.ndarray]]:
@@ -126,3 +130,43 @@ def test_weights_are_given_back_by_name():
     assert list(back) == list(arch.parameter_shapes())
     for name, value in weights.items():
         np.testing.assert_array_equal(back[name], value)
+
+
+def test_pairs_within_half_their_core_are_left_to_zbl():
+    """Two atoms: the core's energy is that of isolated atoms and ZBL (ase.data, Ziegler et al. 1985)."""
+    record = random_record(elements=(1, 8))
+    h_o = record.architecture.core_a[1]
+    assert h_o == pytest.approx(1.2 * (covalent_radii[1] + covalent_radii[8]))
+    student = Student(record, precision="float64")
+
+    def energy(distance):
+        return student.evaluate([Atoms("OH", [[0, 0, 0], [0, 0, distance]])]).energy[0]
+
+    apart = sum(student.evaluate([Atoms(s)]).energy[0] for s in "OH")
+    for distance in (0.05, 0.2, 0.499 * h_o):
+        repulsion = zbl(
+            np.array([8]), np.array([1]), np.array([distance]), np.array([record.baseline.zbl_radius[1, 8]])
+        )[0][0]
+        assert energy(distance) == pytest.approx(apart + repulsion, rel=1e-10)
+    # within the other half it fades in without a step: C2, as finite differences of the energy show
+    network = [
+        energy(r)
+        - zbl(np.array([8]), np.array([1]), np.array([r]), np.array([record.baseline.zbl_radius[1, 8]]))[0][0]
+        for r in np.linspace(0.49 * h_o, 1.01 * h_o, 400)
+    ]
+    bend = np.diff(network, 2)
+    assert abs(np.diff(bend)).max() < 0.1 * abs(bend).max()
+    assert abs(bend).max() > 1e-6
+
+
+def test_architectures_without_cores_are_written_as_before():
+    plain = preset_architecture("tiny", (1, 8))
+    assert "core_a" not in plain.to_dict()
+    assert Architecture.from_dict(plain.to_dict()) == plain
+    faded = with_cores(plain, {(1, 1): 0.7, (1, 8): 0.9})
+    assert faded.core_a == (0.35, 0.45, 0.45, 0.0)
+    assert Architecture.from_dict(faded.to_dict()) == faded
+    with pytest.raises(InputError, match="wanted one for each pair"):
+        Architecture.from_dict(faded.to_dict() | {"core_a": [1.0]})
+    with pytest.raises(InputError, match="wanted distances"):
+        Architecture.from_dict(faded.to_dict() | {"core_a": [0.1, 0.1, 0.1, -1.0]})

@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 
 from limbeck.artifact.file import StudentRecord
 from limbeck.students.baseline import Baseline, zbl_radii
-from limbeck.students.specification import Architecture, initial_weights, preset_architecture
+from limbeck.students.specification import Architecture, initial_weights, preset_architecture, with_cores
 
 ORGANIC_AND_SILICON = (1, 6, 7, 8, 14)
 
@@ -44,6 +44,9 @@ def random_record(
     rng = np.random.default_rng([seed, 2])
     references = {int(z): float(-10 * rng.random()) for z in architecture.elements}
     radii = zbl_radii(architecture.elements, {}) if zbl else {}
+    if zbl:
+        # cores so large that bonds lie within them: 1.2 sums of covalent radii, where ZBL has 0.8
+        architecture = with_cores(architecture, {pair: 3.0 * radius for pair, radius in radii.items()})
     weights = {k: v.astype(dtype) for k, v in random_weights(architecture, seed).items()}
     return StudentRecord(architecture, Baseline(references, radii), weights, {"preset": preset})
 

@@ -21,7 +21,27 @@ struct Hyperparameters {
   double cutoff;        // Angstrom
   double norm_offset;   // e in sqrt(|V v|^2 + e^2)
   double energy_scale;  // eV per unit of network output
+  // (Z, Z) Angstrom, or empty: a pair fades from the network below it and is gone at half of it
+  std::vector<double> core{};
+
+  double core_of(int a, int b) const { return core.empty() ? 0 : core[std::size_t(a) * elements + b]; }
 };
+
+// What is left of a pair at distance r, 10 y^3 - 15 y^4 + 6 y^5 between half its core radius and the
+// radius, and the derivative.
+template <class T>
+inline void fade(const T &r, const T &core, T &left, T &slope) {
+  const T half = T(0.5) * core;
+  if (!(r < core)) {
+    left = T(1), slope = T(0);
+  } else if (!(half < r)) {
+    left = T(0), slope = T(0);
+  } else {
+    const T y = (r - half) / half;
+    left = y * y * y * (T(10) + y * (T(-15) + T(6) * y));
+    slope = y * y * (T(30) + y * (T(-60) + T(30) * y)) / half;
+  }
+}
 
 struct LayerOffsets {
   int message_blocks;  // 2 in the first layer (no incoming vectors), else 3
@@ -39,6 +59,8 @@ struct ParameterLayout {
     if (hp.features < 1 || hp.interactions < 1 || hp.radial < 1 || hp.gate_width < 1 ||
         hp.readout_width < 1 || hp.elements < 1 || !(hp.cutoff > 0) || !(hp.norm_offset > 0))
       throw std::invalid_argument("hyperparameters must be positive");
+    if (!hp.core.empty() && hp.core.size() != std::size_t(hp.elements) * hp.elements)
+      throw std::invalid_argument("core radii must be one for each pair of elements");
     std::size_t at = 0;
     auto take = [&at](std::size_t count) {
       std::size_t start = at;

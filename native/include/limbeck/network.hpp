@@ -116,7 +116,7 @@ template <class T>
 struct Scratch {
   Array<T> mixed, x, q, t, s, a, rt, ab, sb, tb, xb, mixedb, h, v, phi;   // a block of atoms
   Array<T> basis, slope, filter, dfilter, along, unit, vector, distance;  // a batch of pairs
-  Array<T> sine, cosine, wave, wave2, envelope, envelope2, inverse;
+  Array<T> sine, cosine, wave, wave2, envelope, envelope2, inverse, core;
   std::vector<int> row, atom, source, back_row;
   void fit(const Packed<T> &w) {
     const std::size_t n = kBlock, F = w.F, H = w.H, R = w.R, B = kBatch;
@@ -129,14 +129,15 @@ struct Scratch {
     for (Array<T> *b : {&basis, &slope}) b->resize(w.K * B);
     for (Array<T> *b : {&filter, &dfilter}) b->resize(3 * kSlice<T> * B);
     along.resize(4 * Lanes<T>::width * B), unit.resize(3 * B), vector.resize(3 * B);
-    for (Array<T> *b : {&distance, &sine, &cosine, &wave, &wave2, &envelope, &envelope2, &inverse})
+    for (Array<T> *b : {&distance, &sine, &cosine, &wave, &wave2, &envelope, &envelope2, &inverse, &core})
       b->resize(B);
     for (std::vector<int> *b : {&row, &atom, &source, &back_row}) b->resize(B);
   }
 };
 
 // Radial basis of `count` <= kBatch distances: basis (K, kBatch); with SLOPE also its derivative.
-// sin(n pi r / rc) / r and 1, each times the envelope 1 - 10 x^3 + 15 x^4 - 6 x^5 (C2 at the cutoff).
+// sin(n pi r / rc) / r and 1, each times the envelope 1 - 10 x^3 + 15 x^4 - 6 x^5 (C2 at the cutoff) and,
+// where there are core radii, faded within them.
 template <bool SLOPE, class T>
 inline void radial_basis(const Packed<T> &w, int count, Scratch<T> &k) {
   const T rc = T(w.model.hp.cutoff), step = T(M_PI / w.model.hp.cutoff);
@@ -152,6 +153,14 @@ inline void radial_basis(const Packed<T> &w, int count, Scratch<T> &k) {
     env[p] = T(1) + x * x * x * (T(-10) + x * (T(15) - T(6) * x));
     denv[p] = x * x * (T(-30) + x * (T(60) - T(30) * x)) / rc;
   }
+  if (!w.model.hp.core.empty())
+    for (int p = 0; p < count; ++p) {
+      if (!(distance[p] < k.core[p])) continue;  // nearly always
+      T left, slope;
+      limbeck::fade(distance[p], k.core[p], left, slope);
+      denv[p] = denv[p] * left + env[p] * slope;
+      env[p] = env[p] * left;
+    }
   const int B = w.K - 1;
   for (int n = 0; n < B; ++n) {
     T *b = k.basis.data() + n * kBatch, *db = k.slope.data() + n * kBatch;

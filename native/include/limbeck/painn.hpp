@@ -166,8 +166,15 @@ class Evaluation {
       for (int c = 0; c < 3; ++c) unit_[3 * p + c] = T(d[c] / r);
       // sin(n pi r / rc) / r times the envelope 1 - 10 x^3 + 15 x^4 - 6 x^5 (C2 at the cutoff)
       const double x = r / rc;
-      const double env = x < 1 ? 1 + x * x * x * (-10 + x * (15 - 6 * x)) : 0;
-      const double denv = x < 1 ? x * x * (-30 + x * (60 - 30 * x)) / rc : 0;
+      double env = x < 1 ? 1 + x * x * x * (-10 + x * (15 - 6 * x)) : 0;
+      double denv = x < 1 ? x * x * (-30 + x * (60 - 30 * x)) / rc : 0;
+      const double core = hp.core_of(g_.species[g_.first[p]], g_.species[g_.second[p]]);
+      if (r < core) {
+        double left, slope;
+        limbeck::fade(r, core, left, slope);
+        denv = denv * left + env * slope;
+        env *= left;
+      }
       const double angle = M_PI * x, s1 = std::sin(angle), c1 = std::cos(angle), k = M_PI / rc;
       double sn = s1, cn = c1;
       T *b = &rbf_[std::size_t(p) * basis_], *db = &drbf_[std::size_t(p) * basis_];

@@ -711,6 +711,7 @@ class Structure {
       const int e = start_[centre] + active_[base + p], row = row_[e], atom = atom_of(row);
       k.row[p] = row, k.atom[p] = atom, k.source[p] = NP == 2 ? species_[atom] : atom;
       if (BACK && NP == 3) k.back_row[p] = back_row_[row];
+      k.core[p] = T(w_->model.hp.core_of(species_[centre], species_[atom]));
       G d[3];
       vector(centre, atom, image_[e], d);
       for (int c = 0; c < 3; ++c) k.vector[3 * p + c] = T(d[c]);

@@ -162,13 +162,13 @@ class _Run:
             labelled = self._timed(
                 "sampling and labelling", planned, lambda: collector.collect(starts, chosen)
             )
+        for note in collector.notes:
+            self.say(f"note: {note}")
         asked = tuple(sorted({int(z) for atoms in starts for z in atoms.numbers}))
         preflight(
             [(str(self.folder / "labels"), labelled)], self.config.lint.ignore, self.say, Expected(asked)
         )
         lesson = self._lesson(labelled, heldout)
-        for note in collector.notes:
-            self.say(f"note: {note}")
         say_some(self.say, collector.lost, "frames without a label to train on")
         self.say(
             f"{len(lesson.train)} labels to train on, {len(lesson.validation)} to validate, "

@@ -13,7 +13,6 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset.lint import NOTHING_EXPECTED, Expected, LintReport, check_codes, lint
 from limbeck.dataset.read import read_labelled
-from limbeck.dataset.statistics import without_scans
 from limbeck.errors import InputError
 from limbeck.pipeline.telling import Say, say_some
 from limbeck.sampling.starts import read_structures
@@ -47,7 +46,7 @@ def run_lint(
     InputError: unreadable input, or structures that no potential can treat.
     """
     check_codes(ignore)
-    sets = [(str(path), without_scans(_read(path, keys))) for path in data]
+    sets = [(str(path), _read(path, keys)) for path in data]
     starts = None if like is None else StructureBatch.from_atoms(read_structures(like))
     asked = _parse_elements(elements) if elements else None if like else _elements_of_run(data)
     expected = Expected(asked, starts, None if val is None else _read(val, keys))
@@ -66,14 +65,11 @@ def preflight(
 ) -> None:
     """Lint before training: warnings are said, notes are not.
 
-    Contact scans are left out: no structure is like them, and they are judged by themselves
-    (:mod:`limbeck.labelling.contacts`).
-
     Raises
     ------
     InputError: the data hold an error; the first is named.
     """
-    report = lint([(name, without_scans(labelled)) for name, labelled in sets], expected, ignore)
+    report = lint(sets, expected, ignore)
     command = "limbeck lint " + " ".join(name for name, _ in sets)
     if report.errors:
         first = report.errors[0]

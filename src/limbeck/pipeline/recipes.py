@@ -228,6 +228,7 @@ def _melted(starts: Sequence[Atoms], recipe: Recipe, wanted: int, spacing: float
         starts=melts,
         frames=max(4, round(wanted / 3 / melts)),
         pressure_gpa=0.0,
+        pressure_below_K=hottest,
         timestep_fs=timestep_fs(starts),
         driver="scout",
     )
@@ -279,11 +280,13 @@ def _melting_last(step: MD, starts: Sequence[Atoms]) -> tuple[Step, ...]:
         melt_K=MELT_FACTOR * hottest,
         quench_to_K=hottest,
         heat_fs=200.0,
-        hold_fs=4 * step.equilibrate_fs,
+        hold_fs=3 * step.equilibrate_fs,
         cool_fs=200.0,
+        settle_fs=2 * step.equilibrate_fs,
         starts=1,
         frames=1,
         pressure_gpa=0.0,
+        pressure_below_K=hottest,
         timestep_fs=max(1.0, timestep_fs(starts)),
         keep=False,
     )

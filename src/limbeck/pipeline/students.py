@@ -27,6 +27,7 @@ from limbeck.students.specification import (
     initial_weights,
     preset_architecture,
     unflatten,
+    with_cores,
     with_scale,
 )
 from limbeck.training.config import TrainingConfig
@@ -134,7 +135,7 @@ def _from_scratch(preset: str, lesson: Lesson, config: TrainingConfig, seed: int
     train = _prepare(lesson.train, baseline, architecture, config)
     validation = prepare(lesson.validation, baseline, architecture.cutoff)
     scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
-    architecture = with_scale(architecture, scale)
+    architecture = with_cores(with_scale(architecture, scale), baseline.zbl_radius)
     weights = initial_weights(
         architecture,
         seed=seed,

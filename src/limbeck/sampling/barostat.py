@@ -17,6 +17,9 @@ from limbeck.errors import InputError
 from limbeck.sampling.step import Condition, Dynamics
 from limbeck.units import FS, GPA
 
+#: friction on the cell, in 1 / barostat_fs: it creeps to its volume instead of ringing, or of flying past
+#: it when a melt kept at its crystal's volume is released; the ensemble is the same
+_DAMPING = 20.0
 _ORTHOGONAL_A = 1e-6  # off-diagonal cell elements below this are rounding
 
 
@@ -27,6 +30,8 @@ class LangevinHoover(LangevinBAOAB):
     thermostatted, so the centre of mass moves. The barostat's mass is that of Martyna, Tobias and
     Klein (1994), (3N + 3) kT τ², a third of it for a single length.
     """
+
+    held = False  #: the cell, as long as no pressure is asked for
 
     def __init__(
         self, atoms: Atoms, config: Dynamics, condition: Condition, rng: np.random.Generator
@@ -41,7 +46,7 @@ class LangevinHoover(LangevinBAOAB):
             externalstress=0.0,
             hydrostatic=not self.lengths,
             T_tau=1000.0 * FS / config.friction_per_ps,
-            P_tau=tau,
+            P_tau=tau / _DAMPING,
             P_mass=mass / 3 if self.lengths else mass,
             rng=rng,
         )
@@ -50,8 +55,11 @@ class LangevinHoover(LangevinBAOAB):
         self.set_targets(condition)
 
     def set_targets(self, condition: Condition) -> None:
-        """Temperature and pressure from now on; the barostat keeps its mass."""
+        """Temperature and pressure from now on; the barostat keeps its mass. No pressure holds the cell."""
         self.set_temperature(condition.temperature_K)
+        self.held = condition.pressure_gpa is None
+        if self.held:
+            self.p_eps = 0.0 * self.p_eps
         stress = -(condition.pressure_gpa or 0.0) * GPA
         self.externalstress = stress * np.eye(3) if self.lengths else stress
         self._update_force_eps()
@@ -63,10 +71,14 @@ class LangevinHoover(LangevinBAOAB):
 
     def _update_force_eps(self) -> None:
         super()._update_force_eps()
-        if self.lengths:
-            self.force_eps: Any = np.diag(np.diag(self.force_eps))
+        if self.held:
+            self.force_eps: Any = 0.0 * self.force_eps
+        elif self.lengths:
+            self.force_eps = np.diag(np.diag(self.force_eps))
 
     def _barostat_BAOAB_OU(self) -> None:
+        if self.held:
+            return
         if not self.lengths:
             super()._barostat_BAOAB_OU()
             return

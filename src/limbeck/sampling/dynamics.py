@@ -23,7 +23,7 @@ from limbeck.sampling.step import Condition, Dynamics
 from limbeck.units import FS
 
 CONTACT_FRACTION = 0.4  #: of the sum of covalent radii: closer than any bond at any temperature
-VOLUME_FACTOR = 2.0  #: a cell that grows or shrinks by more has boiled or collapsed
+VOLUME_FACTOR = 2.5  #: a cell that grows or shrinks by more has boiled or collapsed (molten salts: 1.7)
 TEMPERATURE_FACTOR = 5.0  #: over the target: the trajectory gains energy instead of sampling
 _CONTACT_EVERY = 5  # steps; atoms at 5 times the thermal velocity move 0.2 Å in that time
 
@@ -105,9 +105,10 @@ def run_trajectory(
     if len(atoms) > 1 and pressure_gpa is None:
         atoms.set_constraint(FixCom())
     first = config.target(0, condition)
+    moving = pressure_gpa is not None
     thermalize_momenta(atoms, first.temperature_K * (2.0 if config.from_relaxed else 1.0), rng=rng)
-    integrator = _integrator(atoms, config, first, rng)
-    volume = atoms.get_volume() if pressure_gpa is not None else None
+    integrator = _integrator(atoms, config, first, rng, moving)
+    volume = atoms.get_volume() if moving else None
     frames: list[Atoms] = []
     target = first
     for n in range(1, config.steps + 1):
@@ -169,9 +170,10 @@ class _FixedCell:
 
 
 def _integrator(
-    atoms: Atoms, config: Dynamics, condition: Condition, rng: np.random.Generator
+    atoms: Atoms, config: Dynamics, condition: Condition, rng: np.random.Generator, moving: bool
 ) -> _Integrator:
-    if condition.pressure_gpa is None:
+    """``moving``: the cell may change, now or later."""
+    if not moving:
         return _FixedCell(atoms, config, condition, rng)
     from limbeck.sampling.barostat import LangevinHoover
 

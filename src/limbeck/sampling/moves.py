@@ -25,8 +25,10 @@ Ratio = Annotated[float, Field(ge=0.3, le=0.7)]
 class Melt(Dynamics):
     """Trajectories that are heated from ``quench_to_K`` to ``melt_K``, held there, and cooled again.
 
-    heat_fs, hold_fs, cool_fs: the lengths of the three parts, linear in temperature. Frames are
-    evenly spaced over the whole; the temperature of each is the thermostat's target there.
+    heat_fs, hold_fs, cool_fs: the lengths of the three parts, linear in temperature; settle_fs: of what
+    follows at ``quench_to_K``. pressure_below_K: a pressure acts only once it has cooled so far, and
+    the volume stays what it was until then: what is heated far beyond its boiling point would fly
+    apart. Frames are evenly spaced over the whole; the temperature of each is the thermostat's target.
     """
 
     kind: Literal["melt"] = "melt"
@@ -35,6 +37,8 @@ class Melt(Dynamics):
     heat_fs: PositiveFloat = 1000.0
     hold_fs: NonNegativeFloat = 2000.0
     cool_fs: PositiveFloat = 2000.0
+    settle_fs: NonNegativeFloat = 0.0
+    pressure_below_K: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _hotter(self) -> Melt:
@@ -42,6 +46,11 @@ class Melt(Dynamics):
             raise ValueError(
                 f"melt: got melt_K {self.melt_K:g} and quench_to_K {self.quench_to_K:g}; "
                 "wanted melt_K above quench_to_K"
+            )
+        if self.pressure_below_K is not None and self.pressure_below_K < self.quench_to_K:
+            raise ValueError(
+                f"melt: got pressure_below_K {self.pressure_below_K:g} and quench_to_K "
+                f"{self.quench_to_K:g}; wanted pressure_below_K at quench_to_K or above"
             )
         if self.frames > self.steps:
             raise ValueError(
@@ -55,14 +64,17 @@ class Melt(Dynamics):
 
     @property
     def steps(self) -> int:
-        return max(1, round((self.heat_fs + self.hold_fs + self.cool_fs) / self.timestep_fs))
+        whole = self.heat_fs + self.hold_fs + self.cool_fs + self.settle_fs
+        return max(1, round(whole / self.timestep_fs))
 
     def target(self, n: int, condition: Condition) -> Condition:
         at = n * self.timestep_fs
         heated = min(at / self.heat_fs, 1.0)
         cooled = min(max(at - self.heat_fs - self.hold_fs, 0.0) / self.cool_fs, 1.0)
         low = self.quench_to_K
-        return Condition(low + (self.melt_K - low) * (heated - cooled), condition.pressure_gpa)
+        kelvin = low + (self.melt_K - low) * (heated - cooled)
+        free = self.pressure_below_K is None or (cooled > 0 and kelvin <= self.pressure_below_K)
+        return Condition(kelvin, condition.pressure_gpa if free else None)
 
     def records(self, n: int) -> bool:
         return n * self.frames // self.steps > (n - 1) * self.frames // self.steps

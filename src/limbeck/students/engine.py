@@ -76,6 +76,7 @@ def native_hyperparameters(architecture: Architecture) -> Any:
         cutoff=architecture.cutoff,
         norm_offset=architecture.norm_offset,
         energy_scale=architecture.energy_scale,
+        core=list(architecture.core_a),
     )
 
 

@@ -56,13 +56,18 @@ def make_graph(
     )
 
 
-def radial_basis(distance: Tensor, n_radial: int, cutoff: float) -> Tensor:
+def radial_basis(distance: Tensor, n_radial: int, cutoff: float, core: Tensor | None = None) -> Tensor:
     """Spherical Bessel functions (Gasteiger et al. 2020, arXiv:2003.03123, eq. 7) times a C2 envelope.
 
+    ``core``: (P,) Å, where the envelope begins to fall towards zero at half of it.
     Returns (P, B + 1): sin(n π r / rc) / r · envelope for n = 1..B, and the envelope itself.
     """
     x = distance / cutoff
     envelope = torch.where(x < 1, 1 + x**3 * (-10 + x * (15 - 6 * x)), torch.zeros_like(x))  # (P,)
+    if core is not None:
+        half = (core / 2).clamp(min=1e-6)
+        y = ((distance - half) / half).clamp(0, 1)
+        envelope = envelope * y**3 * (10 + y * (6 * y - 15))
     n = torch.arange(1, n_radial + 1, dtype=distance.dtype, device=distance.device)
     waves = torch.sin(torch.pi * x[:, None] * n) / distance[:, None]  # (P, B)
     return torch.cat([waves * envelope[:, None], envelope[:, None]], dim=1)
@@ -98,10 +103,14 @@ class PaiNN(nn.Module):
         f = arch.hidden_dim
         distance = torch.linalg.vector_norm(vectors, dim=1)  # (P,)
         unit = vectors / distance[:, None]  # (P, 3)
-        basis = radial_basis(distance, arch.rbf, arch.cutoff)  # (P, B + 1)
+        i, j = graph.centre, graph.neighbour
+        core = None
+        if arch.core_a:
+            radii = distance.new_tensor(arch.core_a)
+            core = radii[graph.species[i] * len(arch.elements) + graph.species[j]]  # (P,)
+        basis = radial_basis(distance, arch.rbf, arch.cutoff, core)  # (P, B + 1)
         h = w["embedding"][graph.species]  # (N, F)
         v = h.new_zeros(len(h), 3, f)  # (N, 3, F)
-        i, j = graph.centre, graph.neighbour
         for layer in range(arch.interactions):
             p = f"interactions.{layer}."
             phi = (h @ w[p + "phi.weight"] + w[p + "phi.bias"]).split(f, dim=1)  # 2 or 3 of (N, F)

@@ -7,6 +7,7 @@ left out: the first interaction receives no vectors, the last hands none on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -27,6 +28,9 @@ class Architecture:
     cutoff: Å.
     norm_offset: e in sqrt(|V v|² + e²), which keeps the energy smooth where a vector vanishes.
     energy_scale: eV for one unit of network output.
+    core_a: (Z, Z) Å row by row, or empty: a pair of these elements fades from the network below it (C2)
+    and is gone at half of it, where the ZBL repulsion of the baseline is all that is left. No energy
+    extrapolated to a collision can then outweigh it.
     """
 
     elements: tuple[int, ...]
@@ -38,6 +42,7 @@ class Architecture:
     cutoff: float = 5.0
     norm_offset: float = 0.1
     energy_scale: float = 1.0
+    core_a: tuple[float, ...] = ()
     name: str = "painn"
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -85,13 +90,20 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields."""
-        return asdict(self) | {"elements": list(self.elements)}
+        fields = asdict(self) | {"elements": list(self.elements), "core_a": list(self.core_a)}
+        if not self.core_a:
+            del fields["core_a"]  # as in files from before it was known
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Architecture:
         """Inverse of ``to_dict``; unknown, missing or senseless fields raise InputError."""
         try:
-            return cls(**(fields | {"elements": tuple(int(z) for z in fields["elements"])}))._checked()
+            tuples = {
+                "elements": tuple(int(z) for z in fields["elements"]),
+                "core_a": tuple(float(r) for r in fields.get("core_a", ())),
+            }
+            return cls(**(fields | tuples))._checked()
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 "the architecture does not fit",
@@ -109,6 +121,10 @@ class Architecture:
             raise ValueError(f"cutoff, norm_offset, energy_scale {lengths}, wanted positive numbers")
         if not self.elements or list(self.elements) != sorted({z for z in self.elements if 0 < z < 119}):
             raise ValueError(f"elements {self.elements}, wanted ascending atomic numbers")
+        if self.core_a and len(self.core_a) != len(self.elements) ** 2:
+            raise ValueError(f"{len(self.core_a)} core radii, wanted one for each pair of elements")
+        if not all(0 <= r < float("inf") for r in self.core_a):
+            raise ValueError(f"core_a {self.core_a}, wanted distances")
         if self.name != "painn":
             raise ValueError(f"name {self.name!r}, wanted 'painn'")
         return self
@@ -222,6 +238,16 @@ def unflatten(architecture: Architecture, flat: np.ndarray) -> dict[str, np.ndar
         weights[name] = flat[at : at + size].reshape(shape)
         at += size
     return weights
+
+
+def with_cores(architecture: Architecture, zbl_radius: Mapping[tuple[int, int], float]) -> Architecture:
+    """The same architecture with pairs that fade from where ZBL is whole: half its radius, (Z, Z') -> Å."""
+    cores = (
+        zbl_radius.get((min(a, b), max(a, b)), 0.0) / 2
+        for a in architecture.elements
+        for b in architecture.elements
+    )
+    return replace(architecture, core_a=tuple(cores))
 
 
 def with_scale(architecture: Architecture, energy_scale: float) -> Architecture:
