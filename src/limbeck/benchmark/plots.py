@@ -15,7 +15,7 @@ from limbeck.validation.plots import DPI, PALETTE, STYLE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANEL_IN = (5.6, 4.4)
+PANEL_IN, LEGEND_IN = (5.0, 4.2), 2.6
 _LINES = {"native": "-", "torch": "--", "teacher": ":"}
 _MARKS = {"native": "o", "torch": "s", "teacher": "^"}
 _PAGE = """<!doctype html>
@@ -62,7 +62,7 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
 
     groups = _groups([row for row in rows if row.skipped is None])
     with matplotlib.rc_context({**STYLE, "svg.fonttype": "path", "svg.hashsalt": "limbeck"}):
-        figure = Figure(figsize=(2 * PANEL_IN[0], PANEL_IN[1] * max(1, len(groups))))
+        figure = Figure(figsize=(2 * PANEL_IN[0] + LEGEND_IN, PANEL_IN[1] * max(1, len(groups))))
         panels = figure.subplots(max(1, len(groups)), 2, squeeze=False)
         for (left, right), group in zip(panels, groups, strict=False):
             singles = [row for row in group if row.batch == 1]
@@ -75,6 +75,12 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
                 lambda row: (row.batch, row.structures_per_s),
                 f"structures of {size} atoms in a call",
                 "structures/s",
+            )
+            # beside the panels, where it hides no line
+            right.legend(
+                *(left if singles else right).get_legend_handles_labels(),
+                loc="upper left",
+                bbox_to_anchor=(1.0, 1.0),
             )
         canvas = FigureCanvasAgg(figure)
         if path.suffix.lower() == ".png":
@@ -134,4 +140,3 @@ def _draw(
         ticks = sorted({point(row)[0] for row in rows})
         axes.set_xticks(ticks, [f"{int(tick):,}" for tick in ticks])
         axes.minorticks_off()
-        axes.legend(fontsize=9)

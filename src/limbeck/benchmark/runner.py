@@ -58,7 +58,7 @@ class Subject(ABC):
 
 
 class LocalSubject(Subject):
-    """A Potential in this process. It cannot be interrupted: limits are kept between calls only."""
+    """A Potential in this process; a call cannot be interrupted, so a limit is noticed after it."""
 
     def __init__(
         self,
@@ -82,7 +82,10 @@ class LocalSubject(Subject):
         return Prepared(first + (last if self._calls > 1 else 0.0), last, peak)
 
     def time(self, calls: int, limit_s: float) -> list[float]:
-        return [self._evaluate() for _ in range(calls)]
+        seconds = [self._evaluate() for _ in range(calls)]
+        if sum(seconds) > limit_s:
+            raise Unmeasured(f"took longer than {limit_s:.3g} s", too_slow=True)
+        return seconds
 
     def _evaluate(self) -> float:
         """Seconds of one evaluation: energies, forces and stress as they come, neighbour lists included."""

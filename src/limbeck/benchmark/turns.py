@@ -5,6 +5,7 @@ A B A B, a block of calls each: whatever else the machine does meanwhile strikes
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -86,9 +87,9 @@ def measure_in_turns(
             else:
                 subjects.append(loaded[k])
         for k, subject in loaded.items():
-            _try(results, k, lambda subject=subject: _load(subject, limits))
+            _try(results, k, functools.partial(_load, subject, limits))
         for k in [k for k in loaded if k not in results]:
-            turn = _try(results, k, lambda k=k: _begin(loaded[k], batch, limits))
+            turn = _try(results, k, functools.partial(_begin, loaded[k], batch, limits))
             if turn is not None:
                 at_work[k] = turn
         _take_turns(at_work, results, limits)

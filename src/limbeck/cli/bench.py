@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,12 +81,15 @@ def bench(
             threads=threads,
             device=device or "cpu",
             row_limit_s=limit_s,
-            **({} if budget is None else {"budget_s": parse_budget(budget)}),
+            budget_s=math.inf if budget is None else parse_budget(budget),
             structures=structures,
             progress=progress,
         )
     write_json(json, report.to_dict())
-    print_rows([_shown(row) for row in report.rows])
+    reasons = list(dict.fromkeys(row.skipped for row in report.rows if row.skipped))
+    print_rows([_shown(row, reasons) for row in report.rows])
+    for number, reason in enumerate(reasons, 1):
+        typer.echo(f"({number}) {reason}")
     about = report.machine
     typer.echo(
         f"{about['processor']}, {report.settings['threads']} of {about['cores']} cores, load {about['load']} "
@@ -127,8 +131,8 @@ def _teacher(
     return TeacherChoice(chosen.name, chosen.options, chosen.python, chosen.trust)
 
 
-def _shown(row: Row) -> dict[str, Any]:
-    """What the table has of a row."""
+def _shown(row: Row, reasons: Sequence[str]) -> dict[str, Any]:
+    """What the table has of a row; reasons are long, so they are numbered and stand below."""
     shown: dict[str, Any] = {
         "model": row.model,
         "engine": row.engine + (f" ({row.device})" if row.device != "cpu" else ""),
@@ -138,7 +142,7 @@ def _shown(row: Row) -> dict[str, Any]:
     }
     if row.skipped is not None:
         return {**shown, "ms": "-", "structures/s": "-", "atoms/s": "-", "MB": "-", "speed-up": "-",
-                "skipped": row.skipped}  # fmt: skip
+                "skipped": f"({reasons.index(row.skipped) + 1})"}  # fmt: skip
     assert row.latency_ms_median is not None
     assert row.structures_per_s is not None
     return {
