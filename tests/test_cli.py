@@ -17,6 +17,7 @@ COMMANDS = [
     "bench",
     "convert",
     "distill",
+    "doctor",
     "info",
     "label",
     "lint",
