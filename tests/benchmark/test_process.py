@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -92,10 +93,19 @@ def test_how_a_process_ended_is_told(subject):
         subject("there_is_none:Calculator")
 
 
+def test_a_worker_needs_ase_and_numpy_alone():
+    code = "import sys, limbeck.benchmark.worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"torch", "pydantic", "safetensors", "vesin", "rich", "typer", "yaml", "matplotlib"}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak can be set back on Linux alone")
 def test_memory_counts_what_came_and_went():
     memory = PeakMemory()
     held = np.ones(4_000_000)  # 32 MB that were there before
+    earlier = np.ones(20_000_000)  # an earlier peak hides nothing
+    del earlier
     memory.start()
     assert memory.grown_mb() < 5.0
     for _ in range(2):

@@ -54,6 +54,7 @@ def test_rows_of_a_student_and_its_teacher(student):
     assert report.rows[0].speedup_vs_teacher == 1.0
     assert report.rows[1].parameters == Student.load(student).n_parameters
     assert report.rows[1].preset == "ultra-tiny"
+    assert list(report.machine) == "processor cores usable_cores system python load".split()
     assert report.machine["processor"]
     assert report.systems == (f"small: {student.parent / 'structures.extxyz'}",)
 

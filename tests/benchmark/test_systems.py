@@ -114,6 +114,12 @@ def test_a_file_that_holds_nothing_is_refused(tmp_path):
     with pytest.raises(InputError) as error:
         find_origin(tmp_path / "s.safetensors", {}, tmp_path / "empty.xyz")
     assert str(error.value) == f"{tmp_path}/empty.xyz: the file is empty; wanted at least one structure"
+    ase.io.write(tmp_path / "one.xyz", Atoms("Si"))
+    with pytest.raises(InputError) as error:
+        find_origin(tmp_path / "s.safetensors", {}, tmp_path / "one.xyz")
+    assert str(error.value) == (
+        f"{tmp_path}/one.xyz: single atoms alone make systems without a pair; got Si; wanted a molecule or a crystal"
+    )
 
 
 def test_the_card_gives_density_and_proportions():

@@ -78,8 +78,14 @@ def find_origin(student: Path, card: Mapping[str, Any], structures: Path | None 
     if path is None:
         return origin_from_card(card)
     frames = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in read_structures(path)]
-    # an isolated atom beside the others would make systems without a single pair
-    first = next((a for a in frames if len(a) > 1 or a.pbc.any()), frames[0])
+    first = next((a for a in frames if len(a) > 1 or a.pbc.any()), None)
+    if first is None:
+        raise InputError(
+            "single atoms alone make systems without a pair",
+            where=path,
+            got=frames[0].get_chemical_formula(),
+            wanted="a molecule or a crystal",
+        )
     kind, formula = structure_kind(first), _formula(first)
     by_size: dict[int, Atoms] = {}
     for atoms in frames:

@@ -85,7 +85,6 @@ def bench(
             structures=structures,
             progress=progress,
         )
-    write_json(json, report.to_dict())
     reasons = list(dict.fromkeys(row.skipped for row in report.rows if row.skipped))
     print_rows([_shown(row, reasons) for row in report.rows])
     for number, reason in enumerate(reasons, 1):
@@ -97,6 +96,7 @@ def bench(
     )
     for source in report.systems:
         typer.echo(f"systems of {source}")
+    write_json(json, report.to_dict())
     require_figures(report)
     if plot is not None:
         from limbeck.benchmark.plots import write_plot
