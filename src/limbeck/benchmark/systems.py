@@ -26,7 +26,7 @@ from limbeck.units import G_PER_CM3
 RATTLE_A = 0.05  #: per component; without it symmetry would make all forces zero
 STARTS_FILE = "structures.extxyz"  #: of a run folder
 _ASPECT = 4.0  # longest over shortest width up to which a supercell costs nothing
-_ASPECT_COST = 0.05  # of the size, for each doubling beyond
+_ASPECT_COST = 0.1  # of the size, for each doubling beyond
 _LATTICE_SPACING_A = 2.2  # of a molecule that nothing is known of: 0.094 atoms an Å³, as in organic liquids
 _LATTICE_SITES, _LATTICE_ATOMS = (2, 2, 4), 16
 _MOLECULE_ATOMS = (4, 64)
