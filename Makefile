@@ -4,7 +4,7 @@
 #   make test       the tests that CI must pass       make test-slow   the long ones
 #   make test-native   the C++ core's own tests and a fuzz of its file reader, with sanitizers
 #   make lint       ruff, clang-format and mypy       make format      rewrite in house style
-#   make bench      side-by-side timings              make venv        only set up
+#   make bench      every figure of benchmarks/README.md  make venv        only set up
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter, VENV=dir the environment's folder.
 

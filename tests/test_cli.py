@@ -14,8 +14,10 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.teachers import teacher_names
 
 COMMANDS = [
+    "bench",
     "convert",
     "distill",
+    "doctor",
     "info",
     "label",
     "lint",
@@ -74,6 +76,11 @@ def test_help_has_an_example_that_names_the_command(run, command):
         ),
         ("validate", "--json --plots --energy-key --forces-key --stress-key --virial-key"),
         ("convert", "--out"),
+        (
+            "bench",
+            "--teacher --batch --atoms --threads --device --engines --row-limit --budget --structures --trust --set "
+            "--json --plot",
+        ),
     ],
 )
 def test_commands_take_the_documented_options(run, command, options):

@@ -232,7 +232,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**launch.interpreter.environment(), **_thread_counts(threads)},
+            env={**launch.interpreter.environment(), **thread_counts(threads)},
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -320,7 +320,7 @@ def _unpack(
         k, start = k + 1, stop
 
 
-def _thread_counts(threads: int) -> dict[str, str]:
+def thread_counts(threads: int) -> dict[str, str]:
     """Environment variables that give a worker its threads, and its words at once."""
     counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {**dict.fromkeys(counts, str(threads)), "PYTHONUNBUFFERED": "1"}

@@ -28,14 +28,7 @@ from limbeck.teachers.registry import LoadedTeacher, load_teacher
 
 def main() -> None:
     """Serve until standard input ends or the parent dies."""
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of the work.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests_in, answers_out = os.dup(0), os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    inbox: queue.SimpleQueue[pipe.Message] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests_in, inbox), daemon=True).start()
+    inbox, answers_out = open_inbox()
     opening, _ = inbox.get()
     try:
         loaded = load_teacher(
@@ -50,6 +43,19 @@ def main() -> None:
     while True:
         request, arrays = inbox.get()
         pipe.send(answers_out, *_answer(loaded, request, arrays))
+
+
+def open_inbox() -> tuple[queue.SimpleQueue[pipe.Message], int]:
+    """Requests as they come, and where answers go; whatever is printed goes to standard error from now on."""
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of the work.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests_in, answers_out = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    inbox: queue.SimpleQueue[pipe.Message] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests_in, inbox), daemon=True).start()
+    return inbox, answers_out
 
 
 def _listen(descriptor: int, inbox: queue.SimpleQueue[pipe.Message]) -> None:

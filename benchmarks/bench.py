@@ -1,0 +1,119 @@
+"""Speed and memory of the released students beside their teachers, by `limbeck bench`.
+
+    python benchmarks/bench.py [--quick] [--threads 1]
+
+Systems are made of what the students were trained on: the silicon crystal, and conformers of 3BPA.
+Writes results/bench.json and the table of the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from limbeck.runtime.released import list_students
+from limbeck.sampling.frames import write_frames
+from limbeck.sampling.starts import bulk_structure, smiles_conformers
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "bench.json"
+BEGIN, END = "<!-- bench.py writes from here -->\n", "<!-- to here -->\n"
+#: beginning of a released student's name -> what its systems are made of
+STARTS = {
+    "silicon": lambda: [bulk_structure("Si")],
+    "3bpa": lambda: smiles_conformers("c1ccc(cc1)COc1cccnc1N"),
+}
+WHERE = {"silicon": "the cubic crystal of ase.build.bulk", "3bpa": "a conformer of 3BPA by RDKit"}
+#: a teacher's 4,000 atoms take half a minute a call
+WHOLE = ["--row-limit", "150s"]
+QUICK = ["--batch", "1,4", "--atoms", "16,100", "--row-limit", "5s"]
+HEADS = (
+    "model", "engine", "system", "atoms", "batch", "ms a call (quartile distance)", "structures/s", "atoms/s",
+    "memory, MB", "speed-up over the teacher",
+)  # fmt: skip
+
+
+def measure(name: str, students: list[str], folder: Path, more: list[str]) -> dict[str, Any]:
+    """What `limbeck bench` says of some students."""
+    starts, out = folder / f"{name}.extxyz", folder / f"{name}.json"
+    write_frames(starts, STARTS[name]())
+    command = [sys.executable, "-m", "limbeck.cli", "bench", *students, "--structures", str(starts)]
+    print(" ".join(["limbeck bench", *students, *more]), flush=True)
+    subprocess.run([*command, "--json", str(out), *more], check=True)
+    report = json.loads(out.read_text(encoding="utf-8"))
+    # a temporary file's name tells nobody anything
+    report["systems"] = [said.replace(str(starts), WHERE[name]) for said in report["systems"]]
+    return report
+
+
+def table(reports: list[dict[str, Any]]) -> str:
+    """All rows as Markdown, with machine and settings above."""
+    about, settings, versions = (reports[0][key] for key in ("machine", "settings", "versions"))
+    named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    lines = [
+        f"{about['processor']}, {settings['threads']} of {about['cores']} cores, Python {about['python']}; "
+        f"{named}; load when it began {about['load']}.",
+        "",
+        f"| {' | '.join(HEADS)} |",
+        "|---" * len(HEADS) + "|",
+    ]
+    lines += [f"| {' | '.join(_cells(row))} |" for report in reports for row in report["rows"]]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    head = [row["model"], row["engine"], row["system"], f"{row['atoms']:,}", str(row["batch"])]
+    if row["skipped"] is not None:
+        return [*head, f"not measured: {row['skipped']}", "", "", "", ""]
+    ratio, memory = row["speedup_vs_teacher"], row["peak_memory_mb"]
+    return [
+        *head,
+        f"{row['latency_ms_median']:.3g} ({row['latency_ms_iqr']:.2g})",
+        f"{row['structures_per_s']:.3g}",
+        f"{row['atoms_per_s']:,.0f}",
+        "" if memory is None else f"{memory:,.0f}",
+        "" if ratio is None else f"{ratio:.3g}x",
+    ]
+
+
+def write_readme(text: str) -> None:
+    readme = HERE / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END, 1)
+    readme.write_text(before + BEGIN + text + END + after, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke run: prints, and writes only where --json says"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="elsewhere; the README stays as it is")
+    chosen = parser.parse_args()
+    names = [student.name for student in list_students()]
+    more = ["--threads", str(chosen.threads), *(QUICK if chosen.quick else WHOLE)]
+    reports = []
+    with tempfile.TemporaryDirectory() as folder:
+        for start in STARTS:
+            students = [name for name in names if name.startswith(f"{start}-")]
+            if students:
+                reports.append(measure(start, students, Path(folder), more))
+    target = chosen.json or (None if chosen.quick else RESULTS)
+    if target is not None:
+        target.write_text(json.dumps(reports, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if target == RESULTS:
+        write_readme(table(reports))
+    else:
+        print(table(reports))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""The benchmark of students beside their teacher: speed and memory by size and by batch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from limbeck import __version__
+from limbeck.benchmark.models import (
+    NO_TEACHER,
+    Contender,
+    StudentFile,
+    TeacherChoice,
+    by_elements,
+    card_teacher,
+    read_students,
+    student_contenders,
+    teacher_contender,
+    with_parameters,
+)
+from limbeck.benchmark.rows import Row, Timing, make_row
+from limbeck.benchmark.runner import Unmeasured
+from limbeck.benchmark.systems import STARTS_FILE, System, build_system, find_origin
+from limbeck.benchmark.turns import Limits, measure_in_turns
+from limbeck.core.machine import available_threads, describe_machine, usable_cores
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError, LimbeckError, MissingPackageError
+from limbeck.progress import Progress, no_progress
+from limbeck.students.engine import EngineKind
+
+BATCH_ATOMS = 16  #: atoms of the structures that batches are made of
+BATCHES = (1, 2, 4, 8, 16, 32)
+SIZES = (16, 100, 1000, 4000)
+ENGINES = ("native", "torch")
+ROW_LIMIT_S = 20.0
+_REACH_BEYOND_A = 1.0  # between copies of a molecule, beyond the cutoff
+_PACKAGES = ("ase", "numpy", "torch", "vesin")
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What ``limbeck bench`` measured.
+
+    Attributes
+    ----------
+    rows: one a model, engine, system and batch; those that were not measured say why.
+    machine, settings, versions: what the figures hold for. systems: where structures come from.
+    """
+
+    rows: tuple[Row, ...]
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    systems: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``bench.json`` holds."""
+        return {
+            "what": "energies, forces and (where periodic) stress in one call, neighbour lists made anew",
+            "machine": self.machine,
+            "versions": self.versions,
+            "settings": self.settings,
+            "systems": list(self.systems),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A system so many times in one call."""
+
+    system: System
+    batch: int
+
+    @property
+    def total_atoms(self) -> int:
+        return len(self.system.atoms) * self.batch
+
+
+@dataclass
+class _Group:
+    """Students of the same elements with their teacher, on the same systems; rows as they are measured."""
+
+    contenders: list[Contender]
+    cases: list[_Case]
+    #: contender -> atoms in a call that took it too long
+    too_slow: dict[int, int] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+
+def run_benchmark(
+    students: Sequence[Path | str],
+    *,
+    teacher: TeacherChoice | str | None = None,
+    batches: Sequence[int] = BATCHES,
+    sizes: Sequence[int] = SIZES,
+    engines: Sequence[str] = ENGINES,
+    threads: int | None = None,
+    device: str = "cpu",
+    row_limit_s: float = ROW_LIMIT_S,
+    budget_s: float = math.inf,
+    structures: Path | None = None,
+    progress: Progress = no_progress,
+    clock: Callable[[], float] = time.monotonic,
+) -> BenchReport:
+    """Students by engine and their teacher, measured in turns, each model in a process of its own.
+
+    Parameters
+    ----------
+    students: files, or names of released students; those of the same elements are measured side by side.
+    teacher: None takes the one on the first student's card, ``"none"`` leaves it out.
+    batches: numbers of structures of 16 atoms in one call. sizes: atoms of single structures.
+    engines: ``native`` (on the CPU), ``torch`` (on ``device``). threads: None takes all usable cores.
+    row_limit_s: for all calls of one row; a model too slow for it is skipped, for all that is larger too.
+    budget_s: for everything; what does not fit is skipped, the largest first.
+    structures: what systems are made of, instead of the run folder's structures or the card's elements.
+
+    Raises
+    ------
+    InputError: a student or a file that cannot be read, numbers that make no sense.
+    """
+    threads = available_threads() if threads is None else threads
+    _check(batches, sizes, engines, threads, device, row_limit_s, budget_s)
+    found = read_students(students)
+    if not found:
+        raise InputError("no student to measure", wanted="student files, or names of released students")
+    limits = Limits(clock=clock, row_s=row_limit_s, deadline=clock() + budget_s, budget_s=budget_s)
+    about, sources = describe_machine(), []
+    groups = by_elements(found) if structures is None else [found]
+    prepared: list[_Group] = []
+    for group in groups:
+        made, source = _make_group(group, teacher, batches, sizes, engines, threads, device, structures)
+        prepared.append(made)
+        sources.append(f"{', '.join(student.name for student in group)}: {source}")
+    # small ones first in all groups: should the time not suffice, each has its small ones
+    jobs = sorted(((g, case) for g in prepared for case in g.cases), key=lambda job: job[1].total_atoms)
+    for done, (made, case) in enumerate(jobs):
+        progress("bench", done, len(jobs), f"{case.batch} x {len(case.system.atoms)} atoms")
+        made.rows += _measure_case(made, case, limits)
+    progress("bench", len(jobs), len(jobs))
+    return BenchReport(
+        rows=tuple(row for made in prepared for row in made.rows),
+        machine=about,
+        settings={
+            "threads": threads, "device": device, "engines": list(engines), "precision": "float32",
+            "batches": list(batches), "sizes": list(sizes), "batch_atoms": BATCH_ATOMS,
+            "row_limit_s": row_limit_s, "budget_s": budget_s if math.isfinite(budget_s) else None,
+            "rounds": limits.rounds, "enough_s": limits.enough_s,
+        },
+        versions={"limbeck": __version__, **_versions()},
+        systems=tuple(sources),
+    )  # fmt: skip
+
+
+def _make_group(
+    students: Sequence[StudentFile],
+    teacher: TeacherChoice | str | None,
+    batches: Sequence[int],
+    sizes: Sequence[int],
+    engines: Sequence[str],
+    threads: int,
+    device: str,
+    structures: Path | None,
+) -> tuple[_Group, str]:
+    """Contenders and cases of some students, and where the systems come from."""
+    beside = [s for s in students if (s.path.parent / STARTS_FILE).is_file()]
+    first = (beside or students)[0]
+    origin = find_origin(first.path, first.card, structures)
+    reach = max(student.architecture.cutoff for student in students) + _REACH_BEYOND_A
+    small = build_system(origin, BATCH_ATOMS, reach)
+    cases = {(len(small.atoms), batch): _Case(small, batch) for batch in batches}
+    for n in sizes:
+        system = build_system(origin, n, reach)
+        cases.setdefault((len(system.atoms), 1), _Case(system, 1))
+    choice = card_teacher(students) if teacher is None else teacher
+    if isinstance(choice, str):
+        choice = None if choice == NO_TEACHER else TeacherChoice(choice)
+    contenders = [] if choice is None else [teacher_contender(choice, threads, device)]
+    contenders += student_contenders(students, engines, threads, device)
+    ordered = sorted(cases.values(), key=lambda case: (case.total_atoms, case.batch))
+    return _Group(contenders, ordered), origin.source
+
+
+def _measure_case(group: _Group, case: _Case, limits: Limits) -> list[Row]:
+    """Rows of one batch, in the order of the contenders; what was too slow before is not tried again."""
+    batch = StructureBatch.from_atoms(case.system.copies(case.batch))
+    tried = [k for k in range(len(group.contenders)) if k not in group.too_slow]
+    results: dict[int, Timing | str] = {
+        k: f"a call on {atoms:,} atoms took too long already" for k, atoms in group.too_slow.items()
+    }
+    if limits.left() <= 0:
+        results |= {k: str(limits.used_up()) for k in tried}
+    else:
+        opens = [_opener(group.contenders[k], batch) for k in tried]
+        for k, (result, parameters) in zip(tried, measure_in_turns(opens, batch, limits), strict=True):
+            group.contenders[k] = with_parameters(group.contenders[k], parameters)
+            if isinstance(result, Unmeasured) and result.too_slow:
+                group.too_slow[k] = case.total_atoms
+            results[k] = str(result) if isinstance(result, Unmeasured) else result
+    teachers = [results[k] for k, c in enumerate(group.contenders) if c.model.is_teacher]
+    teacher = teachers[0] if teachers and isinstance(teachers[0], Timing) else None
+    return [
+        make_row(contender.model, case.system.name, len(case.system.atoms), case.batch, results[k], teacher)
+        for k, contender in enumerate(group.contenders)
+    ]
+
+
+def _opener(contender: Contender, batch: StructureBatch) -> Callable[[], Any]:
+    return lambda: contender.open(batch)
+
+
+def _check(
+    batches: Sequence[int],
+    sizes: Sequence[int],
+    engines: Sequence[str],
+    threads: int,
+    device: str,
+    row_limit_s: float,
+    budget_s: float,
+) -> None:
+    """Refuse what cannot be measured, before anything starts."""
+    for name, numbers in (("batch", batches), ("atoms", sizes)):
+        if any(isinstance(n, bool) or n < 1 for n in numbers):
+            raise InputError(
+                f"{name} holds what is no number of them", got=list(numbers), wanted="1 or more each"
+            )
+    if not batches and not sizes:
+        raise InputError("nothing to measure", got="no batch and no size", wanted="one of them")
+    known = [kind for kind in get_args(EngineKind) if kind != "auto"]
+    if not engines or set(engines) - set(known):
+        raise InputError("unknown engine", got=", ".join(engines) or "none", wanted=" or ".join(known))
+    if not 1 <= threads <= usable_cores():
+        raise InputError(
+            "so many threads have no cores of their own here",
+            got=threads,
+            wanted=f"1 to {usable_cores()}",
+            remedy="give --threads, or allow the process more cores",
+        )
+    if not (row_limit_s > 0 and budget_s > 0):
+        raise InputError("a limit of time is not positive", got=min(row_limit_s, budget_s), wanted="seconds")
+    if device not in ("cpu", "cuda"):
+        raise InputError("unknown device", got=device, wanted="cpu or cuda")
+    if device == "cuda":
+        _require_cuda()
+
+
+def _require_cuda() -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackageError(
+            "PyTorch is not installed", wanted="torch", remedy="pip install torch"
+        ) from error
+    if not torch.cuda.is_available():
+        raise InputError(
+            "PyTorch finds no GPU here",
+            got=f"torch {torch.__version__}",
+            wanted="a CUDA device and a build of torch for it",
+            remedy="give --device cpu; limbeck doctor says more",
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def require_figures(report: BenchReport) -> None:
+    """LimbeckError where not a single row was measured."""
+    reasons = [row.skipped for row in report.rows]
+    if report.rows and all(reasons):
+        raise LimbeckError("nothing could be measured", got=reasons[0])

@@ -1,0 +1,359 @@
+"""The doctor says what is there, and for each thing made missing the line that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from limbeck import cli
+from limbeck.core import machine
+from limbeck.core.machine import cgroup_cores, processor_name, vector_instructions
+from limbeck.doctor import engine, looking, packages, surroundings
+from limbeck.doctor.run import examine
+from limbeck.students.engine import native_available
+from limbeck.teachers import get_card, list_cards
+from limbeck.teachers.card import TeacherCard
+
+BUILD = "pip install -c constraints.txt --force-reinstall --no-deps -e ."
+COMPILER = "sudo apt install g++    (conda: conda install -c conda-forge cxx-compiler)"
+
+
+def said(finding) -> tuple:
+    return finding.status, finding.detail, finding.remedy
+
+
+def without(monkeypatch, *names):
+    """As if these distributions were not installed."""
+    real = looking.package_version
+    monkeypatch.setattr(looking, "package_version", lambda name: None if name in names else real(name))
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """No variables that set threads, a machine of four cores, two of them usable."""
+    for name in surroundings._SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    monkeypatch.setattr(machine, "cgroup_cores", lambda: None)
+    return monkeypatch
+
+
+def test_a_compiler_is_found_and_says_its_version(monkeypatch):
+    monkeypatch.setenv("CXX", "mycxx -std=c++17")
+    monkeypatch.setattr(looking, "find_program", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(looking, "run", lambda command: (0, f"{' '.join(command)} 13.1\nmore", ""))
+    assert said(engine.check_compiler()) == ("ok", "mycxx -std=c++17: mycxx -std=c++17 --version 13.1", None)
+    monkeypatch.delenv("CXX")
+    monkeypatch.setattr(looking, "find_program", lambda name: "/bin/clang++" if name == "clang++" else None)
+    assert engine.find_compiler() == ("clang++", "clang++ --version 13.1")
+
+
+def test_no_compiler(monkeypatch):
+    monkeypatch.setattr(looking, "find_program", lambda name: None)
+    assert said(engine.check_compiler()) == (
+        "missing", "none found; builds the core, and AOTInductor packages of exports", COMPILER
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not native_available(), reason="the native core is not built")
+def test_the_core_of_this_installation():
+    from limbeck import _native
+
+    finding = engine.check_core(True, vector_instructions())
+    assert finding.status == "ok"
+    assert finding.facts["used"] == _native.best_instruction_set()
+    assert finding.facts["used"] in finding.facts["runs"]
+    assert set(finding.facts["runs"]) <= set(finding.facts["compiled"]) <= set(engine.INSTRUCTION_SETS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "has_compiler", "expected"),
+    [
+        (
+            (1, "", "Traceback\nImportError: cannot import name '_native' from 'limbeck'\n"),
+            True,
+            ("broken", "does not load: ImportError: cannot import name '_native' from 'limbeck'", BUILD),
+        ),
+        ((1, "", ""), False, ("broken", "does not load: exit code 1", f"{COMPILER}, then {BUILD}")),
+        ((-4, "", ""), True, ("broken", "does not load: the process ended with SIGILL", BUILD)),
+    ],
+)
+def test_a_core_that_does_not_load(monkeypatch, answer, has_compiler, expected):
+    monkeypatch.setattr(looking, "run", lambda *args: answer)
+    assert said(engine.check_core(has_compiler, [])) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "used", "vectors", "expected"),
+    [
+        (
+            b"..limbeck_avx512..limbeck_avx2..limbeck_portable..GOMP_parallel",
+            "avx2",
+            ["avx2"],
+            ("ok", "loads; compiled for avx512, avx2, portable; uses avx2", None),
+        ),
+        (
+            b"limbeck_portable GOMP_parallel",
+            "portable",
+            ["avx", "avx2"],
+            ("warning", "loads; compiled for portable; uses portable, though the processor has AVX2", BUILD),
+        ),
+        (
+            b"limbeck_portable",
+            "portable",
+            [],
+            (
+                "warning",
+                "loads; compiled for portable; uses portable; built without OpenMP, so it uses one thread",
+                f"sudo apt install libomp-dev    (conda: llvm-openmp), then {BUILD}",
+            ),
+        ),
+    ],
+)
+def test_what_a_core_is_compiled_for(monkeypatch, tmp_path, held, used, vectors, expected):
+    (tmp_path / "_native.so").write_bytes(held)
+    answer = json.dumps({"file": str(tmp_path / "_native.so"), "used": used, "runs": [used]})
+    monkeypatch.setattr(looking, "run", lambda *args: (0, f"a warning\n{answer}\n", ""))
+    assert said(engine.check_core(True, vectors)) == expected
+
+
+def test_threads(quiet):
+    assert said(surroundings.check_threads()) == ("ok", "Limbeck takes 2; 4 cores, 2 usable", None)
+    quiet.setenv("OMP_NUM_THREADS", "3")
+    assert said(surroundings.check_threads()) == (
+        "warning",
+        "Limbeck takes 3; 4 cores, 2 usable, OMP_NUM_THREADS=3; more threads than the 2 that can run at once are slow",
+        "export OMP_NUM_THREADS=2",
+    )
+    quiet.setenv("OMP_NUM_THREADS", "all")
+    finding = surroundings.check_threads()
+    assert (finding.status, finding.remedy) == ("warning", "export OMP_NUM_THREADS=2")
+    assert finding.detail.endswith("OMP_NUM_THREADS is no number of threads and is ignored")
+    quiet.delenv("OMP_NUM_THREADS")
+    quiet.setattr(machine, "cgroup_cores", lambda: 1.5)
+    assert said(surroundings.check_threads()) == (
+        "warning",
+        "Limbeck takes 2; 4 cores, 2 usable, 1.5 of them allowed by the container; "
+        "more threads than the 1 that can run at once are slow",
+        "export OMP_NUM_THREADS=1",
+    )
+
+
+def test_a_containers_limit_is_read_in_both_versions(tmp_path):
+    assert cgroup_cores(tmp_path) is None
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert cgroup_cores(tmp_path) == 1.5
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cgroup_cores(tmp_path) is None
+    older = tmp_path / "older"
+    (older / "cpu").mkdir(parents=True)
+    (older / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    (older / "cpu" / "cpu.cfs_quota_us").write_text("200000\n")
+    assert cgroup_cores(older) == 2.0
+    (older / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert cgroup_cores(older) is None
+
+
+def test_processor_and_its_vectors(tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor : 0\nmodel name\t: Fast One\nflags\t\t: fpu avx2 fma avx sse4_2\n")
+    assert processor_name(info) == "Fast One"
+    assert vector_instructions(info) == ["sse4_2", "avx", "fma", "avx2"]
+    assert vector_instructions(tmp_path / "none") == []
+    assert processor_name(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus", "expected"),
+    [
+        (
+            "cuda: Optional[str] = None\nhip: Optional[str] = None\n",
+            0,
+            ("ok", "2.13.0, built for CPU; no GPU", None),
+        ),
+        (
+            "cuda: Optional[str] = None\n",
+            1,
+            (
+                "warning",
+                "2.13.0, built for CPU; 1 NVIDIA GPU(s) that it cannot use",
+                "a CUDA build of torch: the command at https://pytorch.org/get-started/locally",
+            ),
+        ),
+        ("cuda: Optional[str] = '12.8'\n", 2, ("ok", "2.13.0, built for CUDA 12.8; 2 NVIDIA GPU(s)", None)),
+        ("cuda = None\nhip: Optional[str] = '6.4'\n", 0, ("ok", "2.13.0, built for ROCm 6.4; no GPU", None)),
+    ],
+)
+def test_builds_of_torch(monkeypatch, tmp_path, text, gpus, expected):
+    (tmp_path / "version.py").write_text(text)
+    monkeypatch.setattr(looking, "package_version", lambda name: "2.13.0")
+    monkeypatch.setattr(looking, "module_file", lambda name: tmp_path / "__init__.py")
+    monkeypatch.setattr(surroundings, "count_gpus", lambda: gpus)
+    assert said(surroundings.check_torch()) == expected
+
+
+def test_no_torch(monkeypatch):
+    without(monkeypatch, "torch")
+    assert said(surroundings.check_torch()) == (
+        "broken",
+        "not installed; trains students, and runs teachers and exports",
+        "pip install -c constraints.txt torch",
+    )
+
+
+def test_limbecks_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "not" / "there"))
+    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: SimpleNamespace(free=50e9))
+    assert said(surroundings.check_home()) == ("ok", f"{tmp_path}/not/there: 50.0 GB free", None)
+    remedy = "export LIMBECK_HOME=FOLDER    (one that can be written and has room)"
+    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
+    assert said(surroundings.check_home()) == (
+        "warning", f"{tmp_path}/not/there: 1.0 GB free, and an environment of a teacher takes up to 3", remedy
+    )  # fmt: skip
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert said(surroundings.check_home()) == ("warning", f"{tmp_path}/not/there: cannot be written", remedy)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "file"))
+    assert said(surroundings.check_home()) == (
+        "warning",
+        f"{tmp_path}/file: {tmp_path}/file is a file",
+        remedy,
+    )
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_teachers_here_elsewhere_and_nowhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("LIMBECK_HOME", str(tmp_path))
+    monkeypatch.setattr(TeacherCard, "installed", property(lambda card: card.name == "chgnet"))
+    monkeypatch.setattr(TeacherCard, "version", lambda card: "0.4.2")
+    folder = packages.environment_folder(get_card("ani-1x"))
+    (folder / "bin").mkdir(parents=True)
+    (folder / "limbeck.json").write_text("{}")
+    found = {finding.name: said(finding) for finding in packages.check_teachers()}
+    assert list(found) == [card.name for card in list_cards()]
+    assert found["chgnet"] == ("ok", "chgnet 0.4.2", None)
+    remedy = "limbeck teachers install ani-1x --overwrite"
+    assert found["ani-1x"] == ("warning", f"in {folder}, whose Python is gone", remedy)
+    assert found["mace"] == ("missing", get_card("mace").domain, "limbeck teachers install mace")
+    (folder / "bin" / "python").touch()
+    found = {finding.name: said(finding) for finding in packages.check_teachers()}
+    assert found["ani-1x"] == ("warning", f"in {folder}, made from an older list of versions", remedy)
+    monkeypatch.setattr(packages, "is_current", lambda card: True)
+    found = {finding.name: said(finding) for finding in packages.check_teachers()}
+    assert found["ani-1x"] == ("ok", f"in {folder}", None)
+
+
+def test_missing_exporters_and_optional_packages(monkeypatch):
+    names = [
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "rdkit",
+        "packmol",
+        "dscribe",
+        "matplotlib",
+    ]
+    without(monkeypatch, *names, "plotly", "tblite")
+    pip = "pip install -c constraints.txt"
+    assert {f.name: said(f) for f in packages.check_exporters(False)} == {
+        "onnx": ("missing", "exports to ONNX", f"{pip} onnx"),
+        "onnxscript": ("missing", "exports to ONNX", f"{pip} onnxscript"),
+        "onnxruntime": ("missing", "runs and certifies exports to ONNX", f"{pip} onnxruntime"),
+        "AOTInductor": ("missing", "needs a C++ compiler; compiles .pt2 packages", "the compiler above"),
+    }
+    assert {f.name: said(f) for f in packages.check_optional()} == {
+        "rdkit": ("missing", "starts from SMILES", f"{pip} -e '.[molecules]'"),
+        "packmol": ("missing", "packs liquids", f"{pip} -e '.[liquids]'"),
+        "dscribe": ("missing", "chooses frames by their environments", f"{pip} -e '.[selection]'"),
+        "matplotlib": ("missing", "draws plots", f"{pip} -e '.[plots]'"),
+        "plotly": ("missing", "draws the report", f"{pip} plotly"),
+        "tblite": ("missing", "runs the teacher gfn2-xtb", f"{pip} -e '.[xtb]'"),
+    }
+    monkeypatch.setattr(looking, "package_version", lambda name: "1.2" if name == "onnxruntime-gpu" else None)
+    assert said(packages.check_exporters(True)[2]) == ("ok", "1.2", None)
+
+
+def test_extras_named_in_remedies_are_there():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    for name, extra, _ in packages.OPTIONAL:
+        if extra:
+            line = next(line for line in text.splitlines() if line.startswith(f"{extra} = ["))
+            assert name in line
+
+
+def test_a_program_that_does_not_start_is_no_crash(tmp_path):
+    code, out, errors = looking.run([str(tmp_path / "none")])
+    assert (code, out) == (1, "")
+    assert "No such file" in errors
+    assert looking.module_file("limbeck_no_such_module") is None
+    assert looking.package_version("limbeck-no-such-distribution") is None
+
+
+@pytest.fixture
+def healthy(monkeypatch):
+    monkeypatch.setattr(looking, "package_version", lambda name: "9.9")
+    monkeypatch.setattr(looking, "module_file", lambda name: Path("torch/__init__.py"))
+    monkeypatch.setattr(looking, "find_program", lambda name: name)
+    core = json.dumps({"file": "", "used": "portable", "runs": ["portable"]})
+    monkeypatch.setattr(looking, "run", lambda command, environment=None: (0, core, ""))
+    monkeypatch.setattr("limbeck.doctor.run.vector_instructions", list)
+    return monkeypatch
+
+
+def test_the_command_prints_findings_and_json(healthy, capsys, tmp_path):
+    assert cli.main(["doctor", "--json", str(tmp_path / "doctor.json")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[1:3] == ["", "engine"]
+    assert "ok       rdkit          9.9" in lines
+    assert max(map(len, lines)) <= 160
+    written = json.loads((tmp_path / "doctor.json").read_text())
+    assert (written["ok"], written["versions"]["limbeck"]) == (True, cli.root.__version__)
+    assert list(written["findings"][0]) == ["group", "name", "status", "detail", "remedy", "facts"]
+    assert {f["group"] for f in written["findings"]} == {
+        "engine", "machine", "torch", "teachers", "exporters", "optional", "disk"
+    }  # fmt: skip
+    assert all(f["remedy"] for f in written["findings"] if f["status"] != "ok")
+
+
+def test_missing_torch_ends_with_1_and_its_remedy(healthy, capsys, tmp_path):
+    healthy.setattr(looking, "package_version", lambda name: None if name == "torch" else "9.9")
+    assert cli.main(["doctor", "--json", str(tmp_path / "doctor.json")]) == 1
+    out, err = capsys.readouterr()
+    assert "broken   torch          not installed; trains students, and runs teachers and exports\n" in out
+    assert err == (
+        "error: Limbeck cannot work here: torch not installed; trains students, and runs teachers and exports; "
+        "remedy: pip install -c constraints.txt torch\n"
+    )
+    assert json.loads((tmp_path / "doctor.json").read_text())["ok"] is False
+
+
+def test_a_long_name_keeps_a_space_and_a_remedy_stays_whole():
+    from limbeck.cli.doctor import _describe
+    from limbeck.doctor.findings import Finding
+
+    text = _describe(Finding("g", "a-name-of-over-15", "missing", "word " * 40, "pip install " + "x" * 150))
+    first, *_, last = text.splitlines()
+    assert first.startswith("missing  a-name-of-over-15 word word")
+    assert last == " " * 24 + "remedy: pip install " + "x" * 150
+
+
+def test_nothing_heavy_is_imported():
+    code = "from limbeck.doctor.run import examine; examine(); import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"torch", "sevenn", "chgnet", "rdkit", "matplotlib", "onnx", "pydantic"}
+
+
+def test_this_installation_is_in_order():
+    diagnosis = examine()
+    assert [f.name for f in diagnosis.broken] == []
