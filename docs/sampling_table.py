@@ -1,6 +1,6 @@
 """Write docs/sampling.md: every kind of step with its keys, from the models that read them.
 
-    python docs/sampling_table.py
+python docs/sampling_table.py
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _HEAD = """# Steps of sampling
 
 What may stand under `sampling` (and `heldout`) in a configuration. Steps run in order: those that prepare
 replace the starting structures for every step after them, the others draw from them, or with `from` from the
-frames of an earlier step, and add their frames to the result. Lengths are in Å, times in fs, temperatures in K,
-pressures in GPa. Written by `python docs/sampling_table.py`; do not edit.
+frames of an earlier step, and add their frames to the result. Lengths are in Å, times in fs, temperatures
+in K, pressures in GPa. Written by `python docs/sampling_table.py`; do not edit.
 """
 #: keys that several kinds share, told once
 SHARED: dict[type[BaseModel], str] = {
@@ -37,7 +37,7 @@ PLAIN = {
     "Relax.steps": "evaluations at most",
     "Driven.driver": "who gives the forces: the teacher, or a scout (a student trained on the labels so far)",
     "add": "the structure that it starts from stays too",
-    "layers": "lattice planes of these indices, each may hold several planes of atoms; this or `min_thickness_a`",
+    "layers": "lattice planes, each of one or more planes of atoms (or `min_thickness_a`)",
     "min_thickness_a": "between the outermost atoms",
     "repeat": "along the surface; at most one of this and `max_atoms`",
     "max_atoms": "the repeats along the surface with the greatest shorter width that hold at most so many",
@@ -92,13 +92,28 @@ def render() -> str:
 def _section(title: str, model: type[BaseModel], example: str) -> list[str]:
     shared = [name.removeprefix("Keys of ") for owner, name in SHARED.items() if issubclass(model, owner)]
     also = f" It has the keys of {' and of '.join(shared)} as well." if shared else ""
-    return [f"## {title}", "", _first_sentence(model) + also, "", "```yaml", example, "```", "", *_table(model)]
+    return [
+        f"## {title}",
+        "",
+        _first_sentence(model) + also,
+        "",
+        "```yaml",
+        example,
+        "```",
+        "",
+        *_table(model),
+    ]
 
 
 def _table(model: type[BaseModel]) -> list[str]:
     lines = ["| key | type | default | |", "|---|---|---|---|"]
     said = _said(model)
-    told = {name for owner in SHARED if owner is not model and issubclass(model, owner) for name in owner.model_fields}
+    told = {
+        name
+        for owner in SHARED
+        if owner is not model and issubclass(model, owner)
+        for name in owner.model_fields
+    }
     for name, field in model.model_fields.items():
         if name == "kind" or name in told:
             continue
@@ -150,7 +165,9 @@ def _type(annotation: Any) -> str:
 
 def _bounds(metadata: list[Any]) -> str:
     signs = {"gt": "> ", "ge": "≥ ", "lt": "< ", "le": "≤ "}
-    found = [f"{sign}{getattr(m, name):g}" for m in metadata for name, sign in signs.items() if hasattr(m, name)]
+    found = [
+        f"{sign}{getattr(m, name):g}" for m in metadata for name, sign in signs.items() if hasattr(m, name)
+    ]
     return ", ".join(found)
 
 

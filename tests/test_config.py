@@ -291,7 +291,11 @@ def test_without_budget_and_epochs_each_preset_has_its_default_minutes():
 
 def test_teacher_and_folder_are_asked_for_at_once(load):
     config = load("bulk: Si\n")
-    with pytest.raises(InputError, match="^no teacher given; wanted the name of a teacher; remedy: add --teacher"):
+    with pytest.raises(
+        InputError, match="^no teacher given; wanted the name of a teacher; remedy: add --teacher"
+    ):
         config.required_teacher()
-    with pytest.raises(InputError, match="no teacher and no run folder given; .*add --teacher NAME and --out RUN"):
+    with pytest.raises(
+        InputError, match="no teacher and no run folder given; .*add --teacher NAME and --out RUN"
+    ):
         config.required_teacher(writes=True)

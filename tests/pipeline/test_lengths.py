@@ -31,7 +31,9 @@ def test_sound_structures_say_nothing(atoms):
     assert check_lengths([atoms], "x") == []
 
 
-@pytest.mark.parametrize("atoms", [bulk("Cu", cubic=True), bulk("Si"), molecule("C2H6"), molecule("CH3CH2OH")])
+@pytest.mark.parametrize(
+    "atoms", [bulk("Cu", cubic=True), bulk("Si"), molecule("C2H6"), molecule("CH3CH2OH")]
+)
 def test_bohr_is_noted(atoms):
     (note,) = check_lengths([scaled(atoms, 1 / units.Bohr)], "in.xyz")
     assert note.startswith("in.xyz: nearest neighbours are ")

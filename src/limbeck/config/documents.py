@@ -256,7 +256,9 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
         if len(names) == 1:
             return InputError(f"key {names[0]!r} is missing", where=where, wanted="a value for it")
         listed = ", ".join(map(repr, names))
-        return InputError(f"keys {listed} are missing", where=document.source or where, wanted="values for them")
+        return InputError(
+            f"keys {listed} are missing", where=document.source or where, wanted="values for them"
+        )
     if first["type"] == "union_tag_invalid":
         names = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
         what = f"unknown {context['discriminator'].strip(chr(39))} {context['tag']!r} in {name!r}"

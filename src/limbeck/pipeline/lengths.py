@@ -42,22 +42,22 @@ def check_lengths(starts: Sequence[Atoms], where: str) -> list[str]:
             where=where,
             got=measured,
             wanted=f"lengths in Å, from about {_NEAR:g} of that sum on",
-            remedy="check the cell and the unit: lengths in nm are ten times larger in Å, and a file that was "
-            "converted from bohr twice has 0.53 of its lengths",
+            remedy="check the cell and the unit: lengths in nm are ten times larger in Å, and a file that "
+            "was converted from bohr twice has 0.53 of its lengths",
         )
     notes = []
     if ratio[nearest] < _NEAR:
         notes.append(f"{where}: atoms are very near one another ({measured}); check that this is meant")
     if _BOHR[0] < middle < _BOHR[1]:
         notes.append(
-            f"{where}: nearest neighbours are {middle:.2f} times the sum of their covalent radii apart, as if "
-            "lengths were in bohr (1 bohr = 0.529177 Å); they are taken as Å"
+            f"{where}: nearest neighbours are {middle:.2f} times the sum of their covalent radii apart, as "
+            "if lengths were in bohr (1 bohr = 0.529177 Å); they are taken as Å"
         )
     elif middle >= _BOHR[1]:
         far = f"more than {REACH_A:g} Å" if not np.isfinite(middle) else f"{middle:.2f} times that sum"
         notes.append(
-            f"{where}: most atoms have no neighbour (the nearest is {far} away where covalent radii touch at 1); "
-            "check the cell and the unit of lengths, Å"
+            f"{where}: most atoms have no neighbour (the nearest is {far} away where covalent radii touch "
+            "at 1); check the cell and the unit of lengths, Å"
         )
     return notes
 

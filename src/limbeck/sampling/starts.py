@@ -133,7 +133,9 @@ def bulk_structure(symbol: str) -> Atoms:
             where="--bulk",
             got=repr(symbol),
             wanted="the symbol of one element such as Si",
-            remedy="give the compound's crystal as a file, such as a CIF, with --structures" if compound else None,
+            remedy="give the compound's crystal as a file, such as a CIF, with --structures"
+            if compound
+            else None,
         )
     for cubic in (True, False):
         try:

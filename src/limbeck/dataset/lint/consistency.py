@@ -85,12 +85,13 @@ def _both_units(material: Material, slope: float, tolerance: float) -> Iterator[
     if _STIFF_EV[0] < stiffness < _STIFF_EV[1]:
         return
     named = energy_force_units(slope, tolerance, stiffness)
+    low, high = USUAL_STIFFNESS_EV
     yield Finding(
         "energy-forces-unit",
         "error",
-        f"energies and forces fit one another, but bonds are {'softer' if stiffness < 10 else 'stiffer'} than "
-        f"any (curvature times squared length {stiffness:.3g} eV, usual {USUAL_STIFFNESS_EV[0]:g} to "
-        f"{USUAL_STIFFNESS_EV[1]:g})" + (f": looks like {named}" if named else ""),
+        f"energies and forces fit one another, but bonds are {'stiffer' if stiffness > high else 'softer'} "
+        f"than any (curvature times squared length {stiffness:.3g} eV, usual {low:g} to {high:g})"
+        + (f": looks like {named}" if named else ""),
         remedy="give energies in eV and forces in eV/Å",
     )
 

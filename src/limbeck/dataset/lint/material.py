@@ -121,7 +121,7 @@ class Material:
 
     @cached_property
     def stiffness(self) -> float | None:
-        """Median curvature at an atom times its squared bond length, eV; None where forces are badly fitted."""
+        """Median curvature at an atom times its squared bond length, eV; None where the fit is bad."""
         if self.surrogate is None or self.surrogate.fit < _FITTED:
             return None
         bonded = np.isfinite(self.bonds.ratio)

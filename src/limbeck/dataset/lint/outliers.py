@@ -14,9 +14,10 @@ _LEAST_EV_PER_ATOM = 0.01
 _DEVIATIONS = 10.0
 _LEAST_GROUP = 12
 _MANY = 0.05
-#: times the energy that forces account for: of the structure itself, and usual ones; clean sets have 3
-#: and less of the latter in equal cells
-_OWN, _USUAL, _USUAL_AND_FAR = 2.0, 5.0, 2.0
+#: times the energy that forces account for: of the structure itself (of one hotter than the rest: molten
+#: silicon among crystals has 3), and usual ones (clean sets have 3 and less in equal cells)
+_OWN, _OWN_HOT, _HOT = 3.0, 6.0, 1.5
+_USUAL, _USUAL_AND_FAR = 5.0, 2.0
 _FAR_DEVIATIONS = 20.0
 #: least excess, eV/atom and deviations, among equal cells, equal compositions, and all structures; strain
 #: stores energy without forces, up to 10 deviations in clean sets
@@ -103,7 +104,8 @@ def _wild(material: Material) -> np.ndarray:
                 & (excess > _USUAL_AND_FAR * usual)
             )
             least = max(deviations * spread, floor)
-            here = beyond & (excess > least) & (excess > _OWN * stored[members])
+            own = np.where(stored[members] > _HOT * usual, _OWN_HOT, _OWN) * stored[members]
+            here = beyond & (excess > least) & (excess > own)
             if here.sum() <= max(1, _MANY * len(members)):  # else the median is not what is usual
                 wild[members] |= here
     return wild & (np.maximum.reduceat(material.bonds.ratio, material.batch.offsets[:-1]) < _WHOLE)

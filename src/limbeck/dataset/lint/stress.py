@@ -135,7 +135,9 @@ def _size(a: np.ndarray, b: np.ndarray) -> float:
 def _verdict(material: Material, slope: float, how: str, tolerance: float) -> Finding:
     volume = float(np.median(material.volume[material.has_stress]))
     named = stress_units(1 / abs(slope), volume, tolerance)
-    factor = f"{abs(1 / slope):.3g} times too large" if abs(slope) < 1 else f"{abs(slope):.3g} times too small"
+    factor = (
+        f"{abs(1 / slope):.3g} times too large" if abs(slope) < 1 else f"{abs(slope):.3g} times too small"
+    )
     if slope < 0:
         text = "the stress has the wrong sign"
         if not 1 / _RATIO < -slope < _RATIO or (tolerance == _EXACT and not _FINE[0] < -slope < _FINE[1]):

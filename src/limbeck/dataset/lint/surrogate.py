@@ -180,6 +180,8 @@ def _evaluate(labelled: LabelledSet, elements: np.ndarray, coefficients: np.ndar
     energy = counts @ coefficients
     structure = np.repeat(batch.structure_of_atom, 3)
     agreement = _correlation(forces.ravel(), labelled.labels.forces.ravel(), structure, len(batch))
-    a, b = forces.ravel(), labelled.labels.forces.ravel()
-    fit = float(a @ b / np.sqrt((a @ a) * (b @ b))) if a.any() and b.any() else 0.0
+    mine, given = forces.ravel(), labelled.labels.forces.ravel()
+    fit = (
+        float(mine @ given / np.sqrt((mine @ mine) * (given @ given))) if mine.any() and given.any() else 0.0
+    )
     return Surrogate(energy, forces, virial, agreement, fit, stiffness, counts)

@@ -95,7 +95,7 @@ def check_zero(material: Material) -> Iterator[Finding]:
 
 
 def _lopsided(material: Material) -> bool:
-    """Whether any repulsion between neighbours would leave a force on an atom: symmetry does not forbid it."""
+    """Whether a repulsion between neighbours leaves a force on an atom: no symmetry forbids it."""
     pairs = find_pairs(material.batch, _REACH_A)
     number = np.diff(pairs.offsets)
     start = np.repeat(material.batch.offsets[:-1], number)
