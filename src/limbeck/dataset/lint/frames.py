@@ -30,10 +30,13 @@ def check_forces_fit(material: Material) -> Iterator[Finding]:
         return
     agreement = surrogate.agreement
     farthest = np.maximum.reduceat(material.bonds.ratio, material.batch.offsets[:-1])
-    judged = np.isfinite(agreement) & (farthest < _WHOLE) & (3 * material.batch.counts >= _LEAST_COMPONENTS)
-    judged &= material.force_rms > max(0.2 * float(np.median(material.force_rms)), _LEAST_FORCE_EV_PER_A)
+    moved = np.isfinite(agreement) & (farthest < _WHOLE)
+    moved &= material.force_rms > max(0.2 * float(np.median(material.force_rms)), _LEAST_FORCE_EV_PER_A)
+    judged = moved & (3 * material.batch.counts >= _LEAST_COMPONENTS)
     if not judged.any():
-        return
+        if surrogate.fit >= _NOTHING or moved.sum() < _LEAST_JUDGED:
+            return
+        judged = moved  # of small cells only what all say together counts
     middle, spread = median_deviation(agreement[judged])
     if middle < _NOTHING and judged.sum() >= _LEAST_JUDGED:
         yield Finding(

@@ -38,6 +38,7 @@ _CUSTOMARY = ("Hartree with Hartree/bohr", "Rydberg with Rydberg/bohr")
 #: curvature times squared bond length, eV, of a pair potential fitted to forces: lithium, LiCl and water
 #: have 10 to 18, silicon, copper and organic molecules 40 to 50, molybdenum 78
 USUAL_STIFFNESS_EV = (4.0, 160.0)
+_MIDDLE_STIFFNESS_EV = 25.0
 
 
 def energy_force_units(slope: float, tolerance: float, stiffness: float | None = None) -> str:
@@ -62,6 +63,8 @@ def energy_force_units(slope: float, tolerance: float, stiffness: float | None =
                 # the simplest first; a program's own pair is as simple as one wrong unit
                 own = pair in _CUSTOMARY or force == f"{energy}/Å"
                 wrong = 1 if own else (e != 1.0) + (f != 1.0) + (force == "Hartree/Å")
+                if stiffness is not None:  # of units that fit alike, that of more usual bonds first
+                    off = abs(math.log(stiffness * f / _MIDDLE_STIFFNESS_EV))
                 found.append((wrong, off, f"energies in {energy} with forces in {force}"))
     return _listed(found)
 
