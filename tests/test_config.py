@@ -48,6 +48,11 @@ BAD = [
         "bulk: Si\nsampling:\n  steps:\n    - {kind: ratle, stdev_a: 0.1}\n",
         "run.yaml:4: unknown kind 'ratle' in 'sampling.steps.0'; wanted 'rattle'",
     ),
+    (
+        "bulk: Si\nsampling:\n  steps: [{n: 3}, {kind: rattle}, {kind: md}]\n",
+        "run.yaml: keys 'sampling.steps.0.kind', 'sampling.steps.1.stdev_a', 'sampling.steps.2.temperature_K' are missing; "
+        "wanted values for them",
+    ),
     ("bulk: Si\nsampling:\n  steps: [{n: 3}]\n", "run.yaml:3: key 'sampling.steps.0.kind' is missing; wanted a value for it"),
     (
         "bulk: Si\nsampling:\n  steps:\n    - kind: rattle\n      stdev_a: many\n",
@@ -83,7 +88,7 @@ BAD = [
     ),
     (
         "",
-        "run.yaml: one starting point is needed; wanted exactly one of structures, smiles, bulk, liquid; "
+        "run.yaml: one starting point is needed; got none, and no teacher or out; wanted exactly one of structures, smiles, bulk, liquid; "
         "remedy: give --structures FILE, --smiles SMILES, --bulk SYMBOL or --liquid MOLECULES",
     ),
     ("bulk: Si\nseed: 1\nbulk: Ge\n", "run.yaml:3: key 'bulk' stands twice; got it first in line 1; remedy: keep one of them"),
@@ -282,3 +287,15 @@ def test_without_budget_and_epochs_each_preset_has_its_default_minutes():
     assert several.with_end().budget == 60 * 60
     assert load_config(bulk="Si", budget="90s").with_end().budget == 90
     assert load_config(bulk="Si", epochs=3).with_end().budget is None
+
+
+def test_teacher_and_folder_are_asked_for_at_once(load):
+    config = load("bulk: Si\n")
+    with pytest.raises(
+        InputError, match="^no teacher given; wanted the name of a teacher; remedy: add --teacher"
+    ):
+        config.required_teacher()
+    with pytest.raises(
+        InputError, match="no teacher and no run folder given; .*add --teacher NAME and --out RUN"
+    ):
+        config.required_teacher(writes=True)

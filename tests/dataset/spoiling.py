@@ -106,6 +106,13 @@ def stress_reordered(labelled: LabelledSet) -> LabelledSet:
     return with_labels(labelled, stress=new)
 
 
+def virials(labelled: LabelledSet, sign: float = 1.0) -> LabelledSet:
+    """Stress not divided by the volume."""
+    stress = labelled.labels.stress
+    assert stress is not None
+    return with_labels(labelled, stress=sign * stress * labelled.structures.volume[:, None, None])
+
+
 def labels_copied(labelled: LabelledSet, source: int, targets: list[int]) -> LabelledSet:
     forces, energy = labelled.labels.forces.copy(), labelled.labels.energy.copy()
     for s in targets:

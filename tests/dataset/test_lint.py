@@ -87,7 +87,7 @@ def test_exact_labels_raise_no_alarm(alloy):
         (lambda d: sp.scaled(d, forces=0), "forces-zero"),
         (lambda d: sp.scaled(d, energy=0), "energy-constant"),
         (lambda d: sp.energies_shifted(d, [2], np.inf), "not-finite"),
-        (lambda d: sp.scaled(d, forces=100), "forces-large"),
+        (lambda d: sp.scaled(d, forces=300), "forces-large"),
         (lambda d: sp.with_structures(d, pbc=np.zeros_like(d.structures.pbc)), "pbc-missing"),
         (lambda d: sp.with_structures(d, cell=d.structures.cell * 0.5), "cell-small"),
     ],
@@ -95,6 +95,79 @@ def test_exact_labels_raise_no_alarm(alloy):
 def test_damage_is_found(alloy, spoil, code):
     damaged = spoil(alloy)
     assert code in codes(damaged), lint([("data", damaged)]).lines()
+
+
+@pytest.fixture(scope="module")
+def rattled() -> LabelledSet:
+    """Cells that are never strained: no energy tells the sign of the stress."""
+    return labelled_by_emt(alloy_frames(60, seed=3)[::2])
+
+
+def test_rattled_cells_raise_no_alarm(rattled):
+    assert not lint([("rattled", rattled)]).findings
+
+
+HA, BOHR = units.Hartree, units.Bohr
+KCAL, KJ, RY = units.kcal / units.mol, units.kJ / units.mol, units.Rydberg
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        (lambda d: sp.scaled(d, stress=-1), "stress-sign", "the stress has the wrong sign ("),
+        (lambda d: sp.scaled(d, stress=1 / units.GPa), "stress-unit", "looks like GPa (1 eV/Å³ = 160.2 GPa)"),
+        (lambda d: sp.scaled(d, stress=10 / units.GPa), "stress-unit", "kbar (1 eV/Å³ = 1602 kbar)"),
+        (lambda d: sp.scaled(d, stress=1e4 / units.GPa), "stress-unit", "looks like bar (1 eV/Å³ = 1.602e+06 bar)"),
+        (sp.virials, "stress-unit", "the virial in eV, not divided by the volume"),
+        (lambda d: sp.virials(d, -1), "stress-sign", "wrong sign and looks like the virial in eV"),
+        (lambda d: sp.scaled(d, stress=0), "stress-unit", "all stresses are zero"),
+        (lambda d: sp.scaled(d, energy=1 / HA, forces=BOHR / HA), "energy-forces-unit", "Hartree with forces in Hartree/bohr"),
+        (lambda d: sp.scaled(d, energy=1 / RY, forces=BOHR / RY), "energy-forces-unit", "Rydberg with forces in Rydberg/bohr"),
+        (lambda d: sp.scaled(d, energy=1 / KCAL, forces=1 / KCAL), "energy-forces-unit", "kcal/mol with forces in kcal/mol/Å"),
+        (lambda d: sp.scaled(d, energy=1 / KJ, forces=1 / KJ), "energy-forces-unit", "kJ/mol with forces in kJ/mol/Å"),
+        (lambda d: sp.scaled(d, forces=BOHR), "energy-forces-unit", "eV with forces in eV/bohr"),
+        (sp.in_bohr, "positions-unit", "look like bohr"),
+        (lambda d: sp.scaled(sp.in_bohr(d), energy=1 / HA, forces=BOHR / HA), "positions-unit", "look like bohr"),
+        (lambda d: sp.forces_permuted(d, list(range(len(d)))), "forces-unrelated", "order of the atoms"),
+    ],
+)  # fmt: skip
+def test_the_cause_alone_is_named_in_rattled_cells(rattled, spoil, code, words):
+    report = lint([("data", spoil(rattled))])
+    assert [f.code for f in report.errors] == [code], report.lines()
+    assert words in report.lines()[0]
+
+
+@pytest.mark.parametrize("shift", [50.0, -50.0])
+def test_an_energy_beyond_anything_physical_is_an_error(rattled, shift):
+    damaged = sp.energies_shifted(rattled, [7], shift / 32)
+    report = lint([("data", damaged)])
+    assert "energy-outliers" in {f.code for f in report.errors}, report.lines()
+    assert {f.frames for f in report.errors} == {(7,)}
+
+
+def test_a_stress_that_cannot_be_checked_is_noted(rattled):
+    report = lint([("few", rattled.select(np.arange(5)))])
+    assert [f.code for f in report.findings if f.code.startswith("stress")] == ["stress-unchecked"]
+    assert not report.errors + report.warnings
+
+
+def test_forces_of_zero_by_symmetry_are_no_error():
+    frames = [bulk("Cu", cubic=True) for _ in range(25)]
+    for k, frame in enumerate(frames):
+        frame.set_cell(frame.cell * (1 + 0.002 * k), scale_atoms=True)
+    exact = labelled_by_emt(frames)
+    exact = sp.scaled(exact, forces=0)  # without the noise of sums
+    assert not codes(exact)
+
+
+def test_contact_scans_do_not_judge_the_rest(alloy):
+    """Steep forces between frames of a scan are no unit, and its frames no outliers."""
+    frames = alloy_frames(6, seed=9)
+    for frame in frames:
+        frame.positions[1] = frame.positions[0] + 0.45 * (frame.positions[1] - frame.positions[0])
+    scan = labelled_by_emt(frames)
+    scan = replace(scan, step=np.array(["contacts"] * len(scan)))
+    assert not {f.code for f in lint([("alloy", alloy), ("scan", scan)]).errors}
 
 
 def test_frames_are_named_as_they_were_read(alloy):
@@ -212,7 +285,7 @@ def test_every_code_is_listed():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_structures_are_only_noted(count):
     report = lint([("few", labelled_by_emt(alloy_frames(count)))])
-    assert [f.severity for f in report.findings] == ["note"]
+    assert {f.severity for f in report.findings} == {"note"}
 
 
 def test_nothing_but_isolated_atoms():

@@ -17,13 +17,14 @@ from tests.dataset import spoiling as sp
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 HA, BOHR = units.Hartree, units.Bohr
-KCAL, KJ = units.kcal / units.mol, units.kJ / units.mol
+KCAL, KJ, RY = units.kcal / units.mol, units.kJ / units.mol, units.Rydberg
 SOME = [7, 21, 40]
 FILES = {
     "molecule": "3bpa/train_300K.xyz",
     "hot molecule": "3bpa/train_mixedT.xyz",
     "silicon": "mlearn/Si_training.xyz",
     "lithium": "mlearn/Li_training.xyz",
+    "molten lithium": "mlearn/Li_training.xyz",
     "water": "water_pbe0/train_0.xyz",
     "clusters": "solvent_xtb/solvent_xtb_train_200.xyz",
 }
@@ -91,10 +92,26 @@ DAMAGE: dict[str, tuple[str, Spoil, str, str, list[int] | None]] = {
     "energies shuffled": ("clusters", lambda d: sp.energies_shuffled(d), "energies-unrelated", "", None),
     "all forces permuted, liquid": ("water", lambda d: sp.forces_permuted(d, list(range(80))), "forces-unrelated", "", None),
     "all forces permuted, molecule": ("hot molecule", lambda d: sp.forces_permuted(d, list(range(500))), "forces-unrelated", "", None),
+    "Hartree pair": ("silicon", lambda d: sp.scaled(d, energy=1 / HA, forces=BOHR / HA), "energy-forces-unit", "Hartree with forces in Hartree/bohr", None),
+    "Hartree pair, liquid": ("water", lambda d: sp.scaled(d, energy=1 / HA, forces=BOHR / HA), "energy-forces-unit", "Hartree/bohr", None),
+    "Rydberg pair": ("lithium", lambda d: sp.scaled(d, energy=1 / RY, forces=BOHR / RY), "energy-forces-unit", "Rydberg/bohr", None),
+    "kcal/mol pair": ("lithium", lambda d: sp.scaled(d, energy=1 / KCAL, forces=1 / KCAL), "energy-forces-unit", "kcal/mol", None),
+    "kJ/mol pair": ("clusters", lambda d: sp.scaled(d, energy=1 / KJ, forces=1 / KJ), "energy-forces-unit", "kJ/mol", None),
+    "kJ/mol/Å forces": ("water", lambda d: sp.scaled(d, forces=1 / KJ), "energy-forces-unit", "kJ/mol/Å", None),
+    "Hartree/Å pair, liquid": ("water", lambda d: sp.scaled(d, energy=1 / HA, forces=1 / HA), "energy-forces-unit", "Hartree/Å", None),
+    "atomic units": ("lithium", lambda d: sp.scaled(sp.in_bohr(d), energy=1 / HA, forces=BOHR / HA), "positions-unit", "bohr", None),
+    "stress bar": ("lithium", lambda d: sp.scaled(d, stress=1e4 / units.GPa), "stress-unit", "bar", None),
+    "virial": ("lithium", sp.virials, "stress-unit", "virial", None),
+    "virial of the other sign": ("silicon", lambda d: sp.virials(d, -1), "stress-sign", "virial", None),
+    "stress sign, one cell": ("molten lithium", lambda d: sp.scaled(d, stress=-1), "stress-sign", "wrong sign", None),
+    "50 eV, molecule": ("molecule", lambda d: sp.energies_shifted(d, [7], 50 / 27), "energy-outliers", "error", [7]),
+    "-50 eV, liquid": ("water", lambda d: sp.energies_shifted(d, [7], -50 / 192), "energy-outliers", "error", [7]),
+    "50 eV, crystal": ("lithium", lambda d: sp.energies_shifted(d, [7], 50 / d.structures.counts[7]), "energy-outliers", "error", [7]),
     "no hydrogen, labels kept": ("molecule", lambda d: sp.without_element(d, 1), "net-force", "", None),
 }  # fmt: skip
 
 
+ONE_CELL = ("molten lithium",)  # of the file, the structures in its commonest cell
 PARTLY = ("swapped species",)  # not every exchange spoils the fit enough to be told
 
 CLEAN = (
@@ -157,7 +174,12 @@ def test_a_rattled_leak_is_found(shared_data):
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_found(shared_data, name):
     which, spoil, code, words, frames = DAMAGE[name]
-    report = lint([(which, spoil(load(shared_data, FILES[which])))])
+    data = load(shared_data, FILES[which])
+    if which in ONE_CELL:
+        cells = np.round(data.structures.cell.reshape(len(data), 9), 2)
+        _, kind, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+        data = data.select(np.flatnonzero(kind.reshape(-1) == count.argmax()))
+    report = lint([(which, spoil(data))])
     hits = [f for f in report.findings if f.code == code and f.severity != "note"]
     assert hits, "\n".join(report.lines()) or "nothing found"
     assert words in report.line(hits[0])

@@ -55,7 +55,7 @@ TEXTS = {
     "overlap": "overlapping atoms; got atom 0 (Cu) and atom 1 (Cu) at 0.087 Å; wanted at least 0.79 Å (0.3 of the "
     "sum of covalent radii)",
     "nanometres": "overlapping atoms; got atom 0 (Cu) and atom 1 (Cu) at 0.255 Å; wanted at least 0.79 Å (0.3 of "
-    "the sum of covalent radii)",
+    "the sum of covalent radii); remedy: give lengths in Å: most atoms overlap, as if they were in nm",
     "no element": "an atom has no element; got atom 0 with atomic number 0; wanted 1 to 118",
 }
 

@@ -108,6 +108,16 @@ def test_copper_from_emt(run, tmp_path):
     assert card["metrics"]["on_policy"] == judged["on_policy"] | facts["on_policy"]
     assert card["limits"]["receptive_field_a"] == 10.0
     assert card["limits"]["long_range"] in printed
+    # called again, it says that it is finished, and its results
+    code, repeated, err = run("distill", config, "--out", out)
+    assert code == 0, err
+    lines = repeated.splitlines()
+    assert lines[0].startswith(f"note: the run in {out} is finished")
+    # speeds are measured anew, so only what rows are about is compared
+    rows = [line[:25] for line in lines[1:]]
+    assert rows == [line[:25] for line in printed.splitlines()[-len(rows) :]]
+    assert "to train on" not in repeated
+    assert "labels" not in err
     assert card["run"]["name"] == "copper"
     assert card["run"]["command"] == f"limbeck distill {config} --out {out} --json {tmp_path}/figures.json"
     # the same command finds everything done

@@ -96,6 +96,10 @@ def test_bulk_of_no_crystal():
         "--bulk: no bulk reference structure for the element; got O; wanted an element that is fcc, bcc, "
         "hcp, diamond or sc at its reference state; remedy: give the crystal as a file with --structures"
     )
+    with pytest.raises(
+        InputError, match="compound has no reference crystal here; got 'NaCl'; .*remedy: give .*a CIF, with"
+    ):
+        bulk_structure("NaCl")
     with pytest.raises(InputError, match="--bulk: no such element; got 'Xy'"):
         bulk_structure("Xy")
 

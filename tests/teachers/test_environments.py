@@ -252,6 +252,16 @@ def test_two_installations_do_not_meet(card: TeacherCard, home: Path) -> None:
         install_environment(card)
 
 
+def test_a_refused_installation_leaves_no_lock(card: TeacherCard, home: Path) -> None:
+    none = dataclasses.replace(card, pythons=("2.7",))
+    with pytest.raises(InputError, match="no interpreter"):
+        install_environment(none)
+    assert not list((home / "teachers").iterdir())
+    with environments._lock(environment_folder(card)):  # and it can be taken again
+        assert [p.name for p in (home / "teachers").iterdir()] == [".tiny.lock"]
+    assert not list((home / "teachers").iterdir())
+
+
 def test_a_fitting_interpreter_is_wanted(card: TeacherCard) -> None:
     assert find_base(card) == Path(sys.executable)
     none = dataclasses.replace(card, pythons=("2.7",))

@@ -87,9 +87,9 @@ def distill(
         epochs=epochs, rounds=rounds, val=val, seed=seed, device=device, workers=workers, out=out,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
+    settings.required_teacher(writes=not dry_run)
     if not dry_run:
         settings.run_folder()
-    settings.required_teacher()
     from limbeck.pipeline import distill as run
 
     called = invocation(context)

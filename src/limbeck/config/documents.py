@@ -50,6 +50,9 @@ for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(_FLOAT, _CORE_FLOAT, list("-+0123456789."))
 
 
+_MISSING = ("missing", "union_tag_not_found")
+
+
 @dataclass
 class Document:
     """Values on their way to a model, and where each was said.
@@ -248,11 +251,14 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
         return InputError(
             f"unknown key {name!r}", where=where, wanted=wanted + (f" in {parent!r}" if parent else "")
         )
-    if first["type"] == "union_tag_not_found":
-        tag = dotted((*key, first["ctx"]["discriminator"].strip("'")))
-        return InputError(f"key {tag!r} is missing", where=where, wanted="a value for it")
-    if first["type"] == "missing":
-        return InputError(f"key {name!r} is missing", where=where, wanted="a value for it")
+    if first["type"] in _MISSING:
+        names = list(dict.fromkeys(_missing_key(e, document) for e in errors if e["type"] in _MISSING))
+        if len(names) == 1:
+            return InputError(f"key {names[0]!r} is missing", where=where, wanted="a value for it")
+        listed = ", ".join(map(repr, names))
+        return InputError(
+            f"keys {listed} are missing", where=document.source or where, wanted="values for them"
+        )
     if first["type"] == "union_tag_invalid":
         names = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
         what = f"unknown {context['discriminator'].strip(chr(39))} {context['tag']!r} in {name!r}"
@@ -272,6 +278,12 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
         got=got if len(got) <= 80 else got[:77] + "...",
         wanted=wanted,
     )
+
+
+def _missing_key(error: Mapping[str, Any], document: Document) -> str:
+    key = _real_key(error["loc"], document.values)
+    tag = (error["ctx"]["discriminator"].strip("'"),) if error["type"] == "union_tag_not_found" else ()
+    return dotted((*key, *tag))
 
 
 def _wanted(error: Mapping[str, Any]) -> str:

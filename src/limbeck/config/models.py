@@ -255,9 +255,11 @@ class DistillConfig(Settings):
     def _one_source(self) -> DistillConfig:
         given = [source for source in SOURCES if getattr(self, source) is not None]
         if len(given) != 1:
+            # told together, so that an empty file is not refused three times
+            absent = [] if given else [name for name in ("teacher", "out") if getattr(self, name) is None]
             raise InputError(
                 "one starting point is needed" if not given else "several starting points",
-                got=", ".join(given) or None,
+                got=", ".join(given) or (f"none, and no {' or '.join(absent)}" if absent else None),
                 wanted=f"exactly one of {', '.join(SOURCES)}",
                 remedy="give --structures FILE, --smiles SMILES, --bulk SYMBOL or --liquid MOLECULES",
             )
@@ -274,13 +276,14 @@ class DistillConfig(Settings):
         """Which of ``SOURCES`` is given."""
         return next(source for source in SOURCES if getattr(self, source) is not None)
 
-    def required_teacher(self) -> TeacherConfig:
-        """The teacher; InputError where none is given."""
+    def required_teacher(self, *, writes: bool = False) -> TeacherConfig:
+        """The teacher; InputError where none is given. ``writes``: a run folder is needed as well."""
         if self.teacher is None:
+            both = writes and self.out is None
             raise InputError(
-                "no teacher given",
-                wanted="the name of a teacher",
-                remedy="add --teacher NAME; see 'limbeck teachers'",
+                "no teacher and no run folder given" if both else "no teacher given",
+                wanted="the name of a teacher" + " and a folder" * both,
+                remedy=f"add --teacher NAME{' and --out RUN' * both}; see 'limbeck teachers'",
             )
         return self.teacher
 

@@ -266,4 +266,12 @@ def _check_overlap(batch: StructureBatch, among: np.ndarray, where: str) -> None
             where=_at(where, k),
             got=f"{_atom(part, i)} and {other} at {distance:.3f} Å",
             wanted=f"at least {limit:.2f} Å (0.3 of the sum of covalent radii)",
+            remedy="give lengths in Å: most atoms overlap, as if they were in nm"
+            if _most_overlap(part)
+            else None,
         )
+
+
+def _most_overlap(batch: StructureBatch) -> bool:
+    i, j = contacts(batch, OVERLAP_FRACTION)[:2]
+    return 2 * len(np.union1d(i, j)) > batch.n_atoms > 2

@@ -55,7 +55,7 @@ from limbeck.pipeline.results import about_run, add_speeds, say_results, write_m
 from limbeck.pipeline.rounds import RoundLoop
 from limbeck.pipeline.sampling import Collector
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
-from limbeck.pipeline.telling import Say, say_some
+from limbeck.pipeline.telling import Say, say_nothing, say_some
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.frames import write_frames
@@ -103,7 +103,7 @@ def distill(
     check_teacher_fits(spec, starts)
     if folder is not None:
         prepare_folder(folder, resolved_yaml(config), overwrite=overwrite)
-        say_if_finished(folder, say)
+    finished = folder is not None and say_if_finished(folder, say)
     with open_configured(spec, config.labelling) as teacher:
         check_supported(teacher.card, StructureBatch.from_atoms(starts))
         check_atom_energies(config, teacher)
@@ -114,7 +114,9 @@ def distill(
             return {"plan": dry.to_dict()}
         clock = RunClock(folder, began)
         about = about_run(config.name, folder, command)
-        return _Run(config, folder, teacher, clock, progress, say, about).run(starts)
+        quiet = say_nothing if finished else say
+        ticking = no_progress if finished else progress
+        return _Run(config, folder, teacher, clock, ticking, quiet, about, say).run(starts)
 
 
 def as_config(config: DistillConfig | Mapping[str, Any] | Path | str) -> DistillConfig:
@@ -138,7 +140,7 @@ def _settled(config: DistillConfig, say: Say) -> DistillConfig:
 
 @dataclass
 class _Run:
-    """One run in its folder: what its stages share."""
+    """One run in its folder: what its stages share. ``say_end``: for the results, as ``say`` may be mute."""
 
     config: DistillConfig
     folder: Path
@@ -147,6 +149,7 @@ class _Run:
     progress: Progress
     say: Say
     about: dict[str, Any]
+    say_end: Say
 
     def run(self, starts: list[Atoms]) -> dict[str, Any]:
         chosen = self._plan(starts)
@@ -189,7 +192,7 @@ class _Run:
         add_speeds(metrics, self.folder, self.config.presets, trial)
         metrics[RUN]["teacher"]["long_range"] = lesson.teacher["long_range"]
         write_metrics(self.folder, metrics)
-        say_results(metrics, self.folder, self.config.presets, trial, self.say)
+        say_results(metrics, self.folder, self.config.presets, trial, self.say_end)
         self.clock.save()
         return metrics
 

@@ -84,13 +84,15 @@ def prepare_folder(folder: Path, resolved: str, *, overwrite: bool) -> None:
     write_whole(marker, HEADER + resolved)
 
 
-def say_if_finished(folder: Path, say: Say) -> None:
-    """A run that has its results trains nothing more, whatever its budget is now."""
-    if (folder / "metrics.json").exists():
+def say_if_finished(folder: Path, say: Say) -> bool:
+    """A run that has its results trains nothing more, whatever its budget is now; whether it is one."""
+    finished = (folder / "metrics.json").exists()
+    if finished:
         say(
             f"note: the run in {folder} is finished and its students stay as they are; remedy: --overwrite "
             "starts over, limbeck train --init STUDENT goes on from one in another folder"
         )
+    return finished
 
 
 def _remove_run(folder: Path) -> None:

@@ -14,6 +14,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.labelling.config import LabellingConfig
 from limbeck.labelling.remote import WorkerPotential, open_teacher
+from limbeck.pipeline.lengths import check_lengths
 from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.kinds import structure_kind
 from limbeck.sampling.liquids import pack_liquid
@@ -49,6 +50,7 @@ def starting_structures(config: DistillConfig, notes: list[str] | None = None) -
             got=starts[0].get_chemical_formula(),
             wanted="a molecule or a crystal",
         )
+    notes += check_lengths(starts, where)
     return starts
 
 

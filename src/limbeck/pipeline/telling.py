@@ -8,6 +8,10 @@ Say = Callable[[str], None]
 _MOST_LINES = 5
 
 
+def say_nothing(line: str) -> None:
+    """For what was said when the work was done."""
+
+
 def say_some(say: Say, lines: Sequence[str], what: str) -> None:
     """The first few of ``lines``, and how many more there are of ``what``."""
     for line in lines[:_MOST_LINES]:

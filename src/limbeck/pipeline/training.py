@@ -24,7 +24,7 @@ from limbeck.pipeline.planning import LEAST_TRAINING_S, share_time
 from limbeck.pipeline.results import about_run, write_metrics
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.table import format_table
-from limbeck.pipeline.telling import Say
+from limbeck.pipeline.telling import Say, say_nothing
 from limbeck.progress import Progress, no_progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.frames import write_frames
@@ -52,18 +52,19 @@ def run_train(
     """
     began = time.monotonic() if began is None else began
     config = config.with_end()
-    labelled, references = _read(config, data, say)
-    val = held_back(config.val, labelled, say, keys=config.keys.model_dump())
+    tell = say_nothing if (out / "metrics.json").exists() and not overwrite else say
+    labelled, references = _read(config, data, tell)
+    val = held_back(config.val, labelled, tell, keys=config.keys.model_dump())
     settings = dump_yaml({"data": [str(Path(d).absolute()) for d in data], **config.model_dump(mode="json")})
     prepare_folder(out, settings, overwrite=overwrite)
     say_if_finished(out, say)
     teacher = {"name": "labels of " + ", ".join(Path(d).name for d in data)}
     lesson = make_lesson(labelled, val, config.seed, references, teacher)
-    say(
+    tell(
         f"{len(lesson.train)} structures to train on, {len(lesson.validation)} to validate: "
         f"{lesson.how_split}"
     )
-    say_idle_threads(config.training, lesson.train, say)
+    say_idle_threads(config.training, lesson.train, tell)
     write_frames(out / "validation.extxyz", lesson.validation.to_atoms())
     about = about_run(None, out, command)
     run = _Run(config, lesson, out, RunClock(out, began), progress, about)

@@ -105,7 +105,7 @@ class Supercell(Preparing):
         if self.min_length_a is not None:
             return f"{self.min_length_a:g} Å"
         if self.max_atoms is not None:
-            return f"{self.max_atoms} atoms"
+            return f"of at most {self.max_atoms} atoms"
         return ", ".join("x".join(map(str, size)) for size in self.sizes or (self.repeat,))  # type: ignore[arg-type]
 
 

@@ -127,8 +127,15 @@ def bulk_structure(symbol: str) -> Atoms:
     from ase.build import bulk
 
     if symbol not in chemical_symbols[1:]:
+        compound = _is_formula(symbol)
         raise InputError(
-            "no such element", where="--bulk", got=repr(symbol), wanted="a chemical symbol such as Si"
+            "a compound has no reference crystal here" if compound else "no such element",
+            where="--bulk",
+            got=repr(symbol),
+            wanted="the symbol of one element such as Si",
+            remedy="give the compound's crystal as a file, such as a CIF, with --structures"
+            if compound
+            else None,
         )
     for cubic in (True, False):
         try:
@@ -144,6 +151,15 @@ def bulk_structure(symbol: str) -> Atoms:
         wanted="an element that is fcc, bcc, hcp, diamond or sc at its reference state",
         remedy="give the crystal as a file with --structures",
     )
+
+
+def _is_formula(text: str) -> bool:
+    """Whether it reads as a formula of known elements."""
+    try:
+        numbers = Atoms(text).numbers
+    except (KeyError, ValueError):
+        return False
+    return len(numbers) > 1 and bool((numbers > 0).all())
 
 
 def smiles_conformers(smiles: str, n: int = 1, seed: int = 0) -> list[Atoms]:

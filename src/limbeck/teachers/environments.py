@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -227,11 +228,26 @@ def _recorded(folder: Path) -> tuple[str, ...] | None:
 def _lock(target: Path) -> Iterator[None]:
     """Hold the right to write ``target``; it ends with the process, however that ends."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target.with_name(f".{target.name}.lock"), "w", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LimbeckError(
-                "another installation is at work there", where=target, remedy="wait for it to end"
-            ) from error
-        yield
+    path = target.with_name(f".{target.name}.lock")
+    while True:
+        with open(path, "w", encoding="utf-8") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LimbeckError(
+                    "another installation is at work there", where=target, remedy="wait for it to end"
+                ) from error
+            if not _is_at(path, handle.fileno()):
+                continue  # its holder removed it between our opening and locking
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

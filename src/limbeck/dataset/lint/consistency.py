@@ -9,7 +9,7 @@ import numpy as np
 
 from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.material import Material
-from limbeck.dataset.lint.units import energy_force_units
+from limbeck.dataset.lint.units import USUAL_STIFFNESS_EV, energy_force_units
 
 _NEAR_A = 0.2
 _CERTAIN_A = 0.15
@@ -25,6 +25,8 @@ _AGREE = 0.5  # share of the work on pairs within a quarter of the common slope
 _FINE = (0.7, 1.4)  # clean sets reach from 0.82 to 1.05
 _COARSE = (0.15, 7.0)  # clean sets, energies over those of a pair potential: from 0.55 to 1.9
 _LEAST_FRAMES = 8
+_STIFF_EV = (3.0, 200.0)  # clean sets: 10 to 78
+_NOBLE = (2, 10, 18, 36, 54, 86)
 _LEAST_CORRELATION = 0.35  # below this the pair potential says nothing
 
 
@@ -64,11 +66,34 @@ def check_work(material: Material) -> Iterator[Finding]:
     if slope is not None:
         if not _FINE[0] <= slope.value <= _FINE[1]:
             how = f"between {slope.count} pairs of near structures"
-            yield _verdict(slope.value, how, tolerance=0.25)
+            yield _verdict(material, slope.value, how, tolerance=0.25)
+        else:
+            yield from _both_units(material, slope.value, tolerance=0.25)
         return
     coarse = fitted_slope(material)
     if coarse is not None and not _COARSE[0] <= coarse <= _COARSE[1]:
-        yield _verdict(coarse, "against a pair potential fitted to the forces", tolerance=1.0)
+        yield _verdict(material, coarse, "against a pair potential fitted to the forces", tolerance=1.0)
+    elif coarse is not None:
+        yield from _both_units(material, coarse, tolerance=1.0)
+
+
+def _both_units(material: Material, slope: float, tolerance: float) -> Iterator[Finding]:
+    """Energies and forces that fit one another, in a unit that makes bonds too stiff or too soft."""
+    stiffness = material.stiffness
+    if stiffness is None or stiffness <= 0 or np.isin(material.elements, _NOBLE).all():
+        return
+    if _STIFF_EV[0] < stiffness < _STIFF_EV[1]:
+        return
+    named = energy_force_units(slope, tolerance, stiffness)
+    low, high = USUAL_STIFFNESS_EV
+    yield Finding(
+        "energy-forces-unit",
+        "error",
+        f"energies and forces fit one another, but bonds are {'stiffer' if stiffness > high else 'softer'} "
+        f"than any (curvature times squared length {stiffness:.3g} eV, usual {low:g} to {high:g})"
+        + (f": looks like {named}" if named else ""),
+        remedy="give energies in eV and forces in eV/Å",
+    )
 
 
 def near_slope(material: Material) -> Slope | None:
@@ -140,15 +165,16 @@ def same_cells(material: Material) -> list[np.ndarray]:
     return [np.flatnonzero(group == g) for g in range(group.max() + 1)]
 
 
-def _verdict(slope: float, how: str, tolerance: float) -> Finding:
+def _verdict(material: Material, slope: float, how: str, tolerance: float) -> Finding:
+    stiffness = material.stiffness if (material.stiffness or 0.0) > 0 else None
     if slope < 0:
         text = f"energies fall where the forces say they rise (slope {slope:.2f} {how})"
         if not _COARSE[0] < -slope < _COARSE[1]:
-            text += f"; and {energy_force_units(-slope, tolerance) or 'units do not fit'}"
+            text += f"; and {energy_force_units(-slope, tolerance, stiffness) or 'units do not fit'}"
         return Finding(
             "forces-sign", "error", text, remedy="forces are minus the gradient: change their sign"
         )
-    named = energy_force_units(slope, tolerance)
+    named = energy_force_units(slope, tolerance, stiffness)
     return Finding(
         "energy-forces-unit",
         "error",

@@ -21,7 +21,8 @@ CODES = (
     "forces-constrained", "forces-large", "forces-sign", "forces-unrelated", "forces-zero", "formula-strange",
     "frames-energy", "frames-forces", "frames-sign", "isolated-atoms-differ", "labels-repeated",
     "leak", "leak-family", "lone-atoms", "net-force", "net-torque", "no-structures", "not-finite",
-    "pbc-differs", "pbc-missing", "positions-unit", "stress-order", "stress-sign", "stress-unit",
+    "pbc-differs", "pbc-missing", "positions-unit", "stress-order", "stress-sign", "stress-unchecked",
+    "stress-unit",
 )  #: every code there is  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from limbeck.dataset.lint.consistency import contradictions, near_slope, same_cells
+from limbeck.dataset.lint.consistency import contradictions, near_slope
 from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.material import Material, median_deviation, rare
 
@@ -17,10 +17,10 @@ _NOTHING = 0.25  # of all structures: clean sets have 0.82 and more
 _WHOLE = 2.0  # no atom is farther from its neighbour, in sums of covalent radii
 _LEAST_COMPONENTS = 24
 _LEAST_JUDGED = 10
-_LEAST_EV_PER_ATOM = 0.01
-_DEVIATIONS = 10.0
-_LEAST_GROUP = 12
+_LEAST_FORCE_EV_PER_A = 0.05  # below it structures are at rest, and what is left is noise
+_KNOWN = 0.4  # median correlation from which single structures can be judged
 _ATOM_DEVIATION = 25.0
+_GROSS_EV_PER_ATOM = 0.1
 
 
 def check_forces_fit(material: Material) -> Iterator[Finding]:
@@ -30,10 +30,13 @@ def check_forces_fit(material: Material) -> Iterator[Finding]:
         return
     agreement = surrogate.agreement
     farthest = np.maximum.reduceat(material.bonds.ratio, material.batch.offsets[:-1])
-    judged = np.isfinite(agreement) & (farthest < _WHOLE) & (3 * material.batch.counts >= _LEAST_COMPONENTS)
-    judged &= material.force_rms > 0.2 * np.median(material.force_rms)
+    moved = np.isfinite(agreement) & (farthest < _WHOLE)
+    moved &= material.force_rms > max(0.2 * float(np.median(material.force_rms)), _LEAST_FORCE_EV_PER_A)
+    judged = moved & (3 * material.batch.counts >= _LEAST_COMPONENTS)
     if not judged.any():
-        return
+        if surrogate.fit >= _NOTHING or moved.sum() < _LEAST_JUDGED:
+            return
+        judged = moved  # of small cells only what all say together counts
     middle, spread = median_deviation(agreement[judged])
     if middle < _NOTHING and judged.sum() >= _LEAST_JUDGED:
         yield Finding(
@@ -42,6 +45,8 @@ def check_forces_fit(material: Material) -> Iterator[Finding]:
             f"the forces do not follow from the distances between atoms (correlation {middle:.2f})",
             remedy="check the order of the atoms, and how labels were joined to structures",
         )
+        return
+    if middle < _KNOWN:
         return
     flipped = judged & (agreement < _OPPOSITE)
     if flipped.any():
@@ -101,50 +106,18 @@ def check_energy_frames(material: Material) -> Iterator[Finding]:
         np.add.at(count[0], end[near], 1)
         np.add.at(count[1], end[bad], 1)
     wrong = (count[0] >= 2) & (count[1] > 0.7 * count[0])
+    off = np.abs(close.de - close.work) / material.batch.counts[close.first]
+    least = np.full(len(material.labelled), np.inf)
+    for end in (close.first, close.second):
+        np.minimum.at(least, end[bad], off[bad])
     whole = np.maximum.reduceat(material.bonds.ratio, material.batch.offsets[:-1]) < _WHOLE
     wrong &= whole
     if wrong.any():
         yield Finding(
             "frames-energy",
-            "warning",
+            "error" if (least[wrong] > _GROSS_EV_PER_ATOM).any() else "warning",
             f"the energies of {int(wrong.sum())} structures contradict the forces between them and "
-            "their neighbours",
+            f"their neighbours, by {least[wrong].max():.2g} eV/atom and more",
             material.frames(wrong),
             "compute these energies again, or remove the structures",
         )
-
-
-def check_energy_outliers(material: Material) -> Iterator[Finding]:
-    """Energies far from those of other structures of the same atoms and volume, without forces to match."""
-    surrogate = material.surrogate
-    found: list[int] = []
-    usual = np.median(material.force_rms)
-    for members in same_cells(material):
-        if len(members) < _LEAST_GROUP:
-            continue
-        size = material.batch.counts[members]
-        energy = material.energy[members] / size
-        outside = _outside(energy)
-        if surrogate is not None:
-            fitted = surrogate.energy[members] / size
-            spread = median_deviation(fitted)[1]
-            ratio = median_deviation(energy)[1] / spread if spread > 0 else 0.0
-            outside &= _outside(energy - ratio * fitted)
-        low = energy < np.median(energy)
-        calm = material.force_rms[members] < 1.5 * max(
-            float(np.median(material.force_rms[members])), 0.5 * usual
-        )
-        found += members[outside & (low | calm)].tolist()
-    if found:
-        yield Finding(
-            "energy-outliers",
-            "warning" if len(found) < 0.05 * len(material.labelled) else "error",
-            f"the energies of {len(found)} structures are far from those of the same atoms and volume",
-            material.frames(found),
-            "compute these energies again, or remove the structures",
-        )
-
-
-def _outside(values: np.ndarray) -> np.ndarray:
-    middle, spread = median_deviation(values)
-    return np.abs(values - middle) > np.maximum(_DEVIATIONS * spread, _LEAST_EV_PER_ATOM)

@@ -32,11 +32,12 @@ class Expected:
 
 
 NOTHING_EXPECTED = Expected()
+_FITTED = 0.6  # correlation of forces with those of the pair potential; below it tells nothing
 
 
 @dataclass(frozen=True)
 class Material:
-    """Finite labels without isolated atoms.
+    """Labels that training would use, without isolated atoms.
 
     Attributes
     ----------
@@ -117,6 +118,16 @@ class Material:
     def surrogate(self) -> Surrogate | None:
         """A pair potential fitted to the forces, or None where there are too few."""
         return fit_surrogate(self.labelled)
+
+    @cached_property
+    def stiffness(self) -> float | None:
+        """Median curvature at an atom times its squared bond length, eV; None where the fit is bad."""
+        if self.surrogate is None or self.surrogate.fit < _FITTED:
+            return None
+        bonded = np.isfinite(self.bonds.ratio)
+        if not bonded.any():
+            return None
+        return float(np.median(self.surrogate.stiffness[bonded] * self.bonds.distance[bonded] ** 2))
 
     @cached_property
     def close(self) -> ClosePairs:

@@ -27,6 +27,7 @@ _GAP_EV_PER_ATOM = 0.3
 _PART_EV_PER_ATOM = 0.1
 _DEVIATIONS = 8.0
 _LEAST = 5
+_HOTTER = 1.5
 
 
 def check_total_energies(material: Material) -> Iterator[Finding]:
@@ -115,6 +116,9 @@ def _heaps(material: Material, residual: np.ndarray) -> tuple[np.ndarray, float]
         at = int(np.diff(value)[_LEAST - 1 : -_LEAST + 1].argmax()) + _LEAST
         low, high = value[:at], value[at:]
         gap = high[0] - low[-1]
+        force = [float(np.median(material.force_rms[order[part]])) for part in (slice(at), slice(at, None))]
+        if force[1] > _HOTTER * force[0]:
+            continue  # hot and cold structures, not two references
         if gap > max(_GAP_EV_PER_ATOM, 2 * max(np.ptp(low), np.ptp(high)), 0):
             smaller = order[:at] if len(low) < len(high) else order[at:]
             mask = np.zeros(len(residual), bool)

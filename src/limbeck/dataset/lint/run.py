@@ -15,10 +15,12 @@ from limbeck.dataset.lint import (
     duplicates,
     frames,
     geometry,
+    outliers,
     references,
     stress,
     values,
 )
+from limbeck.dataset.lint.causes import causes_only
 from limbeck.dataset.lint.finding import Finding, LintReport, Source, by_severity
 from limbeck.dataset.lint.material import NOTHING_EXPECTED, Expected, Material
 from limbeck.dataset.read import split_isolated_atoms
@@ -38,11 +40,14 @@ CHECKS: tuple[Check, ...] = (
     duplicates.check_duplicates,
     duplicates.check_leak,
     references.check_total_energies,
+)
+#: without contact scans, whose forces are of another order
+TOGETHER: tuple[Check, ...] = (
     consistency.check_work,
     frames.check_forces_fit,
     frames.check_force_outliers,
     frames.check_energy_frames,
-    frames.check_energy_outliers,
+    outliers.check_energy_outliers,
     references.check_references,
     stress.check_stress,
     balance.check_net_force,
@@ -87,9 +92,14 @@ def lint(
         material = Material(rest, kept, part[kept], names, expected)
         for check in CHECKS:
             found += check(material)
+        usual = np.flatnonzero(~scan_mask(rest.step))
+        if 0 < len(usual) < len(rest):
+            material = Material(rest.select(usual), kept[usual], part[kept[usual]], names, expected)
+        for check in TOGETHER:
+            found += check(material)
     elif not any(f.code == "not-finite" for f in found):
         found.append(Finding("no-structures", "error", "no structures but isolated atoms"))
-    return LintReport(by_severity([f for f in found if f.code not in set(ignore)]), sources)
+    return LintReport(by_severity([f for f in causes_only(found) if f.code not in set(ignore)]), sources)
 
 
 def _isolated(labelled: LabelledSet) -> np.ndarray:

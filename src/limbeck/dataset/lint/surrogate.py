@@ -35,6 +35,8 @@ class Surrogate:
     energy: (S,) eV, without any reference. forces: (N, 3) eV/Å.
     virial: (S, 6) eV, volume times stress in ASE's sign, Voigt order.
     agreement: (S,) correlation of the fitted with the labelled forces (NaN without forces).
+    fit: that of all together. stiffness: (N,) eV/Å², a third of the trace of each atom's own block of the
+        Hessian.
     counts: (S, K) splines summed over pairs: equal for structures that are equal up to translation,
         rotation and the order of atoms.
     """
@@ -43,12 +45,14 @@ class Surrogate:
     forces: np.ndarray
     virial: np.ndarray
     agreement: np.ndarray
+    fit: float
+    stiffness: np.ndarray
     counts: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs of a batch with their splines: columns (P, 4), values and slopes (P, 4)."""
+    """Pairs of a batch with their splines: columns (P, 4), values, slopes and curvatures (P, 4)."""
 
     first: np.ndarray
     second: np.ndarray
@@ -58,6 +62,7 @@ class _Pairs:
     column: np.ndarray
     value: np.ndarray
     slope: np.ndarray
+    curvature: np.ndarray
 
 
 def fit_surrogate(labelled: LabelledSet) -> Surrogate | None:
@@ -106,12 +111,14 @@ def _pairs(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
     t = place - knot
     value = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1) / 6
     slope = np.stack([-((1 - t) ** 2), 3 * t**2 - 4 * t, -3 * t**2 + 2 * t + 1, t**2], 1) / (2 * _KNOT_A)
+    curvature = np.stack([1 - t, 3 * t - 2, 1 - 3 * t, t], 1) / _KNOT_A**2
     within = knot[:, None] + np.arange(4)  # splines beyond the last knot are left out: zero at the cutoff
     inside = within < _KNOTS
     pair = high * (high + 1) // 2 + low
     return _Pairs(
         first, second, structure, found.vectors / distance[:, None], distance,
         pair[:, None] * _KNOTS + np.minimum(within, _KNOTS - 1), value * inside, slope * inside,
+        curvature * inside,
     )  # fmt: skip
 
 
@@ -147,6 +154,7 @@ def _evaluate(labelled: LabelledSet, elements: np.ndarray, coefficients: np.ndar
     batch, width = labelled.structures, len(coefficients)
     energy, virial = np.zeros(len(batch)), np.zeros((len(batch), 6))
     forces, counts = np.zeros((batch.n_atoms, 3)), np.zeros((len(batch), width))
+    stiffness = np.zeros(batch.n_atoms)
     block = batch.offsets[:-1] // _BLOCK_ATOMS
     for b in np.unique(block):
         index = np.flatnonzero(block == b)
@@ -161,11 +169,19 @@ def _evaluate(labelled: LabelledSet, elements: np.ndarray, coefficients: np.ndar
             pull = slope * pairs.unit[:, axis]
             own[:, axis] = np.bincount(pairs.first, pull, minlength=part.n_atoms)
             own[:, axis] -= np.bincount(pairs.second, pull, minlength=part.n_atoms)
-        forces[batch.atom_index(index)] = own
+        atoms = batch.atom_index(index)
+        forces[atoms] = own
+        bent = (pairs.curvature * coefficients[pairs.column]).sum(axis=1) + 2 * slope / pairs.distance
+        for end in (pairs.first, pairs.second):
+            stiffness[atoms] += np.bincount(end, bent, minlength=part.n_atoms) / 3
         for k, (a, c) in enumerate(_VOIGT):
             moment = slope * pairs.distance * pairs.unit[:, a] * pairs.unit[:, c]
             virial[index, k] = np.bincount(pairs.structure, moment, minlength=len(index))
     energy = counts @ coefficients
     structure = np.repeat(batch.structure_of_atom, 3)
     agreement = _correlation(forces.ravel(), labelled.labels.forces.ravel(), structure, len(batch))
-    return Surrogate(energy, forces, virial, agreement, counts)
+    mine, given = forces.ravel(), labelled.labels.forces.ravel()
+    fit = (
+        float(mine @ given / np.sqrt((mine @ mine) * (given @ given))) if mine.any() and given.any() else 0.0
+    )
+    return Surrogate(energy, forces, virial, agreement, fit, stiffness, counts)

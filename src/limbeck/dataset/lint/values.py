@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from limbeck.core.labels import LabelledSet
+from limbeck.core.neighbours import find_pairs
 from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.material import Material
 from limbeck.labelling.audit import audit
@@ -15,14 +16,19 @@ from limbeck.labelling.audit import audit
 _FEW = 20
 _MANY_LOST = 0.2
 _FEW_LOST = 0.005
+_REACH_A = 5.0
+_UNEVEN = 0.01
 
 
 def check_finite(labelled: LabelledSet) -> tuple[np.ndarray, list[Finding]]:
-    """Indices of finite labels, and what the audit before training will drop."""
+    """Indices of the labels that training would use, and findings on those that its audit drops.
+
+    Where forces are large in many, their unit is wrong as a rule, and they stay for the other checks.
+    """
     finite, broken = audit(labelled, max_force_ev_per_a=np.inf)
-    _, dropped = audit(labelled)
+    usable, dropped = audit(labelled)
     large = sorted({d.index for d in dropped} - {d.index for d in broken})
-    found = []
+    found, kept = [], finite
     if broken:
         lost = len(broken) > _MANY_LOST * len(labelled)
         found.append(
@@ -36,6 +42,7 @@ def check_finite(labelled: LabelledSet) -> tuple[np.ndarray, list[Finding]]:
         )
     if large:
         lost = len(large) > _MANY_LOST * len(labelled)
+        kept = finite if lost else usable
         found.append(
             Finding(
                 "forces-large",
@@ -45,7 +52,7 @@ def check_finite(labelled: LabelledSet) -> tuple[np.ndarray, list[Finding]]:
                 "check the unit of the forces" if lost else "check these calculations",
             )
         )
-    return finite, found
+    return kept, found
 
 
 def check_count(material: Material) -> Iterator[Finding]:
@@ -59,6 +66,8 @@ def check_zero(material: Material) -> Iterator[Finding]:
     several = material.batch.counts > 1
     zero = (material.force_rms == 0) & several
     if several.any() and zero[several].all():
+        if not _lopsided(material):
+            return
         yield Finding(
             "forces-zero", "error", "all forces are zero", remedy="read the forces, not a placeholder"
         )
@@ -83,6 +92,21 @@ def check_zero(material: Material) -> Iterator[Finding]:
             f"every energy is {material.energy[0]:g} eV",
             remedy="name the right entry with --energy-key",
         )
+
+
+def _lopsided(material: Material) -> bool:
+    """Whether a repulsion between neighbours leaves a force on an atom: no symmetry forbids it."""
+    pairs = find_pairs(material.batch, _REACH_A)
+    number = np.diff(pairs.offsets)
+    start = np.repeat(material.batch.offsets[:-1], number)
+    first, second = pairs.first + start, pairs.second + start
+    pull = pairs.vectors / pairs.distances[:, None] ** 7
+    size = pairs.distances**-6.0
+    total, whole = np.zeros((material.batch.n_atoms, 3)), np.zeros(material.batch.n_atoms)
+    for end, sign in ((first, 1.0), (second, -1.0)):
+        np.add.at(total, end, sign * pull)
+        np.add.at(whole, end, size)
+    return bool((np.linalg.norm(total, axis=1) > _UNEVEN * np.maximum(whole, 1e-30)).any())
 
 
 def check_repeated(material: Material) -> Iterator[Finding]:
