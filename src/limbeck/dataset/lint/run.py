@@ -83,10 +83,6 @@ def lint(
     else:
         if alone:
             kept = finite[~_isolated(whole.select(finite))]
-    ordinary = np.flatnonzero(~scan_mask(rest.step))
-    if 0 < len(ordinary) < len(rest):
-        # no structure is like those of contact scans, which are judged by themselves (labelling/contacts.py)
-        rest, kept = rest.select(ordinary), kept[ordinary]
     if len(rest):
         names = tuple(source.name for source in sources)
         material = Material(rest, kept, part[kept], names, expected)
