@@ -16,6 +16,8 @@ from limbeck.runtime.student import Student
 
 #: structures evaluated in one call at most, so that batches are compared as well
 TOGETHER = 8
+#: how much further than the student's own rounding an export may be where that is above the tolerance
+NOISE = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Tolerance:
     Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy: ``energy_r`` · Σ|eᵢ - E0ᵢ| + ``energy_a`` eV, the
     sum over atoms of their interaction energies; an atom's energy likewise. Stress: the tolerance of
     forces acting over the cutoff on every atom, N · rc / V times it, eV/Å³.
+
+    Far from its training data a student's numbers cancel, and its own answer may be further than that
+    from its answer in float64. There the limit is ``NOISE`` times that distance, and the certificate
+    counts the structure as ``widened``.
     """
 
     force_a: float
@@ -48,6 +54,7 @@ class Parity:
     energy_mev, force_mev_per_a, stress_mev_per_a3: largest absolute deviation; stress None without cells.
     share: largest deviation over its tolerance; the comparison passes up to 1.
     worst: which quantity of which structure that is.
+    widened: structures on which the student's own rounding is above the tolerance.
     """
 
     n_structures: int
@@ -56,6 +63,7 @@ class Parity:
     stress_mev_per_a3: float | None
     share: float
     worst: str
+    widened: int
 
     @property
     def passes(self) -> bool:
@@ -125,43 +133,48 @@ class References:
 
     def _against(self, found: Sequence[Arrays], wanted: Sequence[Labels]) -> dict[str, Parity]:
         rows: dict[str, list[dict[str, float]]] = {}
-        tolerance = TOLERANCES[self.precision]
-        for (kind, batch), isolated, one, other in zip(
-            self.batches, self.isolated, found, wanted, strict=True
-        ):
+        for k, (kind, batch) in enumerate(self.batches):
             for s in range(len(batch)):
-                rows.setdefault(kind, []).append(
-                    _deviations(batch, s, one, other, isolated, self.cutoff, tolerance)
-                )
+                off = _deviations(batch, s, found[k], wanted[k])
+                noise = _deviations(batch, s, vars(self.own[k]), self.exact[k])
+                limits = self._limits(k, s)
+                row = {
+                    f"{name}_share": value / max(limits[name], NOISE * noise[name])
+                    for name, value in off.items()
+                }
+                row["widened"] = float(any(NOISE * noise[name] > limits[name] for name in off))
+                if not batch.volume[s] and (found[k]["stress"][s] != 0).any():
+                    row["stress_share"] = np.inf  # zero by definition
+                rows.setdefault(kind, []).append(row | off)
         return {kind: _worst(part) for kind, part in rows.items()}
 
+    def _limits(self, k: int, s: int) -> dict[str, float]:
+        """The tolerance of one structure, in eV and Å."""
+        tolerance, batch, exact = TOLERANCES[self.precision], self.batches[k][1], self.exact[k]
+        atoms = slice(batch.offsets[s], batch.offsets[s + 1])
+        if exact.atom_energies is None:
+            raise TypeError("a student gives atomic energies")
+        force = tolerance.force_a + tolerance.force_r * np.abs(exact.forces[atoms]).max(initial=0.0)
+        size = np.abs(exact.atom_energies[atoms] - self.isolated[k][atoms]).sum()
+        energy = tolerance.energy_a + tolerance.energy_r * size
+        volume = batch.volume[s] or np.inf
+        stress = force * batch.counts[s] * self.cutoff / volume
+        return {"force": force, "energy": energy, "atom_energy": energy, "stress": stress}
 
-def _deviations(
-    batch: StructureBatch, s: int, found: Arrays, wanted: Labels, isolated: np.ndarray, cutoff: float,
-    tolerance: Tolerance,
-) -> dict[str, float]:  # fmt: skip
-    """Deviations of one structure and each as a share of its tolerance; NaN where a number is none."""
+
+def _deviations(batch: StructureBatch, s: int, found: Arrays, wanted: Labels) -> dict[str, float]:
+    """Largest deviations of one structure; stress where it is defined."""
     atoms = slice(batch.offsets[s], batch.offsets[s + 1])
     if wanted.atom_energies is None or wanted.stress is None:
         raise TypeError("a student gives atomic energies and stress")
-    force = np.abs(found["forces"][atoms] - wanted.forces[atoms]).max(initial=0.0)
-    energy = abs(found["energy"][s] - wanted.energy[s])
-    atom = np.abs(found["atom_energies"][atoms] - wanted.atom_energies[atoms]).max(initial=0.0)
-    force_limit = tolerance.force_a + tolerance.force_r * np.abs(wanted.forces[atoms]).max(initial=0.0)
-    size = np.abs(wanted.atom_energies[atoms] - isolated[atoms]).sum()
-    energy_limit = tolerance.energy_a + tolerance.energy_r * size
-    row = {
-        "energy": energy, "force": force, "energy_share": energy / energy_limit,
-        "force_share": force / force_limit, "atom_energy_share": atom / energy_limit,
-    }  # fmt: skip
+    off = {
+        "energy": abs(found["energy"][s] - wanted.energy[s]),
+        "force": np.abs(found["forces"][atoms] - wanted.forces[atoms]).max(initial=0.0),
+        "atom_energy": np.abs(found["atom_energies"][atoms] - wanted.atom_energies[atoms]).max(initial=0.0),
+    }
     if np.isfinite(wanted.stress[s]).all():
-        row["stress"] = np.abs(found["stress"][s] - wanted.stress[s]).max()
-        limit = force_limit * (atoms.stop - atoms.start) * cutoff / batch.volume[s]
-        row["stress_share"] = row["stress"] / limit
-    elif not batch.volume[s]:
-        # without a cell stress is zero by definition
-        row["stress_share"] = 0.0 if (found["stress"][s] == 0).all() else np.nan
-    return {name: float(value) for name, value in row.items()}
+        off["stress"] = np.abs(found["stress"][s] - wanted.stress[s]).max()
+    return {name: float(value) for name, value in off.items()}
 
 
 def _worst(rows: list[dict[str, float]]) -> Parity:
@@ -180,6 +193,7 @@ def _worst(rows: list[dict[str, float]]) -> Parity:
         stress_mev_per_a3=1000 * float(np.max(stress)) if stress else None,
         share=float(share),
         worst=f"{name.removesuffix('_share').replace('_', ' ')} of structure {where}",
+        widened=int(sum(row["widened"] for row in rows)),
     )
 
 

@@ -58,7 +58,7 @@ class Loss:
         """Why the weights must not be rounded so, or None."""
         if not self.force_rmse_mev_per_a <= self.limit_mev_per_a:
             own = self.own_force_rmse_mev_per_a
-            error = "" if own is None else f"; the student's own error is {own:.3g}"
+            error = "" if own is None else f" (the student's own error is {own:.3g})"
             return (
                 f"force RMSE against float32 {self.force_rmse_mev_per_a:.3g} meV/Å, "
                 f"at most {self.limit_mev_per_a:.3g}{error}"

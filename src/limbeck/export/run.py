@@ -125,8 +125,11 @@ def describe(done: dict[str, Any]) -> str:
         f"{row['atoms']} atoms {row['export_ms']:.3g} ms (native {row['native_ms']:.3g})"
         for row in done["latency"]
     )
-    worst = max(part["force_mev_per_a"] for part in done["parity"]["against_student"].values())
-    line = f"{done['path']}: {done['bytes'] / 1000:.0f} kB, certified, force off by at most {worst:.2g} meV/Å"
+    kind, first = next(iter(done["parity"]["against_student"].items()))
+    line = (
+        f"{done['path']}: {done['bytes'] / 1000:.0f} kB, certified on {done['n_structures']} structures, "
+        f"{kind} forces within {first['force_mev_per_a']:.2g} meV/Å"
+    )
     return line + (f"; {times}, {done['threads']} thread(s)" if times else "")
 
 

@@ -46,7 +46,8 @@ def time_export(
     runtime: Runtime, student: Student, structures: Sequence[Atoms], *, float32: str | None = None
 ) -> list[Latency]:
     """Times of the file loaded as ``model``, and as ``float32`` where that is given, at ``SIZES`` atoms."""
-    systems = [of_size(list(structures), size) for size in SIZES]
+    elements = student.architecture.elements
+    systems = [of_size(list(structures), size, elements) for size in SIZES]
     inputs = [make_inputs(StructureBatch.from_atoms([atoms]), student.cutoff) for atoms in systems]
     runtime.set_cases(inputs)
     return [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.build import bulk, molecule
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii, reference_states
+from ase.data import chemical_symbols, covalent_radii, reference_states
 
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
@@ -16,7 +16,7 @@ from limbeck.students.specification import Architecture
 
 MOST = 100  #: held-out structures
 _LATTICES = ("fcc", "bcc", "hcp", "diamond")
-_RATTLES_A = (0.0, 0.02, 0.05, 0.1)
+_RATTLES_A = (0.0, 0.01, 0.02, 0.04)
 # from ASE's G2 set, the more elements of the student the better
 _MOLECULES = (
     "CH3CONH2", "CH3CH2OH", "CH3CH2NH2", "CH3COOH", "CH3CH2SH", "CH3CH2Cl", "C6H6", "NaCl", "LiF", "SiO",
@@ -46,7 +46,7 @@ def parity_structures(
     else:
         base = own if _is_molecular(card) else _enlarged(crystal, 8)
         first = {"generated": [_rattled(base, width, k) for k, width in enumerate(_RATTLES_A)]}
-    small = crystal.copy()
+    small = smaller_than(crystal, architecture.cutoff)
     sheared = _enlarged(crystal, 4)
     sheared.set_cell(
         sheared.cell.array @ np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]]), scale_atoms=True
@@ -60,9 +60,14 @@ def parity_structures(
     }
 
 
-def of_size(structures: list[Atoms], atoms: int) -> Atoms:
-    """About so many atoms: the first structure repeated, or copies of a molecule side by side."""
+def of_size(structures: list[Atoms], atoms: int, elements: tuple[int, ...]) -> Atoms:
+    """About so many atoms: the first structure repeated, or copies of a molecule side by side.
+
+    Where that structure is larger, one made of the elements takes its place.
+    """
     base = structures[0]
+    if len(base) > 1.5 * atoms:
+        base = make_crystal(elements) if base.pbc.all() else make_molecule(elements)
     if base.pbc.all():
         return _rattled(_enlarged(base, atoms), 0.02, 0)
     copies = max(1, round(atoms / len(base)))
@@ -89,6 +94,14 @@ def make_crystal(elements: tuple[int, ...]) -> Atoms:
         cell=[len(numbers) * length, length, length],
         pbc=True,
     )
+
+
+def smaller_than(crystal: Atoms, cutoff: float) -> Atoms:
+    """The crystal, pressed together where its shortest vector would not be shorter than the cutoff (Å)."""
+    small = crystal.copy()
+    factor = min(1.0, 0.9 * cutoff / small.cell.lengths().min())
+    small.set_cell(factor * small.cell.array, scale_atoms=True)
+    return small
 
 
 def make_molecule(elements: tuple[int, ...]) -> Atoms:
@@ -155,8 +168,3 @@ def _rattled(atoms: Atoms, width: float, seed: int) -> Atoms:
     moved = atoms.copy()
     moved.positions += width * np.random.default_rng([seed, 7]).normal(size=moved.positions.shape)
     return moved
-
-
-def symbols_of(elements: tuple[int, ...]) -> list[str]:
-    """Chemical symbols."""
-    return [chemical_symbols[z] for z in elements if z in atomic_numbers.values()]
