@@ -16,6 +16,7 @@ from limbeck.teachers import teacher_names
 COMMANDS = [
     "convert",
     "distill",
+    "export",
     "info",
     "label",
     "lint",
@@ -74,6 +75,7 @@ def test_help_has_an_example_that_names_the_command(run, command):
         ),
         ("validate", "--json --plots --energy-key --forces-key --stress-key --virial-key"),
         ("convert", "--out"),
+        ("export", "--to --quantize --force --structures --threads --aot --aot-limit --out --json"),
     ],
 )
 def test_commands_take_the_documented_options(run, command, options):

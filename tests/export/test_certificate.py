@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -88,8 +90,7 @@ def test_a_limit_is_widened_only_where_the_student_itself_is_rough(references):
     faithful = references.compare(HereRuntime(make_model()))
     assert sum(part.widened for part in faithful.against_student.values()) == 0
     rough = References(small_student(), {"molecule": STRUCTURES["molecule"]})
-    exact = rough.exact[0]
-    rough.own = [type(exact)(**{**vars(exact), "forces": exact.forces + 1e-3}) for exact in rough.exact]
+    rough.own = [replace(exact, forces=exact.forces + 1e-3) for exact in rough.exact]
     comparison = rough.compare(HereRuntime(make_model()))
     assert comparison.passes
     assert comparison.against_float64["molecule"].widened == 1

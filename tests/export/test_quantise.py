@@ -40,7 +40,7 @@ def test_halves_keep_their_bits(kind, bits):
     stored = store_weights(record, kind)
     for name, value in record.weights.items():
         error = np.abs(stored.record.weights[name] - value)
-        assert (error <= 2.0**-bits * np.abs(value) + 1e-7).all(), name
+        assert (error <= (2.0**-bits * np.abs(value) + 1e-7 if value.ndim == 2 else 0)).all(), name
     assert stored.record.weights["embedding"].dtype == np.float32
 
 
@@ -64,7 +64,7 @@ def test_weights_are_stored_in_few_bytes():
     for kind in (None, "float16", "int8"):
         store = store_weights(small_record(), kind).store
         sizes[kind] = sum(v.numel() * v.element_size() for v in store.buffers())
-    assert sizes["float16"] == sizes[None] / 2
+    assert sizes["float16"] < 0.52 * sizes[None]
     assert sizes["int8"] < 0.31 * sizes[None]
 
 

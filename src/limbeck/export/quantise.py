@@ -40,8 +40,9 @@ class Stored:
 def store_weights(record: StudentRecord, quantisation: Quantisation | None) -> Stored:
     """The weights as they are, or rounded.
 
-    int8 rounds the matrices of linear layers, symmetrically and with one scale for each output channel;
-    embedding, biases and the last layer, a hundredth of the weights, stay as they are.
+    Biases and the last layer, a hundredth of the weights, stay as they are: rounded, they would shift
+    every energy. int8 leaves the embedding too, and rounds the matrices of linear layers symmetrically,
+    with one scale for each output channel.
 
     Raises
     ------
@@ -53,14 +54,14 @@ def store_weights(record: StudentRecord, quantisation: Quantisation | None) -> S
         return Stored(WeightStore(exact, {}, dtype), record, dtype)
     if quantisation not in QUANTISATIONS:
         raise InputError("unknown quantisation", got=repr(quantisation), wanted=" or ".join(QUANTISATIONS))
-    scales: dict[str, Tensor] = {}
-    if quantisation == "int8":
-        kept = dict(exact)
-        for name, value in exact.items():
-            if value.ndim == 2 and name != "embedding":
-                kept[name], scales[name] = round_to_bytes(value)
-    else:
-        kept = {name: value.to(_HALVES[quantisation]) for name, value in exact.items()}
+    kept, scales = dict(exact), dict[str, Tensor]()
+    for name, value in exact.items():
+        if value.ndim != 2:
+            continue
+        if quantisation != "int8":
+            kept[name] = value.to(_HALVES[quantisation])
+        elif name != "embedding":
+            kept[name], scales[name] = round_to_bytes(value)
     store = WeightStore(kept, scales, dtype)
     rounded = {name: value.numpy().copy() for name, value in store().items()}
     strange = [name for name, value in rounded.items() if not np.isfinite(value).all()]

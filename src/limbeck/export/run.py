@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def export_student(
     if work is None:
         return kept.value
     for kind in formats:
-        kept.attempt(kind, lambda kind=kind: _export_one(work, kind, path.stem, out, None), say)
+        kept.attempt(kind, partial(_export_one, work, kind, path.stem, out, None), say)
     if "torch-export" in formats and options.aot:
         _export_package(work, path.stem, out, kept, say)
     return kept.value

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +18,10 @@ MARK = "limbeck-runner:"
 INPUT_NAMES = ("atomic_numbers", "positions", "edge_index", "edge_shift", "batch", "cell")
 OUTPUT_NAMES = ("energy", "forces", "stress", "atom_energies")
 
+Loaded = tuple[Callable[[list[np.ndarray]], list[np.ndarray]], dict[str, Any], dict[str, str]]
 
-def load(path: str, kind: str, threads: int):
+
+def load(path: str, kind: str, threads: int) -> Loaded:
     """A function from the six input arrays to the four outputs, the file's own card, and versions."""
     if kind == "onnx":
         return _load_onnx(path, threads)
@@ -38,7 +42,7 @@ def load(path: str, kind: str, threads: int):
     else:
         raise ValueError(f"unknown format {kind!r}")
 
-    def run(arrays):
+    def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
             outputs = call(*(torch.from_numpy(array) for array in arrays))
         return [value.numpy() for value in outputs]
@@ -46,7 +50,7 @@ def load(path: str, kind: str, threads: int):
     return run, json.loads(text), {"torch": torch.__version__}
 
 
-def _load_onnx(path: str, threads: int):
+def _load_onnx(path: str, threads: int) -> Loaded:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -55,26 +59,27 @@ def _load_onnx(path: str, threads: int):
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     wanted = list(OUTPUT_NAMES)
 
-    def run(arrays):
+    def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
         return session.run(wanted, dict(zip(INPUT_NAMES, arrays, strict=True)))
 
     card = json.loads(session.get_modelmeta().custom_metadata_map["limbeck"])
     return run, card, {"onnxruntime": onnxruntime.__version__}
 
 
-def read_cases(path: str):
+def read_cases(path: str) -> list[list[np.ndarray]]:
     """Case after case: the six arrays."""
     with np.load(path) as held:
         return [[held[f"{k}/{name}"] for name in INPUT_NAMES] for k in range(int(held["count"]))]
 
 
-def answer(value) -> None:
+def answer(value: Any) -> None:
     print(MARK + json.dumps(value), flush=True)
 
 
 def serve() -> None:
     """One request a line, until the input ends."""
-    models, cases = {}, []
+    models: dict[str, Callable[[list[np.ndarray]], list[np.ndarray]]] = {}
+    cases: list[list[np.ndarray]] = []
     for line in sys.stdin:
         ask = json.loads(line)
         try:
@@ -86,7 +91,7 @@ def serve() -> None:
                 cases = read_cases(ask["path"])
                 answer({"cases": len(cases)})
             elif ask["do"] == "evaluate":
-                found = {}
+                found: dict[str, Any] = {}
                 for k, arrays in enumerate(cases):
                     for name, value in zip(OUTPUT_NAMES, models[ask["name"]](arrays), strict=True):
                         found[f"{k}/{name}"] = np.asarray(value)

@@ -79,7 +79,9 @@ class Runtime:
     def set_cases(self, cases: Sequence[Arrays]) -> None:
         """Inputs that later calls evaluate."""
         path = Path(self._folder.name) / "cases.npz"
-        held = {f"{k}/{name}": value for k, case in enumerate(cases) for name, value in case.items()}
+        held: dict[str, Any] = {
+            f"{k}/{name}": value for k, case in enumerate(cases) for name, value in case.items()
+        }
         np.savez(path, count=np.array(len(cases)), **held)
         self._ask("inputs", do="cases", path=str(path))
 
