@@ -15,7 +15,7 @@ from ase.optimize import BFGS
 
 from limbeck.export.formats import SUFFIXES, write_format
 from limbeck.runtime.calculator import Calculator
-from tests.export.tools import small_graph, small_student
+from tests.export.tools import need, small_graph, small_student
 from tests.students.tools import SYSTEMS
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exported"
@@ -57,6 +57,7 @@ def export(tmp_path):
     """export(format) -> (path of the small student's export, path of a structure)."""
 
     def _export(kind: str) -> tuple[Path, Path]:
+        need(kind)
         path, structure = tmp_path / f"small{SUFFIXES[kind]}", tmp_path / "start.extxyz"
         write_format(small_graph(), kind, path)
         write(structure, START)

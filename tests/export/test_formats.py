@@ -14,7 +14,7 @@ from limbeck.export.certificate import References
 from limbeck.export.formats import OPSET, SUFFIXES, write_format
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.runtimes import Runtime
-from tests.export.tools import STRUCTURES, small_graph, small_record, small_student
+from tests.export.tools import STRUCTURES, need, small_graph, small_record, small_student
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,7 @@ def folder(tmp_path_factory):
 
 def written(kind, folder):
     """The file of a format, written once."""
+    need(kind)
     path = folder / f"small{SUFFIXES[kind]}"
     if not path.is_file():
         write_format(small_graph(), kind, path)
@@ -63,7 +64,9 @@ def test_parity_in_its_own_runtime(kind, folder, references):
 @pytest.mark.slow
 @pytest.mark.ci
 def test_the_onnx_file_is_plain(folder):
-    onnx = pytest.importorskip("onnx")
+    need("onnx")
+    import onnx
+
     model = onnx.load(written("onnx", folder))
     assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
     assert [value.name for value in model.graph.input] == list(INPUT_NAMES)
@@ -106,6 +109,7 @@ def test_without_a_compiler_no_package(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
 def test_a_file_that_is_none_is_refused_in_one_line(kind, tmp_path):
+    need(kind)
     path = tmp_path / f"broken{SUFFIXES[kind]}"
     path.write_bytes(b"\x00\x01broken")
     with Runtime() as runtime, pytest.raises(LimbeckError, match="its runtime refuses the export") as caught:

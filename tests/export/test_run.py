@@ -18,7 +18,7 @@ from limbeck.errors import LimbeckError
 from limbeck.export import run as run_module
 from limbeck.export.loss import Loss
 from limbeck.export.run import ExportOptions, export_student
-from tests.export.tools import small_record
+from tests.export.tools import need, small_record
 from tests.students.tools import SYSTEMS
 
 
@@ -101,6 +101,7 @@ def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch):
 @pytest.mark.ci
 @pytest.mark.parametrize(("kind", "quantisation"), [("onnx", "int8"), ("torchscript", "bfloat16")])
 def test_rounded_weights_are_smaller_and_agree(kind, quantisation, student, tmp_path):
+    need(kind)
     options = ExportOptions(quantisation=quantisation, force=True, timed=False, aot=False)
     told = export_student(student, [kind], tmp_path, options)
     assert told["failures"] == []
@@ -116,7 +117,7 @@ def test_costly_rounding_is_refused_and_leaves_nothing(command, tmp_path, monkey
     loss = Loss("int8", 4, 0.5, 7.5, 30.0, 28.0, True, 0.0, 0.0)
     monkeypatch.setattr(run_module, "measure_loss", lambda *_: loss)
     out, told = tmp_path / "out", tmp_path / "told.json"
-    code, _, err = command("--to", "onnx", "--quantize", "int8", "--out", out, "--json", told)
+    code, _, err = command("--to", "torchscript", "--quantize", "int8", "--out", out, "--json", told)
     assert (code, err) == (
         1,
         "error: small: int8 is refused; got force RMSE against float32 7.5 meV/Å, at most 2.8 (the student's own "
@@ -154,7 +155,9 @@ def test_structures_that_cannot_serve_are_one_line(command, tmp_path):
         ("nan.extxyz", "structure 0: positions or cell are not finite"),
         ("none.extxyz", "no such file"),
     ]:
-        code, _, err = command("--to", "onnx", "--structures", tmp_path / name, "--out", tmp_path / "out")
+        code, _, err = command(
+            "--to", "torchscript", "--structures", tmp_path / name, "--out", tmp_path / "out"
+        )
         assert code == 2
         assert told in err, err
         assert err.count("\n") == 1
@@ -185,10 +188,11 @@ def test_one_format_that_fails_does_not_stop_the_others(student, tmp_path, monke
         if kind == "onnx":
             raise LimbeckError("no luck", where="x.onnx")
         parity = {"against_student": {"molecule": {"force_mev_per_a": 0.0}}}
-        return {"format": kind, "path": "p", "bytes": 1, "latency": [], "parity": parity}
+        return {"format": kind, "path": "p", "bytes": 1, "n_structures": 1, "latency": [], "parity": parity}
 
     monkeypatch.setattr(run_module, "_export_one", export_one)
     monkeypatch.setattr(run_module, "_prepare", lambda *_: object())
+    monkeypatch.setattr(run_module, "check_installed", lambda formats: None)
     lines: list[str] = []
     told = export_student(student, ["onnx", "torchscript"], tmp_path, say=lines.append)
     assert told["failures"] == ["x.onnx: no luck"]

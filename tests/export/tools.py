@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import pytest
 import torch
 
 from limbeck.core.structures import StructureBatch
@@ -39,6 +40,12 @@ def small_graph() -> Graph:
 def make_model(record=None) -> ExportedStudent:
     stored = store_weights(record or small_record(), None)
     return ExportedStudent(stored.record, stored.store, stored.dtype)
+
+
+def need(kind: str) -> None:
+    """Skip the test where the extra of a format is not installed."""
+    for package in ("onnx", "onnxscript", "onnxruntime") if kind == "onnx" else ():
+        pytest.importorskip(package)
 
 
 def evaluate(call, frames, cutoff: float = 5.0) -> dict[str, np.ndarray]:
