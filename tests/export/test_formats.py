@@ -11,9 +11,11 @@ from limbeck import __version__
 from limbeck.errors import LimbeckError
 from limbeck.export import aot
 from limbeck.export.certificate import References
-from limbeck.export.formats import OPSET, SUFFIXES, write_format
+from limbeck.export.formats import OPSET, SUFFIXES, make_graph, write_format
+from limbeck.export.quantise import store_weights
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.runtimes import Runtime
+from limbeck.runtime.student import Student
 from tests.export.tools import STRUCTURES, need, small_graph, small_record, small_student
 
 
@@ -123,3 +125,19 @@ def test_a_runtime_that_dies_is_one_line():
         runtime._process.wait()
         with pytest.raises(LimbeckError, match="the runtime of the export died; got exit -9: nothing said"):
             runtime.load("x.onnx", "onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_float64_student_keeps_its_digits_in_onnx(tmp_path):
+    need("onnx")
+    record = small_record(np.float64)
+    graph = make_graph(store_weights(record, None), student_hash="0" * 64, name="small", quantisation=None)
+    path = tmp_path / "small.onnx"
+    write_format(graph, "onnx", path)
+    references = References(Student(record, threads=1), {k: STRUCTURES[k] for k in ("molecule", "triclinic")})
+    with Runtime() as runtime:
+        runtime.load(path, "onnx")
+        comparison = references.compare(runtime)
+    assert references.precision == "float64"
+    assert comparison.passes, comparison.failure()

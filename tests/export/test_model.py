@@ -74,6 +74,20 @@ def test_no_operator_names_a_device_and_no_constant_is_large():
     assert not [name for name in held if name.startswith("_tensor_constant")]
 
 
+def test_numbers_that_multiply_float64_are_float64_tensors():
+    # a number in the graph is rounded to float32 by the ONNX exporter: 1e-8 of every repulsion
+    for node in small_graph().traced.graph.nodes:
+        value = node.meta.get("val")
+        if (
+            isinstance(value, torch.Tensor)
+            and value.dtype == torch.float64
+            and "clamp" not in str(node.target)
+        ):
+            assert all(float(np.float32(x)) == x for x in node.args if isinstance(x, float)), (
+                node.format_node()
+            )
+
+
 def test_nothing_in_the_graph_needs_a_gradient(program):
     inputs = example_inputs(small_graph().model)
     with torch.inference_mode():

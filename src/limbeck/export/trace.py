@@ -37,6 +37,7 @@ def trace_student(model: ExportedStudent) -> fx.GraphModule:
     _name_buffers(traced, model)
     _simplify(traced)
     _hold_constants(traced)
+    _hold_double_scalars(traced)
     traced.graph.eliminate_dead_code()
     traced.graph.lint()
     traced.recompile()
@@ -156,3 +157,32 @@ def _hold_constants(traced: fx.GraphModule) -> None:
         held.meta = node.meta
         node.replace_all_uses_with(held)
         graph.erase_node(node)
+
+
+#: operators of a tensor and a number, and what does the same with a tensor of one number
+_WITH_NUMBER = {
+    _ATEN.mul.Tensor: _ATEN.mul.Tensor,
+    _ATEN.mul.Scalar: _ATEN.mul.Tensor,
+    _ATEN.add.Tensor: _ATEN.add.Tensor,
+    _ATEN.sub.Tensor: _ATEN.sub.Tensor,
+    _ATEN.div.Tensor: _ATEN.div.Tensor,
+    _ATEN.pow.Tensor_Scalar: _ATEN.pow.Tensor_Tensor,
+}
+
+
+def _hold_double_scalars(traced: fx.GraphModule) -> None:
+    """Numbers that multiply float64 become buffers: the ONNX exporter would round them to float32."""
+    graph = traced.graph
+    for node in list(graph.nodes):
+        value = node.meta.get("val")
+        if node.target not in _WITH_NUMBER or not isinstance(value, Tensor) or value.dtype != torch.float64:
+            continue
+        number = node.args[1]
+        if not isinstance(number, float) or float(np.float32(number)) == number:
+            continue
+        name = f"number_{node.name}"
+        traced.register_buffer(name, torch.tensor(number, dtype=torch.float64))
+        with graph.inserting_before(node):
+            held = graph.get_attr(name)
+        node.target = _WITH_NUMBER[node.target]
+        node.args = (node.args[0], held, *node.args[2:])
