@@ -109,8 +109,8 @@ def test_rounded_weights_are_smaller_and_agree(kind, quantisation, student, tmp_
     assert f".{quantisation}." in done["path"]
     assert done["quantisation"]["force_rmse_mev_per_a"] > 0.001
     assert done["quantisation"]["nve_completed"]
-    # in float32 these weights alone are 85 kB, beside a graph of 40 to 80 kB
-    assert done["bytes"] < 125_000
+    # the same files with float32 weights have 122 and 172 kB, 85 kB of them weights
+    assert done["bytes"] < {"onnx": 90_000, "torchscript": 145_000}[kind]
 
 
 def test_costly_rounding_is_refused_and_leaves_nothing(command, tmp_path, monkeypatch):

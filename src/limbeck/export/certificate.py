@@ -28,8 +28,8 @@ class Tolerance:
     sum over atoms of their interaction energies; an atom's energy likewise. Stress: the tolerance of
     forces acting over the cutoff on every atom, N · rc / V times it, eV/Å³.
 
-    Far from its training data a student's numbers cancel, and its own answer may be further than that
-    from its answer in float64. There the limit is ``NOISE`` times that distance, and the certificate
+    Far from its training data a student's numbers cancel, and its own answer may be as far as that from
+    its answer in float64. Where ``NOISE`` times that distance is more, it is the limit, and the certificate
     counts the structure as ``widened``.
     """
 
@@ -54,7 +54,7 @@ class Parity:
     energy_mev, force_mev_per_a, stress_mev_per_a3: largest absolute deviation; stress None without cells.
     share: largest deviation over its tolerance; the comparison passes up to 1.
     worst: which quantity of which structure that is.
-    widened: structures on which the student's own rounding is above the tolerance.
+    widened: structures whose limit is the student's own rounding, ``NOISE`` times.
     """
 
     n_structures: int
