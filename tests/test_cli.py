@@ -18,6 +18,7 @@ COMMANDS = [
     "convert",
     "distill",
     "doctor",
+    "export",
     "info",
     "label",
     "lint",
@@ -81,6 +82,7 @@ def test_help_has_an_example_that_names_the_command(run, command):
             "--teacher --batch --atoms --threads --device --engines --row-limit --budget --structures --trust --set "
             "--json --plot",
         ),
+        ("export", "--to --quantize --force --structures --threads --aot --aot-limit --out --json"),
     ],
 )
 def test_commands_take_the_documented_options(run, command, options):

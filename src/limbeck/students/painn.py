@@ -18,7 +18,10 @@ from limbeck.students.specification import Architecture, flatten, unflatten
 
 @dataclass(frozen=True)
 class Graph:
-    """Tensors of a batch: species (N,), structure (N,), centre, neighbour (P,), vectors (P, 3)."""
+    """Tensors of a batch: species (N,), structure (N,), centre, neighbour (P,), vectors (P, 3).
+
+    Each pair is listed once, or where ``directed`` in both directions, each serving its centre alone.
+    """
 
     species: Tensor
     structure: Tensor
@@ -27,6 +30,7 @@ class Graph:
     pair_structure: Tensor
     vectors: Tensor
     n_structures: int
+    directed: bool = False
 
 
 def make_graph(
@@ -73,8 +77,67 @@ def radial_basis(distance: Tensor, n_radial: int, cutoff: float, core: Tensor | 
     return torch.cat([waves * envelope[:, None], envelope[:, None]], dim=1)
 
 
-class PaiNN(nn.Module):
-    """Scalar and vector features; vectors mix over channels only, so rotations pass through."""
+class Network(nn.Module):
+    """Scalar and vector features; vectors mix over channels only, so rotations pass through.
+
+    How the weights are stored is the business of the class that implements ``named_weights``.
+    """
+
+    architecture: Architecture
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """Weights by the names and in the shapes of ``Architecture.parameter_shapes``."""
+        raise NotImplementedError
+
+    def atom_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
+        """Energy of each atom, eV, (N,), without baselines.
+
+        Follows arXiv:2102.03150, eqs. 7-10, with one linear layer for the message's atom part.
+        """
+        arch, w = self.architecture, self.named_weights()
+        f = arch.hidden_dim
+        distance = torch.linalg.vector_norm(vectors, dim=1)  # (P,)
+        unit = vectors / distance[:, None]  # (P, 3)
+        i, j = graph.centre, graph.neighbour
+        core = None
+        if arch.core_a:
+            radii = distance.new_tensor(arch.core_a)
+            core = radii[graph.species[i] * len(arch.elements) + graph.species[j]]  # (P,)
+        basis = radial_basis(distance, arch.rbf, arch.cutoff, core)  # (P, B + 1)
+        h = w["embedding"][graph.species]  # (N, F)
+        v = h.new_zeros(h.shape[0], 3, f)  # (N, 3, F)
+        for layer in range(arch.interactions):
+            p = f"interactions.{layer}."
+            phi = (h @ w[p + "phi.weight"] + w[p + "phi.bias"]).split(f, dim=1)  # 2 or 3 of (N, F)
+            filters = (basis @ w[p + "filter.weight"]).split(f, dim=1)  # 2 or 3 of (P, F)
+            # the filter of a pair serves both directions; the unit vector changes sign
+            dh = torch.zeros_like(h).index_add(0, i, filters[0] * phi[0][j])
+            along = unit[:, :, None]  # (P, 3, 1)
+            to_i = (filters[1] * phi[1][j])[:, None] * along
+            if layer > 0:
+                carried = phi[2][:, None] * v  # (N, 3, F)
+                to_i = to_i + filters[2][:, None] * carried[j]
+            if not graph.directed:
+                dh = dh.index_add(0, j, filters[0] * phi[0][i])
+                to_j = -(filters[1] * phi[1][i])[:, None] * along
+                if layer > 0:
+                    to_j = to_j + filters[2][:, None] * carried[i]
+                v = v.index_add(0, j, to_j)
+            v = v.index_add(0, i, to_i)
+            h = h + dh
+            u_mix, v_mix = (v @ w[p + "mix.weight"]).split(f, dim=2)  # (N, 3, F) each
+            norm = torch.sqrt((v_mix * v_mix).sum(1) + arch.norm_offset**2)  # (N, F)
+            gate = torch.cat([h, norm], dim=1) @ w[p + "gate.weight"] + w[p + "gate.bias"]  # (N, H)
+            out = (nn.functional.silu(gate) @ w[p + "out.weight"] + w[p + "out.bias"]).split(f, dim=1)
+            h = h + out[0] + out[1] * (u_mix * v_mix).sum(1)
+            if layer < arch.interactions - 1:
+                v = v + out[2][:, None] * u_mix
+        hidden = nn.functional.silu(h @ w["readout.0.weight"] + w["readout.0.bias"])  # (N, R)
+        return arch.energy_scale * (hidden @ w["readout.1.weight"] + w["readout.1.bias"])  # (N,)
+
+
+class PaiNN(Network):
+    """A network with all its weights in one flat parameter: what trains."""
 
     def __init__(
         self, architecture: Architecture, weights: dict[str, np.ndarray], dtype: torch.dtype
@@ -93,49 +156,6 @@ class PaiNN(nn.Module):
             parts[name] = self.flat[at : at + size].view(shape)
             at += size
         return parts
-
-    def atom_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """Energy of each atom, eV, (N,), without baselines.
-
-        Follows arXiv:2102.03150, eqs. 7-10, with one linear layer for the message's atom part.
-        """
-        arch, w = self.architecture, self.named_weights()
-        f = arch.hidden_dim
-        distance = torch.linalg.vector_norm(vectors, dim=1)  # (P,)
-        unit = vectors / distance[:, None]  # (P, 3)
-        i, j = graph.centre, graph.neighbour
-        core = None
-        if arch.core_a:
-            radii = distance.new_tensor(arch.core_a)
-            core = radii[graph.species[i] * len(arch.elements) + graph.species[j]]  # (P,)
-        basis = radial_basis(distance, arch.rbf, arch.cutoff, core)  # (P, B + 1)
-        h = w["embedding"][graph.species]  # (N, F)
-        v = h.new_zeros(len(h), 3, f)  # (N, 3, F)
-        for layer in range(arch.interactions):
-            p = f"interactions.{layer}."
-            phi = (h @ w[p + "phi.weight"] + w[p + "phi.bias"]).split(f, dim=1)  # 2 or 3 of (N, F)
-            filters = (basis @ w[p + "filter.weight"]).split(f, dim=1)  # 2 or 3 of (P, F)
-            # the filter of a pair serves both directions; the unit vector changes sign
-            dh = torch.zeros_like(h).index_add(0, i, filters[0] * phi[0][j])
-            dh = dh.index_add(0, j, filters[0] * phi[0][i])
-            along = unit[:, :, None]  # (P, 3, 1)
-            to_i = (filters[1] * phi[1][j])[:, None] * along
-            to_j = -(filters[1] * phi[1][i])[:, None] * along
-            if layer > 0:
-                carried = phi[2][:, None] * v  # (N, 3, F)
-                to_i = to_i + filters[2][:, None] * carried[j]
-                to_j = to_j + filters[2][:, None] * carried[i]
-            v = v.index_add(0, i, to_i).index_add(0, j, to_j)
-            h = h + dh
-            u_mix, v_mix = (v @ w[p + "mix.weight"]).split(f, dim=2)  # (N, 3, F) each
-            norm = torch.sqrt((v_mix * v_mix).sum(1) + arch.norm_offset**2)  # (N, F)
-            gate = torch.cat([h, norm], dim=1) @ w[p + "gate.weight"] + w[p + "gate.bias"]  # (N, H)
-            out = (nn.functional.silu(gate) @ w[p + "out.weight"] + w[p + "out.bias"]).split(f, dim=1)
-            h = h + out[0] + out[1] * (u_mix * v_mix).sum(1)
-            if layer < arch.interactions - 1:
-                v = v + out[2][:, None] * u_mix
-        hidden = nn.functional.silu(h @ w["readout.0.weight"] + w["readout.0.bias"])  # (N, R)
-        return arch.energy_scale * (hidden @ w["readout.1.weight"] + w["readout.1.bias"])  # (N,)
 
     def forward(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Energies (S,), forces (N, 3), dE/d(strain) (S, 3, 3), atomic energies (N,).

@@ -1,0 +1,1 @@
+"""Students for hosts without Limbeck: ONNX, torch.export, TorchScript, each with a parity certificate."""

@@ -1,0 +1,107 @@
+"""What rounding the weights costs: forces, dynamics and speed against the student in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from limbeck.export.quantise import Quantisation, own_force_error
+from limbeck.export.speed import Latency
+from limbeck.runtime.student import Student
+from limbeck.units import EV_TO_MEV
+from limbeck.validation.onpolicy import nve_drift
+
+#: meV/Å: float16 keeps 11 bits of each weight and must cost next to nothing
+MOST_HALF = 1.0
+#: meV/Å, and share of the student's own force error: what bfloat16 and int8 may cost
+MOST_COARSE, MOST_OF_OWN = 5.0, 0.1
+#: int8 may not be slower than float32; best times taken by turns still scatter by so much
+SLOWER = 1.05
+
+_NVE_K, _NVE_FS = 300.0, 250.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Rounded weights against float32, on the structures the student is for.
+
+    Attributes
+    ----------
+    own_force_rmse_mev_per_a: the student's error against its teacher, from its card; None where unknown.
+    drift_mev_per_atom_per_ps, float32_drift_mev_per_atom_per_ps: of a short NVE run; None
+        where it ended early.
+    """
+
+    quantisation: Quantisation
+    n_structures: int
+    energy_rmse_mev_per_atom: float
+    force_rmse_mev_per_a: float
+    force_max_mev_per_a: float
+    own_force_rmse_mev_per_a: float | None
+    nve_completed: bool
+    drift_mev_per_atom_per_ps: float | None
+    float32_drift_mev_per_atom_per_ps: float | None
+
+    @property
+    def limit_mev_per_a(self) -> float:
+        """What the force RMSE may be."""
+        if self.quantisation == "float16":
+            return MOST_HALF
+        own = self.own_force_rmse_mev_per_a
+        return MOST_COARSE if own is None else min(MOST_COARSE, MOST_OF_OWN * own)
+
+    def objection(self) -> str | None:
+        """Why the weights must not be rounded so, or None."""
+        if not self.force_rmse_mev_per_a <= self.limit_mev_per_a:
+            own = self.own_force_rmse_mev_per_a
+            error = "" if own is None else f" (the student's own error is {own:.3g})"
+            return (
+                f"force RMSE against float32 {self.force_rmse_mev_per_a:.3g} meV/Å, "
+                f"at most {self.limit_mev_per_a:.3g}{error}"
+            )
+        return None if self.nve_completed else "its dynamics does not hold"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "limit_mev_per_a": self.limit_mev_per_a, "objection": self.objection()}
+
+
+def measure_loss(
+    float32: Student, rounded: Student, structures: Sequence[Atoms], quantisation: Quantisation
+) -> Loss:
+    """Forces of both on the structures, and NVE dynamics from the first of them."""
+    before, after = float32.evaluate(structures), rounded.evaluate(structures)
+    difference = EV_TO_MEV * (after.forces - before.forces)
+    counts = np.array([len(atoms) for atoms in structures])
+    energy = EV_TO_MEV * (after.energy - before.energy) / counts
+    start = structures[0]
+    timestep = 0.5 if 1 in start.numbers else 1.0
+    runs = [
+        nve_drift(one, start, temperature_k=_NVE_K, timestep_fs=timestep, duration_fs=_NVE_FS, seed=0)
+        for one in (rounded, float32)
+    ]
+    return Loss(
+        quantisation=quantisation,
+        n_structures=len(structures),
+        energy_rmse_mev_per_atom=float(np.sqrt((energy**2).mean())),
+        force_rmse_mev_per_a=float(np.sqrt((difference**2).mean())),
+        force_max_mev_per_a=float(np.abs(difference).max()),
+        own_force_rmse_mev_per_a=own_force_error(float32.card),
+        nve_completed=runs[0].completed,
+        drift_mev_per_atom_per_ps=runs[0].drift_mev_per_atom_per_ps,
+        float32_drift_mev_per_atom_per_ps=runs[1].drift_mev_per_atom_per_ps,
+    )
+
+
+def slower(latencies: Sequence[Latency]) -> str | None:
+    """How much slower than float32 the rounded file is at each size, or None where it is not."""
+    pairs = [(one.atoms, one.export_best_ms, one.float32_best_ms) for one in latencies]
+    timed = [(atoms, after, before) for atoms, after, before in pairs if after and before]
+    ratios = [after / before for _, after, before in timed]
+    if not ratios or float(np.exp(np.log(ratios).mean())) <= SLOWER:
+        return None
+    parts = [f"{after:.3g} ms instead of {before:.3g} at {atoms} atoms" for atoms, after, before in timed]
+    return "slower than float32: " + ", ".join(parts)

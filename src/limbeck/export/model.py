@@ -1,0 +1,160 @@
+"""The one torch module that every export format is made from: energy, forces and stress of a student.
+
+It takes plain tensors, a directed neighbour list among them, and its forces and stress come from
+differentiating its energy, so that a trace of it holds the backward pass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from limbeck.artifact.file import StudentRecord
+from limbeck.core.zbl import BOHR_A, COULOMB_EV_A, SCREEN_RATES, SCREEN_WEIGHTS
+from limbeck.students.painn import Graph, Network
+from limbeck.students.specification import Architecture
+
+INPUT_NAMES = ("atomic_numbers", "positions", "edge_index", "edge_shift", "batch", "cell")
+OUTPUT_NAMES = ("energy", "forces", "stress", "atom_energies")
+_TABLE = 119  #: atomic numbers 0 to 118
+
+
+class WeightStore(nn.Module):
+    """Weights as buffers in the form in which a file keeps them; ``forward`` gives them for computing.
+
+    Arrays of float32 or float64 are kept as they are, half precision is widened, and integers are
+    multiplied by the scale of their output channel (``scales``, by name).
+    """
+
+    def __init__(self, stored: dict[str, Tensor], scales: dict[str, Tensor], dtype: torch.dtype) -> None:
+        super().__init__()
+        self._names, self._scaled, self._dtype = tuple(stored), frozenset(scales), dtype
+        for name, value in stored.items():
+            self.register_buffer(_buffer(name), value)
+        for name, value in scales.items():
+            self.register_buffer(_buffer(name) + "_scale", value)
+
+    def forward(self) -> dict[str, Tensor]:
+        """Name -> weight in the computing precision."""
+        found = {}
+        for name in self._names:
+            value = getattr(self, _buffer(name))
+            value = value if value.dtype == self._dtype else value.to(self._dtype)
+            if name in self._scaled:
+                value = value * getattr(self, _buffer(name) + "_scale")
+            found[name] = value
+        return found
+
+
+class StoredNetwork(Network):
+    """PaiNN on the weights of a :class:`WeightStore`."""
+
+    def __init__(self, architecture: Architecture, store: WeightStore) -> None:
+        super().__init__()
+        self.architecture, self.store = architecture, store
+
+    def named_weights(self) -> dict[str, Tensor]:
+        return self.store()
+
+
+class ExportedStudent(nn.Module):
+    """A student over plain tensors of N atoms, E directed edges and S structures.
+
+    Both directions of a pair are listed; edges beyond the cutoff do nothing, so a list with a skin
+    serves as well.
+    """
+
+    def __init__(self, record: StudentRecord, store: WeightStore, dtype: torch.dtype) -> None:
+        super().__init__()
+        arch, baseline = record.architecture, record.baseline
+        self.network = StoredNetwork(arch, store)
+        self._dtype = dtype
+        species = np.zeros(_TABLE, np.int64)
+        species[list(arch.elements)] = np.arange(len(arch.elements))
+        # an element that the student does not know gives NaN instead of a number to trust
+        reference = np.full(_TABLE, np.nan)
+        reference[list(arch.elements)] = [baseline.references[z] for z in arch.elements]
+        radii = np.zeros((len(arch.elements), len(arch.elements)))
+        place = {z: k for k, z in enumerate(arch.elements)}
+        for (a, b), radius in baseline.zbl_radius.items():
+            if a in place and b in place:
+                radii[place[a], place[b]] = radii[place[b], place[a]] = radius
+        self._repels = bool(radii.any())
+        for name, value in {"species_of": species, "reference_of": reference, "zbl_radius": radii}.items():
+            self.register_buffer(name, torch.as_tensor(value))
+
+    def forward(
+        self,
+        atomic_numbers: Tensor,
+        positions: Tensor,
+        edge_index: Tensor,
+        edge_shift: Tensor,
+        batch: Tensor,
+        cell: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Energy (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³, atomic energies (N,) eV; float64.
+
+        Parameters
+        ----------
+        atomic_numbers: (N,) int64. positions: (N, 3) float64, Å.
+        edge_index: (2, E) int64, centre i and neighbour j. edge_shift: (E, 3) float64, Å, Cartesian;
+            the vector of an edge is x_j + shift - x_i.
+        batch: (N,) int64, structure of each atom. cell: (S, 3, 3) float64, Å, rows; zero without one.
+
+        Stress is positive in tension (ASE's sign), and zero where the cell has no volume.
+        """
+        i, j = edge_index[0], edge_index[1]
+        vectors = positions[j] + edge_shift - positions[i]  # (E, 3)
+        reference = self.reference_of[atomic_numbers]  # (N,)
+        with torch.enable_grad():
+            vectors = vectors.detach().requires_grad_()
+            atom = self.atom_energies(atomic_numbers, i, j, vectors)  # (N,)
+            (pull,) = torch.autograd.grad([atom], [vectors], [torch.ones_like(atom)])  # (E, 3) dE/dvector
+        atom, vectors = atom.detach() + reference, vectors.detach()
+        energy = cell.new_zeros(cell.shape[0]).index_add(0, batch, atom)
+        zero = torch.zeros_like(positions) + (reference * 0)[:, None]  # (N, 3), NaN for a strange element
+        forces = zero.index_add(0, i, pull).index_add(0, j, -pull)
+        outer = pull[:, :, None] * vectors[:, None, :]  # (E, 3, 3)
+        virial = torch.zeros_like(cell).index_add(0, batch[i], (outer + outer.transpose(1, 2)) / 2)
+        volume = cell_volume(cell)[:, None, None]  # (S, 1, 1)
+        full = (volume > 0).to(volume.dtype)
+        stress = full * virial / (volume + (1 - full))
+        return energy, forces, stress, atom
+
+    def atom_energies(self, atomic_numbers: Tensor, i: Tensor, j: Tensor, vectors: Tensor) -> Tensor:
+        """Energy of each atom over its reference, (N,) float64, eV: network and core repulsion."""
+        species = self.species_of[atomic_numbers]
+        graph = Graph(
+            species=species, structure=species, centre=i, neighbour=j, pair_structure=i,
+            vectors=vectors, n_structures=0, directed=True,
+        )  # fmt: skip
+        atom = self.network.atom_energies(graph, vectors.to(self._dtype)).to(torch.float64)
+        if not self._repels:
+            return atom
+        repulsion = zbl_energy(
+            atomic_numbers[i], atomic_numbers[j],
+            torch.linalg.vector_norm(vectors, dim=1), self.zbl_radius[species[i], species[j]],
+        )  # fmt: skip
+        return atom.index_add(0, i, repulsion / 2)
+
+
+def cell_volume(cell: Tensor) -> Tensor:
+    """|det|, (S,), Å³, of (S, 3, 3), written out: not every runtime has a determinant."""
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (row.unbind(1) for row in cell.unbind(1))
+    return (ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)).abs()
+
+
+def zbl_energy(z1: Tensor, z2: Tensor, r: Tensor, radius: Tensor) -> Tensor:
+    """Switched ZBL energy (eV) at distance r (Å), all (E,), as ``students.baseline.zbl``."""
+    first, second = z1.to(r.dtype), z2.to(r.dtype)
+    a = 0.8854 * BOHR_A / (first**0.23 + second**0.23)
+    screen = sum(w * torch.exp(-rate * r / a) for w, rate in zip(SCREEN_WEIGHTS, SCREEN_RATES, strict=True))
+    half = (radius / 2).clamp(min=1e-12)
+    x = ((r - half) / half).clamp(0.0, 1.0)
+    switch = 1 + x * x * x * (-10 + x * (15 - 6 * x))
+    return COULOMB_EV_A * first * second / r * screen * switch
+
+
+def _buffer(name: str) -> str:
+    return name.replace(".", "_")

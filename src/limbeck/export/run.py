@@ -1,0 +1,291 @@
+"""``limbeck export``: write, certify, judge and keep, format after format."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.core.files import write_whole
+from limbeck.core.hashing import hash_file
+from limbeck.errors import LimbeckError
+from limbeck.export import aot
+from limbeck.export.certificate import TOLERANCES, References
+from limbeck.export.formats import SUFFIXES, FormatName, Graph, check_installed, make_graph, write_format
+from limbeck.export.loss import Loss, measure_loss, slower
+from limbeck.export.quantise import Quantisation, store_weights
+from limbeck.export.runtimes import Runtime
+from limbeck.export.speed import time_export
+from limbeck.export.structures import parity_structures
+from limbeck.runtime.released import find_student
+from limbeck.runtime.student import Student
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes
+    ----------
+    quantisation, force: weights in fewer bits, and whether to keep what would be refused.
+    structures: held-out structures for the certificate; else ``heldout.extxyz`` beside the student, else
+        generated ones.
+    threads: of the runtimes while they are timed.
+    aot, aot_limit_s: whether torch-export also compiles an AOTInductor package, and for how long at most.
+    timed: whether latency is measured.
+    """
+
+    quantisation: Quantisation | None = None
+    force: bool = False
+    structures: Path | None = None
+    threads: int = 1
+    aot: bool = True
+    aot_limit_s: float = 600.0
+    timed: bool = True
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all formats of one export share."""
+
+    graph: Graph
+    float32: Graph | None
+    references: References
+    student: Student
+    options: ExportOptions
+    loss: Loss | None
+
+
+def export_student(
+    student: Path | str, formats: Sequence[FormatName], out: Path, options: ExportOptions | None = None,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Export a student file, or a released student by name, to ``out``; JSON-able summary.
+
+    A format that fails leaves no file and is told under ``failures``; the others go on.
+
+    Raises
+    ------
+    InputError: the student or the structures cannot be used.
+    MissingPackageError: a package that a format needs is not installed.
+    LimbeckError: ``out`` cannot be written.
+    """
+    options = options or ExportOptions()
+    formats = tuple(dict.fromkeys(formats))
+    check_installed(formats)
+    path = find_student(student)
+    record = read_student(path)
+    structures = parity_structures(
+        record.architecture, record.card, student_file=path, given=options.structures
+    )
+    _make_folder(out)
+    kept = _Summary(path, options.quantisation, {kind: len(part) for kind, part in structures.items()})
+    work = _prepare(path, record, structures, options, kept)
+    if work is None:
+        return kept.value
+    for kind in formats:
+        kept.attempt(kind, partial(_export_one, work, kind, path.stem, out, None), say)
+    if "torch-export" in formats and options.aot:
+        _export_package(work, path.stem, out, kept, say)
+    return kept.value
+
+
+class _Summary:
+    """What an export has come to so far."""
+
+    def __init__(self, path: Path, quantisation: Quantisation | None, structures: dict[str, int]) -> None:
+        self.value: dict[str, Any] = {
+            "student": path.stem, "student_sha256": hash_file(path), "quantisation": quantisation,
+            "structures": structures, "exports": [], "skipped": {}, "failures": [],
+        }  # fmt: skip
+
+    def attempt(self, kind: str, work: Callable[[], dict[str, Any]], say: Say) -> None:
+        try:
+            done = work()
+        except LimbeckError as error:
+            self.value["failures"].append(str(error))
+            say(f"{kind}: failed: {error}")
+            return
+        self.value["exports"].append(done)
+        say(describe(done))
+
+
+def describe(done: dict[str, Any]) -> str:
+    """One line about one export."""
+    times = ", ".join(
+        f"{row['atoms']} atoms {row['export_ms']:.3g} ms (native {row['native_ms']:.3g})"
+        for row in done["latency"]
+    )
+    kind, first = next(iter(done["parity"]["against_student"].items()))
+    line = (
+        f"{done['path']}: {done['bytes'] / 1000:.0f} kB, certified on {done['n_structures']} structures, "
+        f"{kind} forces within {first['force_mev_per_a']:.2g} meV/Å"
+    )
+    return line + (f"; {times}, {done['threads']} thread(s)" if times else "")
+
+
+def _prepare(
+    path: Path,
+    record: StudentRecord,
+    structures: dict[str, list[Atoms]],
+    options: ExportOptions,
+    kept: _Summary,
+) -> _Work | None:
+    """Round and judge the weights, trace, and let the student answer; None where rounding is refused."""
+    quantisation = options.quantisation
+    stored = store_weights(record, quantisation)
+    student = Student(stored.record, name=path.stem, threads=1)
+    loss, plain = None, None
+    names = {"student_hash": kept.value["student_sha256"], "name": path.stem}
+    if quantisation is not None:
+        before = Student(record, name=path.stem, threads=1)
+        loss = measure_loss(before, student, next(iter(structures.values())), quantisation)
+        kept.value["loss"] = loss.to_dict()
+        if loss.objection() and not options.force:
+            refused = LimbeckError(
+                f"{quantisation} is refused", where=path.stem, got=loss.objection(),
+                remedy="--quantize float16, or --force to keep it all the same",
+            )  # fmt: skip
+            kept.value["failures"].append(str(refused))
+            return None
+        if options.timed:
+            plain = make_graph(store_weights(record, None), quantisation=None, **names)
+    graph = make_graph(stored, quantisation=quantisation, **names)
+    return _Work(graph, plain, References(student, structures), student, options, loss)
+
+
+def _export_one(work: _Work, kind: FormatName, stem: str, out: Path, program: Path | None) -> dict[str, Any]:
+    """Write under another name, certify, and rename: a file of this name has passed."""
+    options = work.options
+    quantised = f".{options.quantisation}" if options.quantisation else ""
+    target = out / f"{stem}{quantised}{SUFFIXES[kind]}"
+    with _scratch(out) as folder:
+        written = folder / target.name
+        about = _write(work.graph, kind, written, program, options)
+        with Runtime(options.threads) as runtime:
+            loaded = runtime.load(written, kind)
+            comparison = work.references.compare(runtime)
+            if not comparison.passes:
+                raise LimbeckError(
+                    "the export does not agree with the student, so it was removed", where=target,
+                    got=comparison.failure(), wanted="within the tolerance",
+                    remedy="report it with the student; --structures names other structures",
+                )  # fmt: skip
+            latencies = _time(work, runtime, kind, folder) if options.timed else []
+        done = {
+            "format": kind,
+            "path": str(target),
+            "bytes": written.stat().st_size,
+            "sha256": hash_file(written),
+            **about,
+            "runtime": loaded["versions"],
+            "verdict": "pass",
+            "tolerance": vars(TOLERANCES[work.references.precision]),
+            "n_structures": sum(len(part) for part in work.references.structures.values()),
+            "parity": comparison.to_dict(),
+            "threads": options.threads,
+            "latency": [one.to_dict() for one in latencies],
+        }
+        if work.loss is not None:
+            done["quantisation"] = work.loss.to_dict()
+            objection = slower(latencies) if options.quantisation == "int8" else None
+            done["quantisation"]["slower"] = objection
+            if objection and not options.force:
+                raise LimbeckError(
+                    "int8 is refused", where=target, got=objection,
+                    remedy="--quantize float16, or --force to keep it all the same",
+                )  # fmt: skip
+        _keep(written, target)
+    write_whole(f"{target}.certificate.json", _json(done))
+    return done
+
+
+def _write(
+    graph: Graph, kind: FormatName, path: Path, program: Path | None, options: ExportOptions
+) -> dict[str, Any]:
+    if kind != "aot-inductor":
+        return write_format(graph, kind, path)
+    import torch
+
+    if program is None:
+        raise TypeError("a package is compiled from a program")
+    aot.compile_package(program, path, graph.metadata, options.aot_limit_s)
+    return {"torch": torch.__version__}
+
+
+def _time(work: _Work, runtime: Runtime, kind: FormatName, folder: Path) -> list[Any]:
+    float32 = None
+    if work.float32 is not None and kind != "aot-inductor":
+        float32 = "float32"
+        beside = folder / f"float32{SUFFIXES[kind]}"
+        write_format(work.float32, kind, beside)
+        runtime.load(beside, kind, float32)
+    structures = next(iter(work.references.structures.values()))
+    return time_export(runtime, work.student, structures, float32=float32)
+
+
+def _export_package(work: _Work, stem: str, out: Path, kept: _Summary, say: Say) -> None:
+    """An AOTInductor package from the program just written, where a compiler is there and quick enough."""
+    programs = [done["path"] for done in kept.value["exports"] if done["format"] == "torch-export"]
+    reason = aot.reason_to_skip() if programs else "no program to compile"
+    if reason is None:
+        try:
+            done = _export_one(work, "aot-inductor", stem, out, Path(programs[0]))
+        except aot.NotCompiledError as error:
+            reason = str(error)
+        except LimbeckError as error:
+            kept.value["failures"].append(str(error))
+            say(f"aot-inductor: failed: {error}")
+        else:
+            kept.value["exports"].append(done)
+            say(describe(done))
+    if reason is not None:
+        kept.value["skipped"]["aot-inductor"] = reason
+        say(f"aot-inductor: skipped: {reason}")
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LimbeckError(
+            "cannot make the folder", where=out, got=error.strerror, remedy="choose another --out"
+        ) from error
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder beside the exports, so that a file can be moved in one step."""
+    try:
+        made = tempfile.TemporaryDirectory(dir=out, prefix=".export-")
+    except OSError as error:
+        raise LimbeckError(
+            "cannot write into the folder", where=out, got=error.strerror, remedy="choose another --out"
+        ) from error
+    with made as folder:
+        yield Path(folder)
+
+
+def _keep(written: Path, target: Path) -> None:
+    try:
+        with open(written, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(written, target)
+    except OSError as error:
+        raise LimbeckError("cannot write the file", where=target, got=error.strerror) from error
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

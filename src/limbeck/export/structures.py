@@ -1,0 +1,170 @@
+"""What an export is compared on: held-out structures, and those that break exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.data import chemical_symbols, covalent_radii, reference_states
+
+from limbeck.core.structures import StructureBatch
+from limbeck.errors import InputError
+from limbeck.students.specification import Architecture
+
+MOST = 100  #: held-out structures
+_LATTICES = ("fcc", "bcc", "hcp", "diamond")
+_RATTLES_A = (0.0, 0.01, 0.02, 0.04)
+# from ASE's G2 set, the more elements of the student the better
+_MOLECULES = (
+    "CH3CONH2", "CH3CH2OH", "CH3CH2NH2", "CH3COOH", "CH3CH2SH", "CH3CH2Cl", "C6H6", "NaCl", "LiF", "SiO",
+    "H2O", "NH3", "CO2", "CH4", "SiH4", "PH3", "SH2", "HCl", "N2", "O2", "H2",
+)  # fmt: skip
+
+
+def parity_structures(
+    architecture: Architecture, card: dict[str, Any], *, student_file: Path | None, given: Path | None
+) -> dict[str, list[Atoms]]:
+    """Class of structures -> structures, each class with one at least.
+
+    The first class is what the student is for: ``held-out`` from ``given`` or ``heldout.extxyz`` beside the
+    student's file, else ``generated`` from the elements. Then come a triclinic cell, a cell smaller
+    than the cutoff, a molecule, and one isolated atom an element.
+
+    Raises
+    ------
+    InputError: ``given`` cannot be read, or holds elements that the student does not know.
+    """
+    beside = None if student_file is None else student_file.parent / "heldout.extxyz"
+    path = given or (beside if beside is not None and beside.is_file() else None)
+    crystal = make_crystal(architecture.elements)
+    own = make_molecule(architecture.elements)
+    if path is not None:
+        first = {"held-out": _read(path, architecture)}
+    else:
+        base = own if _is_molecular(card) else _enlarged(crystal, 8)
+        first = {"generated": [_rattled(base, width, k) for k, width in enumerate(_RATTLES_A)]}
+    small = smaller_than(crystal, architecture.cutoff)
+    sheared = _enlarged(crystal, 4)
+    sheared.set_cell(
+        sheared.cell.array @ np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]]), scale_atoms=True
+    )
+    return {
+        **first,
+        "triclinic": [_rattled(sheared, 0.05, 11)],
+        "cell smaller than the cutoff": [_rattled(small, 0.05, 12)],
+        "molecule": [_rattled(own, 0.03, 13)],
+        "isolated atom": [Atoms([z], positions=[[0.3, -0.2, 0.1]]) for z in architecture.elements],
+    }
+
+
+def of_size(structures: list[Atoms], atoms: int, elements: tuple[int, ...]) -> Atoms:
+    """About so many atoms: the first structure repeated, or copies of a molecule side by side.
+
+    Where that structure is larger, one made of the elements takes its place.
+    """
+    base = structures[0]
+    if len(base) > 1.5 * atoms:
+        base = make_crystal(elements) if base.pbc.all() else make_molecule(elements)
+    if base.pbc.all():
+        return _rattled(_enlarged(base, atoms), 0.02, 0)
+    copies = max(1, round(atoms / len(base)))
+    side = int(np.ceil(copies ** (1 / 3)))
+    step = np.ptp(base.positions, axis=0) + 3.0
+    many = Atoms()
+    for k in range(copies):
+        one = base.copy()
+        one.positions += step * np.array([k % side, k // side % side, k // side**2])
+        many += one
+    return _rattled(many, 0.02, 0)
+
+
+def make_crystal(elements: tuple[int, ...]) -> Atoms:
+    """A few atoms in a cell: an element's own lattice, else all elements on a cubic lattice."""
+    state = reference_states[elements[0]] or {}
+    if len(elements) == 1 and state.get("symmetry") in _LATTICES:
+        return bulk(chemical_symbols[elements[0]])
+    length = 1.5 * max(covalent_radii[a] + covalent_radii[b] for a in elements for b in elements)
+    numbers = list(elements) if len(elements) > 1 else list(elements) * 2
+    return Atoms(
+        numbers,
+        positions=[[k * length, 0, 0] for k in range(len(numbers))],
+        cell=[len(numbers) * length, length, length],
+        pbc=True,
+    )
+
+
+def smaller_than(crystal: Atoms, cutoff: float) -> Atoms:
+    """The crystal, pressed together where its shortest vector would not be shorter than the cutoff (Å)."""
+    small = crystal.copy()
+    factor = min(1.0, 0.9 * cutoff / small.cell.lengths().min())
+    small.set_cell(factor * small.cell.array, scale_atoms=True)
+    return small
+
+
+def make_molecule(elements: tuple[int, ...]) -> Atoms:
+    """A molecule that chemistry knows where the elements allow one, else a few atoms of the crystal."""
+    known = set(elements)
+    fitting = []
+    for name in _MOLECULES:
+        atoms = molecule(name)
+        if set(atoms.numbers.tolist()) <= known:
+            fitting.append((len(set(atoms.numbers.tolist())), len(atoms), name))
+    if fitting:
+        return molecule(max(fitting)[2])
+    cluster = _enlarged(make_crystal(elements), 30)
+    near = np.argsort(np.linalg.norm(cluster.positions - cluster.positions.mean(0), axis=1))[:5]
+    return Atoms(cluster.numbers[near], positions=cluster.positions[near])
+
+
+def _read(path: Path, architecture: Architecture) -> list[Atoms]:
+    from ase.io import read
+
+    try:
+        frames = read(path, ":")
+    except FileNotFoundError as error:
+        raise InputError("no such file", where=path, wanted="structures that ASE reads") from error
+    except Exception as error:
+        raise InputError(
+            "cannot read the structures", where=path, got=f"{type(error).__name__}: {error}",
+            wanted="structures that ASE reads",
+        ) from error  # fmt: skip
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
+        raise InputError("no structures", where=path, got="an empty file", wanted="one at least")
+    strange = {z for frame in frames for z in frame.numbers.tolist()} - set(architecture.elements)
+    if strange:
+        raise InputError(
+            "the student does not know an element", where=path,
+            got=" ".join(chemical_symbols[z] for z in sorted(strange)),
+            wanted=" ".join(chemical_symbols[z] for z in architecture.elements),
+        )  # fmt: skip
+    for k, frame in enumerate(frames):
+        if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell.array).all()):
+            raise InputError(
+                "positions or cell are not finite", where=f"{path}, structure {k}", got="NaN or inf"
+            )
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MOST, len(frames))).round().astype(int))
+    return StructureBatch.from_atoms([frames[k] for k in chosen]).to_atoms()
+
+
+def _is_molecular(card: dict[str, Any]) -> bool:
+    data = card.get("data") or {}
+    return "density_g_per_cm3" in data and data["density_g_per_cm3"] is None
+
+
+def _enlarged(atoms: Atoms, size: int) -> Atoms:
+    """Repeated until it holds ``size`` atoms or more, evenly in all directions."""
+    repeats = [1, 1, 1]
+    while len(atoms) * int(np.prod(repeats)) < size:
+        lengths = atoms.cell.lengths() * repeats
+        repeats[int(np.argmin(lengths))] += 1
+    return atoms.repeat(repeats)
+
+
+def _rattled(atoms: Atoms, width: float, seed: int) -> Atoms:
+    moved = atoms.copy()
+    moved.positions += width * np.random.default_rng([seed, 7]).normal(size=moved.positions.shape)
+    return moved

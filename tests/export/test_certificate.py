@@ -1,0 +1,98 @@
+"""The certificate fails for every way in which an export has been seen to be wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from limbeck.export.certificate import References
+from limbeck.export.structures import make_crystal, make_molecule, of_size, parity_structures, smaller_than
+from tests.export.tools import STRUCTURES, HereRuntime, make_model, small_record, small_student
+
+
+@pytest.fixture(scope="module")
+def references():
+    return References(small_student(), {k: v for k, v in STRUCTURES.items() if k != "slab"})
+
+
+def test_a_faithful_export_passes(references):
+    comparison = references.compare(HereRuntime(make_model()))
+    assert comparison.passes, comparison.failure()
+    assert set(comparison.against_student) == {*STRUCTURES, "mixed batch"} - {"slab"}
+    assert comparison.against_student["molecule"].stress_mev_per_a3 is None
+    assert comparison.against_student["triclinic"].stress_mev_per_a3 is not None
+
+
+def _shift_one_force(out):
+    out["forces"][0, 0] += 1e-4
+
+
+def _swap_stress(out):
+    out["stress"] = out["stress"][:, [1, 0, 2]][:, :, [1, 0, 2]]
+
+
+SPOILS = {
+    "forces turned around": lambda out: out.update(forces=-out["forces"]),
+    "forces 0.1% off": lambda out: out.update(forces=1.001 * out["forces"]),
+    "one component": _shift_one_force,
+    "energy of a structure": lambda out: out.update(energy=out["energy"] + 2e-5),
+    "atomic energies moved about": lambda out: out.update(atom_energies=np.roll(out["atom_energies"], 1)),
+    "stress with the other sign": lambda out: out.update(stress=-out["stress"]),
+    "components of stress swapped": _swap_stress,
+    "stress of a molecule": lambda out: out.update(stress=out["stress"] + 1e-3),
+    "not a number": lambda out: out["forces"].__setitem__((0, 0), np.nan),
+    "energy not a number": lambda out: out["energy"].__setitem__(0, np.nan),
+}
+
+
+@pytest.mark.parametrize("name", SPOILS)
+def test_a_spoiled_export_fails(name, references):
+    comparison = references.compare(HereRuntime(make_model(), SPOILS[name]))
+    assert not comparison.passes
+    assert "of the tolerance off" in comparison.failure()
+
+
+def test_weights_one_thousandth_off_fail(references):
+    record = small_record()
+    weights = dict(record.weights)
+    weights["interactions.1.filter.weight"] = 1.001 * weights["interactions.1.filter.weight"]
+    other = make_model(type(record)(record.architecture, record.baseline, weights, record.card))
+    assert not references.compare(HereRuntime(other)).passes
+
+
+@pytest.mark.parametrize("elements", [(14,), (1, 6, 7, 8), (3, 17), (26,), (79, 92), (1,), (18,)])
+def test_structures_are_made_for_any_elements(elements):
+    crystal, molecule = make_crystal(elements), make_molecule(elements)
+    for atoms in (crystal, molecule):
+        assert set(atoms.numbers.tolist()) <= set(elements)
+        assert len(atoms) < 2 or atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)].min() > 0.6
+    assert crystal.pbc.all()
+    assert smaller_than(crystal, 4.0).cell.lengths().min() < 4.0
+    assert not molecule.pbc.any()
+    assert 500 <= len(of_size([crystal], 1000, elements)) <= 2500
+    assert 900 <= len(of_size([molecule], 1000, elements)) <= 1100
+
+
+def test_the_classes_that_break_exports_are_always_there():
+    classes = parity_structures(small_record().architecture, {}, student_file=None, given=None)
+    assert list(classes) == [
+        "generated", "triclinic", "cell smaller than the cutoff", "molecule", "isolated atom",
+    ]  # fmt: skip
+    (sheared,) = classes["triclinic"]
+    assert np.abs(np.cos(np.radians(sheared.cell.angles()))).min() > 0.01
+    assert classes["cell smaller than the cutoff"][0].cell.lengths().min() < 5.0
+    assert [len(atoms) for atoms in classes["isolated atom"]] == [1] * 5
+
+
+def test_a_limit_is_widened_only_where_the_student_itself_is_rough(references):
+    faithful = references.compare(HereRuntime(make_model()))
+    assert sum(part.widened for part in faithful.against_student.values()) == 0
+    rough = References(small_student(), {"molecule": STRUCTURES["molecule"]})
+    rough.own = [replace(exact, forces=exact.forces + 1e-3) for exact in rough.exact]
+    comparison = rough.compare(HereRuntime(make_model()))
+    assert comparison.passes
+    assert comparison.against_float64["molecule"].widened == 1
+    off = HereRuntime(make_model(), lambda out: out.update(forces=out["forces"] + 3e-3))
+    assert not rough.compare(off).passes

@@ -1,0 +1,143 @@
+"""Each format written, loaded again in its own process, and held against the student."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from limbeck import __version__
+from limbeck.errors import LimbeckError
+from limbeck.export import aot
+from limbeck.export.certificate import References
+from limbeck.export.formats import OPSET, SUFFIXES, make_graph, write_format
+from limbeck.export.quantise import store_weights
+from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
+from limbeck.export.runtimes import Runtime
+from limbeck.runtime.student import Student
+from tests.export.tools import STRUCTURES, need, small_graph, small_record, small_student
+
+
+@pytest.fixture(scope="module")
+def references():
+    return References(small_student(), {k: v for k, v in STRUCTURES.items() if k != "slab"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("exports")
+
+
+def written(kind, folder):
+    """The file of a format, written once."""
+    need(kind)
+    path = folder / f"small{SUFFIXES[kind]}"
+    if not path.is_file():
+        write_format(small_graph(), kind, path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("kind", ["onnx", "torch-export", "torchscript"])
+def test_parity_in_its_own_runtime(kind, folder, references):
+    path = written(kind, folder)
+    # a runtime that adds up in parallel could lose an addend
+    for threads in (1, 2) if kind == "onnx" else (1,):
+        with Runtime(threads) as runtime:
+            card = runtime.load(path, kind)["card"]
+            comparison = references.compare(runtime)
+        assert comparison.passes, comparison.failure()
+    record = small_record()
+    assert card == json.loads(small_graph().metadata)
+    assert (card["limbeck_version"], card["cutoff_a"], card["weights"]) == (__version__, 5.0, "float32")
+    assert card["elements"] == list(record.architecture.elements)
+    assert card["symbols"] == ["H", "C", "N", "O", "Si"]
+    assert card["energy_references_ev"]["14"] == record.baseline.references[14]
+    assert card["units"]["forces"] == "eV/Å"
+    assert card["student_sha256"] == "0" * 64
+    assert set(card["inputs"]) == set(INPUT_NAMES)
+    # nothing of the machine that traced it; weights once, and little else
+    assert b"site-packages" not in path.read_bytes()
+    assert path.stat().st_size < 4 * record.architecture.n_parameters + 600_000
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_the_onnx_file_is_plain(folder):
+    need("onnx")
+    import onnx
+
+    model = onnx.load(written("onnx", folder))
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
+    assert [value.name for value in model.graph.input] == list(INPUT_NAMES)
+    assert [value.name for value in model.graph.output] == list(OUTPUT_NAMES)
+    sizes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in [*model.graph.input, *model.graph.output]
+    }
+    assert sizes["edge_index"] == [2, "edges"]
+    assert sizes["forces"] == ["atoms", 3]
+    assert sizes["stress"] == ["structures", 3, 3]
+    numbers = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+    assert numbers < small_record().architecture.n_parameters + 1000
+    assert model.ByteSize() < 4.2 * numbers + 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.skipif(aot.reason_to_skip() is not None, reason=str(aot.reason_to_skip()))
+def test_a_compiled_package(folder, references):
+    package = folder / "small.aoti.pt2"
+    aot.compile_package(written("torch-export", folder), package, small_graph().metadata, 500.0)
+    with Runtime() as runtime:
+        card = runtime.load(package, "aot-inductor")["card"]
+        comparison = references.compare(runtime)
+    assert comparison.passes, comparison.failure()
+    assert card == json.loads(small_graph().metadata)
+
+
+def test_a_compilation_that_takes_too_long_is_given_up(folder):
+    with pytest.raises(aot.NotCompiledError, match=r"did not finish; got over 0.01 s; remedy: --aot-limit"):
+        aot.compile_package(folder / "none.pt2", folder / "x.aoti.pt2", "{}", 0.01)
+
+
+def test_without_a_compiler_no_package(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert aot.reason_to_skip() == "no C++ compiler (g++, clang++ or $CXX)"
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_a_file_that_is_none_is_refused_in_one_line(kind, tmp_path):
+    need(kind)
+    path = tmp_path / f"broken{SUFFIXES[kind]}"
+    path.write_bytes(b"\x00\x01broken")
+    with Runtime() as runtime, pytest.raises(LimbeckError, match="its runtime refuses the export") as caught:
+        runtime.load(path, kind)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_runtime_that_dies_is_one_line():
+    with Runtime() as runtime:
+        runtime._process.kill()
+        runtime._process.wait()
+        with pytest.raises(LimbeckError, match="the runtime of the export died; got exit -9: nothing said"):
+            runtime.load("x.onnx", "onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_float64_student_keeps_its_digits_in_onnx(tmp_path):
+    need("onnx")
+    record = small_record(np.float64)
+    graph = make_graph(store_weights(record, None), student_hash="0" * 64, name="small", quantisation=None)
+    path = tmp_path / "small.onnx"
+    write_format(graph, "onnx", path)
+    references = References(Student(record, threads=1), {k: STRUCTURES[k] for k in ("molecule", "triclinic")})
+    with Runtime() as runtime:
+        runtime.load(path, "onnx")
+        comparison = references.compare(runtime)
+    assert references.precision == "float64"
+    assert comparison.passes, comparison.failure()

@@ -1,0 +1,200 @@
+"""The command: what it leaves, what it removes, and how it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import write
+
+from limbeck import cli
+from limbeck.artifact.file import write_student
+from limbeck.errors import LimbeckError
+from limbeck.export import run as run_module
+from limbeck.export.loss import Loss
+from limbeck.export.run import ExportOptions, export_student
+from tests.export.tools import need, small_record
+from tests.students.tools import SYSTEMS
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    path = tmp_path_factory.mktemp("student") / "small.safetensors"
+    write_student(path, small_record())
+    return path
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+@pytest.fixture
+def command(capsys, student):
+    """command(*arguments) -> (exit code, stdout, stderr) of ``limbeck export small.safetensors``."""
+
+    def _run(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main(["export", str(student), *(str(argument) for argument in arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return _run
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_an_export_and_its_certificate(command, student, tmp_path):
+    out, summary, held = tmp_path / "out", tmp_path / "summary.json", tmp_path / "held.extxyz"
+    write(held, [SYSTEMS["molecule"], SYSTEMS["triclinic"]])
+    code, printed, err = command("--to", "torchscript", "--structures", held, "--out", out, "--json", summary)
+    assert (code, err) == (0, "")
+    assert "certified on 10 structures, held-out forces within" in printed
+    assert files(out) == ["small.torchscript.pt", "small.torchscript.pt.certificate.json"]
+    told = json.loads(summary.read_text())
+    assert told["failures"] == []
+    assert told["structures"]["held-out"] == 2
+    certificate = json.loads((out / "small.torchscript.pt.certificate.json").read_text())
+    assert told["exports"] == [certificate]
+    exported = out / "small.torchscript.pt"
+    assert certificate["sha256"] == hashlib.sha256(exported.read_bytes()).hexdigest()
+    assert certificate["bytes"] == exported.stat().st_size
+    assert (certificate["verdict"], certificate["torch"]) == ("pass", torch.__version__)
+    assert certificate["threads"] == 1
+    assert certificate["n_structures"] == 2 + 1 + 1 + 1 + 5
+    small, large = certificate["latency"]
+    assert small["atoms"] < 50 < 900 < large["atoms"]
+    assert all(row["export_ms"] > 0 and row["native_ms"] > 0 for row in (small, large))
+    metadata = {"limbeck": ""}
+    torch.jit.load(exported, _extra_files=metadata)
+    assert (
+        json.loads(metadata["limbeck"])["student_sha256"] == hashlib.sha256(student.read_bytes()).hexdigest()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch):
+    honest = run_module.write_format
+
+    def corrupt(graph, kind, path):
+        held = dict(graph.traced.named_buffers())["network_store_interactions_0_mix_weight"]
+        with torch.no_grad():
+            held[3] *= 1.01
+        return honest(graph, kind, path)
+
+    monkeypatch.setattr(run_module, "write_format", corrupt)
+    out = tmp_path / "out"
+    code, _, err = command("--to", "torchscript", "--out", out, "--json", tmp_path / "told.json")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "the export does not agree with the student, so it was removed" in err
+    assert "of the tolerance off" in err
+    assert files(out) == []
+    assert json.loads((tmp_path / "told.json").read_text())["exports"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize(("kind", "quantisation"), [("onnx", "int8"), ("torchscript", "bfloat16")])
+def test_rounded_weights_are_smaller_and_agree(kind, quantisation, student, tmp_path):
+    need(kind)
+    options = ExportOptions(quantisation=quantisation, force=True, timed=False, aot=False)
+    told = export_student(student, [kind], tmp_path, options)
+    assert told["failures"] == []
+    (done,) = told["exports"]
+    assert f".{quantisation}." in done["path"]
+    assert done["quantisation"]["force_rmse_mev_per_a"] > 0.001
+    assert done["quantisation"]["nve_completed"]
+    # the same files with float32 weights have 122 and 172 kB, 85 kB of them weights
+    assert done["bytes"] < {"onnx": 90_000, "torchscript": 145_000}[kind]
+
+
+def test_costly_rounding_is_refused_and_leaves_nothing(command, tmp_path, monkeypatch):
+    loss = Loss("int8", 4, 0.5, 7.5, 30.0, 28.0, True, 0.0, 0.0)
+    monkeypatch.setattr(run_module, "measure_loss", lambda *_: loss)
+    out, told = tmp_path / "out", tmp_path / "told.json"
+    code, _, err = command("--to", "torchscript", "--quantize", "int8", "--out", out, "--json", told)
+    assert (code, err) == (
+        1,
+        "error: small: int8 is refused; got force RMSE against float32 7.5 meV/Å, at most 2.8 (the student's own "
+        "error is 28); remedy: --quantize float16, or --force to keep it all the same\n",
+    )
+    assert files(out) == []
+    assert json.loads(told.read_text())["loss"]["limit_mev_per_a"] == pytest.approx(2.8)
+
+
+def test_wrong_usage_is_one_line_and_exit_2(command, tmp_path):
+    cases = [
+        (["--to", "onx"], "--to: unknown name; got 'onx'; wanted onnx, torch-export, torchscript, all; remedy: did you mean 'onnx'?"),
+        (["--to", ","], "--to: no format given; wanted onnx, torch-export, torchscript or all"),
+        (["--to", "onnx", "--quantize", "int4"], "--quantize: unknown name; got 'int4'"),
+        (["--to", "onnx", "--aot-limit", "soon"], "not a length of time; got 'soon'"),
+        (["--to", "onnx", "--threads", "0"], "Invalid value for '--threads'"),
+    ]  # fmt: skip
+    for arguments, text in cases:
+        code, printed, err = command(*arguments, "--out", tmp_path / "out")
+        assert (code, printed) == (2, ""), arguments
+        assert text in err, err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_structures_that_cannot_serve_are_one_line(command, tmp_path):
+    (tmp_path / "empty.extxyz").write_text("")
+    (tmp_path / "words.extxyz").write_text("these are words\nand more\n")
+    write(tmp_path / "gold.extxyz", Atoms("Au"))
+    write(tmp_path / "nan.extxyz", Atoms("O", positions=[[np.nan, 0, 0]]))
+    for name, told in [
+        ("empty.extxyz", "cannot read the structures; got UnknownFileTypeError: Empty file"),
+        ("words.extxyz", "cannot read the structures"),
+        ("gold.extxyz", "the student does not know an element; got Au; wanted H C N O Si"),
+        ("nan.extxyz", "structure 0: positions or cell are not finite"),
+        ("none.extxyz", "no such file"),
+    ]:
+        code, _, err = command(
+            "--to", "torchscript", "--structures", tmp_path / name, "--out", tmp_path / "out"
+        )
+        assert code == 2
+        assert told in err, err
+        assert err.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = command("--to", "torchscript", "--out", tmp_path / "file" / "out")
+    assert code == 1
+    assert "cannot make the folder; got Not a directory; remedy: choose another --out" in err
+
+
+def test_a_missing_extra_names_the_remedy(command, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *a: None if name.startswith("onnx") else find(name, *a)
+    )
+    code, _, err = command("--to", "all", "--out", tmp_path)
+    assert (code, err) == (
+        2,
+        "error: ONNX needs packages that are not installed; got no onnx, onnxscript, onnxruntime; "
+        "remedy: pip install -c constraints.txt -e '.[export]'\n",
+    )
+
+
+def test_one_format_that_fails_does_not_stop_the_others(student, tmp_path, monkeypatch):
+    def export_one(work, kind, *_):
+        if kind == "onnx":
+            raise LimbeckError("no luck", where="x.onnx")
+        parity = {"against_student": {"molecule": {"force_mev_per_a": 0.0}}}
+        return {"format": kind, "path": "p", "bytes": 1, "n_structures": 1, "latency": [], "parity": parity}
+
+    monkeypatch.setattr(run_module, "_export_one", export_one)
+    monkeypatch.setattr(run_module, "_prepare", lambda *_: object())
+    monkeypatch.setattr(run_module, "check_installed", lambda formats: None)
+    lines: list[str] = []
+    told = export_student(student, ["onnx", "torchscript"], tmp_path, say=lines.append)
+    assert told["failures"] == ["x.onnx: no luck"]
+    assert [done["format"] for done in told["exports"]] == ["torchscript"]
+    assert lines[0] == "onnx: failed: x.onnx: no luck"
