@@ -50,9 +50,9 @@ class WeightStore(nn.Module):
 class StoredNetwork(Network):
     """PaiNN on the weights of a :class:`WeightStore`."""
 
-    def __init__(self, architecture: Architecture, store: WeightStore) -> None:
-        super().__init__()
-        self.architecture, self.store = architecture, store
+    def __init__(self, architecture: Architecture, store: WeightStore, dtype: torch.dtype) -> None:
+        super().__init__(architecture, dtype)
+        self.store = store
 
     def named_weights(self) -> dict[str, Tensor]:
         return self.store()
@@ -68,7 +68,7 @@ class ExportedStudent(nn.Module):
     def __init__(self, record: StudentRecord, store: WeightStore, dtype: torch.dtype) -> None:
         super().__init__()
         arch, baseline = record.architecture, record.baseline
-        self.network = StoredNetwork(arch, store)
+        self.network = StoredNetwork(arch, store, dtype)
         self._dtype = dtype
         species = np.zeros(_TABLE, np.int64)
         species[list(arch.elements)] = np.arange(len(arch.elements))

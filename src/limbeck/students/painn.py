@@ -83,7 +83,13 @@ class Network(nn.Module):
     How the weights are stored is the business of the class that implements ``named_weights``.
     """
 
-    architecture: Architecture
+    core: Tensor
+
+    def __init__(self, architecture: Architecture, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.architecture = architecture
+        # a buffer, so that it moves with the module and a traced graph holds it by name
+        self.register_buffer("core", torch.tensor(architecture.core_a, dtype=dtype), persistent=False)
 
     def named_weights(self) -> dict[str, Tensor]:
         """Weights by the names and in the shapes of ``Architecture.parameter_shapes``."""
@@ -101,8 +107,7 @@ class Network(nn.Module):
         i, j = graph.centre, graph.neighbour
         core = None
         if arch.core_a:
-            radii = distance.new_tensor(arch.core_a)
-            core = radii[graph.species[i] * len(arch.elements) + graph.species[j]]  # (P,)
+            core = self.core[graph.species[i] * len(arch.elements) + graph.species[j]]  # (P,)
         basis = radial_basis(distance, arch.rbf, arch.cutoff, core)  # (P, B + 1)
         h = w["embedding"][graph.species]  # (N, F)
         v = h.new_zeros(h.shape[0], 3, f)  # (N, 3, F)
@@ -142,8 +147,7 @@ class PaiNN(Network):
     def __init__(
         self, architecture: Architecture, weights: dict[str, np.ndarray], dtype: torch.dtype
     ) -> None:
-        super().__init__()
-        self.architecture = architecture
+        super().__init__(architecture, dtype)
         flat = torch.tensor(flatten(architecture, weights, np.float64), dtype=dtype)
         # one flat parameter: the optimiser makes one fused step, and the native core reads it as it is
         self.flat = nn.Parameter(flat)
