@@ -280,7 +280,7 @@ def test_an_organic_crystal_is_kept_cooler_than_an_oxide():
     assert [recipe([a]).temperatures_K[-1] for a in (oxide, organic)] == [1200.0, 1000.0]
     said = summary(sampling_of([oxide], 200))
     assert said.startswith(
-        "supercell 64 atoms; strain 0.05; rattle 0.03, 0.08, 0.15 Å; md 300, 600, 900, 1200 K"
+        "supercell of at most 64 atoms; strain 0.05; rattle 0.03, 0.08, 0.15 Å; md 300, 600, 900, 1200 K"
     )
     assert summary(default_heldout([organic], recipe([organic]), 1000, 0)).endswith(
         "md 300, 500, 1000 K, 1 fs"

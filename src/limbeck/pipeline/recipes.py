@@ -37,6 +37,8 @@ SCAN_POINTS, SCAN_SHARE = 8, 0.1
 
 #: shares of the labels: still frames, then each dynamics by a scout
 _SHARES = ((1.0,), (0.4, 0.6), (0.25, 0.3, 0.45))
+#: the same for a melt: what is molten has far more to learn from than what is rattled
+_MELT_SHARES = ((1.0,), (0.4, 0.6), (0.12, 0.23, 0.65))
 #: of dynamics by scouts: names, fs between frames
 _SCOUTED = (("scout-md", 20.0), ("scout-md-2", 30.0))
 #: held-out trajectories from the richest to the least: how many temperatures, equilibration and
@@ -133,7 +135,8 @@ def default_sampling(
         starts = [starts[k] for k in start_index]
     scans = _scans(starts, labels)
     n_scans = sum(step.n * len(element_pairs(starts)) for step in scans)
-    first, *driven = (max(8, round(share * (labels - n_scans))) for share in _SHARES[scouts])
+    shares = (_MELT_SHARES if recipe.kind == "melt" else _SHARES)[scouts]
+    first, *driven = (max(8, round(share * (labels - n_scans))) for share in shares)
     # a strain needs a cell, so molecules beside crystals are rattled only
     kind = recipe.kind if all(a.pbc.all() for a in starts) else "molecule"
     still, origin = _STILL[kind](starts, first)

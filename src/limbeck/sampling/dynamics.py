@@ -24,7 +24,8 @@ from limbeck.units import FS
 
 CONTACT_FRACTION = 0.4  #: of the sum of covalent radii: closer than any bond at any temperature
 VOLUME_FACTOR = 2.5  #: a cell that grows or shrinks by more has boiled or collapsed (molten salts: 1.7)
-TEMPERATURE_FACTOR = 5.0  #: over the target: the trajectory gains energy instead of sampling
+#: over the target: the trajectory gains energy instead of sampling (a relaxed start begins at twice it)
+TEMPERATURE_FACTOR = 3.0
 _CONTACT_EVERY = 5  # steps; atoms at 5 times the thermal velocity move 0.2 Å in that time
 
 
