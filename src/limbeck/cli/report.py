@@ -32,7 +32,10 @@ def report(
     """Write report.html, which needs no network and no other file, and PRESET.card.md for model hubs."""
     if target_force_rmse is not None and not 0 < target_force_rmse < math.inf:
         raise InputError(
-            "the target is no error", where="--target-force-rmse", got=target_force_rmse, wanted="meV/Å, above zero"
+            "the target is no error",
+            where="--target-force-rmse",
+            got=target_force_rmse,
+            wanted="meV/Å, above zero",
         )
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise InputError("the report is a page", where=out, wanted="a name that ends in .html")

@@ -72,7 +72,7 @@ def _front_matter(card: dict[str, Any], name: str) -> dict[str, Any]:
             "task": {"type": "other", "name": "interatomic potential"},
             "dataset": {"type": f"limbeck-{split.replace('_', '-')}", "name": _SPLITS[split]},
             "metrics": [
-                {"type": key, "name": _NAMES[key], "value": round(float(errors[key]), 4)}
+                {"type": key, "name": _NAMES[key], "value": float(f"{errors[key]:.6g}")}
                 for key in _NAMES
                 if isinstance(errors.get(key), int | float)
             ],
@@ -123,7 +123,7 @@ def _intended(card: dict[str, Any]) -> str:
         ranges.append("{:.2f} to {:.2f} g/cm³".format(*data["density_g_per_cm3"]))
     if data.get("atoms_per_structure"):
         ranges.append("learned from structures of {:,} to {:,} atoms".format(*data["atoms_per_structure"]))
-    said = "Energies, forces and stress for molecular dynamics and relaxation of systems like those it learned from"
+    said = "Molecular dynamics and relaxation of systems like those it learned from"
     return f"{said}: {'; '.join(ranges)}." if ranges else f"{said}."
 
 
@@ -176,7 +176,9 @@ def _evaluation(card: dict[str, Any]) -> str:
     rule = "|---" * (len(shown) + 2) + "|"
     rows = [
         f"| {_SPLITS[split]} | "
-        + " | ".join(f"{errors[key]:.4g}" if isinstance(errors.get(key), int | float) else "–" for key in shown)
+        + " | ".join(
+            f"{errors[key]:.4g}" if isinstance(errors.get(key), int | float) else "–" for key in shown
+        )
         + f" | {errors.get('n_structures', '–')} |"
         for split, errors in splits.items()
     ]
@@ -185,8 +187,8 @@ def _evaluation(card: dict[str, Any]) -> str:
     said = ""
     if isinstance(drift, int | float):
         said = (
-            f"\n\nEnergy drift without a thermostat: {drift:.3g} meV/atom/ps over {nve.get('duration_fs', 0):g} fs "
-            f"at {nve.get('temperature_k', 0):g} K."
+            f"\n\nEnergy drift without a thermostat: {drift:.3g} meV/atom/ps over "
+            f"{nve.get('duration_fs', 0):g} fs at {nve.get('temperature_k', 0):g} K."
         )
     return "\n".join([head, rule, *rows]) + said
 
@@ -200,8 +202,8 @@ def _usage(file_name: str) -> str:
         f'atoms.calc = Calculator("{_line(file_name)}")  # needs no torch\n'
         "energy, forces = atoms.get_potential_energy(), atoms.get_forces()\n"
         "```\n\n"
-        f"`limbeck info {_line(file_name)}` prints everything the file says of itself; `limbeck export` writes "
-        "ONNX, torch.export and TorchScript."
+        f"`limbeck info {_line(file_name)}` prints all that the file says of itself; `limbeck export` "
+        "writes ONNX, torch.export and TorchScript."
     )
 
 

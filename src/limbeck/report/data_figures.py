@@ -13,7 +13,7 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.report.evidence import Evidence, without_scans
-from limbeck.report.figures import GREY, PALETTE, Figure, axis, color_of, drawn_of, layout, line, steps
+from limbeck.report.figures import PALETTE, Figure, axis, color_of, drawn_of, layout, line, steps
 
 PAIR_RANGE_A = 6.0
 MOST_PAIR_ATOMS = 15_000  #: distances are counted in frames of so many atoms, drawn at random
@@ -85,7 +85,7 @@ def _distances(sets: list[tuple[str, LabelledSet]]) -> Figure | None:
         traces,
         layout(
             axis("distance (Å)", range=[max(0.4, low - 0.3), PAIR_RANGE_A]),
-            axis("density / r² (1/Å)", rangemode="tozero"),
+            axis("density / r²", rangemode="tozero"),
         ),
     )
 
@@ -95,14 +95,13 @@ def _first_nonzero(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _outlines(sets: list[tuple[str, np.ndarray]], low: float, high: float) -> list[dict[str, Any]]:
-    """Histograms of several sets on the same bins, each of area one."""
+    """Histograms of several sets on the same bins, in per cent of each."""
     edges = np.linspace(low, high, BINS + 1)
     traces = []
     for k, (name, values) in enumerate(sets):
         inside = np.histogram(values, edges)[0].astype(float)
         if inside.any():
-            height = inside / (inside.sum() * (edges[1] - edges[0]))
-            traces.append(steps(edges, height, f"{name} ({len(values):,})", PALETTE[k]))
+            traces.append(steps(edges, 100 * inside / len(values), f"{name} ({len(values):,})", PALETTE[k]))
     return traces
 
 
@@ -131,7 +130,7 @@ def _energies(sets: list[tuple[str, LabelledSet]], references: dict[int, float] 
         "Energy of each structure, elements' references taken off, above the lowest of all. "
         + (f"{beyond:,} structures lie beyond the axis." if beyond else ""),
         traces,
-        layout(axis(f"energy above the lowest ({unit})"), axis("density", rangemode="tozero")),
+        layout(axis(f"energy above the lowest ({unit})"), axis("share (%)", rangemode="tozero")),
     )
 
 
@@ -146,9 +145,13 @@ def _forces(sets: list[tuple[str, LabelledSet]]) -> Figure | None:
         "force-sizes",
         "Forces",
         "Length of the force on each atom"
-        + (f"; the {beyond:,} largest, up to {together.max():.1f} eV/Å, lie beyond the axis." if beyond else "."),
+        + (
+            f"; the {beyond:,} largest, up to {together.max():.1f} eV/Å, lie beyond the axis."
+            if beyond
+            else "."
+        ),
         _outlines(sizes, 0.0, high),
-        layout(axis("|F| (eV/Å)"), axis("density", rangemode="tozero")),
+        layout(axis("|F| (eV/Å)"), axis("share (%)", rangemode="tozero")),
     )
 
 
@@ -177,9 +180,7 @@ def _temperatures(sets: list[tuple[str, LabelledSet]]) -> Figure | None:
         "Frames by the temperature of the dynamics that made them."
         + (f" {unknown:,} frames have none (rattled or strained)." if unknown else ""),
         traces,
-        layout(
-            axis("temperature (K)", type="category"), axis("frames", rangemode="tozero"), barmode="group"
-        ),
+        layout(axis("temperature (K)", type="category"), axis("frames", rangemode="tozero"), barmode="group"),
     )
 
 
@@ -195,9 +196,11 @@ def _origins(learned: LabelledSet) -> Figure:
         [
             {
                 "type": "bar", "orientation": "h", "x": heights, "y": names, "marker": {"color": PALETTE[0]},
-                "text": [f"{h:,}" for h in heights], "textposition": "auto", "cliponaxis": False,
-                "name": "labels", "textfont": {"color": GREY} if not heights else {},
+                "text": [f"{h:,}" for h in heights], "textposition": "outside", "cliponaxis": False,
+                "name": "labels",
             }
         ],
-        layout(axis("labels"), axis("", type="category"), showlegend=False),
+        layout(
+            axis("labels", range=[0, 1.15 * max(heights)]), axis("", type="category"), showlegend=False
+        ),
     )  # fmt: skip

@@ -99,8 +99,7 @@ def _draw(
     rng = np.random.default_rng(2)
     atoms = compared.structures.atom_index(frames)
     miss = np.linalg.norm((report.prediction.forces - compared.labels.forces)[atoms], axis=1) * EV_TO_MEV
-    order = rng.permutation(len(atoms))[:DRAWN]
-    order = order[np.argsort(miss[order])]  # the worst on top
+    order = rng.permutation(len(atoms))[:DRAWN]  # in random order none hides another by rule
     back = rng.permutation(begin)[:DRAWN]
     low, high = np.quantile(miss, (0.02, 0.99))
     low, high = max(float(low), 1e-3), max(float(high), 2e-3)
@@ -137,14 +136,12 @@ def _draw(
         "environments",
         "Map of atomic environments",
         f"Principal components of {how} of {len(plane):,} environments ({begin:,} of training labels, "
-        f"{len(plane) - begin:,} {what}); {len(back):,} and {len(order):,} are drawn, coloured by the error of "
-        f"{preset}'s force. Errors far from grey points are extrapolation: labels there would help.",
+        f"{len(plane) - begin:,} {what}); {len(back):,} and {len(order):,} are drawn, coloured by the error "
+        f"of {preset}'s force. Errors far from grey points are extrapolation: labels there would help.",
         traces,
         layout(
-            axis(f"component 1 ({100 * shares[0]:.0f}% of the variance)", showticklabels=False, ticks=""),
+            axis(f"component 1 ({100 * shares[0]:.0f}% of variance)", showticklabels=False, ticks=""),
             axis(f"component 2 ({100 * shares[1]:.0f}%)", showticklabels=False, ticks=""),
             coloraxis=colors,
         ),
-        height=440,
-        wide=True,
     )

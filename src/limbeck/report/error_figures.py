@@ -9,7 +9,19 @@ from ase.data import chemical_symbols
 
 from limbeck.core.labels import LabelledSet
 from limbeck.report.evidence import Evidence
-from limbeck.report.figures import GREY, Figure, axis, dots, drawn_of, layout, line, log_axis, ordered, packed
+from limbeck.report.figures import (
+    ERROR_SCALE,
+    GREY,
+    Figure,
+    axis,
+    dots,
+    drawn_of,
+    layout,
+    line,
+    log_axis,
+    ordered,
+    packed,
+)
 from limbeck.units import EV_TO_MEV
 from limbeck.validation.run import ValidationReport
 
@@ -18,14 +30,16 @@ _ALWAYS = 50
 _SIZES = 12  #: classes of force size, each of as many atoms
 
 
-def parity_figures(evidence: Evidence) -> list[Figure]:
-    """Forces and energies, predicted against reference, one pair of figures a student."""
-    figures = []
-    if evidence.compared is not None:
-        for preset, report in evidence.reports.items():
-            figures.append(_force_parity(preset, report, evidence.compared, evidence.what))
-            figures.append(_energy_parity(preset, report, evidence.compared, evidence.what))
-    return figures
+def parity_figures(evidence: Evidence) -> tuple[list[Figure], list[Figure]]:
+    """Forces, and energies, predicted against reference: a figure a student of each."""
+    compared = evidence.compared
+    if compared is None:
+        return [], []
+    reports = evidence.reports.items()
+    return (
+        [_force_parity(preset, report, compared, evidence.what) for preset, report in reports],
+        [_energy_parity(preset, report, compared, evidence.what) for preset, report in reports],
+    )
 
 
 def error_figures(evidence: Evidence) -> list[Figure]:
@@ -58,7 +72,8 @@ def _force_parity(preset: str, report: ValidationReport, labelled: LabelledSet, 
     chosen = thin(predicted - reference)
     number = np.repeat(labelled.structures.numbers, 3)[chosen]
     colors = ordered([chemical_symbols[z] for z in np.unique(labelled.structures.numbers)])
-    traces = [_diagonal(reference[chosen], predicted[chosen])]
+    ends = _ends(reference, predicted)
+    traces = [_diagonal(ends)]
     for z in np.unique(number):
         own, symbol = chosen[number == z], chemical_symbols[z]
         traces.append(
@@ -73,7 +88,8 @@ def _force_parity(preset: str, report: ValidationReport, labelled: LabelledSet, 
         f"R² {_r2(errors['force_r2'])} over {what} frames. "
         + drawn_of(len(chosen), len(reference), "force components") + thinned,
         traces,
-        _square("reference force component (eV/Å)", "predicted (eV/Å)"),
+        _square("reference (eV/Å)", "predicted (eV/Å)", ends, showlegend=len(colors) > 1),
+        height=370,
     )  # fmt: skip
 
 
@@ -83,14 +99,17 @@ def _energy_parity(preset: str, report: ValidationReport, labelled: LabelledSet,
     # one shift for both axes: the error itself is not shifted away
     mean = float(reference.mean())
     x, y = (reference - mean) * EV_TO_MEV, (predicted - mean) * EV_TO_MEV
-    chosen = thin(y - x)
+    chosen, ends = thin(y - x), _ends(x, y)
     kelvin = labelled.temperature_k[chosen]
     marker: dict[str, Any] = {"size": 6, "opacity": 0.75}
     if np.isfinite(kelvin).all() and np.ptp(kelvin) > 0:
         marker |= {
-            "color": packed(kelvin), "colorscale": "Plasma", "cmin": float(kelvin.min()),
-            "cmax": float(kelvin.max() * 1.15), "showscale": True,
-            "colorbar": {"title": {"text": "K", "side": "top"}, "thickness": 10, "outlinewidth": 0},
+            "color": packed(kelvin), "colorscale": [list(stop) for stop in ERROR_SCALE], "showscale": True,
+            "cmin": float(kelvin.min()), "cmax": float(kelvin.max()),
+            "colorbar": {
+                "title": {"text": "temperature (K)", "side": "right"}, "thickness": 10, "outlinewidth": 0,
+                "x": 1.0, "xpad": 4,
+            },
         }  # fmt: skip
     errors = report.metrics["all"]
     return Figure(
@@ -99,25 +118,35 @@ def _energy_parity(preset: str, report: ValidationReport, labelled: LabelledSet,
         f"MAE {errors['energy_mae_mev_per_atom']:.2f} meV/atom, RMSE "
         f"{errors['energy_rmse_mev_per_atom']:.2f} meV/atom over {what} frames, nothing shifted. "
         + drawn_of(len(chosen), len(x), "structures"),
-        [_diagonal(x, y), dots(x[chosen], y[chosen], "structures", GREY, marker=marker, showlegend=False)],
-        _square("reference energy − mean (meV/atom)", "predicted (meV/atom)"),
+        [_diagonal(ends), dots(x[chosen], y[chosen], "structures", GREY, marker=marker, showlegend=False)],
+        _square("reference − mean (meV/atom)", "predicted − mean (meV/atom)", ends),
+        height=370,
     )
 
 
-def _diagonal(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
-    margin = 0.03 * (high - low) or 1.0
-    ends = [low - margin, high + margin]
+def _ends(*values: np.ndarray) -> tuple[float, float]:
+    low, high = (float(pick(pick(v) for v in values)) for pick in (min, max))
+    margin = 0.04 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _diagonal(ends: tuple[float, float]) -> dict[str, Any]:
     return line(
         ends, ends, "ideal", GREY, line={"width": 1, "dash": "dash"}, showlegend=False, hoverinfo="skip"
     )
 
 
-def _square(x: str, y: str) -> dict[str, Any]:
-    return layout(axis(x), axis(y, scaleanchor="x", constrain="domain"))
+def _square(x: str, y: str, ends: tuple[float, float], **more: Any) -> dict[str, Any]:
+    """Equal axes with equal ticks."""
+    limits = list(ends)
+    along = axis(x, range=limits, constrain="domain", nticks=6)
+    up = axis(y, range=limits, scaleanchor="x", constrain="domain", nticks=6)
+    return layout(along, up, **more)
 
 
-def _distribution(reports: dict[str, ValidationReport], labelled: LabelledSet, colors: dict[str, str]) -> Figure:
+def _distribution(
+    reports: dict[str, ValidationReport], labelled: LabelledSet, colors: dict[str, str]
+) -> Figure:
     errors = {
         preset: (report.prediction.forces - labelled.labels.forces).ravel() * EV_TO_MEV
         for preset, report in reports.items()
@@ -126,10 +155,11 @@ def _distribution(reports: dict[str, ValidationReport], labelled: LabelledSet, c
     reach = max(float(np.quantile(np.abs(e), 0.999)) for e in errors.values()) or 1.0
     edges = np.linspace(-reach, reach, 81)
     middle = (edges[1:] + edges[:-1]) / 2
-    traces = []
+    traces, shares = [], []
     for preset, error in errors.items():
         share = np.histogram(error, edges)[0] / (len(error) * (edges[1] - edges[0]))
         seen = share > 0
+        shares.append(share[seen])
         traces.append(line(middle[seen], share[seen], preset, colors[preset]))
     return Figure(
         "error-distribution",
@@ -137,7 +167,7 @@ def _distribution(reports: dict[str, ValidationReport], labelled: LabelledSet, c
         "Share of components per meV/Å, on a logarithmic axis: broad tails make dynamics unstable. One "
         "component in a thousand lies beyond the axis.",
         traces,
-        layout(axis("predicted − reference (meV/Å)"), log_axis("share per meV/Å", range=None)),
+        layout(axis("predicted − reference (meV/Å)"), log_axis("share per meV/Å", shares)),
     )
 
 
@@ -150,9 +180,7 @@ def _by_force(reports: dict[str, ValidationReport], labelled: LabelledSet, color
         square = ((report.prediction.forces - labelled.labels.forces) ** 2).mean(axis=1)
         rmse = np.array([float(np.sqrt(square[part].mean())) for part in classes]) * EV_TO_MEV
         heights.append(rmse)
-        traces.append(
-            line(middle, rmse, preset, colors[preset], mode="lines+markers", marker={"size": 6})
-        )
+        traces.append(line(middle, rmse, preset, colors[preset], mode="lines+markers", marker={"size": 6}))
     return Figure(
         "error-by-force",
         "Errors by size of the force",

@@ -58,8 +58,8 @@ def gather(run: Run, progress: Progress = no_progress) -> Evidence:
     learned = _attempt(partial(_learned, run), notes)
     compared = _attempt(partial(_compared, run, notes), notes)
     reports: dict[str, ValidationReport] = {}
-    for preset in run.presets if compared is not None else ():
-        if preset in run.students:
+    for preset in run.presets:
+        if compared is not None and preset in run.students:
             report = _attempt(partial(_judge, run, preset, compared, progress), notes)
             if report is not None:
                 reports[preset] = report

@@ -14,7 +14,8 @@ import numpy as np
 
 #: after Okabe and Ito, their yellow and black replaced, shifted to be seen on both backgrounds
 PALETTE = (
-    "#2b83c6", "#e0762d", "#17a078", "#c76fa6", "#c99a1e", "#58b5e5", "#8b6fc9", "#d1495b", "#7a8a3a", "#8a8f98",
+    "#2b83c6", "#e0762d", "#17a078", "#c76fa6", "#c99a1e", "#58b5e5", "#8b6fc9", "#d1495b", "#7a8a3a",
+    "#8a8f98",
 )  # fmt: skip
 GREY = "#8a8f98"
 ERROR_SCALE = ((0.0, "#3f78b5"), (0.5, "#d9b04e"), (1.0, "#c9302c"))
@@ -54,7 +55,7 @@ def packed(values: Any) -> dict[str, str]:
     """An array as plotly.js reads it: little-endian float32 (integers: int32) in base64."""
     array = np.asarray(values)
     kind = "i4" if array.dtype.kind in "iub" else "f4"
-    return {"dtype": kind, "bdata": base64.b64encode(np.ascontiguousarray(array, f"<{kind}")).decode()}
+    return {"dtype": kind, "bdata": base64.b64encode(array.astype(f"<{kind}").tobytes()).decode()}
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
@@ -65,12 +66,38 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     } | more  # fmt: skip
 
 
-def log_axis(title: str, values: Any = (), **more: Any) -> dict[str, Any]:
-    """A logarithmic axis whose ticks are 1, 2, 5 where it is short, and decades where it is long."""
-    known = np.asarray([v for v in np.ravel(values) if v and np.isfinite(v) and v > 0], float)
-    decades = np.log10(known.max() / known.min()) if len(known) else 3.0
-    ticks: dict[str, Any] = {"dtick": "D2" if decades < 1 else 1 if decades > 2 else "D2"}
-    return axis(title, type="log", **ticks, **more)
+def log_axis(title: str, values: Any, **more: Any) -> dict[str, Any]:
+    """A logarithmic axis around positive ``values`` with ticks at 1, 2, 5 or, where it is long, decades.
+
+    plotly's own ticks there are bare digits (a 2 for 20), which nobody should have to guess at.
+    """
+    known = np.concatenate([np.ravel(np.asarray(v, float)) for v in (values if len(values) else [[1.0]])])
+    known = known[np.isfinite(known) & (known > 0)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (1.0, 10.0)
+    margin = max(0.06 * np.log10(high / low), 0.08)
+    ends = [float(np.log10(low) - margin), float(np.log10(high) + margin)]
+    decades = ends[1] - ends[0]
+    digits = (
+        (1,) if decades > 2.6 else (1, 3) if decades > 1.7 else (1, 2, 5) if decades > 0.5 else range(1, 10)
+    )
+    places = range(int(np.floor(ends[0])), int(np.ceil(ends[1])) + 1)
+    ticks = [d * 10.0**p for p in places for d in digits if ends[0] <= np.log10(d * 10.0**p) <= ends[1]]
+    return axis(
+        title,
+        **{"type": "log", "range": ends, "tickmode": "array", "tickvals": ticks,
+           "ticktext": [_plain(t) for t in ticks]} | more,
+    )  # fmt: skip
+
+
+def _plain(value: float) -> str:
+    """20, 0.5, 10,000; very small ones as a power of ten."""
+    if value >= 1:
+        return f"{value:,.0f}"
+    if value >= 0.001:
+        return f"{value:g}"
+    power = int(np.floor(np.log10(value) + 1e-9))
+    digit = round(value / 10.0**power)
+    return f"{'' if digit == 1 else f'{digit}·'}10<sup>{power}</sup>".replace("-", "−")
 
 
 def layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -80,7 +107,7 @@ def layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif", "size": 12},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
-                   "bgcolor": "rgba(0,0,0,0)"},
+                   "bgcolor": "rgba(0,0,0,0)", "itemwidth": 30},
         "hovermode": "closest", "bargap": 0.2,
     } | more  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any
 from limbeck.report.figures import Figure, Picture
 
 _DOI = re.compile(r"\b(10\.\d{4,9}/[^\s&;,]+[^\s&;,.])")
+_LONG = ("Command",)
 Row = Sequence[str]
 
 
@@ -44,12 +45,18 @@ def missing(what: str, command: str) -> str:
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """A list of (term, markup); pairs without markup are left out."""
-    rows = "".join(f"<div><dt>{text(term)}</dt><dd>{value}</dd></div>" for term, value in pairs if value)
+    rows = "".join(
+        f"<div{_class('long' if term in _LONG else '')}><dt>{text(term)}</dt><dd>{value}</dd></div>"
+        for term, value in pairs
+        if value
+    )
     return f'<dl class="facts">{rows}</dl>'
 
 
-def table(columns: Sequence[str], rows: Iterable[Row], *, marked: int | None = None, left: int = 1) -> str:
-    """A table of markup cells; the first ``left`` columns are words, the others figures.
+def table(
+    columns: Sequence[str], rows: Iterable[Row], *, marked: int | None = None, words: Sequence[int] = (0,)
+) -> str:
+    """A table of markup cells; ``words``: the columns that are not figures.
 
     Columns in which no row has anything are left out. ``marked``: index of a row to stand out.
     """
@@ -57,11 +64,13 @@ def table(columns: Sequence[str], rows: Iterable[Row], *, marked: int | None = N
     kept = [k for k in range(len(columns)) if k == 0 or any(row[k] not in ("", "–") for row in body)]
 
     def cell(tag: str, k: int, value: str) -> str:
-        return f"<{tag}{_class('' if k < left else 'n')}>{value}</{tag}>"
+        return f"<{tag}{_class('' if k in words else 'n')}>{value}</{tag}>"
 
     head = "".join(cell("th", k, text(columns[k])) for k in kept)
     lines = [
-        f"<tr{_class('marked' if n == marked else '')}>" + "".join(cell("td", k, row[k]) for k in kept) + "</tr>"
+        f"<tr{_class('marked' if n == marked else '')}>"
+        + "".join(cell("td", k, row[k]) for k in kept)
+        + "</tr>"
         for n, row in enumerate(body)
     ]
     return (
@@ -87,10 +96,16 @@ def verdict(passes: bool | None, words: str = "") -> str:
     return f'<span class="verdict {kind}">{text(words or {"none": "not tested"}.get(kind, kind))}</span>'
 
 
-def figures(shown: Iterable[Figure | Picture]) -> str:
-    """The places of figures, which the page's script fills."""
+def judged(value: object) -> str:
+    """A verdict that a file holds as a word."""
+    return verdict({"pass": True, "fail": False}.get(str(value).lower()), str(value or ""))
+
+
+def figures(shown: Sequence[Figure | Picture], *, abreast: bool = False) -> str:
+    """The places of figures, which the page's script fills; ``abreast``: three in a line."""
     places = "".join(_place(figure) for figure in shown)
-    return f'<div class="grid">{places}</div>' if places else ""
+    kind = "grid three" if abreast and len(shown) % 2 else "grid"
+    return f'<div class="{kind}">{places}</div>' if places else ""
 
 
 def _place(figure: Figure | Picture) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from limbeck.core.files import write_whole
 from limbeck.errors import LimbeckError, MissingPackageError
 from limbeck.progress import Progress, no_progress
-from limbeck.report import sections
+from limbeck.report import provenance, results, shipping
 from limbeck.report.card import model_card
 from limbeck.report.data_figures import data_figures
 from limbeck.report.environment_map import map_figure
@@ -121,7 +122,9 @@ def render(
         style=_asset("page.css"),
         figures=_json(
             {
-                "plots": {f.name: {"data": f.traces, "layout": f.layout} for f in shown if isinstance(f, Figure)},
+                "plots": {
+                    f.name: {"data": f.traces, "layout": f.layout} for f in shown if isinstance(f, Figure)
+                },
                 "views": {f.name: f.payload for f in shown if isinstance(f, Picture)},
             }
         ),
@@ -139,52 +142,64 @@ def _sections(  # type: ignore[no-untyped-def]
     best: str,
 ):
     """(name, title, markup, figures) of each section, in the order of the page."""
-    yield "provenance", "Provenance", [sections.provenance(run)], []
+    yield "provenance", "Provenance", [provenance.provenance(run)], []
     pareto = _kept([pareto_figure(rows, run.facts.get("teacher") or {}, target)])
     start = _start_view(evidence)
     overview = [*pareto, *start]
     yield (
         "presets",
         "Presets",
-        [sections.presets(run, rows, advice, target), figures(overview)],
+        [results.presets(run, rows, advice, target), figures(overview)],
         overview,
     )
     drawn = _kept(data_figures(evidence, _references(run)))
     drawn += _kept([_attempted_map(evidence, best)])
     said = "" if evidence.learned is not None else paragraph(
-        "The labels that students learned from are not in this folder (limbeck train reads them where they lie).",
+        "The labels that students learned from are not in this folder (limbeck train reads them elsewhere).",
         "note",
     )  # fmt: skip
     yield "data", "Data", [said, figures(drawn)], drawn
     drawn = _kept(learning_figures(run))
     without = "" if drawn else missing("No training log was found.", "limbeck distill CONFIG.yaml")
     yield "training", "Training", [figures(drawn), without], drawn
-    yield "errors", "Errors", *_errors(evidence, best)
+    compared = [row for row in rows if row.name in evidence.reports]
+    fastest = max(compared, key=lambda row: (row.atoms_per_s or 0.0, -(row.parameters or 0)), default=None)
+    yield "errors", "Errors", *_errors(evidence, best, fastest.name if fastest else best)
     yield (
         "dynamics",
         "Own dynamics",
-        [sections.dynamics(run), sections.rounds(run), sections.long_range(run)],
+        [results.dynamics(run), results.rounds(run), results.long_range(run)],
         [],
     )
-    yield "physics", "Physics", [sections.physics(run)], []
+    if physics := results.physics(run):
+        yield "physics", "Physics", [physics], []
     drawn = _kept(bench_figures(run.bench))
-    yield "speed", "Speed", [figures(drawn), sections.benchmark(run)], drawn
-    yield "exports", "Exports", [sections.exports(run)], []
+    yield "speed", "Speed", [figures(drawn), shipping.benchmark(run)], drawn
+    yield "exports", "Exports", [shipping.exports(run)], []
 
 
-def _errors(evidence: Evidence, best: str) -> tuple[list[str], list[Figure | Picture]]:
+def _errors(evidence: Evidence, best: str, fastest: str) -> tuple[list[str], list[Figure | Picture]]:
     if not evidence.reports:
         return [paragraph("No student could be compared with labels: see the notes above.", "missing")], []
-    compared: list[Figure | Picture] = [*_kept(error_figures(evidence)), *_worst_view(evidence, best)]
-    parity = _kept(parity_figures(evidence))
+    compared: list[Figure | Picture] = [*_kept(error_figures(evidence))]
+    for preset in dict.fromkeys([best, fastest]):
+        compared += _worst_view(evidence, preset)
+    forces, energies = (_kept(part) for part in parity_figures(evidence))
     said = paragraph(
-        f"{evidence.what[0].upper()}{evidence.what[1:]} frames, evaluated anew for this page from the student files.",
+        f"{evidence.what[0].upper()}{evidence.what[1:]} frames, evaluated anew from the student files.",
         "note",
     )
-    return [said, figures(parity), figures(compared), sections.worst_frames(evidence, best)], [*parity, *compared]
+    markup = [
+        said,
+        figures(forces, abreast=True),
+        figures(energies, abreast=True),
+        figures(compared),
+        results.worst_frames(evidence, best),
+    ]
+    return markup, [*forces, *energies, *compared]
 
 
-def _kept(found: list[Figure | None]) -> list[Figure]:
+def _kept(found: Sequence[Figure | None]) -> list[Figure]:
     return [figure for figure in found if figure is not None and figure.has_data]
 
 
@@ -203,7 +218,7 @@ def _start_view(evidence: Evidence) -> list[Figure | Picture]:
     return [
         picture(
             "view-start", "Starting structure",
-            f"{formula}, {len(first)} atoms{f'; {more} more starting structures' if more else ''}. Drag to turn.",
+            f"{formula}, {len(first)} atoms{f'; {more} more starts' if more else ''}. Drag to turn.",
             first,
         )
     ]  # fmt: skip
@@ -221,8 +236,8 @@ def _worst_view(evidence: Evidence, preset: str) -> list[Figure | Picture]:
     return [
         picture(
             "view-worst", f"Worst {evidence.what} frame of {preset}",
-            f"Frame {worst.index}{kelvin}: force RMSE {worst.force_rmse_mev_per_a:.1f} meV/Å. Atoms by the error of "
-            f"their force; the worst is {worst.worst_element} {worst.worst_atom}. Drag to turn.",
+            f"Frame {worst.index}{kelvin}: force RMSE {worst.force_rmse_mev_per_a:.1f} meV/Å. Atoms by the "
+            f"error of their force; the worst is {worst.worst_element} {worst.worst_atom}. Drag to turn.",
             atoms, miss,
         )
     ]  # fmt: skip
@@ -237,7 +252,7 @@ def _references(run: Run) -> dict[int, float] | None:
 def _summary(run: Run, rows: list[PresetRow]) -> str:
     teacher = (run.facts.get("teacher") or {}).get("name")
     made = f"{teacher} distilled into " if teacher else "Trained: "
-    elements = sections.elements_of(run)
+    elements = provenance.elements_of(run)
     return made + ", ".join(row.name for row in rows) + (f" for {' '.join(elements)}" if elements else "")
 
 

@@ -45,7 +45,8 @@ class PresetRow:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """``preset``: the one to use, None where none meets the target. ``text``: why, in a sentence or two."""
+    """``preset``: the one to use; None where none meets the target, or accuracy and speed are a choice.
+    ``text``: why, in a sentence or two."""
 
     preset: str | None
     text: str
@@ -99,7 +100,7 @@ def _bench_speed(bench: dict[str, Any] | None, preset: str) -> dict[str, Any] | 
         return None
     row = min(rows, key=lambda row: abs(row["atoms"] - USUAL_ATOMS))
     ratios = [r for r in rows if r.get("speedup_vs_teacher")]
-    beside = min(ratios, key=lambda r: abs(r["atoms"] - USUAL_ATOMS), default={})
+    beside: dict[str, Any] = min(ratios, key=lambda r: abs(r["atoms"] - USUAL_ATOMS), default={})
     threads = row.get("threads")
     return {
         "atoms_per_s": row["atoms_per_s"],
@@ -107,6 +108,14 @@ def _bench_speed(bench: dict[str, Any] | None, preset: str) -> dict[str, Any] | 
         "speed_of": f"{row['atoms']:,} atoms, native engine, "
         + (f"{threads} thread{'s' if threads != 1 else ''}" if threads else "bench.json"),
     }
+
+
+def teacher_rate(rows: Sequence[PresetRow], teacher: dict[str, Any]) -> float | None:
+    """The teacher's atoms/s beside the rates of ``rows``, else those of the run's end."""
+    for row in rows:
+        if row.atoms_per_s and row.speedup:
+            return row.atoms_per_s / row.speedup
+    return teacher.get("atoms_per_s")
 
 
 def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | None = None) -> Recommendation:
@@ -126,11 +135,19 @@ def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | No
         only = "" if len(judged) > 1 else ", the only student of this run"
         return Recommendation(best.name, f"Use {best.name}{only}: {_figures(best)}.{_warning(best)}")
     return Recommendation(
-        best.name,
+        None,
         f"{best.name} is the most accurate: {_figures(best)}. {fastest.name} is the "
-        f"{'fastest' if fastest.atoms_per_s else 'smallest'}: {_figures(fastest)}."
+        f"{'fastest' if fastest.atoms_per_s else 'smallest'}: {_figures(fastest)}{_trade(best, fastest)}."
         f"{_warning(best)}{_warning(fastest)}",
     )
+
+
+def _trade(best: PresetRow, fastest: PresetRow) -> str:
+    """What the speed costs."""
+    if not (best.atoms_per_s and fastest.atoms_per_s and best.force_rmse and fastest.force_rmse):
+        return ""
+    more = fastest.force_rmse - best.force_rmse
+    return f"; {fastest.atoms_per_s / best.atoms_per_s:.1f} times as fast for {more:.1f} meV/Å more error"
 
 
 def _for_target(judged: Sequence[PresetRow], best: PresetRow, target: float) -> Recommendation:

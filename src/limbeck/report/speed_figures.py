@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from limbeck.report.figures import GREY, Figure, axis, layout, line, log_axis, ordered, packed
 from limbeck.report.reading import Run
-from limbeck.report.recommendation import PresetRow
+from limbeck.report.recommendation import PresetRow, teacher_rate
 
 _DASHES = {"native": "solid", "torch": "dash", "teacher": "dot"}
 _SYMBOLS = {"native": "circle", "torch": "square", "teacher": "triangle-up"}
@@ -51,8 +51,8 @@ def learning_figures(run: Run) -> list[Figure]:
                 Figure(
                     name, title, caption, traces,
                     layout(
-                        log_axis(f"training time ({word})", np.concatenate(times)),
-                        log_axis(unit, np.concatenate(heights)),
+                        log_axis(f"training time ({word})", [t / scale for t in times]),
+                        log_axis(unit, heights),
                     ),
                 )
             )  # fmt: skip
@@ -61,28 +61,30 @@ def learning_figures(run: Run) -> list[Figure]:
 
 def pareto_figure(rows: Sequence[PresetRow], teacher: dict[str, Any], target: float | None) -> Figure | None:
     """Force error against speed; the teacher stands at zero error, where it is by definition."""
-    known = [row for row in rows if row.atoms_per_s and row.force_rmse is not None]
-    if not known:
-        return None
     colors = ordered([row.name for row in rows])
-    points = [(row.name, row.atoms_per_s, row.force_rmse, colors[row.name], "circle") for row in known]
-    slow = teacher.get("atoms_per_s")
-    if known[0].speedup and known[0].speed_of.find("bench") < 0 and known[0].atoms_per_s:
-        # beside the rates shown, not those of another measurement
-        slow = known[0].atoms_per_s / known[0].speedup
-    if slow:
+    points: list[tuple[str, float, float, str, str]] = [
+        (row.name, row.atoms_per_s, row.force_rmse, colors[row.name], "circle")
+        for row in rows
+        if row.atoms_per_s and row.force_rmse is not None
+    ]
+    if not points:
+        return None
+    speed_of = next((row.speed_of for row in rows if row.speed_of), "each student")
+    if slow := teacher_rate(rows, teacher):
         points.append((str(teacher.get("name") or "teacher"), slow, 0.0, GREY, "triangle-up"))
     traces = [
         {
             "type": "scatter", "mode": "markers+text", "x": [x], "y": [y], "name": name, "text": [name],
-            "textposition": "top center", "cliponaxis": False, "marker": {"size": 13, "color": color, "symbol": symbol},
+            # neighbours along the axis write above and below, so that no name covers another
+            "textposition": "bottom center" if k % 2 else "top center", "cliponaxis": False,
+            "marker": {"size": 13, "color": color, "symbol": symbol},
             "hovertemplate": "%{text}: %{x:,.0f} atoms/s, %{y:.1f} meV/Å<extra></extra>",
         }
-        for name, x, y, color, symbol in points
+        for k, (name, x, y, color, symbol) in enumerate(sorted(points, key=lambda point: point[1]))
     ]  # fmt: skip
     rates = np.log10([point[1] for point in points])
     margin = max(0.25, 0.16 * float(np.ptp(rates)))
-    highest = max(point[2] for point in points if point[2] is not None)
+    highest = max(point[2] for point in points)
     more: dict[str, Any] = {}
     if target is not None:
         highest = max(highest, target)
@@ -91,18 +93,18 @@ def pareto_figure(rows: Sequence[PresetRow], teacher: dict[str, Any], target: fl
              "line": {"color": GREY, "width": 1, "dash": "dash"}}
         ]  # fmt: skip
         more["annotations"] = [
-            {"xref": "paper", "x": 1, "xanchor": "right", "y": target, "yanchor": "bottom", "showarrow": False,
-             "text": f"target {target:g} meV/Å"}
+            {"xref": "paper", "x": 1, "xanchor": "right", "y": target, "yanchor": "bottom",
+             "showarrow": False, "text": f"target {target:g} meV/Å"}
         ]  # fmt: skip
     return Figure(
         "pareto",
         "Accuracy against speed",
         "Lower and further right is better. The teacher has no error against itself. "
-        f"Speed of {known[0].speed_of or 'each student'}.",
+        f"Speed of {speed_of}.",
         traces,
         layout(
-            axis("atoms/s", type="log", range=[float(rates.min() - margin), float(rates.max() + margin)], dtick=1),
-            axis("force RMSE (meV/Å)", range=[-0.06 * highest, 1.2 * highest]),
+            log_axis("atoms/s", [10 ** (rates - margin), 10 ** (rates + margin)]),
+            axis("force RMSE (meV/Å)", range=[-0.12 * highest, 1.2 * highest]),
             showlegend=False,
             **more,
         ),
@@ -125,25 +127,23 @@ def bench_figures(bench: dict[str, Any] | None) -> list[Figure]:
     )  # fmt: skip
     figures = []
     for name, title, chosen, across, up, x_title, y_title, caption in wanted:
-        traces = _lines(chosen, lambda r, a=across, u=up: (r[a], r[u]))
+        traces = _lines(chosen, across, up)
         if traces:
             x, y = zip(*[(r[across], r[up]) for r in chosen], strict=True)
             ticks = sorted(set(x))
             x_axis = axis(
                 x_title, type="log", tickmode="array", tickvals=ticks, ticktext=[f"{t:,}" for t in ticks]
             )
-            figures.append(Figure(name, title, caption, traces, layout(x_axis, log_axis(y_title, y))))
+            figures.append(Figure(name, title, caption, traces, layout(x_axis, log_axis(y_title, [y]))))
     return figures
 
 
-def _lines(
-    rows: Sequence[dict[str, Any]], point: Callable[[dict[str, Any]], tuple[float, float]]
-) -> list[dict[str, Any]]:
+def _lines(rows: Sequence[dict[str, Any]], across: str, up: str) -> list[dict[str, Any]]:
     students = list(dict.fromkeys(r["model"] for r in rows if r["engine"] != "teacher"))
     colors = ordered(students)
     traces = []
     for model, engine in dict.fromkeys((r["model"], r["engine"]) for r in rows):
-        own = sorted(point(r) for r in rows if (r["model"], r["engine"]) == (model, engine))
+        own = sorted((r[across], r[up]) for r in rows if (r["model"], r["engine"]) == (model, engine))
         x, y = (np.array(v, float) for v in zip(*own, strict=True))
         name = f"{model} (teacher)" if engine == "teacher" else f"{model}, {engine}"
         traces.append(
