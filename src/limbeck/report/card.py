@@ -53,7 +53,8 @@ def model_card(card: dict[str, Any], file_name: str) -> str:
 
 def _front_matter(card: dict[str, Any], name: str) -> dict[str, Any]:
     teacher = card.get("teacher") or {}
-    licence = str(teacher.get("licence") or "")
+    # on one line each: a hub ends the front matter at the first line of three dashes
+    licence = _flat(teacher.get("licence") or "")
     known = _LICENCES.get(licence.lower())
     head: dict[str, Any] = {"license": known or ("other" if licence else "unknown")}
     if licence and not known:
@@ -66,7 +67,7 @@ def _front_matter(card: dict[str, Any], name: str) -> dict[str, Any]:
         ],
     }  # fmt: skip
     if teacher.get("name"):
-        head["base_model"] = str(teacher["name"])
+        head["base_model"] = _flat(teacher["name"])
     results = [
         {
             "task": {"type": "other", "name": "interatomic potential"},
@@ -209,4 +210,8 @@ def _usage(file_name: str) -> str:
 
 def _line(value: object) -> str:
     """A text from outside on one line, without what Markdown would take for code or HTML."""
-    return " ".join(str(value).split()).replace("`", "'").replace("<", "&lt;")
+    return _flat(value).replace("`", "'").replace("<", "&lt;")
+
+
+def _flat(value: object) -> str:
+    return " ".join(str(value).split())

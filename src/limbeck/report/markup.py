@@ -40,7 +40,7 @@ def paragraph(value: object, kind: str = "") -> str:
 
 def missing(what: str, command: str) -> str:
     """A sentence in place of a section, with the command that makes what it lacks."""
-    return f'<p class="missing">{text(what)} Make it with {code(command)}.</p>'
+    return f'<p class="missing">{text(what)} Run {code(command)}.</p>'
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -87,7 +87,8 @@ def number(value: Any, form: str = "{:.3g}") -> str:
     """A figure, a dash where there is none."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
-    return text(form.format(value))
+    shown = form.format(value)
+    return text(shown.removeprefix("-") if re.fullmatch(r"-0\.?0*", shown) else shown)
 
 
 def verdict(passes: bool | None, words: str = "") -> str:

@@ -17,8 +17,7 @@ def provenance(run: Run) -> str:
     """Where everything comes from: teacher, licence, versions, seeds, hashes, commands."""
     card = next((student.card for student in run.students.values()), {})
     teacher = card.get("teacher") or {}
-    named = run.config.get("teacher") or {}
-    name = teacher.get("name") or named.get("name") or run.facts.get("teacher", {}).get("name")
+    name = teacher_name(run)
     version = teacher.get("version")
     data = card.get("data") or {}
     elements = data.get("elements") or {}
@@ -55,6 +54,19 @@ def provenance(run: Run) -> str:
     return facts(rows) + (files if run.students else "") + details(
         "Configuration (config.yaml)", f"<pre>{text(run.config_text)}</pre>"
     )  # fmt: skip
+
+
+def teacher_name(run: Run) -> str | None:
+    """Who made the labels, as the students' cards, the configuration or the metrics have it."""
+    cards = [student.card for student in run.students.values()]
+    for said in (
+        *(card.get("teacher") for card in cards),
+        run.config.get("teacher"),
+        run.facts.get("teacher"),
+    ):
+        if isinstance(said, dict) and said.get("name"):
+            return str(said["name"])
+    return None
 
 
 def _options(teacher: dict[str, Any]) -> str:

@@ -124,7 +124,7 @@ def dynamics(run: Run) -> str:
                 reasons.append(f"{preset}: {part['reason']}")
     if not rows:
         return missing(
-            "The students' own dynamics were not examined in this run.",
+            "The students' own dynamics were not examined in this run, which takes a teacher.",
             "limbeck distill CONFIG.yaml",
         )
     columns = (
