@@ -18,7 +18,7 @@ from limbeck.sampling.environments import describe_environments
 from limbeck.units import EV_TO_MEV
 
 DESCRIBED = 2500  #: environments of each set, whole frames
-DRAWN = 1000  #: of each set and element
+DRAWN = 700  #: of each set and element
 MOST_ELEMENTS = 6  #: maps, of the most frequent
 _NEIGHBOURS = 12
 _CUTOFF_A = 5.0

@@ -25,7 +25,7 @@ from limbeck.report.figures import (
 from limbeck.units import EV_TO_MEV
 from limbeck.validation.run import ValidationReport
 
-MOST_DOTS = 1500  #: in a parity plot; the largest errors are always among them
+MOST_DOTS = 1000  #: in a parity plot; the largest errors are always among them
 _ALWAYS = 50
 _MOST_TEMPERATURES = 8
 _SIZES = 12  #: classes of force size, each of as many atoms

@@ -58,10 +58,14 @@ def packed(values: Any) -> dict[str, str]:
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """Ticks outside, a frame on all sides, no line at zero."""
+    """Ticks outside, a frame on all sides, no line at zero.
+
+    Only names may need more room than the margins have; finding out costs a second drawing.
+    """
     return {
-        "title": {"text": title, "standoff": 8}, "automargin": True, "zeroline": False, "showline": True,
-        "mirror": True, "ticks": "outside", "ticklen": 4, "linewidth": 1, "gridwidth": 1,
+        "title": {"text": title, "standoff": 8}, "automargin": more.get("type") == "category",
+        "zeroline": False, "showline": True, "mirror": True, "ticks": "outside",
+        "ticklen": 4, "linewidth": 1, "gridwidth": 1,
     } | more  # fmt: skip
 
 
@@ -95,14 +99,14 @@ def _plain(value: float) -> str:
     if value >= 0.001:
         return f"{value:g}"
     power = int(np.floor(np.log10(value) + 1e-9))
-    digit = round(value / 10.0**power)
-    return f"{'' if digit == 1 else f'{digit}·'}10<sup>{power}</sup>".replace("-", "−")
+    digit = f"{value / 10.0**power:.3g}"
+    return f"{'' if digit == '1' else f'{digit}·'}10<sup>{power}</sup>".replace("-", "−")
 
 
 def layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Axes with a legend above them and room for nothing else: titles stand in the page."""
     return {
-        "xaxis": x, "yaxis": y, "margin": {"l": 56, "r": 14, "t": 12, "b": 48},
+        "xaxis": x, "yaxis": y, "margin": {"l": 66, "r": 14, "t": 12, "b": 50},
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif", "size": 12},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",

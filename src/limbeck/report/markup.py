@@ -23,7 +23,7 @@ def code(value: object) -> str:
     return f"<code>{text(value)}</code>"
 
 
-def sha(value: object) -> str:
+def short_hash(value: object) -> str:
     """The beginning of a hash, the whole of it where the pointer rests."""
     whole = str(value)
     return f'<code title="{text(whole)}">{text(whole[:12])}…</code>' if len(whole) > 16 else code(whole)

@@ -9,7 +9,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from limbeck import __version__
-from limbeck.report.markup import code, details, facts, linked, number, sha, table, text
+from limbeck.report.markup import code, details, facts, linked, number, table, text
 from limbeck.report.reading import Run
 
 
@@ -26,11 +26,11 @@ def provenance(run: Run) -> str:
         ("Teacher", code(name) + (f" {text(version)}" if version else "") if name else ""),
         ("Licence of the teacher", text(teacher.get("licence") or "not known")),
         ("Citation", linked(teacher.get("citation") or "")),
-        ("Weights, SHA-256", sha(teacher["weights_hash"]) if teacher.get("weights_hash") else ""),
+        ("Weights, SHA-256", code(teacher["weights_hash"]) if teacher.get("weights_hash") else ""),
         ("Arithmetic, options", _options(teacher)),
         ("System", text(_system(run, elements))),
         ("Training labels", _counted(data)),
-        ("Labels, SHA-256", sha(data["content_hash"]) if data.get("content_hash") else ""),
+        ("Labels, SHA-256", code(data["content_hash"]) if data.get("content_hash") else ""),
         ("Split", text(training.get("split") or "")),
         ("Energy references", text(training.get("references") or "")),
         ("Seed", number(training.get("seed", run.config.get("seed")), "{:d}")),
@@ -43,7 +43,7 @@ def provenance(run: Run) -> str:
             (
                 text(preset),
                 code(student.path.name),
-                sha(student.sha256),
+                code(student.sha256),
                 number(student.parameters, "{:,}"),
                 number(student.path.stat().st_size / 1e3, "{:,.0f}"),
             )

@@ -134,7 +134,9 @@ def bench_figures(bench: dict[str, Any] | None) -> list[Figure]:
             x_axis = axis(
                 x_title, type="log", tickmode="array", tickvals=ticks, ticktext=[f"{t:,}" for t in ticks]
             )
-            figures.append(Figure(name, title, caption, traces, layout(x_axis, log_axis(y_title, [y]))))
+            figures.append(
+                Figure(name, title, caption, traces, layout(x_axis, log_axis(y_title, [y], automargin=True)))
+            )
     return figures
 
 
