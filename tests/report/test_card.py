@@ -45,7 +45,11 @@ def test_unknown_and_unusual_licences_are_named():
     head, _ = parts(model_card(card, "s.safetensors"))
     assert (head["license"], head["license_name"]) == ("other", "ASL (academic)")
     card["teacher"] = {"name": "labels of x.extxyz"}
-    assert parts(model_card(card, "s.safetensors"))[0]["license"] == "unknown"
+    head, body = parts(model_card(card, "s.safetensors"))
+    assert head["license"] == "unknown"
+    assert "base_model" not in head
+    assert "trained on labels of x.extxyz" in body
+    assert "the errors of its labels" in body
 
 
 def test_a_bare_card_is_enough():

@@ -130,7 +130,9 @@ def _energies(sets: list[tuple[str, LabelledSet]], references: dict[int, float] 
         "Energy of each structure, elements' references taken off, above the lowest of all. "
         + (f"Beyond the axis: {counted(beyond, 'structure')}." if beyond else ""),
         traces,
-        layout(axis(f"energy above the lowest ({unit})"), axis("share (%)", rangemode="tozero")),
+        layout(
+            axis(f"energy above the lowest ({unit})"), axis("share (%)", rangemode="tozero"), showlegend=True
+        ),
     )
 
 
@@ -151,7 +153,7 @@ def _forces(sets: list[tuple[str, LabelledSet]]) -> Figure | None:
             else "."
         ),
         _outlines(sizes, 0.0, high),
-        layout(axis("|F| (eV/Å)"), axis("share (%)", rangemode="tozero")),
+        layout(axis("|F| (eV/Å)"), axis("share (%)", rangemode="tozero"), showlegend=True),
     )
 
 

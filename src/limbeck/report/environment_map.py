@@ -129,7 +129,7 @@ def _draw(found: _Described, z: int, several: bool, preset: str, what: str) -> F
         "color": packed(np.log10(np.clip(miss, low, high))), "cmin": float(np.log10(low)),
         "cmax": float(np.log10(high)),
         "colorbar": {
-            "title": {"text": "|ΔF| (meV/Å)", "side": "right"}, "thickness": 12, "outlinewidth": 0,
+            "title": {"text": "|ΔF|,<br>meV/Å", "side": "top"}, "thickness": 12, "outlinewidth": 0,
             "tickvals": [float(np.log10(t)) for t in ticks], "ticktext": [f"{t:g}" for t in ticks],
         },
     }  # fmt: skip
@@ -139,12 +139,14 @@ def _draw(found: _Described, z: int, several: bool, preset: str, what: str) -> F
     )  # fmt: skip
     seen = int((own < found.n_learned).sum())
     drawn = f"{drawn_of(len(back), seen, 'grey points (training labels)')} " if seen else ""
+    lesson = (
+        " Large errors far from grey points are extrapolation: labels there would help." if len(back) else ""
+    )
     return Figure(
         f"environments-{symbol}",
         f"Map of environments{f' of {symbol}' if several else ''}",
         f"Principal components of {found.how} around each {symbol} atom, coloured by the error of {preset}'s "
-        f"force in {what} frames. {drawn}{drawn_of(len(front), len(own) - seen, 'coloured ones')} Large "
-        "errors far from grey points are extrapolation: labels there would help.",
+        f"force in {what} frames. {drawn}{drawn_of(len(front), len(own) - seen, 'coloured points')}{lesson}",
         traces,
         big_keys(
             layout(

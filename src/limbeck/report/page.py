@@ -251,9 +251,11 @@ def _references(run: Run) -> dict[int, float] | None:
 
 def _summary(run: Run, rows: list[PresetRow]) -> str:
     teacher = provenance.teacher_name(run)
-    made = f"{teacher} distilled into " if teacher else "Trained: "
-    elements = provenance.elements_of(run)
-    return made + ", ".join(row.name for row in rows) + (f" for {' '.join(elements)}" if elements else "")
+    names, elements = ", ".join(row.name for row in rows), provenance.elements_of(run)
+    made = f"{teacher} distilled into {names}"
+    if provenance.own_labels(teacher):
+        made = f"{names} trained on {teacher or 'labels'}"
+    return made + (f" for {' '.join(elements)}" if elements else "")
 
 
 def _asset(name: str) -> str:

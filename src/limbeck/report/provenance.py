@@ -18,13 +18,17 @@ def provenance(run: Run) -> str:
     card = next((student.card for student in run.students.values()), {})
     teacher = card.get("teacher") or {}
     name = teacher_name(run)
+    own = own_labels(name)
     version = teacher.get("version")
     data = card.get("data") or {}
     elements = data.get("elements") or {}
     training = card.get("training") or {}
     rows = [
-        ("Teacher", code(name) + (f" {text(version)}" if version else "") if name else ""),
-        ("Licence of the teacher", text(teacher.get("licence") or "not known")),
+        (
+            "Labels" if own else "Teacher",
+            code(name) + (f" {text(version)}" if version else "") if name else "",
+        ),
+        ("Licence of the teacher", "" if own else text(teacher.get("licence") or "not known")),
         ("Citation", linked(teacher.get("citation") or "")),
         ("Weights, SHA-256", code(teacher["weights_hash"]) if teacher.get("weights_hash") else ""),
         ("Arithmetic, options", _options(teacher)),
@@ -67,6 +71,11 @@ def teacher_name(run: Run) -> str | None:
         if isinstance(said, dict) and said.get("name"):
             return str(said["name"])
     return None
+
+
+def own_labels(name: str | None) -> bool:
+    """Whether labels were the user's own, which a card names in place of a teacher."""
+    return name is None or name.startswith("labels of ")
 
 
 def _options(teacher: dict[str, Any]) -> str:
