@@ -144,8 +144,8 @@ def _limits(card: dict[str, Any]) -> str:
         + (f" of {limits['receptive_field_a']:g} Å" if limits.get("receptive_field_a") else "")
         + (f" ({_line(limits['long_range'])})" if limits.get("long_range") else "")
         + "; total charge and spin are those of the training data.",
-        f"It inherits the errors of its {'teacher' if _is_distilled(card) else 'labels'}, which the figures below "
-        "do not contain.",
+        f"It inherits the errors of its {'teacher' if _is_distilled(card) else 'labels'}, which the figures "
+        "below do not contain.",
     ]
     shortest = (card.get("data") or {}).get("shortest_pair_a") or {}
     if shortest:
