@@ -11,8 +11,10 @@ import plotly.graph_objects as go
 import pytest
 
 from limbeck.errors import InputError
-from limbeck.report.page import write_report
+from limbeck.report.evidence import Evidence
+from limbeck.report.page import render, write_report
 from limbeck.report.reading import read_run
+from limbeck.report.recommendation import Recommendation, preset_rows
 from tests.report.conftest import complete, labelled_frame, unpack
 
 HOSTILE = "<script>alert('x')</script>&\"'"
@@ -171,6 +173,33 @@ def test_text_from_outside_is_no_markup(run_folder, change):
     assert len(page.scripts) == 3
     assert not any("alert('x')" in script for script in page.scripts[1:])
     assert "<" not in page.scripts[0]
+
+
+@pytest.mark.parametrize("name", ["bench.json", "physics.json", "exports/tiny.onnx.certificate.json"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "[]", "3", "{}", '{"rows": 3}', '{"rows": [3, {}, {"model": "x"}]}', '{"rows": [], "machine": 3}',
+        '{"path": 3}', '{"path": "x", "parity": [], "latency": 3, "bytes": "many", "verdict": []}',
+        '{"exports": [3, {"path": "x", "parity": {"against_student": {"a": {"share": "b"}}}}]}',
+        '{"properties": []}', '{"properties": {"a": 3, "b": {"student": [1, 2], "teacher": {}}}, "verdict": 3}',
+        '{"rows": [{"model": "x", "engine": "native", "atoms": 3, "batch": 1, "atoms_per_s": NaN}]}',
+    ],
+)  # fmt: skip
+def test_files_of_other_commands_are_read_with_care(run_folder, name, content):
+    path = run_folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    run = read_run(run_folder)
+    page = render(
+        run,
+        Evidence(None, None, "held-out", {}, [], ()),
+        preset_rows(run),
+        Recommendation(None, ""),
+        None,
+        "",
+    )
+    assert "Exports" in page
 
 
 def test_a_target_of_the_configuration_is_used(run_folder):

@@ -87,7 +87,10 @@ def number(value: Any, form: str = "{:.3g}") -> str:
     """A figure, a dash where there is none."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
-    shown = form.format(value)
+    try:
+        shown = form.format(value)
+    except ValueError:  # a whole number was wanted
+        shown = f"{value:g}"
     return text(shown.removeprefix("-") if re.fullmatch(r"-0\.?0*", shown) else shown)
 
 

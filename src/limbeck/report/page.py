@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -264,8 +265,17 @@ def _asset(name: str) -> str:
 
 def _json(value: Any) -> str:
     """JSON that may stand inside a script element: no ``<`` can end it."""
-    dumped = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    dumped = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return dumped.replace("<", "\\u003c")
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _script(library: str) -> str:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.report.markup import code, details, judged, missing, number, paragraph, short_hash, table, text
-from limbeck.report.reading import Run
+from limbeck.report.reading import Run, as_dict
 
 
 def _in(run: Run, name: str) -> Path:
-    """A file of the run as a command names it; of an absolute folder its name alone, as pages are passed on."""
+    """A file of the run as a command names it; of an absolute folder the name alone: pages are passed on."""
     return (Path(run.folder.name) if run.folder.is_absolute() else run.folder) / name
 
 
@@ -24,13 +24,13 @@ def benchmark(run: Run) -> str:
             f"limbeck bench {files} --json {_in(run, 'bench.json')}",
         )
     bench = run.bench or {}
-    machine, settings = bench.get("machine") or {}, bench.get("settings") or {}
+    machine, settings = as_dict(bench.get("machine")), as_dict(bench.get("settings"))
     said = ", ".join(
         part
         for part in (
             str(machine.get("processor") or ""),
             f"{settings['threads']} of {machine.get('cores', '?')} cores" if settings.get("threads") else "",
-            ", ".join(f"{name} {version}" for name, version in (bench.get("versions") or {}).items()),
+            ", ".join(f"{name} {version}" for name, version in as_dict(bench.get("versions")).items()),
         )
         if part
     )
@@ -97,8 +97,8 @@ def exports(run: Run) -> str:
     said = (
         "Certificate: the file was loaded in its own runtime, and its energies, forces and stress compared "
     )
-    said += f"with the student's. Largest deviations on {where} structures, and how much of their tolerance they use on "
-    said += "structures of any kind."
+    said += f"with the student's. Largest deviations on {where} structures, and how much of the tolerance "
+    said += "is used on structures of any kind."
     if kinds:
         counts = ", ".join(f"{kind} {part.get('n_structures', '?')}" for kind, part in kinds.items())
         said += f" Structures: {counts}."
@@ -107,7 +107,7 @@ def exports(run: Run) -> str:
 
 def _kinds(one: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Parity with the student by kind of structure."""
-    found = (one.get("parity") or {}).get("against_student") or {}
+    found = as_dict(as_dict(one.get("parity")).get("against_student"))
     return {kind: part for kind, part in found.items() if isinstance(part, dict)}
 
 
