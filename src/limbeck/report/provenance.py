@@ -51,7 +51,7 @@ def provenance(run: Run) -> str:
                 number(student.parameters, "{:,}"),
                 number(student.path.stat().st_size / 1e3, "{:,.0f}"),
             )
-            for preset, student in run.students.items()
+            for preset, student in ((p, run.students[p]) for p in run.presets if p in run.students)
         ],
         words=(0, 1, 2),
     )

@@ -18,31 +18,31 @@ _WORST = 5
 def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target: float | None) -> str:
     """The recommendation, and teacher and students side by side."""
     teacher = run.facts.get("teacher") or {}
-    lines = []
+    models = [(text(row.name), row) for row in rows]
     if teacher.get("name"):
-        own = (code(teacher["name"]) + " (teacher)", number(teacher.get("parameters"), "{:,}"))
-        rate = teacher_rate(rows, teacher)
-        lines.append((*own, "–", "–", "–", "–", "–", "–", "–", number(rate, "{:,.0f}"), "–"))
-    for row in rows:
-        lines.append(
-            (
-                text(row.name),
-                number(row.parameters, "{:,}"),
-                number(row.compression, "{:.0f}×"),
-                number(row.file_kb, "{:,.0f}"),
-                number(row.force_rmse, "{:.1f}"),
-                number(row.force_r2, "{:.4f}"),
-                number(row.energy_mae, "{:.2f}"),
-                number(row.on_policy_force_rmse, "{:.1f}"),
-                number(row.drift, "{:.3f}"),
-                number(row.atoms_per_s, "{:,.0f}"),
-                number(row.speedup, "{:,.0f}×"),
-            )
+        at_once = teacher_rate(rows, teacher)
+        slow = PresetRow(str(teacher["name"]), parameters=teacher.get("parameters"), atoms_per_s=at_once)
+        models.insert(0, (f"{code(slow.name)} (teacher)", slow))
+    lines = [
+        (
+            name,
+            number(row.force_rmse, "{:.1f}"),
+            number(row.force_r2, "{:.4f}"),
+            number(row.energy_mae, "{:.2f}"),
+            number(row.on_policy_force_rmse, "{:.1f}"),
+            number(row.atoms_per_s, "{:,.0f}"),
+            number(row.speedup, "{:,.0f}×"),
+            number(row.parameters, "{:,}"),
+            number(row.compression, "{:.0f}×"),
+            number(row.file_kb, "{:,.0f}"),
+            number(row.drift, "{:.3f}"),
         )
+        for name, row in models
+    ]
     marked = [k for k, line in enumerate(lines) if advice.preset and line[0] == text(advice.preset)]
     columns = (
-        "model", "parameters", "smaller by", "file, kB", "force RMSE, meV/Å", "force R²",
-        "energy MAE, meV/atom", "on-policy force RMSE, meV/Å", "drift, meV/atom/ps", "atoms/s", "speed-up",
+        "model", "force RMSE, meV/Å", "force R²", "energy MAE, meV/atom", "on-policy force RMSE, meV/Å",
+        "atoms/s", "speed-up", "parameters", "smaller by", "file, kB", "drift, meV/atom/ps",
     )  # fmt: skip
     split = run.metrics[rows[0].name][run.split]["all"] if rows else {}
     frames = f"{split.get('n_structures', 0):,} "
