@@ -222,6 +222,7 @@ class DistillConfig(Settings):
     chooses the best weights. sampling, heldout: None lets a recipe choose; recipe: for which kind of
     system (judged from the structures unless given), temperatures_K: that the students are for.
     rounds: how often students learn from their own failures.
+    target_force_rmse_mev_per_a: what a report recommends the cheapest preset for.
     out: the run folder.
 
     Raises
@@ -249,6 +250,7 @@ class DistillConfig(Settings):
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
     rounds: RoundsConfig = RoundsConfig()
+    target_force_rmse_mev_per_a: PositiveFloat | None = None
     out: AbsolutePath | None = None
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ _WRITTEN = (
 #: how long and with what a run works; going on with other values is the same run
 _FREE = (
     "budget",
+    "target_force_rmse_mev_per_a",
     "out",
     "labelling.workers",
     "labelling.threads",
