@@ -56,8 +56,9 @@ class LongRangeReport:
         if self.force_rms_mev_per_a is None:
             return f"{beyond}: not tested: {self.reason}"
         change = self.force_rms_mev_per_a
-        size = f"{change:.1f}" if change >= RESOLVED_MEV_PER_A else f"below {RESOLVED_MEV_PER_A:g}"
-        share = "" if self.share is None else f" ({100 * self.share:.2g}% of the rms force)"
+        resolved = change >= RESOLVED_MEV_PER_A
+        size = f"{change:.1f}" if resolved else f"below {RESOLVED_MEV_PER_A:g}"
+        share = "" if self.share is None or not resolved else f" ({100 * self.share:.2g}% of the rms force)"
         return f"{beyond}: {size} meV/Å rms when atoms there move by {self.displacement_a:g} Å{share}"
 
 
