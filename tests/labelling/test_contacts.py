@@ -17,7 +17,7 @@ from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.labelling.audit import audit
 from limbeck.labelling.contacts import continued, judge_contacts, last_trusted, remainder, scans_of
-from limbeck.pipeline.lessons import mended, radii_of, without_cores
+from limbeck.pipeline.lessons import make_lesson, mended, radii_of, without_cores
 from limbeck.sampling import Contacts, Rattle, SamplingConfig, run_sampling
 
 SUPERCELL = {"kind": "supercell", "repeat": [3, 3, 3]}
@@ -211,6 +211,8 @@ def test_training_leaves_out_what_is_closer_than_half_a_zbl_radius():
     assert 0 < sum(wanted) < len(whole)
     assert len(kept) == sum(wanted)
     assert set(kept.step) == {"contacts", "rattle"}
+    lesson = make_lesson(whole, 0.2, 0, {}, {})
+    assert len(lesson.train) + len(lesson.validation) == len(kept)
 
 
 def test_mending_takes_its_distances_from_the_rest():

@@ -48,18 +48,20 @@ def make_lesson(
     references: dict[int, float],
     teacher: dict[str, Any],
 ) -> Lesson:
-    """``labelled`` cut by a fraction or against a set of its own; see :func:`limbeck.dataset.split`."""
+    """``labelled`` cut by a fraction or against a set of its own; see :func:`limbeck.dataset.split`.
+
+    Contact scans end where a student's ZBL is whole: see :func:`without_cores`.
+    """
+    labelled = without_cores(labelled)
     parts = split(labelled, val, seed)
     train, validation = parts.parts(labelled)
     return Lesson(train, validation, references or None, parts.how, teacher)
 
 
 def audited(labelled: LabelledSet, say: Say, *, max_force_ev_per_a: float | None = None) -> LabelledSet:
-    """Without the labels that are not finite or far too large; those are named. Contact scans are mended,
-    and end where a student's ZBL is whole."""
+    """Without the labels that are not finite or far too large; those are named. Contact scans are mended."""
     labelled, replaced = mended(labelled)
     say_some(say, replaced, "contact scans with a hole")
-    labelled = without_cores(labelled)
     limit = {} if max_force_ev_per_a is None else {"max_force_ev_per_a": max_force_ev_per_a}
     kept, dropped = audit(labelled, **limit)
     say_some(say, [f"label {d.index} left out: {d.reason}" for d in dropped], "labels left out")
