@@ -35,14 +35,14 @@ def mixture():
 
 
 def test_density_and_counts(mixture):
-    assert len(mixture) == 2
+    assert len(mixture) == 3
     for box in mixture:
         assert box.get_chemical_formula() == "C8H72O28"
         assert g_per_cm3(box) == pytest.approx(0.95, rel=1e-6)
         assert box.pbc.all()
         assert len({*box.cell.cellpar()[:3].round(9)}) == 1
         assert sorted(map(len, finite_molecules(box))) == [3] * 24 + [9] * 4
-    assert [box.info["family"] for box in mixture] == ["liquid#0", "liquid#1"]
+    assert [box.info["family"] for box in mixture] == ["liquid#0", "liquid#1", "liquid#2"]
 
 
 def test_no_contacts_across_faces_either(mixture):
@@ -95,7 +95,7 @@ def test_salt_is_neutral():
 
 def test_boxes_are_starting_structures(mixture, tmp_path):
     frames = run_sampling(mixture, SamplingConfig(steps=[{"kind": "rattle", "stdev_a": 0.02, "n": 2}]), {})
-    assert len(frames) == 4
+    assert len(frames) == 6
     assert frames[0].info["family"] == "liquid#0/rattle-0.02A-b0"
     write(tmp_path / "boxes.extxyz", mixture)
 
