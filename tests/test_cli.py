@@ -22,6 +22,7 @@ COMMANDS = [
     "info",
     "label",
     "lint",
+    "report",
     "sample",
     "students",
     "teachers",
@@ -77,6 +78,8 @@ def test_help_has_an_example_that_names_the_command(run, command):
         ),
         ("validate", "--json --plots --energy-key --forces-key --stress-key --virial-key"),
         ("convert", "--out"),
+        ("info", "--card-md --json"),
+        ("report", "--out --target-force-rmse --json"),
         (
             "bench",
             "--teacher --batch --atoms --threads --device --engines --row-limit --budget --structures --trust --set "

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "limbeck"
 LAYERS = (
     "units errors _native progress core teachers sampling labelling dataset students artifact training runtime "
-    "validation benchmark export testing config pipeline doctor cli"
+    "validation benchmark export testing report config pipeline doctor cli"
 ).split()
 #: the package's own __init__ names nothing at import time but errors and lazy attributes
 TOP = "__init__"

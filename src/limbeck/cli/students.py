@@ -38,6 +38,9 @@ def convert(
 )
 def info(
     student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
+    card_md: Annotated[
+        Path | None, typer.Option(help="Write the card for model hubs (Markdown) to this file.")
+    ] = None,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -46,9 +49,15 @@ def info(
     from limbeck.config import dump_yaml
     from limbeck.runtime.released import find_student
 
-    card = read_card(find_student(student))
+    path = find_student(student)
+    card = read_card(path)
     typer.echo(dump_yaml(card), nl=False)
     write_json(json, card)
+    if card_md is not None:
+        from limbeck.core.files import write_whole
+        from limbeck.report.card import model_card
+
+        write_whole(card_md, model_card(card, path.name))
 
 
 @app.command(

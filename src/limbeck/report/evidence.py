@@ -1,0 +1,117 @@
+"""The structures behind a report: labels trained on, those compared on, and each student's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from ase import Atoms
+
+from limbeck.core.labels import LabelledSet
+from limbeck.core.scans import scan_mask
+from limbeck.dataset.read import read_labelled, split_isolated_atoms
+from limbeck.errors import LimbeckError
+from limbeck.progress import Progress, no_progress
+from limbeck.report.reading import HELDOUT, VALIDATION, Run
+from limbeck.runtime.student import Student
+from limbeck.sampling.frames import read_any
+from limbeck.validation.run import ValidationReport, validate
+
+MOST_ATOMS = 100_000  #: so many are compared at most; more change no figure that can be seen
+T = TypeVar("T")
+_HELDOUT_FAMILY = "heldout/"  # of frames that the store holds and training never sees
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What figures are made of.
+
+    Attributes
+    ----------
+    learned: labels that students learned from and that chose their best weights; None where they are
+        not in the run folder.
+    compared: the labelled set that students are compared on, None where its file is missing.
+    what: how it is called. reports: preset -> predictions and errors on it.
+    starts: starting structures. notes: what could not be read or is shown in part.
+    """
+
+    learned: LabelledSet | None
+    compared: LabelledSet | None
+    what: str
+    reports: dict[str, ValidationReport]
+    starts: list[Atoms]
+    notes: tuple[str, ...]
+
+    @property
+    def sets(self) -> list[tuple[str, LabelledSet]]:
+        """(name, set) of what is there, those learned from first."""
+        named = (("training labels", self.learned), (f"{self.what} frames", self.compared))
+        return [(name, labelled) for name, labelled in named if labelled is not None and len(labelled)]
+
+
+def gather(run: Run, progress: Progress = no_progress) -> Evidence:
+    """Read the structures of a run and evaluate its students on those they are compared on."""
+    notes: list[str] = []
+    learned = _attempt(partial(_learned, run), notes)
+    compared = _attempt(partial(_compared, run, notes), notes)
+    reports: dict[str, ValidationReport] = {}
+    for preset in run.presets:
+        if compared is not None and preset in run.students:
+            report = _attempt(partial(_judge, run, preset, compared, progress), notes)
+            if report is not None:
+                reports[preset] = report
+    starts = _attempt(partial(_starts, run), notes) or []
+    what = "held-out" if run.split == HELDOUT else VALIDATION
+    return Evidence(learned, compared, what, reports, starts, tuple(notes))
+
+
+def _attempt(read: Callable[[], T], notes: list[str]) -> T | None:
+    try:
+        return read()
+    except LimbeckError as error:
+        notes.append(str(error))
+        return None
+
+
+def _learned(run: Run) -> LabelledSet | None:
+    folder = run.folder / "labels"
+    if not folder.is_dir():
+        return None
+    labelled, _ = split_isolated_atoms(read_labelled(folder))
+    finite = np.isfinite(labelled.labels.energy)
+    lost = ~np.isfinite(labelled.labels.forces).all(axis=1)
+    finite[labelled.structures.structure_of_atom[lost]] = False
+    trained = np.array([not str(family).startswith(_HELDOUT_FAMILY) for family in labelled.family], bool)
+    return labelled.select(np.flatnonzero(finite & trained))
+
+
+def without_scans(labelled: LabelledSet) -> LabelledSet:
+    """Without contact scans: what a student was pushed to once is not where the system is at home."""
+    return labelled.select(np.flatnonzero(~scan_mask(labelled.step)))
+
+
+def _compared(run: Run, notes: list[str]) -> LabelledSet | None:
+    path = run.folder / f"{run.split}.extxyz"
+    if not path.is_file():
+        notes.append(f"{path.name} is not in the run folder, so there are no figures of errors")
+        return None
+    labelled, _ = split_isolated_atoms(read_labelled(path))
+    total = labelled.structures.n_atoms
+    if total <= MOST_ATOMS:
+        return labelled
+    order = np.random.default_rng(0).permutation(len(labelled))
+    kept = max(1, int(np.searchsorted(np.cumsum(labelled.structures.counts[order]), MOST_ATOMS)))
+    notes.append(f"figures of errors show {kept:,} of {len(labelled):,} structures, drawn at random")
+    return labelled.select(np.sort(order[:kept]))
+
+
+def _judge(run: Run, preset: str, compared: LabelledSet, progress: Progress) -> ValidationReport:
+    return validate(Student.load(run.students[preset].path), compared, progress=progress)
+
+
+def _starts(run: Run) -> list[Atoms]:
+    path = run.folder / "structures.extxyz"
+    return read_any(path) if path.is_file() else []

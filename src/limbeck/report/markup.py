@@ -1,0 +1,126 @@
+"""Small pieces of HTML; every text that comes from outside goes through :func:`text`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from limbeck.report.figures import Figure, Picture
+
+_DOI = re.compile(r"\b(10\.\d{4,9}/[^\s&;,]+[^\s&;,.])")
+_LONG = ("Command",)
+Row = Sequence[str]
+
+
+def text(value: object) -> str:
+    """A value as text that is no markup."""
+    return escape(str(value), quote=True)
+
+
+def code(value: object) -> str:
+    return f"<code>{text(value)}</code>"
+
+
+def sha(value: object) -> str:
+    """The beginning of a hash, the whole of it where the pointer rests."""
+    whole = str(value)
+    return f'<code title="{text(whole)}">{text(whole[:12])}…</code>' if len(whole) > 16 else code(whole)
+
+
+def linked(value: object) -> str:
+    """Text with its DOIs as links (to be followed, never loaded)."""
+    return _DOI.sub(r'<a href="https://doi.org/\1">\1</a>', text(value))
+
+
+def paragraph(value: object, kind: str = "") -> str:
+    return f"<p{_class(kind)}>{text(value)}</p>"
+
+
+def missing(what: str, command: str) -> str:
+    """A sentence in place of a section, with the command that makes what it lacks."""
+    return f'<p class="missing">{text(what)} Make it with {code(command)}.</p>'
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """A list of (term, markup); pairs without markup are left out."""
+    rows = "".join(
+        f"<div{_class('long' if term in _LONG else '')}><dt>{text(term)}</dt><dd>{value}</dd></div>"
+        for term, value in pairs
+        if value
+    )
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Row], *, marked: int | None = None, words: Sequence[int] = (0,)
+) -> str:
+    """A table of markup cells; ``words``: the columns that are not figures.
+
+    Columns in which no row has anything are left out. ``marked``: index of a row to stand out.
+    """
+    body = [list(row) for row in rows]
+    kept = [k for k in range(len(columns)) if k == 0 or any(row[k] not in ("", "–") for row in body)]
+
+    def cell(tag: str, k: int, value: str) -> str:
+        return f"<{tag}{_class('' if k in words else 'n')}>{value}</{tag}>"
+
+    head = "".join(cell("th", k, text(columns[k])) for k in kept)
+    lines = [
+        f"<tr{_class('marked' if n == marked else '')}>"
+        + "".join(cell("td", k, row[k]) for k in kept)
+        + "</tr>"
+        for n, row in enumerate(body)
+    ]
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def details(title: str, markup: str) -> str:
+    return f"<details><summary>{text(title)}</summary>{markup}</details>"
+
+
+def number(value: Any, form: str = "{:.3g}") -> str:
+    """A figure, a dash where there is none."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return "–"
+    return text(form.format(value))
+
+
+def verdict(passes: bool | None, words: str = "") -> str:
+    """Pass, fail or not tested, told apart by word and colour."""
+    kind = "none" if passes is None else "pass" if passes else "fail"
+    return f'<span class="verdict {kind}">{text(words or {"none": "not tested"}.get(kind, kind))}</span>'
+
+
+def judged(value: object) -> str:
+    """A verdict that a file holds as a word."""
+    return verdict({"pass": True, "fail": False}.get(str(value).lower()), str(value or ""))
+
+
+def figures(shown: Sequence[Figure | Picture], *, abreast: bool = False) -> str:
+    """The places of figures, which the page's script fills; ``abreast``: three in a line."""
+    places = "".join(_place(figure) for figure in shown)
+    kind = "grid three" if abreast and len(shown) % 2 else "grid"
+    return f'<div class="{kind}">{places}</div>' if places else ""
+
+
+def _place(figure: Figure | Picture) -> str:
+    kind = "view" if isinstance(figure, Picture) else "plot"
+    wide = " wide" if isinstance(figure, Figure) and figure.wide else ""
+    inner = f'<div class="{kind}" id="{text(figure.name)}" style="height:{figure.height}px"></div>'
+    return (
+        f'<figure class="card{wide}"><h3>{text(figure.title)}</h3>{inner}'
+        f"<figcaption>{text(figure.caption)}</figcaption></figure>"
+    )
+
+
+def section(name: str, title: str, *parts: str) -> str:
+    return f'<section id="s-{text(name)}"><h2>{text(title)}</h2>{"".join(parts)}</section>'
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""

@@ -1,0 +1,223 @@
+"""What a run folder holds, read defensively: other stages write it, and some files may be missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from limbeck.artifact.file import read_card
+from limbeck.core.hashing import hash_file
+from limbeck.errors import InputError, LimbeckError
+from limbeck.students.specification import Architecture
+
+RUN = "run"  #: in metrics.json the key of what is no error on a split
+TARGET = "target_force_rmse_mev_per_a"
+HELDOUT, VALIDATION = "heldout", "validation"
+
+
+@dataclass(frozen=True)
+class StudentFile:
+    """One student of a run: its file, its card, and what identifies it."""
+
+    preset: str
+    path: Path
+    card: dict[str, Any]
+    sha256: str
+
+    @property
+    def parameters(self) -> int:
+        return Architecture.from_dict(self.card["architecture"]).n_parameters
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    config, config_text: config.yaml, parsed and as it stands there.
+    metrics: metrics.json. presets: those judged there, the largest student first.
+    students: preset -> its file, where it is there and can be read.
+    logs: preset -> the rows of its training log, earlier rounds first.
+    bench, physics: those files, None where missing. exports: certificates, one a file.
+    notes: what is there but could not be read, one sentence each.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    config_text: str
+    metrics: dict[str, Any]
+    presets: tuple[str, ...]
+    students: dict[str, StudentFile]
+    logs: dict[str, list[dict[str, Any]]]
+    bench: dict[str, Any] | None
+    physics: dict[str, Any] | None
+    exports: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.facts.get("name") or self.folder.absolute().name)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What metrics.json says of the whole run."""
+        return _dict(self.metrics.get(RUN))
+
+    @property
+    def split(self) -> str:
+        """The split that students are compared on."""
+        held = all(HELDOUT in self.metrics[preset] for preset in self.presets)
+        return HELDOUT if held else VALIDATION
+
+    @property
+    def target_force_rmse(self) -> float | None:
+        """The wanted force RMSE, meV/Å, where the configuration names one."""
+        return _find_number(self.config, TARGET)
+
+
+def read_run(folder: Path | str) -> Run:
+    """Read a finished run.
+
+    Raises
+    ------
+    InputError: no run folder, or a run that has not reached its end.
+    """
+    folder = Path(folder)
+    marker = folder / "config.yaml"
+    if not marker.is_file():
+        raise InputError(
+            "this is no run folder",
+            where=folder,
+            got="no config.yaml in it" if folder.is_dir() else "no such folder",
+            wanted="a folder that limbeck distill or limbeck train has written",
+        )
+    if not (folder / "metrics.json").is_file():
+        raise InputError(
+            "the run is not finished",
+            where=folder,
+            got="no metrics.json",
+            remedy="start the command of the run again: it goes on where it was",
+        )
+    notes: list[str] = []
+    metrics = _read_json(folder / "metrics.json", notes)
+    judged = [name for name, value in (metrics or {}).items() if name != RUN and _is_judged(value)]
+    if metrics is None or not judged:
+        raise InputError(
+            "metrics.json holds no judged student",
+            where=folder / "metrics.json",
+            got=notes[0] if notes else "no preset with a split",
+            remedy="start the command of the run again",
+        )
+    students = _read_students(folder, judged, notes)
+    text = marker.read_text(encoding="utf-8", errors="replace")
+    size = {name: student.parameters for name, student in students.items()}
+    presets = sorted(judged, key=lambda name: -size.get(name, 0))
+    return Run(
+        folder=folder,
+        config=_parse_config(text, marker, notes),
+        config_text=text,
+        metrics=metrics,
+        presets=tuple(presets),
+        students=students,
+        logs={name: _read_log(folder, name) for name in presets},
+        bench=_read_json(folder / "bench.json", notes),
+        physics=_read_json(folder / "physics.json", notes),
+        exports=tuple(_read_exports(folder / "exports", notes)),
+        notes=tuple(notes),
+    )
+
+
+def _is_judged(value: Any) -> bool:
+    return any("all" in _dict(_dict(value).get(split)) for split in (HELDOUT, VALIDATION))
+
+
+def _read_students(folder: Path, presets: list[str], notes: list[str]) -> dict[str, StudentFile]:
+    found = {}
+    for preset in presets:
+        path = folder / f"{preset}.safetensors"
+        try:
+            card = read_card(path)
+            found[preset] = StudentFile(preset, path, card, hash_file(path))
+            _ = found[preset].parameters
+        except (LimbeckError, KeyError, TypeError, ValueError, OSError) as error:
+            found.pop(preset, None)
+            notes.append(f"{preset} is left out of the figures: {error}")
+    return found
+
+
+def _parse_config(text: str, path: Path, notes: list[str]) -> dict[str, Any]:
+    try:
+        return _dict(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        notes.append(f"{path.name} is no YAML: {' '.join(str(error).split())[:120]}")
+        return {}
+
+
+def _read_json(path: Path, notes: list[str]) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        notes.append(f"{path.name} cannot be read: {error}")
+        return None
+    if not isinstance(value, dict):
+        notes.append(f"{path.name} holds no JSON object")
+        return None
+    return value
+
+
+def _read_log(folder: Path, preset: str) -> list[dict[str, Any]]:
+    """Rows of ``log.jsonl``; where the student came out of rounds, theirs one after another."""
+    rounds = sorted((folder / "rounds").glob(f"*/{preset}/log.jsonl"), key=_round_of)
+    rows: list[dict[str, Any]] = []
+    for path in [folder / "train" / preset / "log.jsonl", *rounds]:
+        before = rows[-1]["spent_s"] if rows else 0.0
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            try:
+                row = json.loads(line)
+                rows.append({**row, "spent_s": before + float(row["spent_s"])})
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a killed process
+    return rows
+
+
+def _round_of(path: Path) -> int:
+    name = path.parent.parent.name
+    return int(name) if name.isdecimal() else -1
+
+
+def _read_exports(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """Certificates: objects with a path and a format, alone in a file or under ``exports``."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        value = _read_json(path, notes)
+        if value is None:
+            continue
+        inner = value.get("exports")
+        for one in inner if isinstance(inner, list) else [value]:
+            if isinstance(one, dict) and one.get("path"):
+                found.setdefault(Path(str(one["path"])).name, one)
+    return [found[name] for name in sorted(found)]
+
+
+def _find_number(values: dict[str, Any], key: str) -> float | None:
+    for name, value in values.items():
+        if name == key and isinstance(value, int | float):
+            return float(value)
+        if isinstance(value, dict) and (inner := _find_number(value, key)) is not None:
+            return inner
+    return None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

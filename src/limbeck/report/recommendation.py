@@ -1,0 +1,198 @@
+"""The presets of a run side by side, and which of them to use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from limbeck.report.reading import RUN, Run
+
+#: single structures of about so many atoms show the speed of dynamics; small ones show overhead
+USUAL_ATOMS = 1000
+
+
+@dataclass(frozen=True)
+class PresetRow:
+    """One student of a run; None where a figure was not measured.
+
+    Attributes
+    ----------
+    force_rmse, force_mae: meV/Å, and energy_mae: meV/atom, on the compared split.
+    on_policy_force_rmse: meV/Å, on frames of its own dynamics. stable: that dynamics reached its end.
+    drift: of the total energy, meV/atom/ps. atoms_per_s, speedup: over the teacher.
+    speed_of: what the rate was measured on.
+    """
+
+    name: str
+    parameters: int | None = None
+    file_kb: float | None = None
+    compression: float | None = None
+    force_rmse: float | None = None
+    force_mae: float | None = None
+    force_r2: float | None = None
+    force_cosine: float | None = None
+    energy_mae: float | None = None
+    stress_mae: float | None = None
+    on_policy_force_rmse: float | None = None
+    stable: bool | None = None
+    instability: str = ""
+    drift: float | None = None
+    atoms_per_s: float | None = None
+    speedup: float | None = None
+    speed_of: str = ""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """``preset``: the one to use; None where none meets the target, or accuracy and speed are a choice.
+    ``text``: why, in a sentence or two."""
+
+    preset: str | None
+    text: str
+
+
+def preset_rows(run: Run) -> list[PresetRow]:
+    """The students of a run, the largest first; speeds of bench.json where it is there."""
+    rows = []
+    for preset in run.presets:
+        judged = run.metrics[preset]
+        facts, errors = judged.get(RUN) or {}, judged[run.split]["all"]
+        own = (judged.get("on_policy") or {}).get("all") or {}
+        dynamics = facts.get("on_policy") or {}
+        student = run.students.get(preset)
+        speed = _bench_speed(run.bench, preset) or {
+            "atoms_per_s": facts.get("atoms_per_s"),
+            "speedup": facts.get("speedup"),
+            "speed_of": "a held-out structure, at the end of the run" if facts.get("atoms_per_s") else "",
+        }
+        rows.append(
+            PresetRow(
+                name=preset,
+                parameters=student.parameters if student else facts.get("parameters"),
+                file_kb=student.path.stat().st_size / 1e3 if student else facts.get("file_kb"),
+                compression=facts.get("compression"),
+                force_rmse=errors.get("force_rmse_mev_per_a"),
+                force_mae=errors.get("force_mae_mev_per_a"),
+                force_r2=errors.get("force_r2"),
+                force_cosine=errors.get("force_cosine"),
+                energy_mae=errors.get("energy_mae_mev_per_atom"),
+                stress_mae=errors.get("stress_mae_mev_per_a3"),
+                on_policy_force_rmse=own.get("force_rmse_mev_per_a"),
+                stable=dynamics.get("stable"),
+                instability=str(dynamics.get("reason") or ""),
+                drift=(facts.get("nve") or {}).get("drift_mev_per_atom_per_ps"),
+                **speed,
+            )
+        )
+    return rows
+
+
+def _bench_speed(bench: dict[str, Any] | None, preset: str) -> dict[str, Any] | None:
+    """The native rate on the single structure closest to 1,000 atoms, as the benchmark measured it."""
+    rows = [
+        row
+        for row in (bench or {}).get("rows", [])
+        if row.get("engine") == "native" and row.get("batch") == 1 and row.get("atoms_per_s")
+        and (row.get("model") == preset or row.get("preset") == preset)
+    ]  # fmt: skip
+    if not rows:
+        return None
+    row = min(rows, key=lambda row: abs(row["atoms"] - USUAL_ATOMS))
+    ratios = [r for r in rows if r.get("speedup_vs_teacher")]
+    beside: dict[str, Any] = min(ratios, key=lambda r: abs(r["atoms"] - USUAL_ATOMS), default={})
+    threads = row.get("threads")
+    return {
+        "atoms_per_s": row["atoms_per_s"],
+        "speedup": beside.get("speedup_vs_teacher"),
+        "speed_of": f"{row['atoms']:,} atoms, native engine, "
+        + (f"{threads} thread{'s' if threads != 1 else ''}" if threads else "bench.json"),
+    }
+
+
+def teacher_rate(rows: Sequence[PresetRow], teacher: dict[str, Any]) -> float | None:
+    """The teacher's atoms/s beside the rates of ``rows``, else those of the run's end."""
+    for row in rows:
+        if row.atoms_per_s and row.speedup:
+            return row.atoms_per_s / row.speedup
+    return teacher.get("atoms_per_s")
+
+
+def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | None = None) -> Recommendation:
+    """Which preset to use.
+
+    With a target: the cheapest (fastest; without speeds the smallest) whose force RMSE meets it and
+    whose own dynamics did not fail, or that none does. Without: the most accurate and the fastest.
+    """
+    judged = [row for row in rows if row.force_rmse is not None]
+    if not judged:
+        return Recommendation(None, "No student has a force error, so none can be recommended.")
+    best = min(judged, key=_error)
+    fastest = min(judged, key=_cost)
+    if target_force_rmse_mev_per_a is not None:
+        return _for_target(judged, best, target_force_rmse_mev_per_a)
+    if best is fastest:
+        only = "" if len(judged) > 1 else ", the only student of this run"
+        return Recommendation(best.name, f"Use {best.name}{only}: {_figures(best)}.{_warning(best)}")
+    return Recommendation(
+        None,
+        f"{best.name} is the most accurate: {_figures(best)}. {fastest.name} is the "
+        f"{'fastest' if fastest.atoms_per_s else 'smallest'}: {_figures(fastest)}{_trade(best, fastest)}."
+        f"{_warning(best)}{_warning(fastest)}",
+    )
+
+
+def _trade(best: PresetRow, fastest: PresetRow) -> str:
+    """What the speed costs."""
+    if not (best.atoms_per_s and fastest.atoms_per_s and best.force_rmse and fastest.force_rmse):
+        return ""
+    more = fastest.force_rmse - best.force_rmse
+    return f"; {fastest.atoms_per_s / best.atoms_per_s:.1f} times as fast for {more:.1f} meV/Å more error"
+
+
+def _for_target(judged: Sequence[PresetRow], best: PresetRow, target: float) -> Recommendation:
+    wanted = f"the target of {target:g} meV/Å"
+    meeting = [row for row in judged if _error(row) <= target]
+    if not meeting:
+        return Recommendation(
+            None,
+            f"No preset meets {wanted}: the most accurate, {best.name}, is at {best.force_rmse:.1f} meV/Å. "
+            "More labels, a longer budget or a larger preset may close the gap.",
+        )
+    usable = [row for row in meeting if row.stable is not False]
+    if not usable:
+        names = ", ".join(row.name for row in meeting)
+        return Recommendation(
+            None, f"{names} meets {wanted}, but fails in its own dynamics.{_warning(meeting[0])}"
+        )
+    chosen = min(usable, key=_cost)
+    return Recommendation(
+        chosen.name, f"Use {chosen.name}: the cheapest preset that meets {wanted} ({_figures(chosen)})."
+    )
+
+
+def _error(row: PresetRow) -> float:
+    return float("inf") if row.force_rmse is None else row.force_rmse
+
+
+def _cost(row: PresetRow) -> tuple[float, float]:
+    """Seconds an atom; parameters decide where no speed was measured."""
+    size = float(row.parameters or 0)
+    return (1.0 / row.atoms_per_s if row.atoms_per_s else size, size)
+
+
+def _figures(row: PresetRow) -> str:
+    parts = [f"force RMSE {row.force_rmse:.1f} meV/Å"]
+    if row.atoms_per_s:
+        parts.append(f"{row.atoms_per_s:,.0f} atoms/s")
+    if row.speedup:
+        parts.append(f"{row.speedup:,.0f} times the teacher's speed")
+    if row.parameters and not row.atoms_per_s:
+        parts.append(f"{row.parameters:,} parameters")
+    return ", ".join(parts)
+
+
+def _warning(row: PresetRow) -> str:
+    if row.stable is not False:
+        return ""
+    return f" The dynamics of {row.name} did not stay physical: {row.instability or 'see below'}."

@@ -1,0 +1,243 @@
+"""Results in words and tables: presets side by side, worst frames, the students' own dynamics, physics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from limbeck.report.evidence import Evidence
+from limbeck.report.markup import code, judged, missing, number, paragraph, table, text, verdict
+from limbeck.report.reading import HELDOUT, RUN, Run
+from limbeck.report.recommendation import PresetRow, Recommendation, teacher_rate
+from limbeck.validation.longrange import LongRangeReport
+
+_WORST = 5
+
+
+def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target: float | None) -> str:
+    """The recommendation, and teacher and students side by side."""
+    teacher = run.facts.get("teacher") or {}
+    lines = []
+    if teacher.get("name"):
+        own = (code(teacher["name"]) + " (teacher)", number(teacher.get("parameters"), "{:,}"))
+        rate = teacher_rate(rows, teacher)
+        lines.append((*own, "–", "–", "–", "–", "–", "–", "–", number(rate, "{:,.0f}"), "–"))
+    for row in rows:
+        lines.append(
+            (
+                text(row.name),
+                number(row.parameters, "{:,}"),
+                number(row.compression, "{:.0f}×"),
+                number(row.file_kb, "{:,.0f}"),
+                number(row.force_rmse, "{:.1f}"),
+                number(row.force_r2, "{:.4f}"),
+                number(row.energy_mae, "{:.2f}"),
+                number(row.on_policy_force_rmse, "{:.1f}"),
+                number(row.drift, "{:.3f}"),
+                number(row.atoms_per_s, "{:,.0f}"),
+                number(row.speedup, "{:,.0f}×"),
+            )
+        )
+    marked = [k for k, line in enumerate(lines) if advice.preset and line[0] == text(advice.preset)]
+    columns = (
+        "model", "parameters", "smaller by", "file, kB", "force RMSE, meV/Å", "force R²",
+        "energy MAE, meV/atom", "on-policy force RMSE, meV/Å", "drift, meV/atom/ps", "atoms/s", "speed-up",
+    )  # fmt: skip
+    split = run.metrics[rows[0].name][run.split]["all"] if rows else {}
+    frames = f"{split.get('n_structures', 0):,} "
+    frames += (
+        "held-out frames of the teacher's own dynamics, which no student saw"
+        if run.split == HELDOUT
+        else "validation structures, which chose the best weights (the run has no held-out set)"
+    )
+    notes = [f"Errors on {frames}. R² of force components."]
+    if any(row.on_policy_force_rmse is not None for row in rows):
+        notes.append("On-policy: frames of the student's own dynamics, labelled by the teacher.")
+    speeds = {row.speed_of for row in rows if row.speed_of}
+    if speeds:
+        notes.append(f"Speed of energies and forces: {'; '.join(sorted(speeds))}.")
+    aim = "" if target is not None else (
+        f'<p class="note">No target is set: {code("limbeck report RUN --target-force-rmse 30")} asks for the '
+        "cheapest preset that meets one.</p>"
+    )  # fmt: skip
+    return (
+        f'<p class="advice"><strong>Recommendation.</strong> {text(advice.text)}</p>'
+        + table(columns, lines, marked=marked[0] if marked else None)
+        + paragraph(" ".join(notes), "note")
+        + aim
+    )
+
+
+def worst_frames(evidence: Evidence, preset: str) -> str:
+    """The frames with the largest force errors of one student."""
+    report = evidence.reports.get(preset)
+    if report is None:
+        return ""
+    rows = [
+        (
+            number(frame.index, "{:d}"),
+            text(frame.family or "–"),
+            number(frame.temperature_k, "{:.0f}"),
+            number(frame.force_rmse_mev_per_a, "{:.1f}"),
+            number(frame.energy_error_mev_per_atom, "{:+.2f}"),
+            text(f"{frame.worst_element} {frame.worst_atom}"),
+            number(frame.worst_force_error_mev_per_a, "{:.0f}"),
+        )
+        for frame in report.worst[:_WORST]
+    ]
+    columns = (
+        "frame", "origin", "K", "force RMSE, meV/Å", "energy error, meV/atom", "worst atom", "|ΔF|, meV/Å",
+    )  # fmt: skip
+    return f"<h3>Worst {text(evidence.what)} frames of {text(preset)}</h3>" + table(
+        columns, rows, words=(0, 1, 5)
+    )
+
+
+def dynamics(run: Run) -> str:
+    """What students do when they drive the atoms: on-policy errors, drift, rounds."""
+    rows, reasons = [], []
+    for preset in run.presets:
+        found = run.metrics[preset]
+        about = found.get(RUN) or {}
+        own, nve = about.get("on_policy") or {}, about.get("nve") or {}
+        errors = (found.get("on_policy") or {}).get("all") or {}
+        held = found[run.split]["all"]
+        if not own and not nve:
+            continue
+        rows.append(
+            (
+                text(preset),
+                number(own.get("temperature_k"), "{:.0f}"),
+                number(errors.get("n_structures"), "{:d}"),
+                number(errors.get("force_rmse_mev_per_a"), "{:.1f}"),
+                number(held.get("force_rmse_mev_per_a"), "{:.1f}"),
+                number(errors.get("force_r2"), "{:.4f}"),
+                _stability(own.get("stable")),
+                number(nve.get("drift_mev_per_atom_per_ps"), "{:.3f}"),
+                number(nve.get("energy_std_mev_per_atom"), "{:.3f}"),
+                number((nve.get("duration_fs") or 0) / 1000 or None, "{:g}"),
+            )
+        )
+        for part in (own, nve):
+            if part.get("reason"):
+                reasons.append(f"{preset}: {part['reason']}")
+    if not rows:
+        return missing(
+            "The students' own dynamics were not examined in this run.",
+            "limbeck distill CONFIG.yaml",
+        )
+    columns = (
+        "student", "K", "frames", "force RMSE on its own frames, meV/Å", f"{_split_word(run)}, meV/Å",
+        "force R²",
+        "dynamics", "NVE drift, meV/atom/ps", "NVE fluctuation, meV/atom", "NVE, ps",
+    )  # fmt: skip
+    said = paragraph(
+        "Each student drives its own dynamics and the teacher labels its frames: regions that only the "
+        "student finds attractive are in no trajectory of the teacher. Without a thermostat the total energy "
+        "must not drift.",
+        "note",
+    )
+    return (
+        table(columns, rows, words=(0, 6)) + said + "".join(paragraph(reason, "warn") for reason in reasons)
+    )
+
+
+def _stability(stable: Any) -> str:
+    if stable is None:
+        return "–"
+    return verdict(bool(stable), "stable" if stable else "failed")
+
+
+def _split_word(run: Run) -> str:
+    return "held out" if run.split == HELDOUT else "validation"
+
+
+def rounds(run: Run) -> str:
+    """The failure-driven loop; nothing where the run had none."""
+    seen = run.facts.get("rounds") or []
+    rows = []
+    for one in seen:
+        for model, student in (one.get("students") or {}).items():
+            own, held = student.get("on_policy") or {}, student.get("heldout") or {}
+            rows.append(
+                (
+                    number(one.get("number"), "{:d}"),
+                    text(model),
+                    number(one.get("labels"), "{:,}"),
+                    number(held.get("force_rmse_mev_per_a"), "{:.1f}"),
+                    number(own.get("force_rmse_mev_per_a"), "{:.1f}"),
+                    text(f"{student.get('survived', '–')} of {student.get('runs', '–')}"),
+                    number(student.get("shortest_ps"), "{:.2f}"),
+                    number(student.get("mean_ps"), "{:.2f}"),
+                    text("; ".join(map(str, student.get("reasons") or []))[:200]),
+                )
+            )
+    if not rows:
+        return ""
+    columns = (
+        "round", "student", "labels", "held-out force RMSE, meV/Å", "on-policy, meV/Å", "runs that lasted",
+        "shortest, ps", "mean, ps", "why runs ended",
+    )  # fmt: skip
+    return "<h3>Rounds of learning from failures</h3>" + table(columns, rows, words=(1, 8))
+
+
+def long_range(run: Run) -> str:
+    """What of the teacher's forces lies beyond the students' reach."""
+    lines = []
+    for report in (run.facts.get("teacher") or {}).get("long_range") or []:
+        try:
+            lines.append(LongRangeReport(**report).text())
+        except TypeError:
+            lines.append(json.dumps(report))
+    fields = {
+        preset: (student.card.get("limits") or {}).get("receptive_field_a")
+        for preset, student in run.students.items()
+    }
+    reach = "; ".join(f"{preset}: {field:g} Å" for preset, field in fields.items() if field)
+    said = [
+        "Students see no further than their receptive field"
+        + (f" ({reach})." if reach else ".")
+        + " Electrostatics and dispersion beyond it are not described; total charge and spin are those of "
+        "the training data."
+    ]
+    said.append(f"{'. '.join(line[0].upper() + line[1:] for line in lines)}." if lines else
+                "How much force the teacher carries from beyond was not measured in this run.")  # fmt: skip
+    return "<h3>Reach</h3>" + "".join(paragraph(line) for line in said)
+
+
+def physics(run: Run) -> str:
+    """Verdicts of physics.json, of one student or by student; nothing without them."""
+    found = run.physics or {}
+    by_student = {"": found} if "properties" in found else found
+    parts = []
+    for student, result in by_student.items():
+        properties = result.get("properties") if isinstance(result, dict) else None
+        if not isinstance(properties, dict):
+            continue
+        rows = [
+            (
+                text(name),
+                judged(one.get("verdict")),
+                _value(one.get("student")),
+                _value(one.get("teacher")),
+                _value(one.get("noise")),
+                _value(one.get("tolerance")),
+                text(one.get("unit") or ""),
+                text(one.get("reason") or ""),
+            )
+            for name, one in properties.items()
+            if isinstance(one, dict)
+        ]
+        heading = f"<h3>{text(student)}</h3>" if student else ""
+        said = f"<p>Verdict: {judged(result.get('verdict'))}</p>"
+        columns = ("property", "verdict", "student", "teacher", "noise", "tolerance", "unit", "reason")
+        parts.append(heading + said + table(columns, rows, words=(0, 1, 6, 7)))
+    return "".join(parts)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value, "{:.4g}")
+    shown = "" if value is None else json.dumps(value, ensure_ascii=False)
+    return text(shown if len(shown) <= 60 else shown[:57] + "…") or "–"
