@@ -274,7 +274,7 @@ def test_missing_exporters_and_optional_packages(monkeypatch):
         "packmol": ("missing", "packs liquids", f"{pip} -e '.[liquids]'"),
         "dscribe": ("missing", "chooses frames by their environments", f"{pip} -e '.[selection]'"),
         "matplotlib": ("missing", "draws plots", f"{pip} -e '.[plots]'"),
-        "plotly": ("missing", "draws the report", f"{pip} plotly"),
+        "plotly": ("missing", "draws the report", f"{pip} -e '.[report]'"),
         "tblite": ("missing", "runs the teacher gfn2-xtb", f"{pip} -e '.[xtb]'"),
     }
     monkeypatch.setattr(looking, "package_version", lambda name: "1.2" if name == "onnxruntime-gpu" else None)

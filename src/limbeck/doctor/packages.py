@@ -20,7 +20,7 @@ OPTIONAL = (
     ("packmol", "liquids", "packs liquids"),
     ("dscribe", "selection", "chooses frames by their environments"),
     ("matplotlib", "plots", "draws plots"),
-    ("plotly", "", "draws the report"),
+    ("plotly", "report", "draws the report"),
     ("tblite", "xtb", "runs the teacher gfn2-xtb"),
 )
 

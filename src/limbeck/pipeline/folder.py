@@ -20,8 +20,8 @@ _BEFORE_WORK = ("config.yaml", "state.json")
 _WRITTEN = (
     *_BEFORE_WORK,
     *("structures.extxyz", "validation.extxyz", "heldout.extxyz", "metrics.json"),
-    *("labels", "sampling", "train", "rounds"),
-    *(f"{preset}.safetensors" for preset in PRESETS),
+    *("labels", "sampling", "train", "rounds", "report.html"),
+    *(f"{preset}.{end}" for preset in PRESETS for end in ("safetensors", "card.md")),
 )
 #: how long and with what a run works; going on with other values is the same run
 _FREE = (

@@ -53,7 +53,8 @@ def model_card(card: dict[str, Any], file_name: str) -> str:
 
 def _front_matter(card: dict[str, Any], name: str) -> dict[str, Any]:
     teacher = card.get("teacher") or {}
-    licence = str(teacher.get("licence") or "")
+    # on one line each: a hub ends the front matter at the first line of three dashes
+    licence = _flat(teacher.get("licence") or "")
     known = _LICENCES.get(licence.lower())
     head: dict[str, Any] = {"license": known or ("other" if licence else "unknown")}
     if licence and not known:
@@ -65,8 +66,8 @@ def _front_matter(card: dict[str, Any], name: str) -> dict[str, Any]:
             *_symbols(card),
         ],
     }  # fmt: skip
-    if teacher.get("name"):
-        head["base_model"] = str(teacher["name"])
+    if _is_distilled(card):
+        head["base_model"] = _flat(teacher["name"])
     results = [
         {
             "task": {"type": "other", "name": "interatomic potential"},
@@ -82,6 +83,12 @@ def _front_matter(card: dict[str, Any], name: str) -> dict[str, Any]:
     if results:
         head["model-index"] = [{"name": name, "results": results}]
     return head
+
+
+def _is_distilled(card: dict[str, Any]) -> bool:
+    """Whether a teacher made the labels; a card of a student of own labels says ``labels of FILE``."""
+    name = (card.get("teacher") or {}).get("name")
+    return bool(name) and not str(name).startswith("labels of ")
 
 
 def _splits(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -104,7 +111,8 @@ def _title(card: dict[str, Any], name: str) -> str:
 def _lead(card: dict[str, Any]) -> str:
     architecture = Architecture.from_dict(card["architecture"])
     teacher = card.get("teacher") or {}
-    source = f"distilled from `{_line(teacher['name'])}`" if teacher.get("name") else "trained on labels"
+    name = _line(teacher.get("name") or "labels")
+    source = f"distilled from `{name}`" if _is_distilled(card) else f"trained on {name}"
     version = f" {_line(teacher['version'])}" if teacher.get("version") else ""
     cited = f" Cite the teacher: {_line(teacher['citation'])}." if teacher.get("citation") else ""
     return (
@@ -136,7 +144,8 @@ def _limits(card: dict[str, Any]) -> str:
         + (f" of {limits['receptive_field_a']:g} Å" if limits.get("receptive_field_a") else "")
         + (f" ({_line(limits['long_range'])})" if limits.get("long_range") else "")
         + "; total charge and spin are those of the training data.",
-        "It inherits the errors of its teacher, which the figures below do not contain.",
+        f"It inherits the errors of its {'teacher' if _is_distilled(card) else 'labels'}, which the figures "
+        "below do not contain.",
     ]
     shortest = (card.get("data") or {}).get("shortest_pair_a") or {}
     if shortest:
@@ -209,4 +218,8 @@ def _usage(file_name: str) -> str:
 
 def _line(value: object) -> str:
     """A text from outside on one line, without what Markdown would take for code or HTML."""
-    return " ".join(str(value).split()).replace("`", "'").replace("<", "&lt;")
+    return _flat(value).replace("`", "'").replace("<", "&lt;")
+
+
+def _flat(value: object) -> str:
+    return " ".join(str(value).split())

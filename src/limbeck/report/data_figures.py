@@ -13,7 +13,7 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.report.evidence import Evidence, without_scans
-from limbeck.report.figures import PALETTE, Figure, axis, color_of, drawn_of, layout, line, steps
+from limbeck.report.figures import PALETTE, Figure, axis, color_of, counted, drawn_of, layout, line, steps
 
 PAIR_RANGE_A = 6.0
 MOST_PAIR_ATOMS = 15_000  #: distances are counted in frames of so many atoms, drawn at random
@@ -128,9 +128,11 @@ def _energies(sets: list[tuple[str, LabelledSet]], references: dict[int, float] 
         "energies",
         "Energies",
         "Energy of each structure, elements' references taken off, above the lowest of all. "
-        + (f"{beyond:,} structures lie beyond the axis." if beyond else ""),
+        + (f"Beyond the axis: {counted(beyond, 'structure')}." if beyond else ""),
         traces,
-        layout(axis(f"energy above the lowest ({unit})"), axis("share (%)", rangemode="tozero")),
+        layout(
+            axis(f"energy above the lowest ({unit})"), axis("share (%)", rangemode="tozero"), showlegend=True
+        ),
     )
 
 
@@ -151,7 +153,7 @@ def _forces(sets: list[tuple[str, LabelledSet]]) -> Figure | None:
             else "."
         ),
         _outlines(sizes, 0.0, high),
-        layout(axis("|F| (eV/Å)"), axis("share (%)", rangemode="tozero")),
+        layout(axis("|F| (eV/Å)"), axis("share (%)", rangemode="tozero"), showlegend=True),
     )
 
 

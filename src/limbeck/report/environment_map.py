@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -12,32 +13,49 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.report.evidence import Evidence, without_scans
-from limbeck.report.figures import ERROR_SCALE, GREY, SYMBOLS, Figure, axis, dots, layout, packed
+from limbeck.report.figures import ERROR_SCALE, GREY, Figure, axis, big_keys, dots, drawn_of, layout, packed
 from limbeck.sampling.environments import describe_environments
 from limbeck.units import EV_TO_MEV
-from limbeck.validation.run import ValidationReport
 
 DESCRIBED = 2500  #: environments of each set, whole frames
-DRAWN = 1000  #: of each set
+DRAWN = 700  #: of each set and element
+MOST_ELEMENTS = 6  #: maps, of the most frequent
 _NEIGHBOURS = 12
 _CUTOFF_A = 5.0
 
 
-def map_figure(evidence: Evidence, preset: str) -> Figure | None:
-    """The two principal components of environments; ``preset``: whose errors colour them."""
+@dataclass(frozen=True)
+class _Described:
+    """Environments of both sets, those learned from first: (E, D) vectors, (E,) elements, (C,) errors."""
+
+    vectors: np.ndarray
+    number: np.ndarray
+    n_learned: int
+    miss: np.ndarray
+    how: str
+
+
+def map_figures(evidence: Evidence, preset: str) -> list[Figure]:
+    """The two principal components of each element's environments; ``preset``: whose errors colour them."""
     report, compared = evidence.reports.get(preset), evidence.compared
     if report is None or compared is None:
-        return None
-    learned = None if evidence.learned is None else without_scans(evidence.learned)
-    far, near = _some_frames(compared), np.zeros(0, np.int64)
+        return []
+    far = _some_frames(compared)
     frames = compared.structures.select(far).to_atoms()
+    learned = None if evidence.learned is None else without_scans(evidence.learned)
+    n_learned = 0
     if learned is not None and len(learned):
         near = _some_frames(learned)
+        n_learned = int(learned.structures.counts[near].sum())
         frames = learned.structures.select(near).to_atoms() + frames
     vectors, how = describe(frames)
-    plane, shares = principal_plane(vectors)
-    begin = 0 if learned is None else int(learned.structures.counts[near].sum())
-    return _draw(plane, shares, how, begin, compared, far, report, preset, evidence.what)
+    atoms = compared.structures.atom_index(far)
+    miss = np.linalg.norm((report.prediction.forces - compared.labels.forces)[atoms], axis=1) * EV_TO_MEV
+    number = np.concatenate([frame.numbers for frame in frames])
+    described = _Described(vectors, number, n_learned, miss, how)
+    kinds, counts = np.unique(number[n_learned:], return_counts=True)
+    chosen = np.sort(kinds[np.argsort(-counts)][:MOST_ELEMENTS])
+    return [_draw(described, int(z), len(kinds) > 1, preset, evidence.what) for z in chosen]
 
 
 def describe(frames: list[Atoms]) -> tuple[np.ndarray, str]:
@@ -85,63 +103,55 @@ def _some_frames(labelled: LabelledSet) -> np.ndarray:
     return order[: max(1, count)]
 
 
-def _draw(
-    plane: np.ndarray,
-    shares: np.ndarray,
-    how: str,
-    begin: int,
-    compared: LabelledSet,
-    frames: np.ndarray,
-    report: ValidationReport,
-    preset: str,
-    what: str,
-) -> Figure:
-    rng = np.random.default_rng(2)
-    atoms = compared.structures.atom_index(frames)
-    miss = np.linalg.norm((report.prediction.forces - compared.labels.forces)[atoms], axis=1) * EV_TO_MEV
-    order = rng.permutation(len(atoms))[:DRAWN]  # in random order none hides another by rule
-    back = rng.permutation(begin)[:DRAWN]
-    low, high = np.quantile(miss, (0.02, 0.99))
-    low, high = max(float(low), 1e-3), max(float(high), 2e-3)
+def _draw(found: _Described, z: int, several: bool, preset: str, what: str) -> Figure:
+    """Grey: environments learned from. Coloured: those compared, in random order so that none hides another
+    by rule."""
+    rng, symbol = np.random.default_rng(2), chemical_symbols[z]
+    own = np.flatnonzero(found.number == z)
+    plane, shares = principal_plane(found.vectors[own])
+    back = rng.permutation(np.flatnonzero(own < found.n_learned))[:DRAWN]
+    front = rng.permutation(np.flatnonzero(own >= found.n_learned))[:DRAWN]
+    miss = found.miss[own[front] - found.n_learned]
+    # one scale for all elements
+    low, high = (
+        max(float(q), least)
+        for q, least in zip(np.quantile(found.miss, (0.02, 0.99)), (1e-3, 2e-3), strict=True)
+    )
     ticks = [t for d in range(-3, 6) for t in (10.0**d, 3 * 10.0**d) if low <= t <= high]
     traces = []
     if len(back):
         traces.append(
             dots(plane[back, 0], plane[back, 1], "training labels", GREY,
-                 marker={"size": 4, "opacity": 0.35}, hoverinfo="skip")
+                 marker={"size": 4, "opacity": 0.4}, hoverinfo="skip")
         )  # fmt: skip
-    number = compared.structures.numbers[atoms]
-    for k, z in enumerate(np.unique(number)):
-        own = order[number[order] == z]
-        if not len(own):
-            continue
-        marker = {
-            "size": 6, "opacity": 0.85, "symbol": SYMBOLS[k % len(SYMBOLS)], "coloraxis": "coloraxis",
-            "color": packed(np.log10(np.clip(miss[own], low, high))), "line": {"width": 0},
-        }  # fmt: skip
-        traces.append(
-            dots(plane[begin + own, 0], plane[begin + own, 1], f"{chemical_symbols[z]}, {what}", GREY,
-                 marker=marker, customdata=packed(miss[own]),
-                 hovertemplate=f"{chemical_symbols[z]}: |ΔF| %{{customdata:.0f}} meV/Å<extra></extra>")
-        )  # fmt: skip
-    colors = {
-        "colorscale": [list(stop) for stop in ERROR_SCALE], "cmin": float(np.log10(low)),
+    marker = {
+        "size": 5, "opacity": 0.85, "colorscale": [list(stop) for stop in ERROR_SCALE], "showscale": True,
+        "color": packed(np.log10(np.clip(miss, low, high))), "cmin": float(np.log10(low)),
         "cmax": float(np.log10(high)),
         "colorbar": {
-            "title": {"text": "|ΔF| (meV/Å)", "side": "right"}, "thickness": 12, "outlinewidth": 0,
+            "title": {"text": "|ΔF|,<br>meV/Å", "side": "top"}, "thickness": 12, "outlinewidth": 0,
             "tickvals": [float(np.log10(t)) for t in ticks], "ticktext": [f"{t:g}" for t in ticks],
         },
     }  # fmt: skip
+    traces.append(
+        dots(plane[front, 0], plane[front, 1], f"{what} frames", GREY, marker=marker, showlegend=False,
+             customdata=packed(miss), hovertemplate="|ΔF| %{customdata:.0f} meV/Å<extra></extra>")
+    )  # fmt: skip
+    seen = int((own < found.n_learned).sum())
+    drawn = f"{drawn_of(len(back), seen, 'grey points (training labels)')} " if seen else ""
+    lesson = (
+        " Large errors far from grey points are extrapolation: labels there would help." if len(back) else ""
+    )
     return Figure(
-        "environments",
-        "Map of atomic environments",
-        f"Principal components of {how} of {len(plane):,} environments ({begin:,} of training labels, "
-        f"{len(plane) - begin:,} {what}); {len(back):,} and {len(order):,} are drawn, coloured by the error "
-        f"of {preset}'s force. Errors far from grey points are extrapolation: labels there would help.",
+        f"environments-{symbol}",
+        f"Map of environments{f' of {symbol}' if several else ''}",
+        f"Principal components of {found.how} around each {symbol} atom, coloured by the error of {preset}'s "
+        f"force in {what} frames. {drawn}{drawn_of(len(front), len(own) - seen, 'coloured points')}{lesson}",
         traces,
-        layout(
-            axis(f"component 1 ({100 * shares[0]:.0f}% of variance)", showticklabels=False, ticks=""),
-            axis(f"component 2 ({100 * shares[1]:.0f}%)", showticklabels=False, ticks=""),
-            coloraxis=colors,
+        big_keys(
+            layout(
+                axis(f"component 1 ({100 * shares[0]:.0f}% of variance)", showticklabels=False, ticks=""),
+                axis(f"component 2 ({100 * shares[1]:.0f}%)", showticklabels=False, ticks=""),
+            )
         ),
     )

@@ -10,23 +10,24 @@ from ase.data import chemical_symbols
 from limbeck.core.labels import LabelledSet
 from limbeck.report.evidence import Evidence
 from limbeck.report.figures import (
-    ERROR_SCALE,
     GREY,
     Figure,
     axis,
+    big_keys,
+    color_of,
     dots,
     drawn_of,
     layout,
     line,
     log_axis,
     ordered,
-    packed,
 )
 from limbeck.units import EV_TO_MEV
 from limbeck.validation.run import ValidationReport
 
-MOST_DOTS = 1500  #: in a parity plot; the largest errors are always among them
+MOST_DOTS = 1000  #: in a parity plot; the largest errors are always among them
 _ALWAYS = 50
+_MOST_TEMPERATURES = 8
 _SIZES = 12  #: classes of force size, each of as many atoms
 
 
@@ -100,17 +101,10 @@ def _energy_parity(preset: str, report: ValidationReport, labelled: LabelledSet,
     mean = float(reference.mean())
     x, y = (reference - mean) * EV_TO_MEV, (predicted - mean) * EV_TO_MEV
     chosen, ends = thin(y - x), _ends(x, y)
-    kelvin = labelled.temperature_k[chosen]
-    marker: dict[str, Any] = {"size": 6, "opacity": 0.75}
-    if np.isfinite(kelvin).all() and np.ptp(kelvin) > 0:
-        marker |= {
-            "color": packed(kelvin), "colorscale": [list(stop) for stop in ERROR_SCALE], "showscale": True,
-            "cmin": float(kelvin.min()), "cmax": float(kelvin.max()),
-            "colorbar": {
-                "title": {"text": "temperature (K)", "side": "right"}, "thickness": 10, "outlinewidth": 0,
-                "x": 1.0, "xpad": 4,
-            },
-        }  # fmt: skip
+    traces = [_diagonal(ends)]
+    for k, (name, own) in enumerate(_by_kelvin(labelled.temperature_k[chosen])):
+        at = chosen[own]
+        traces.append(dots(x[at], y[at], name, color_of(k), marker={"size": 6, "opacity": 0.7}))
     errors = report.metrics["all"]
     return Figure(
         f"parity-energies-{preset}",
@@ -118,10 +112,23 @@ def _energy_parity(preset: str, report: ValidationReport, labelled: LabelledSet,
         f"MAE {errors['energy_mae_mev_per_atom']:.2f} meV/atom, RMSE "
         f"{errors['energy_rmse_mev_per_atom']:.2f} meV/atom over {what} frames, nothing shifted. "
         + drawn_of(len(chosen), len(x), "structures"),
-        [_diagonal(ends), dots(x[chosen], y[chosen], "structures", GREY, marker=marker, showlegend=False)],
-        _square("reference − mean (meV/atom)", "predicted − mean (meV/atom)", ends),
+        traces,
+        _square(
+            "reference − mean (meV/atom)", "predicted − mean (meV/atom)", ends, showlegend=len(traces) > 2
+        ),
         height=370,
     )
+
+
+def _by_kelvin(kelvin: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """(name, indices) by temperature where there are few; else all in one."""
+    rounded = np.round(kelvin)
+    known = np.unique(rounded[np.isfinite(rounded)])
+    if not 0 < len(known) <= _MOST_TEMPERATURES:
+        return [("structures", np.arange(len(kelvin)))]
+    groups = [(f"{t:.0f} K", np.flatnonzero(rounded == t)) for t in known]
+    rest = np.flatnonzero(~np.isfinite(rounded))
+    return [*groups, ("no temperature", rest)] if len(rest) else groups
 
 
 def _ends(*values: np.ndarray) -> tuple[float, float]:
@@ -141,7 +148,7 @@ def _square(x: str, y: str, ends: tuple[float, float], **more: Any) -> dict[str,
     limits = list(ends)
     along = axis(x, range=limits, constrain="domain", nticks=6)
     up = axis(y, range=limits, scaleanchor="x", constrain="domain", nticks=6)
-    return layout(along, up, **more)
+    return big_keys(layout(along, up, **more))
 
 
 def _distribution(
@@ -185,9 +192,9 @@ def _by_force(reports: dict[str, ValidationReport], labelled: LabelledSet, color
         "error-by-force",
         "Errors by size of the force",
         f"RMSE of a component in {len(classes)} classes of as many atoms each, by the length of their "
-        "reference force.",
+        "reference force, at the median of the class.",
         traces,
-        layout(axis("reference |F| (eV/Å), median of the class"), log_axis("force RMSE (meV/Å)", heights)),
+        layout(axis("reference |F| (eV/Å)"), log_axis("force RMSE (meV/Å)", heights)),
     )
 
 
@@ -206,8 +213,9 @@ def _grouped(
                 {
                     "type": "bar", "x": names, "y": [round(h, 3) for h in heights], "name": preset,
                     "marker": {"color": colors[preset]},
-                    "text": [f"{h:.3g}" for h in heights] if few else None, "textposition": "outside",
-                    "cliponaxis": False, "textangle": 0, "constraintext": "none",
+                    "text": [f"{h:.0f}" if h >= 10 else f"{h:.2g}" for h in heights] if few else None,
+                    "textposition": "outside",
+                    "cliponaxis": False, "textangle": 0, "constraintext": "none", "textfont": {"size": 10},
                 }
             )  # fmt: skip
     counted = "atoms" if group == "by_element" else "structures"

@@ -19,7 +19,6 @@ PALETTE = (
 )  # fmt: skip
 GREY = "#8a8f98"
 ERROR_SCALE = ((0.0, "#3f78b5"), (0.5, "#d9b04e"), (1.0, "#c9302c"))
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "pentagon")
 HEIGHT = 340
 
 
@@ -59,10 +58,14 @@ def packed(values: Any) -> dict[str, str]:
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """Ticks outside, a frame on all sides, no line at zero."""
+    """Ticks outside, a frame on all sides, no line at zero.
+
+    Only names may need more room than the margins have; finding out costs a second drawing.
+    """
     return {
-        "title": {"text": title, "standoff": 8}, "automargin": True, "zeroline": False, "showline": True,
-        "mirror": True, "ticks": "outside", "ticklen": 4, "linewidth": 1, "gridwidth": 1,
+        "title": {"text": title, "standoff": 8}, "automargin": more.get("type") == "category",
+        "zeroline": False, "showline": True, "mirror": True, "ticks": "outside",
+        "ticklen": 4, "linewidth": 1, "gridwidth": 1,
     } | more  # fmt: skip
 
 
@@ -74,12 +77,12 @@ def log_axis(title: str, values: Any, **more: Any) -> dict[str, Any]:
     known = np.concatenate([np.ravel(np.asarray(v, float)) for v in (values if len(values) else [[1.0]])])
     known = known[np.isfinite(known) & (known > 0)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (1.0, 10.0)
-    margin = max(0.06 * np.log10(high / low), 0.08)
+    margin = max(0.06 * np.log10(high / low), 0.16)
     ends = [float(np.log10(low) - margin), float(np.log10(high) + margin)]
     decades = ends[1] - ends[0]
-    digits = (
-        (1,) if decades > 2.6 else (1, 3) if decades > 1.7 else (1, 2, 5) if decades > 0.5 else range(1, 10)
-    )
+    digits: tuple[float, ...] = (1, 1.5, 2, 3, 4, 6, 8)
+    for longer, fewer in ((0.8, (1, 2, 5)), (1.7, (1, 3)), (2.6, (1,))):
+        digits = fewer if decades > longer else digits
     places = range(int(np.floor(ends[0])), int(np.ceil(ends[1])) + 1)
     ticks = [d * 10.0**p for p in places for d in digits if ends[0] <= np.log10(d * 10.0**p) <= ends[1]]
     return axis(
@@ -92,24 +95,34 @@ def log_axis(title: str, values: Any, **more: Any) -> dict[str, Any]:
 def _plain(value: float) -> str:
     """20, 0.5, 10,000; very small ones as a power of ten."""
     if value >= 1:
-        return f"{value:,.0f}"
+        return f"{value:,.10g}"
     if value >= 0.001:
         return f"{value:g}"
     power = int(np.floor(np.log10(value) + 1e-9))
-    digit = round(value / 10.0**power)
-    return f"{'' if digit == 1 else f'{digit}·'}10<sup>{power}</sup>".replace("-", "−")
+    digit = f"{value / 10.0**power:.3g}"
+    return f"{'' if digit == '1' else f'{digit}·'}10<sup>{power}</sup>".replace("-", "−")
 
 
 def layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Axes with a legend above them and room for nothing else: titles stand in the page."""
     return {
-        "xaxis": x, "yaxis": y, "margin": {"l": 56, "r": 14, "t": 12, "b": 48},
+        "xaxis": x, "yaxis": y, "margin": {"l": 66, "r": 14, "t": 12, "b": 50},
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif", "size": 12},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
-                   "bgcolor": "rgba(0,0,0,0)", "itemwidth": 30},
+                   "bgcolor": "rgba(0,0,0,0)"},
         "hovermode": "closest", "bargap": 0.2,
     } | more  # fmt: skip
+
+
+def big_keys(drawn: dict[str, Any]) -> dict[str, Any]:
+    """The layout with points in the legend that are large enough to tell their colours."""
+    return drawn | {"legend": drawn["legend"] | {"itemsizing": "constant"}}
+
+
+def counted(number: int, what: str) -> str:
+    """``1 structure``, ``1,200 structures``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def line(x: Any, y: Any, name: str, color: str, **more: Any) -> dict[str, Any]:

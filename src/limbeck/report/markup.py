@@ -23,7 +23,7 @@ def code(value: object) -> str:
     return f"<code>{text(value)}</code>"
 
 
-def sha(value: object) -> str:
+def short_hash(value: object) -> str:
     """The beginning of a hash, the whole of it where the pointer rests."""
     whole = str(value)
     return f'<code title="{text(whole)}">{text(whole[:12])}…</code>' if len(whole) > 16 else code(whole)
@@ -40,7 +40,7 @@ def paragraph(value: object, kind: str = "") -> str:
 
 def missing(what: str, command: str) -> str:
     """A sentence in place of a section, with the command that makes what it lacks."""
-    return f'<p class="missing">{text(what)} Make it with {code(command)}.</p>'
+    return f'<p class="missing">{text(what)} Run {code(command)}.</p>'
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -87,7 +87,11 @@ def number(value: Any, form: str = "{:.3g}") -> str:
     """A figure, a dash where there is none."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
-    return text(form.format(value))
+    try:
+        shown = form.format(value)
+    except ValueError:  # a whole number was wanted
+        shown = f"{value:g}"
+    return text(shown.removeprefix("-") if re.fullmatch(r"-0\.?0*", shown) else shown)
 
 
 def verdict(passes: bool | None, words: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,11 +17,11 @@ from limbeck.progress import Progress, no_progress
 from limbeck.report import provenance, results, shipping
 from limbeck.report.card import model_card
 from limbeck.report.data_figures import data_figures
-from limbeck.report.environment_map import map_figure
+from limbeck.report.environment_map import map_figures
 from limbeck.report.error_figures import error_figures, parity_figures
 from limbeck.report.evidence import Evidence, gather
 from limbeck.report.figures import Figure, Picture
-from limbeck.report.markup import figures, missing, paragraph, section, text
+from limbeck.report.markup import figures, paragraph, section, text
 from limbeck.report.reading import Run, read_run
 from limbeck.report.recommendation import PresetRow, Recommendation, preset_rows, recommend
 from limbeck.report.speed_figures import bench_figures, learning_figures, pareto_figure
@@ -153,14 +154,14 @@ def _sections(  # type: ignore[no-untyped-def]
         overview,
     )
     drawn = _kept(data_figures(evidence, _references(run)))
-    drawn += _kept([_attempted_map(evidence, best)])
+    drawn += _kept(_attempted_maps(evidence, best))
     said = "" if evidence.learned is not None else paragraph(
         "The labels that students learned from are not in this folder (limbeck train reads them elsewhere).",
         "note",
     )  # fmt: skip
     yield "data", "Data", [said, figures(drawn)], drawn
     drawn = _kept(learning_figures(run))
-    without = "" if drawn else missing("No training log was found.", "limbeck distill CONFIG.yaml")
+    without = "" if drawn else paragraph("No training log was found.", "missing")
     yield "training", "Training", [figures(drawn), without], drawn
     compared = [row for row in rows if row.name in evidence.reports]
     fastest = max(compared, key=lambda row: (row.atoms_per_s or 0.0, -(row.parameters or 0)), default=None)
@@ -203,11 +204,11 @@ def _kept(found: Sequence[Figure | None]) -> list[Figure]:
     return [figure for figure in found if figure is not None and figure.has_data]
 
 
-def _attempted_map(evidence: Evidence, best: str) -> Figure | None:
+def _attempted_maps(evidence: Evidence, best: str) -> list[Figure]:
     try:
-        return map_figure(evidence, best) if best else None
+        return map_figures(evidence, best) if best else []
     except LimbeckError:
-        return None  # structures that the descriptor refuses; all else of them is drawn
+        return []  # structures that the descriptor refuses; all else of them is drawn
 
 
 def _start_view(evidence: Evidence) -> list[Figure | Picture]:
@@ -235,7 +236,7 @@ def _worst_view(evidence: Evidence, preset: str) -> list[Figure | Picture]:
     kelvin = f", {worst.temperature_k:.0f} K" if worst.temperature_k else ""
     return [
         picture(
-            "view-worst", f"Worst {evidence.what} frame of {preset}",
+            f"view-worst-{preset}", f"Worst {evidence.what} frame of {preset}",
             f"Frame {worst.index}{kelvin}: force RMSE {worst.force_rmse_mev_per_a:.1f} meV/Å. Atoms by the "
             f"error of their force; the worst is {worst.worst_element} {worst.worst_atom}. Drag to turn.",
             atoms, miss,
@@ -250,10 +251,12 @@ def _references(run: Run) -> dict[int, float] | None:
 
 
 def _summary(run: Run, rows: list[PresetRow]) -> str:
-    teacher = (run.facts.get("teacher") or {}).get("name")
-    made = f"{teacher} distilled into " if teacher else "Trained: "
-    elements = provenance.elements_of(run)
-    return made + ", ".join(row.name for row in rows) + (f" for {' '.join(elements)}" if elements else "")
+    teacher = provenance.teacher_name(run)
+    names, elements = ", ".join(row.name for row in rows), provenance.elements_of(run)
+    made = f"{teacher} distilled into {names}"
+    if provenance.own_labels(teacher):
+        made = f"{names} trained on {teacher or 'labels'}"
+    return made + (f" for {' '.join(elements)}" if elements else "")
 
 
 def _asset(name: str) -> str:
@@ -262,8 +265,17 @@ def _asset(name: str) -> str:
 
 def _json(value: Any) -> str:
     """JSON that may stand inside a script element: no ``<`` can end it."""
-    dumped = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    dumped = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return dumped.replace("<", "\\u003c")
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _script(library: str) -> str:

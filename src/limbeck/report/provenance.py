@@ -9,7 +9,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from limbeck import __version__
-from limbeck.report.markup import code, details, facts, linked, number, sha, table, text
+from limbeck.report.markup import code, details, facts, linked, number, table, text
 from limbeck.report.reading import Run
 
 
@@ -17,21 +17,24 @@ def provenance(run: Run) -> str:
     """Where everything comes from: teacher, licence, versions, seeds, hashes, commands."""
     card = next((student.card for student in run.students.values()), {})
     teacher = card.get("teacher") or {}
-    named = run.config.get("teacher") or {}
-    name = teacher.get("name") or named.get("name") or run.facts.get("teacher", {}).get("name")
+    name = teacher_name(run)
+    own = own_labels(name)
     version = teacher.get("version")
     data = card.get("data") or {}
     elements = data.get("elements") or {}
     training = card.get("training") or {}
     rows = [
-        ("Teacher", code(name) + (f" {text(version)}" if version else "") if name else ""),
-        ("Licence of the teacher", text(teacher.get("licence") or "not known")),
+        (
+            "Labels" if own else "Teacher",
+            code(name) + (f" {text(version)}" if version else "") if name else "",
+        ),
+        ("Licence of the teacher", "" if own else text(teacher.get("licence") or "not known")),
         ("Citation", linked(teacher.get("citation") or "")),
-        ("Weights, SHA-256", sha(teacher["weights_hash"]) if teacher.get("weights_hash") else ""),
+        ("Weights, SHA-256", code(teacher["weights_hash"]) if teacher.get("weights_hash") else ""),
         ("Arithmetic, options", _options(teacher)),
         ("System", text(_system(run, elements))),
         ("Training labels", _counted(data)),
-        ("Labels, SHA-256", sha(data["content_hash"]) if data.get("content_hash") else ""),
+        ("Labels, SHA-256", code(data["content_hash"]) if data.get("content_hash") else ""),
         ("Split", text(training.get("split") or "")),
         ("Energy references", text(training.get("references") or "")),
         ("Seed", number(training.get("seed", run.config.get("seed")), "{:d}")),
@@ -44,7 +47,7 @@ def provenance(run: Run) -> str:
             (
                 text(preset),
                 code(student.path.name),
-                sha(student.sha256),
+                code(student.sha256),
                 number(student.parameters, "{:,}"),
                 number(student.path.stat().st_size / 1e3, "{:,.0f}"),
             )
@@ -55,6 +58,24 @@ def provenance(run: Run) -> str:
     return facts(rows) + (files if run.students else "") + details(
         "Configuration (config.yaml)", f"<pre>{text(run.config_text)}</pre>"
     )  # fmt: skip
+
+
+def teacher_name(run: Run) -> str | None:
+    """Who made the labels, as the students' cards, the configuration or the metrics have it."""
+    cards = [student.card for student in run.students.values()]
+    for said in (
+        *(card.get("teacher") for card in cards),
+        run.config.get("teacher"),
+        run.facts.get("teacher"),
+    ):
+        if isinstance(said, dict) and said.get("name"):
+            return str(said["name"])
+    return None
+
+
+def own_labels(name: str | None) -> bool:
+    """Whether labels were the user's own, which a card names in place of a teacher."""
+    return name is None or name.startswith("labels of ")
 
 
 def _options(teacher: dict[str, Any]) -> str:

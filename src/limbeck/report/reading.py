@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What metrics.json says of the whole run."""
-        return _dict(self.metrics.get(RUN))
+        return as_dict(self.metrics.get(RUN))
 
     @property
     def split(self) -> str:
@@ -125,7 +126,7 @@ def read_run(folder: Path | str) -> Run:
         presets=tuple(presets),
         students=students,
         logs={name: _read_log(folder, name) for name in presets},
-        bench=_read_json(folder / "bench.json", notes),
+        bench=_read_bench(folder / "bench.json", notes),
         physics=_read_json(folder / "physics.json", notes),
         exports=tuple(_read_exports(folder / "exports", notes)),
         notes=tuple(notes),
@@ -133,7 +134,7 @@ def read_run(folder: Path | str) -> Run:
 
 
 def _is_judged(value: Any) -> bool:
-    return any("all" in _dict(_dict(value).get(split)) for split in (HELDOUT, VALIDATION))
+    return any("all" in as_dict(as_dict(value).get(split)) for split in (HELDOUT, VALIDATION))
 
 
 def _read_students(folder: Path, presets: list[str], notes: list[str]) -> dict[str, StudentFile]:
@@ -152,7 +153,7 @@ def _read_students(folder: Path, presets: list[str], notes: list[str]) -> dict[s
 
 def _parse_config(text: str, path: Path, notes: list[str]) -> dict[str, Any]:
     try:
-        return _dict(yaml.safe_load(text))
+        return as_dict(yaml.safe_load(text))
     except yaml.YAMLError as error:
         notes.append(f"{path.name} is no YAML: {' '.join(str(error).split())[:120]}")
         return {}
@@ -172,6 +173,29 @@ def _read_json(path: Path, notes: list[str]) -> dict[str, Any] | None:
     return value
 
 
+def _read_bench(path: Path, notes: list[str]) -> dict[str, Any] | None:
+    """bench.json with the rows that say what was measured."""
+    bench = _read_json(path, notes)
+    if bench is None:
+        return None
+    rows = bench.get("rows")
+    kept = [row for row in rows if _is_bench_row(row)] if isinstance(rows, list) else []
+    lost = len(rows) - len(kept) if isinstance(rows, list) else 0
+    if lost or not kept:
+        notes.append(f"{path.name}: {lost or 'all'} rows lack a model, numbers of atoms or finite figures")
+    return {**bench, "rows": kept}
+
+
+def _is_bench_row(row: Any) -> bool:
+    if not isinstance(row, dict):
+        return False
+    words = all(isinstance(row.get(key), str) for key in ("model", "engine"))
+    counts = all(isinstance(row.get(key), int) and row[key] > 0 for key in ("atoms", "batch"))
+    figures = ("latency_ms_median", "structures_per_s", "atoms_per_s", "peak_memory_mb", "speedup_vs_teacher")
+    known = [row[key] for key in figures if row.get(key) is not None]
+    return words and counts and all(isinstance(v, int | float) and 0 < v < math.inf for v in known)
+
+
 def _read_log(folder: Path, preset: str) -> list[dict[str, Any]]:
     """Rows of ``log.jsonl``; where the student came out of rounds, theirs one after another."""
     rounds = sorted((folder / "rounds").glob(f"*/{preset}/log.jsonl"), key=_round_of)
@@ -185,8 +209,9 @@ def _read_log(folder: Path, preset: str) -> list[dict[str, Any]]:
         for line in lines:
             try:
                 row = json.loads(line)
-                rows.append({**row, "spent_s": before + float(row["spent_s"])})
-            except (ValueError, KeyError, TypeError):
+                figures = {k: v for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
+                rows.append({**figures, "spent_s": before + float(row["spent_s"])})
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # the last line of a killed process
     return rows
 
@@ -219,5 +244,6 @@ def _find_number(values: dict[str, Any], key: str) -> float | None:
     return None
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def as_dict(value: Any) -> dict[str, Any]:
+    """``value`` where it is an object, else an empty one: other programs write these files."""
     return value if isinstance(value, dict) else {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from limbeck.report.evidence import Evidence
 from limbeck.report.markup import code, judged, missing, number, paragraph, table, text, verdict
-from limbeck.report.reading import HELDOUT, RUN, Run
+from limbeck.report.reading import HELDOUT, RUN, Run, as_dict
 from limbeck.report.recommendation import PresetRow, Recommendation, teacher_rate
 from limbeck.validation.longrange import LongRangeReport
 
@@ -124,7 +124,7 @@ def dynamics(run: Run) -> str:
                 reasons.append(f"{preset}: {part['reason']}")
     if not rows:
         return missing(
-            "The students' own dynamics were not examined in this run.",
+            "The students' own dynamics were not examined in this run, which takes a teacher.",
             "limbeck distill CONFIG.yaml",
         )
     columns = (
@@ -157,9 +157,9 @@ def rounds(run: Run) -> str:
     """The failure-driven loop; nothing where the run had none."""
     seen = run.facts.get("rounds") or []
     rows = []
-    for one in seen:
-        for model, student in (one.get("students") or {}).items():
-            own, held = student.get("on_policy") or {}, student.get("heldout") or {}
+    for one in seen if isinstance(seen, list) else []:
+        for model, student in as_dict(as_dict(one).get("students")).items():
+            own, held = as_dict(student.get("on_policy")), as_dict(student.get("heldout"))
             rows.append(
                 (
                     number(one.get("number"), "{:d}"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from limbeck.report.markup import code, details, judged, missing, number, paragraph, sha, table, text
-from limbeck.report.reading import Run
+from limbeck.report.markup import code, details, judged, missing, number, paragraph, short_hash, table, text
+from limbeck.report.reading import Run, as_dict
 
 
 def _in(run: Run, name: str) -> Path:
-    return Path(run.folder.name) / name
+    """A file of the run as a command names it; of an absolute folder the name alone: pages are passed on."""
+    return (Path(run.folder.name) if run.folder.is_absolute() else run.folder) / name
 
 
 def benchmark(run: Run) -> str:
@@ -23,13 +24,13 @@ def benchmark(run: Run) -> str:
             f"limbeck bench {files} --json {_in(run, 'bench.json')}",
         )
     bench = run.bench or {}
-    machine, settings = bench.get("machine") or {}, bench.get("settings") or {}
+    machine, settings = as_dict(bench.get("machine")), as_dict(bench.get("settings"))
     said = ", ".join(
         part
         for part in (
             str(machine.get("processor") or ""),
             f"{settings['threads']} of {machine.get('cores', '?')} cores" if settings.get("threads") else "",
-            ", ".join(f"{name} {version}" for name, version in (bench.get("versions") or {}).items()),
+            ", ".join(f"{name} {version}" for name, version in as_dict(bench.get("versions")).items()),
         )
         if part
     )
@@ -68,38 +69,46 @@ def exports(run: Run) -> str:
             "There are no exports for other runtimes.",
             f"limbeck export {files} --to all --out {_in(run, 'exports')}",
         )
+    sizes = sorted({row["atoms"] for one in run.exports for row in _latencies(one)})
     rows = []
     for one in run.exports:
-        parity = one.get("parity") or {}
-        kinds = parity.get("against_student") or {}
-        kinds = {k: v for k, v in kinds.items() if isinstance(v, dict)}
+        kinds = _kinds(one)
+        first = next(iter(kinds.values()), {})
         rows.append(
             (
-                text(one.get("format") or "–"),
+                text(one.get("format") or "–") + f"<br><small>{text(_versions_of(one))}</small>",
                 code(Path(str(one["path"])).name),
                 number(one["bytes"] / 1e3, "{:,.0f}") if isinstance(one.get("bytes"), int | float) else "–",
-                sha(one["sha256"]) if one.get("sha256") else "–",
-                text(_versions_of(one)),
+                short_hash(one["sha256"]) if one.get("sha256") else "–",
                 judged(one.get("verdict")),
-                number(one.get("n_structures"), "{:,}"),
-                number(_largest(kinds, "force_mev_per_a"), "{:.2g}"),
-                number(_largest(kinds, "energy_mev"), "{:.2g}"),
-                number(_largest(kinds, "stress_mev_per_a3"), "{:.2g}"),
-                number(_largest(kinds, "share"), "{:.2f}"),
-                text(_latency(one)),
+                number(first.get("force_mev_per_a"), "{:.2g}"),
+                number(first.get("energy_mev"), "{:.2g}"),
+                number(first.get("stress_mev_per_a3"), "{:.2g}"),
+                number(_largest(kinds, "share"), "{:.0%}"),
+                *(_latency(one, atoms) for atoms in sizes),
             )
         )
+    kinds = _kinds(run.exports[0])
+    where = next(iter(kinds), "held-out")
     columns = (
-        "format", "file", "kB", "SHA-256", "made with", "certificate", "structures", "largest ΔF, meV/Å",
-        "largest ΔE, meV", "largest Δσ, meV/Å³", "share of tolerance", "latency",
+        "format", "file", "kB", "SHA-256", "certificate", "ΔF, meV/Å", "ΔE, meV", "Δσ, meV/Å³",
+        "of the tolerance", *(f"{atoms:,} atoms, ms (native)" for atoms in sizes),
     )  # fmt: skip
-    said = paragraph(
+    said = (
         "Certificate: the file was loaded in its own runtime, and its energies, forces and stress compared "
-        "with the student's on held-out structures and, as far as the certificate says, on special cases "
-        "(triclinic, smaller than the cutoff, molecule, isolated atom).",
-        "note",
     )
-    return table(columns, rows, words=(0, 1, 3, 4, 5, 11)) + said
+    said += f"with the student's. Largest deviations on {where} structures, and how much of the tolerance "
+    said += "is used on structures of any kind."
+    if kinds:
+        counts = ", ".join(f"{kind} {part.get('n_structures', '?')}" for kind, part in kinds.items())
+        said += f" Structures: {counts}."
+    return table(columns, rows, words=(0, 1, 3, 4)) + paragraph(said, "note")
+
+
+def _kinds(one: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parity with the student by kind of structure."""
+    found = as_dict(as_dict(one.get("parity")).get("against_student"))
+    return {kind: part for kind, part in found.items() if isinstance(part, dict)}
 
 
 def _largest(kinds: dict[str, dict[str, Any]], key: str) -> float | None:
@@ -110,15 +119,23 @@ def _largest(kinds: dict[str, dict[str, Any]], key: str) -> float | None:
 
 def _versions_of(one: dict[str, Any]) -> str:
     parts = [f"opset {one['opset']}" if one.get("opset") else ""]
-    parts += [f"torch {one['torch']}" if one.get("torch") else "", str(one.get("quantisation_kind") or "")]
+    parts += [f"torch {one['torch']}" if one.get("torch") else ""]
     return ", ".join(part for part in parts if part)
 
 
-def _latency(one: dict[str, Any]) -> str:
-    shown = []
-    for row in one.get("latency") or []:
-        if isinstance(row, dict) and isinstance(row.get("export_ms"), int | float):
-            native = row.get("native_ms")
-            beside = f" (native {native:.3g})" if isinstance(native, int | float) else ""
-            shown.append(f"{row.get('atoms', '?')} atoms {row['export_ms']:.3g} ms{beside}")
-    return "; ".join(shown)
+def _latencies(one: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = one.get("latency")
+    return [
+        row
+        for row in (rows if isinstance(rows, list) else [])
+        if isinstance(row, dict)
+        and isinstance(row.get("atoms"), int)
+        and isinstance(row.get("export_ms"), int | float)
+    ]
+
+
+def _latency(one: dict[str, Any], atoms: int) -> str:
+    for row in _latencies(one):
+        if row["atoms"] == atoms:
+            return f"{number(row['export_ms'])} ({number(row.get('native_ms'))})"
+    return "–"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -74,13 +75,11 @@ def pareto_figure(rows: Sequence[PresetRow], teacher: dict[str, Any], target: fl
         points.append((str(teacher.get("name") or "teacher"), slow, 0.0, GREY, "triangle-up"))
     traces = [
         {
-            "type": "scatter", "mode": "markers+text", "x": [x], "y": [y], "name": name, "text": [name],
-            # neighbours along the axis write above and below, so that no name covers another
-            "textposition": "bottom center" if k % 2 else "top center", "cliponaxis": False,
+            "type": "scatter", "mode": "markers", "x": [x], "y": [y], "name": name, "cliponaxis": False,
             "marker": {"size": 13, "color": color, "symbol": symbol},
-            "hovertemplate": "%{text}: %{x:,.0f} atoms/s, %{y:.1f} meV/Å<extra></extra>",
+            "hovertemplate": f"{escape(name)}: %{x:,.0f} atoms/s, %{y:.1f} meV/Å<extra></extra>",
         }
-        for k, (name, x, y, color, symbol) in enumerate(sorted(points, key=lambda point: point[1]))
+        for name, x, y, color, symbol in points
     ]  # fmt: skip
     rates = np.log10([point[1] for point in points])
     margin = max(0.25, 0.16 * float(np.ptp(rates)))
@@ -93,7 +92,7 @@ def pareto_figure(rows: Sequence[PresetRow], teacher: dict[str, Any], target: fl
              "line": {"color": GREY, "width": 1, "dash": "dash"}}
         ]  # fmt: skip
         more["annotations"] = [
-            {"xref": "paper", "x": 1, "xanchor": "right", "y": target, "yanchor": "bottom",
+            {"xref": "paper", "x": 0.01, "xanchor": "left", "y": target, "yanchor": "bottom",
              "showarrow": False, "text": f"target {target:g} meV/Å"}
         ]  # fmt: skip
     return Figure(
@@ -105,7 +104,6 @@ def pareto_figure(rows: Sequence[PresetRow], teacher: dict[str, Any], target: fl
         layout(
             log_axis("atoms/s", [10 ** (rates - margin), 10 ** (rates + margin)]),
             axis("force RMSE (meV/Å)", range=[-0.12 * highest, 1.2 * highest]),
-            showlegend=False,
             **more,
         ),
     )  # fmt: skip
@@ -116,14 +114,16 @@ def bench_figures(bench: dict[str, Any] | None) -> list[Figure]:
     rows = [r for r in (bench or {}).get("rows", []) if r.get("atoms_per_s")]
     sizes = {r["atoms"] for r in rows if r["batch"] > 1}
     small = f"{min(sizes)}" if sizes else "small"
+    teachers = ", ".join(dict.fromkeys(r["model"] for r in rows if r["engine"] == "teacher"))
+    who = "Native engine unless another is named." + (f" The teacher is {teachers}." if teachers else "")
     wanted = (
         ("bench-size", "One structure", [r for r in rows if r["batch"] == 1], "atoms", "atoms_per_s",
-         "atoms", "atoms/s", "Energies and forces of one structure in a call, neighbour list included."),
+         "atoms", "atoms/s", f"Energies and forces in one call, neighbour list included. {who}"),
         ("bench-batch", "Batches", [r for r in rows if r["atoms"] in sizes], "batch", "structures_per_s",
          f"structures of {small} atoms in a call", "structures/s",
-         f"Structures of {small} atoms, several in a call."),
+         f"Structures of {small} atoms, several in a call. {who}"),
         ("bench-memory", "Memory", [r for r in rows if r["batch"] == 1 and r.get("peak_memory_mb")], "atoms",
-         "peak_memory_mb", "atoms", "peak memory (MB)", "Growth of the process above the loaded model."),
+         "peak_memory_mb", "atoms", "peak memory (MB)", f"Growth of the process while evaluating. {who}"),
     )  # fmt: skip
     figures = []
     for name, title, chosen, across, up, x_title, y_title, caption in wanted:
@@ -134,7 +134,9 @@ def bench_figures(bench: dict[str, Any] | None) -> list[Figure]:
             x_axis = axis(
                 x_title, type="log", tickmode="array", tickvals=ticks, ticktext=[f"{t:,}" for t in ticks]
             )
-            figures.append(Figure(name, title, caption, traces, layout(x_axis, log_axis(y_title, [y]))))
+            figures.append(
+                Figure(name, title, caption, traces, layout(x_axis, log_axis(y_title, [y], automargin=True)))
+            )
     return figures
 
 
@@ -145,7 +147,7 @@ def _lines(rows: Sequence[dict[str, Any]], across: str, up: str) -> list[dict[st
     for model, engine in dict.fromkeys((r["model"], r["engine"]) for r in rows):
         own = sorted((r[across], r[up]) for r in rows if (r["model"], r["engine"]) == (model, engine))
         x, y = (np.array(v, float) for v in zip(*own, strict=True))
-        name = f"{model} (teacher)" if engine == "teacher" else f"{model}, {engine}"
+        name = {"teacher": "teacher", "native": model}.get(engine, f"{model}, {engine}")
         traces.append(
             line(
                 x, y, name, colors.get(model, GREY), mode="lines+markers",
