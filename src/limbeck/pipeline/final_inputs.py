@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -108,8 +109,6 @@ class Inputs:
         if self.labelled is None:
             return None
         parts = (self.labelled.structures.positions, self.labelled.labels.forces, self.labelled.labels.energy)
-        import hashlib
-
         digest = hashlib.sha256()
         for part in parts:
             digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())

@@ -147,7 +147,7 @@ def bench_all(
 def recommend_students(inputs: Inputs, rows: Sequence[PresetRow], target: float | None) -> Done:
     """Which student to use: of a run as its report says, else among students of the same elements."""
     if inputs.run is not None:
-        run = read_run(inputs.run.folder)
+        run = read_run(inputs.run.folder, inputs.out)
         target = run.target_force_rmse if target is None else target
         advice = recommend(preset_rows(run), target)
         return Done(asdict(advice) | {"target_force_rmse_mev_per_a": target}, (), advice.text)
@@ -168,6 +168,7 @@ def report_page(inputs: Inputs, target: float | None, progress: Progress) -> Don
         inputs.run.folder,
         inputs.out / "report.html",
         target_force_rmse_mev_per_a=target,
+        results=inputs.out,
         progress=progress,
     )
     return Done({"notes": list(written.notes)}, (written.page, *written.cards), "; ".join(written.notes))

@@ -281,11 +281,11 @@ def _run_hashes(job: _Job) -> dict[str, str]:
     """Of the files of a run that its page is made from."""
     if job.inputs.run is None:
         return {}
-    folder = job.inputs.run.folder
-    names = ["config.yaml", "metrics.json", "bench.json", "physics.json", HELDOUT, "validation.extxyz"]
-    files = [folder / name for name in names]
-    files += sorted(folder.glob("*.safetensors")) + sorted((folder / "exports").glob("*.json"))
-    return {str(path.relative_to(folder)): hash_file(path) for path in files if path.is_file()}
+    folder, out = job.inputs.run.folder, job.inputs.out
+    names = ("config.yaml", "metrics.json", "physics.json", HELDOUT, "validation.extxyz")
+    files = [*(folder / name for name in names), *sorted(folder.glob("*.safetensors"))]
+    files += [out / "bench.json", *sorted((out / "exports").glob("*.json"))]
+    return {str(path): hash_file(path) for path in files if path.is_file()}
 
 
 def _version(name: str) -> str | None:
