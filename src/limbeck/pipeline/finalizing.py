@@ -27,9 +27,9 @@ from limbeck.progress import Progress, format_seconds, no_progress
 
 SUMMARY = "finalize.json"
 _KEPT = ".finalize"
-_REPORT_S = 20.0  #: seconds that a report takes at the end
+_REPORT_S = 30.0  #: seconds that a report takes at the end
 _BENCH_S = 60.0  #: that rounding weights leaves to the benchmark
-_LEAST_BENCH_S, _LEAST_COMPILE_S = 20.0, 45.0
+_LEAST_BENCH_S, _LEAST_COMPILE_S = 20.0, 60.0
 _FIGURES = (
     ("model", "student", "{}"),
     ("parameters", "parameters", "{:,}"),
