@@ -43,6 +43,7 @@ def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
             axis.plot([x for x, _ in points], [y for _, y in points], "o-", color=colour)
             if key == "parameters":
                 _name_presets(axis, done, points)
+            axis.margins(x=0.15, y=0.12)
             axis.set_xlabel(label)
             axis.set_xticks([x for x, _ in points])
             for side in (axis.xaxis, axis.yaxis):
@@ -76,4 +77,4 @@ def _name_presets(
 ) -> None:
     names = {(row["parameters"], row["force_rmse_mev_per_a"]): row["preset"] for row in done}
     for point in points:
-        axis.annotate(names[point], point, textcoords="offset points", xytext=(4, 6), fontsize=9)
+        axis.annotate(names[point], point, textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9)

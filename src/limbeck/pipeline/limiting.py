@@ -102,7 +102,7 @@ def _judge(name: str, error: float, gains: Mapping[str, float]) -> tuple[str, st
     now = f"now {error:.1f} meV/Å"
     others = [f"{_DOUBLING[r]} {_change(gains[r])}" for r in ordered[1:]]
     unmeasured = [_DOUBLING[r] for r in RESOURCES if r not in gains]
-    beside = f"; {', '.join(others)}" if others else ""
+    beside = f"; doubling {', '.join(others)}" if others else ""
     beside += f" ({', '.join(unmeasured)}: not measured)" if unmeasured else ""
     if gains[first] < LEAST_GAIN:
         return "none", (
