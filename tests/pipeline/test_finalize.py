@@ -288,7 +288,8 @@ def summary_of(**entries):
 def refused_by_loss(how):
     text = f"tiny: {how} is refused; got force RMSE against float32 7 meV/Å, at most 5; remedy: --force"
     loss = {"force_rmse_mev_per_a": 7.0, "nve_completed": True}
-    return summary_of(failures=[text], refused=text, refused_figures=None, loss=loss)
+    figures = {"verdict": "pass", "path": "gone.onnx", "bytes": 9, "format": "onnx"}
+    return summary_of(failures=[text], refused=text, refused_figures=figures, loss=loss)
 
 
 def test_a_refused_rounding_is_a_finding_but_of_float16_a_failure(run, folder, calls, monkeypatch):
@@ -305,6 +306,7 @@ def test_a_refused_rounding_is_a_finding_but_of_float16_a_failure(run, folder, c
     (bfloat16, int8) = sorted(told["students"][0]["quantisation"], key=lambda one: one["quantisation"])
     assert (bfloat16["verdict"], int8["verdict"]) == ("refused", "refused")
     assert int8["loss"]["force_rmse_mev_per_a"] == 7.0
+    assert (int8["bytes"], "path" in int8) == (9, False)
     assert "quantize int8 of tiny: done in 0 s: refused: tiny: int8 is refused; got force RMSE" in printed
     code, _, err = run("finalize", folder, *options, "float16")
     assert code == 1

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ase.data import chemical_symbols
 from ase.io import read
 
 from limbeck.benchmark.models import TeacherChoice
@@ -94,10 +95,12 @@ def quantise_one(
         return replace(done, result=done.result | {"quantisation": how, "verdict": "kept"})
     if how == "float16":
         raise LimbeckError(summary["refused"])
-    refused = summary["refused_figures"] or {}
-    result = {
-        "quantisation": how, "verdict": "refused", "reason": summary["refused"], **refused,
-        "loss": summary.get("loss"),
+    # the file is gone; what was measured of it stays
+    measured = {
+        k: v for k, v in (summary["refused_figures"] or {}).items() if k not in ("path", "sha256", "verdict")
+    }
+    result = measured | {
+        "quantisation": how, "verdict": "refused", "reason": summary["refused"], "loss": summary.get("loss"),
     }  # fmt: skip
     return Done(result, (), f"refused: {summary['refused'].split('; remedy:')[0]}")
 
@@ -154,9 +157,13 @@ def recommend_students(inputs: Inputs, rows: Sequence[PresetRow], target: float 
     groups: dict[frozenset[int], list[PresetRow]] = {}
     for ware, row in zip(inputs.wares, rows, strict=True):
         groups.setdefault(ware.elements, []).append(row)
-    advices = [recommend(group, target) for group in groups.values()]
-    text = " ".join(advice.text for advice in advices)
-    chosen = [asdict(advice) for advice in advices]
+    advices = {
+        " ".join(chemical_symbols[z] for z in sorted(elements)): recommend(group, target)
+        for elements, group in groups.items()
+    }
+    several = len(advices) > 1
+    text = " ".join(f"For {name}: {one.text}" if several else one.text for name, one in advices.items())
+    chosen = [{"elements": name, **asdict(one)} for name, one in advices.items()]
     return Done({"text": text, "groups": chosen, "target_force_rmse_mev_per_a": target}, (), text)
 
 
