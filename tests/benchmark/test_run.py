@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 
 from limbeck import cli
 from limbeck.artifact.file import write_student
+from limbeck.benchmark.models import StudentFile, card_teacher
 from limbeck.benchmark.plots import write_plot
 from limbeck.benchmark.rows import Row
 from limbeck.benchmark.run import run_benchmark
@@ -242,3 +243,11 @@ def test_an_unknown_student_or_teacher_is_one_line(capsys, student):
     assert (code, err.startswith("error: no such student; got 'silicon-tny'")) == (2, True)
     code, _, err = run_cli(capsys, student, "--teacher", "chgnt", "--threads", "1")
     assert (code, "unknown teacher; got 'chgnt'; wanted 'chgnet'?" in err) == (2, True)
+
+
+def test_own_labels_are_no_teacher(tmp_path):
+    def card(name):
+        return StudentFile(tmp_path, {"teacher": {"name": name}}, "student")
+
+    assert card_teacher([card("labels of dft.extxyz")]) is None
+    assert card_teacher([card("labels of dft.extxyz"), card("chgnet")]).name == "chgnet"

@@ -62,6 +62,24 @@ def test_weights_one_thousandth_off_fail(references):
     assert not references.compare(HereRuntime(other)).passes
 
 
+def test_fitted_references_do_not_make_the_tolerance_vanish(references):
+    """What the references leave of the energies may cancel; the arithmetic's rounding does not with it."""
+    record = small_record()
+    kind = next(k for k, (name, _) in enumerate(references.batches) if name == "triclinic")
+    whole = references._limits(kind, 0)["energy"]
+    exact, numbers = references.exact[kind].atom_energies, references.batches[kind][1].numbers
+    fitted = {z: float(exact[numbers == z].mean()) for z in np.unique(numbers)}
+    before = references.isolated[kind]
+    try:
+        references.isolated[kind] = np.array([fitted[z] for z in numbers])
+        left = references._limits(kind, 0)["energy"]
+        assert left >= 1e-6 + 1e-6 * len(numbers) * record.architecture.energy_scale
+        references.isolated[kind] = before - 100.0  # eV an atom below: the sum counts, as before
+        assert references._limits(kind, 0)["energy"] > 50 * min(left, whole)
+    finally:
+        references.isolated[kind] = before
+
+
 @pytest.mark.parametrize("elements", [(14,), (1, 6, 7, 8), (3, 17), (26,), (79, 92), (1,), (18,)])
 def test_structures_are_made_for_any_elements(elements):
     crystal, molecule = make_crystal(elements), make_molecule(elements)

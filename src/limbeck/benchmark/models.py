@@ -124,10 +124,13 @@ def with_parameters(contender: Contender, parameters: int | None) -> Contender:
 
 
 def card_teacher(students: Sequence[StudentFile]) -> TeacherChoice | None:
-    """The teacher that the first card with one names; its options stand there as JSON."""
+    """The teacher that the first card with one names; its options stand there as JSON.
+
+    A student of one's own labels has none: its card says ``labels of FILE``.
+    """
     for student in students:
         teacher = student.card.get("teacher") or {}
-        if teacher.get("name"):
+        if teacher.get("name") and not str(teacher["name"]).startswith("labels of "):
             return TeacherChoice(str(teacher["name"]), json.loads(teacher.get("options") or "{}"))
     return None
 

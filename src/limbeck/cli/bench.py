@@ -63,7 +63,7 @@ def bench(
     from limbeck.config import parse_budget
 
     batches, sizes = _counts("--batch", batch), _counts("--atoms", atoms)
-    limit_s, choice = parse_budget(row_limit), _teacher(teacher, trust, device, sets or ())
+    limit_s, choice = parse_budget(row_limit), teacher_choice(teacher, trust, device, sets or ())
     from limbeck.benchmark.run import require_figures, run_benchmark
     from limbeck.progress import open_progress
 
@@ -112,7 +112,7 @@ def _counts(flag: str, text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _teacher(
+def teacher_choice(
     name: str | None, trust: bool, device: str | None, sets: Sequence[str]
 ) -> TeacherChoice | str | None:
     """The teacher with its options as the configuration reads them; ``none`` and no name as they are."""

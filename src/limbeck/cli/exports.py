@@ -59,7 +59,7 @@ def export(
     """
     from limbeck.config.durations import parse_budget
 
-    wanted = _formats(to)
+    wanted = parse_formats(to)
     quantisation = _choice(quantize, ("float16", "bfloat16", "int8"), "--quantize")
     limit = parse_budget(aot_limit)
     from limbeck.export.run import ExportOptions, export_student
@@ -76,7 +76,7 @@ def export(
         raise LimbeckError(failures[0] + more)
 
 
-def _formats(text: str) -> tuple[str, ...]:
+def parse_formats(text: str) -> tuple[str, ...]:
     known = ("onnx", "torch-export", "torchscript")
     names = [part.strip() for part in text.split(",") if part.strip()]
     if names == ["all"]:

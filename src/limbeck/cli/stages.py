@@ -263,6 +263,14 @@ def validate(
     plots: Annotated[
         Path | None, typer.Option(help="Draw parity and error plots (PNG) into this folder.")
     ] = None,
+    worst: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.extxyz",
+            help="Write the frames with the largest force errors, reference and predicted labels in them.",
+        ),
+    ] = None,
+    n_worst: Annotated[int, typer.Option(min=1, help="So many of them.")] = 10,
     device: Device = None,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
@@ -282,6 +290,14 @@ def validate(
 
     with open_progress() as progress:
         result = run_validate(
-            student, data, keys=keys, plots=plots, device=device or "cpu", progress=progress, say=typer.echo
+            student,
+            data,
+            keys=keys,
+            plots=plots,
+            worst_file=worst,
+            n_worst=n_worst,
+            device=device or "cpu",
+            progress=progress,
+            say=typer.echo,
         )
     write_json(json, result)

@@ -24,9 +24,11 @@ NOISE = 2.0
 class Tolerance:
     """What two paths of one precision may differ by, a structure at a time.
 
-    Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy: ``energy_r`` · Σ|eᵢ - E0ᵢ| + N · ``energy_a`` eV,
-    the sum over atoms of their interaction energies, and so much an atom, because references fitted to
-    one composition leave of these almost nothing; an atom's energy likewise. Stress: the tolerance of
+    Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy: ``energy_r`` · Σ|eᵢ - E0ᵢ| + ``energy_a`` eV, the
+    sum over atoms of their interaction energies; an atom's energy likewise. References fitted by least
+    squares, without isolated atoms, hold most of the cohesion, and what is left may cancel to nothing,
+    while the network's arithmetic works in units of its energy scale: the sum counts as N times that at
+    least. Stress: the tolerance of
     forces acting over the cutoff on every atom, N · rc / V times it, eV/Å³.
 
     Far from its training data a student's numbers cancel, and its own answer may be as far as that from
@@ -109,7 +111,7 @@ class References:
         self.structures = structures
         self.engine = student.backend.name
         self.precision = student.capabilities.precision
-        self.cutoff = student.cutoff
+        self.cutoff, self.scale = student.cutoff, student.architecture.energy_scale
         self.batches = [
             (kind, StructureBatch.from_atoms(part))
             for kind, frames in {**structures, "mixed batch": _mixed(structures)}.items()
@@ -157,7 +159,8 @@ class References:
             raise TypeError("a student gives atomic energies")
         force = tolerance.force_a + tolerance.force_r * np.abs(exact.forces[atoms]).max(initial=0.0)
         size = np.abs(exact.atom_energies[atoms] - self.isolated[k][atoms]).sum()
-        energy = batch.counts[s] * tolerance.energy_a + tolerance.energy_r * size
+        size = max(size, batch.counts[s] * self.scale)
+        energy = tolerance.energy_a + tolerance.energy_r * size
         volume = batch.volume[s] or np.inf
         stress = force * batch.counts[s] * self.cutoff / volume
         return {"force": force, "energy": energy, "atom_energy": energy, "stress": stress}

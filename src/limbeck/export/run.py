@@ -43,6 +43,8 @@ class ExportOptions:
     threads: of the runtimes while they are timed.
     aot, aot_limit_s: whether torch-export also compiles an AOTInductor package, and for how long at most.
     timed: whether latency is measured.
+    float32: the certified file of the same student and format that rounded weights are timed against;
+        written anew unless given.
     """
 
     quantisation: Quantisation | None = None
@@ -52,6 +54,16 @@ class ExportOptions:
     aot: bool = True
     aot_limit_s: float = 600.0
     timed: bool = True
+    float32: Path | None = None
+
+
+class RefusedError(LimbeckError):
+    """Rounded weights that cost too much: a finding about the student, no fault of the export.
+
+    ``figures``: what is known of the file that was refused.
+    """
+
+    figures: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,8 @@ def export_student(
 ) -> dict[str, Any]:  # fmt: skip
     """Export a student file, or a released student by name, to ``out``; JSON-able summary.
 
-    A format that fails leaves no file and is told under ``failures``; the others go on.
+    A format that fails leaves no file and is told under ``failures``; the others go on. Where rounding is
+    refused, ``refused`` says so too, and ``refused_figures`` what was measured of the file, if one was made.
 
     Raises
     ------
@@ -96,7 +109,30 @@ def export_student(
     for kind in formats:
         kept.attempt(kind, partial(_export_one, work, kind, path.stem, out, None), say)
     if "torch-export" in formats and options.aot:
-        _export_package(work, path.stem, out, kept, say)
+        programs = [done["path"] for done in kept.value["exports"] if done["format"] == "torch-export"]
+        _export_package(work, path.stem, out, kept, say, Path(programs[0]) if programs else None)
+    return kept.value
+
+
+def export_package(
+    student: Path | str, program: Path, out: Path, options: ExportOptions | None = None,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compile the ``.pt2`` program that :func:`export_student` wrote into an AOTInductor package.
+
+    Summary and errors as there; ``skipped`` has the reason where there is no compiler, or not the time.
+    """
+    options = options or ExportOptions()
+    path = find_student(student)
+    record = read_student(path)
+    structures = parity_structures(
+        record.architecture, record.card, student_file=path, given=options.structures
+    )
+    _make_folder(out)
+    kept = _Summary(path, options.quantisation, {kind: len(part) for kind, part in structures.items()})
+    work = _prepare(path, record, structures, options, kept)
+    if work is not None:
+        _export_package(work, path.stem, out, kept, say, program)
     return kept.value
 
 
@@ -113,11 +149,16 @@ class _Summary:
         try:
             done = work()
         except LimbeckError as error:
-            self.value["failures"].append(str(error))
+            self.fail(error)
             say(f"{kind}: failed: {error}")
             return
         self.value["exports"].append(done)
         say(describe(done))
+
+    def fail(self, error: LimbeckError) -> None:
+        self.value["failures"].append(str(error))
+        if isinstance(error, RefusedError):
+            self.value |= {"refused": str(error), "refused_figures": error.figures}
 
 
 def describe(done: dict[str, Any]) -> str:
@@ -152,13 +193,14 @@ def _prepare(
         loss = measure_loss(before, student, next(iter(structures.values())), quantisation)
         kept.value["loss"] = loss.to_dict()
         if loss.objection() and not options.force:
-            refused = LimbeckError(
-                f"{quantisation} is refused", where=path.stem, got=loss.objection(),
-                remedy="--quantize float16, or --force to keep it all the same",
+            kept.fail(
+                RefusedError(
+                    f"{quantisation} is refused", where=path.stem, got=loss.objection(),
+                    remedy="--quantize float16, or --force to keep it all the same",
+                )
             )  # fmt: skip
-            kept.value["failures"].append(str(refused))
             return None
-        if options.timed:
+        if options.timed and options.float32 is None:
             plain = make_graph(store_weights(record, None), quantisation=None, **names)
     graph = make_graph(stored, quantisation=quantisation, **names)
     return _Work(graph, plain, References(student, structures), student, options, loss)
@@ -201,10 +243,12 @@ def _export_one(work: _Work, kind: FormatName, stem: str, out: Path, program: Pa
             objection = slower(latencies) if options.quantisation == "int8" else None
             done["quantisation"]["slower"] = objection
             if objection and not options.force:
-                raise LimbeckError(
+                refused = RefusedError(
                     "int8 is refused", where=target, got=objection,
                     remedy="--quantize float16, or --force to keep it all the same",
                 )  # fmt: skip
+                refused.figures = done
+                raise refused
         _keep(written, target)
     write_whole(f"{target}.certificate.json", _json(done))
     return done
@@ -224,8 +268,11 @@ def _write(
 
 
 def _time(work: _Work, runtime: Runtime, kind: FormatName, folder: Path) -> list[Any]:
-    float32 = None
-    if work.float32 is not None and kind != "aot-inductor":
+    float32, given = None, work.options.float32
+    if given is not None and work.options.quantisation is not None:
+        float32 = "float32"
+        runtime.load(given, kind, float32)
+    elif work.float32 is not None and kind != "aot-inductor":
         float32 = "float32"
         beside = folder / f"float32{SUFFIXES[kind]}"
         write_format(work.float32, kind, beside)
@@ -234,17 +281,18 @@ def _time(work: _Work, runtime: Runtime, kind: FormatName, folder: Path) -> list
     return time_export(runtime, work.student, structures, float32=float32)
 
 
-def _export_package(work: _Work, stem: str, out: Path, kept: _Summary, say: Say) -> None:
-    """An AOTInductor package from the program just written, where a compiler is there and quick enough."""
-    programs = [done["path"] for done in kept.value["exports"] if done["format"] == "torch-export"]
-    reason = aot.reason_to_skip() if programs else "no program to compile"
+def _export_package(
+    work: _Work, stem: str, out: Path, kept: _Summary, say: Say, program: Path | None
+) -> None:
+    """An AOTInductor package from a program, where a compiler is there and quick enough."""
+    reason = aot.reason_to_skip() if program is not None else "no program to compile"
     if reason is None:
         try:
-            done = _export_one(work, "aot-inductor", stem, out, Path(programs[0]))
+            done = _export_one(work, "aot-inductor", stem, out, program)
         except aot.NotCompiledError as error:
             reason = str(error)
         except LimbeckError as error:
-            kept.value["failures"].append(str(error))
+            kept.fail(error)
             say(f"aot-inductor: failed: {error}")
         else:
             kept.value["exports"].append(done)

@@ -29,6 +29,7 @@ from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
 from limbeck.sampling.step import Driven
 from limbeck.validation.run import ValidationReport, validate
+from limbeck.validation.worst import check_worst_file, worst_atoms, write_worst
 
 DEFAULT_FRAMES = 200  #: about so many frames where the configuration says nothing of sampling
 
@@ -163,22 +164,28 @@ def run_validate(
     *,
     keys: LabelKeys | None = None,
     plots: Path | None = None,
+    worst_file: Path | None = None,
+    n_worst: int = 10,
     device: str = "cpu",
     progress: Progress = no_progress,
     say: Say = print,
 ) -> dict[str, Any]:
     """`limbeck validate`: a student against reference labels.
 
+    ``worst_file``: the ``n_worst`` frames with the largest force errors are written there.
+
     Returns
     -------
     ``{student: {"data": all | by_*, "run": {"worst_frames": [...]}}}``, worst first.
     """
+    if worst_file is not None:
+        check_worst_file(worst_file, data)
     loaded = Student.load(student, device=device)
     labelled = read_labelled(data, **(keys or LabelKeys()).model_dump())
     labelled, _ = split_isolated_atoms(labelled)
     if not len(labelled):
         raise InputError("nothing to validate on", where=data, got="isolated atoms only")
-    report = validate(loaded, labelled, progress=progress)
+    report = validate(loaded, labelled, n_worst=n_worst, progress=progress)
     overall = report.metrics["all"]
     say(format_table([{"model": loaded.name, "parameters": loaded.n_parameters, **overall}]))
     _tell_groups(report, say)
@@ -187,6 +194,9 @@ def run_validate(
 
         for path in write_plots(report, labelled, plots):
             say(f"wrote {path}")
+    if worst_file is not None:
+        write_worst(worst_file, worst_atoms(report, labelled, loaded.name))
+        say(f"wrote the {len(report.worst)} worst frames to {worst_file}")
     worst = [asdict(frame) for frame in report.worst]
     return {loaded.name: {"data": report.metrics, RUN: {"worst_frames": worst}}}
 

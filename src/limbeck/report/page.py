@@ -47,6 +47,7 @@ def write_report(
     out: Path | str | None = None,
     *,
     target_force_rmse_mev_per_a: float | None = None,
+    results: Path | None = None,
     progress: Progress = no_progress,
 ) -> Written:
     """Write the page of a finished run, and ``PRESET.card.md`` for each of its students.
@@ -55,13 +56,14 @@ def write_report(
     ----------
     out: the page; ``report.html`` in the run folder unless given.
     target_force_rmse_mev_per_a: what the recommendation must meet; else what the configuration wants.
+    results: as :func:`read_run` takes it.
 
     Raises
     ------
     InputError: no run folder, or a run that is not finished. MissingPackageError: plotly is not
         installed. LimbeckError: a file cannot be written.
     """
-    run = read_run(folder)
+    run = read_run(folder, results)
     library = plotly_js()
     target = target_force_rmse_mev_per_a
     if target is None:

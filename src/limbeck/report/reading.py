@@ -81,14 +81,19 @@ class Run:
         return _find_number(self.config, TARGET)
 
 
-def read_run(folder: Path | str) -> Run:
+def read_run(folder: Path | str, results: Path | None = None) -> Run:
     """Read a finished run.
+
+    Parameters
+    ----------
+    results: where bench.json and exports/ are; the run folder unless given.
 
     Raises
     ------
     InputError: no run folder, or a run that has not reached its end.
     """
     folder = Path(folder)
+    results = results or folder
     marker = folder / "config.yaml"
     if not marker.is_file():
         raise InputError(
@@ -126,9 +131,9 @@ def read_run(folder: Path | str) -> Run:
         presets=tuple(presets),
         students=students,
         logs={name: _read_log(folder, name) for name in presets},
-        bench=_read_bench(folder / "bench.json", notes),
+        bench=_read_bench(results / "bench.json", notes),
         physics=_read_json(folder / "physics.json", notes),
-        exports=tuple(_read_exports(folder / "exports", notes)),
+        exports=tuple(_read_exports(results / "exports", notes)),
         notes=tuple(notes),
     )
 

@@ -1,0 +1,80 @@
+"""Learning curves as a picture: error over labels, training time and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from limbeck.benchmark.plots import check_plot
+from limbeck.core.files import write_whole
+from limbeck.validation.plots import DPI, PALETTE, STYLE
+
+_PANELS = (
+    ("labels", "training labels", ("seconds", "preset")),
+    ("seconds", "training time, s", ("labels", "preset")),
+    ("parameters", "parameters", ("labels", "seconds")),
+)
+
+
+def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
+    """Draw the points of ``learning_curve`` (its result) into a PNG, held-out force RMSE on log axes.
+
+    Raises
+    ------
+    InputError: another kind of file. MissingPackageError: matplotlib is not installed.
+    """
+    check_curve_plot(path)
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    done = [row for row in found["points"] if row["skipped"] is None]
+    plain = FuncFormatter(lambda value, _: f"{value:,.6g}")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11.0, 4.0))
+        axes = figure.subplots(1, 3, sharey=True)
+        for colour, axis, (key, label, same) in zip(PALETTE, axes, _PANELS, strict=False):
+            points = _series(done, key, same)
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.plot([x for x, _ in points], [y for _, y in points], "o-", color=colour)
+            if key == "parameters":
+                _name_presets(axis, done, points)
+            axis.margins(x=0.15, y=0.12)
+            axis.set_xlabel(label)
+            axis.set_xticks([x for x, _ in points])
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter(plain)
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_minor_formatter(plain)
+            axis.tick_params(axis="x", labelrotation=30)
+        axes[0].set_ylabel("held-out force RMSE, meV/Å")
+        figure.suptitle(found["text"], fontsize=9, wrap=True)
+        canvas = FigureCanvasAgg(figure)
+        write_whole(path, partial(canvas.print_figure, dpi=DPI, format="png"))
+
+
+def check_curve_plot(path: Path) -> None:
+    """As :func:`limbeck.benchmark.plots.check_plot`, before anything is trained; PNG alone."""
+    check_plot(path.with_suffix(".other") if path.suffix.lower() == ".html" else path)
+
+
+def _series(done: Sequence[Mapping[str, Any]], key: str, same: Sequence[str]) -> list[tuple[float, float]]:
+    """Points that differ from the first, the student's own, in ``key`` alone."""
+    if not done:
+        return []
+    own = done[0]
+    return sorted(
+        (row[key], row["force_rmse_mev_per_a"]) for row in done if all(row[k] == own[k] for k in same)
+    )
+
+
+def _name_presets(
+    axis: Any, done: Sequence[Mapping[str, Any]], points: Sequence[tuple[float, float]]
+) -> None:
+    names = {(row["parameters"], row["force_rmse_mev_per_a"]): row["preset"] for row in done}
+    for point in points:
+        axis.annotate(names[point], point, textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9)

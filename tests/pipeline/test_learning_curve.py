@@ -1,0 +1,170 @@
+"""Learning curves: the verdict on curves whose limit is known, nested subsets, and the command."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from ase.io import write
+
+from limbeck.dataset.read import labelled_from_atoms
+from limbeck.pipeline.curve_data import nested_order
+from limbeck.pipeline.learning_curve import CurveSettings, Point, judge_rows, plan_points
+from limbeck.pipeline.limiting import find_limit, fit_slope
+
+from .conftest import labelled_copper
+
+LABELS, TIMES, WIDTHS = (100, 200, 400, 800), (20, 60, 180), (21_000, 71_000, 405_000)
+
+
+def curves(data=0.0, budget=0.0, capacity=0.0, floor=1.0, noise=0.0, seed=0):
+    """An error that is a sum of a power law of each resource and a floor, at the student (800, 180, 71000)."""
+    rng = np.random.default_rng(seed)
+
+    def error(n, t, p):
+        raw = floor + data * (n / 800) ** -0.5 + budget * (t / 180) ** -0.5 + capacity * (p / 71_000) ** -0.4
+        return 10 * raw * float(np.exp(noise * rng.normal()))
+
+    own = error(800, 180, 71_000)
+
+    def at(x, centre, value):
+        return (x, own if x == centre else value)
+
+    return own, {
+        "labels": [at(n, 800, error(n, 180, 71_000)) for n in LABELS],
+        "time": [at(t, 180, error(800, t, 71_000)) for t in TIMES],
+        "width": [at(p, 71_000, error(800, 180, p)) for p in WIDTHS],
+    }
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize(
+    ("parts", "limit"),
+    [
+        ({"data": 5.0, "budget": 0.3, "capacity": 0.3}, "data"),
+        ({"data": 0.3, "budget": 5.0, "capacity": 0.3}, "budget"),
+        ({"data": 0.3, "budget": 0.3, "capacity": 5.0}, "capacity"),
+        ({"floor": 20.0, "data": 0.2, "budget": 0.2, "capacity": 0.2}, "none"),
+    ],
+)
+def test_the_limit_of_known_curves_is_found(parts, limit, noise):
+    own, series = curves(**parts, noise=noise, seed=1)
+    found = find_limit("tiny", own, series)
+    assert found.limit == limit
+    assert "tiny" in found.text
+    assert f"{own:.1f} meV/Å" in found.text
+
+
+def test_gains_are_those_of_a_doubling():
+    # error ~ N^-1/2: a doubling takes 1 - 2^-1/2 away
+    own, series = curves(data=5.0, floor=0.0)
+    found = find_limit("tiny", own, series)
+    assert found.slopes["labels"] == pytest.approx(0.5)
+    assert found.gains["labels"] == pytest.approx(1 - 2**-0.5)
+    assert found.gains["time"] == pytest.approx(0, abs=1e-12)
+    assert "doubling labels changes its force RMSE, now 50.0 meV/Å, by -29%" in found.text
+
+
+def test_two_limits_are_both_named():
+    own, series = curves(data=5.0, budget=4.0)
+    found = find_limit("tiny", own, series)
+    assert found.limit == "data"
+    assert "with budget close behind" in found.text
+
+
+def test_a_student_that_was_best_narrow_counts_only_wider_ones():
+    # a far worse narrow student says nothing of a wider one, which here is no better
+    series = {"width": [(21_000, 90.0), (71_000, 30.0), (405_000, 30.0)]}
+    assert find_limit("tiny", 30.0, series).limit == "none"
+    # the widest has but the narrower to compare with
+    assert find_limit("original", 30.0, {"width": [(71_000, 60.0), (405_000, 30.0)]}).limit == "capacity"
+
+
+def test_what_was_not_measured_is_said():
+    found = find_limit("tiny", 30.0, {"labels": [(100, 60.0), (200, 30.0)]})
+    assert found.limit == "data"
+    assert "the training time, the parameters: not measured" in found.text
+    assert find_limit("tiny", 30.0, {"labels": [(100, 60.0)]}).limit == "unknown"
+
+
+def test_a_slope_is_a_least_squares_one():
+    x = np.array([1.0, 3.0, 10.0, 40.0])
+    y = 7 * x**-0.3 * np.array([1.1, 0.9, 1.05, 0.97])
+    assert fit_slope(x, y) == pytest.approx(-np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def test_points_near_the_student_come_first():
+    points = plan_points(
+        CurveSettings("tiny", labels=(50, 100, 200), times=(10.0, 30.0), widths=("ultra-tiny", "original"))
+    )
+    assert points[0] == Point(200, 30.0, "tiny")
+    assert points[1:4] == [Point(100, 30.0, "tiny"), Point(200, 10.0, "tiny"), Point(200, 30.0, "original")]
+    assert points[4:] == [Point(50, 30.0, "tiny"), Point(200, 30.0, "ultra-tiny")]
+
+
+def test_points_that_were_not_trained_count_nothing():
+    row = {"labels": 200, "seconds": 30.0, "preset": "tiny", "parameters": 71_000, "skipped": None}
+    own = row | {"force_rmse_mev_per_a": 30.0}
+    half = row | {"labels": 100, "force_rmse_mev_per_a": 60.0}
+    lost = row | {"labels": 50, "skipped": "no time left"}
+    assert judge_rows("tiny", [own, half, lost]).slopes["labels"] == pytest.approx(1.0)
+    assert judge_rows("tiny", [own | {"skipped": "no time left"}, half]).limit == "unknown"
+
+
+def test_subsets_are_nested_hold_whole_families_and_every_element():
+    frames = []
+    for k in range(12):
+        atoms = labelled_copper(1, seed=k)[0]
+        atoms.info |= {"family": f"md-{k // 3}", "step": "md", "temperature_K": 300.0 * (1 + k // 3 % 2)}
+        if k >= 9:
+            atoms.numbers[0] = 47
+        frames.append(atoms)
+    labelled = labelled_from_atoms(frames, "here")
+    order = nested_order(labelled, seed=0)
+    assert sorted(order) == list(range(12))
+    families = labelled.family[order]
+    # each family stands together
+    assert len([1 for a, b in itertools.pairwise(families) if a != b]) == 3
+    # silver is in one family of four, which stands among the first two
+    assert "md-3" in set(families[:6])
+    # both temperatures are in the first two families
+    assert set(labelled.temperature_k[order[:6]]) == {300.0, 600.0}
+    assert (nested_order(labelled, seed=0) == order).all()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_the_command_trains_judges_and_goes_on(run, tmp_path):
+    data, out, told = tmp_path / "copper.extxyz", tmp_path / "curve", tmp_path / "curve.json"
+    write(data, labelled_copper(60))
+    options = ("--preset", "ultra-tiny", "--labels", "10,19,38", "--times", "1s,3s", "--widths", "none")
+    arguments = ("learning-curve", data, *options, "--budget", "10m", "--out", out, "--json", told)
+    code, printed, err = run(*arguments)
+    assert code == 0, err
+    found = json.loads(told.read_text())
+    assert found["heldout_structures"] == 12
+    assert [(p["labels"], p["seconds"]) for p in found["points"]] == [
+        (38, 3.0),
+        (19, 3.0),
+        (38, 1.0),
+        (10, 3.0),
+    ]
+    assert all(p["skipped"] is None and p["force_rmse_mev_per_a"] > 0 for p in found["points"])
+    assert found["text"] in printed
+    assert set(found["slopes"]) == {"labels", "time"}
+    code, _, _ = run(*arguments, "--plot", tmp_path / "curve.png")
+    assert code == 0
+    assert json.loads(told.read_text())["points"] == found["points"]  # nothing was trained again
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_wrong_numbers_are_refused(refused, copper_file, tmp_path):
+    base = ("learning-curve", copper_file, "--out", tmp_path / "out")
+    assert "unknown preset; got 'tini'" in refused(*base, "--preset", "tini")
+    assert "--labels: not a list of numbers" in refused(*base, "--preset", "tiny", "--labels", "5,x")
+    line = refused(*base, "--preset", "tiny", "--labels", "5,500")
+    assert "--labels: numbers of labels that there are not; got [5, 500]; wanted from 2 to 26" in line
+    assert "plots are PNG" in refused(*base, "--preset", "tiny", "--plot", "curve.html")
+    assert not (tmp_path / "out").exists()
