@@ -34,12 +34,12 @@ TESTS = {
     "distill": "small; add --preset ultra-tiny --teacher ase.calculators.emt:EMT --set bulk=Cu "
     "--out runs/new",
     "sample": "add --bulk Cu --teacher ase.calculators.emt:EMT "
-    "--set 'sampling.steps=[{kind: rattle, stdev_a: 0.1, n: 2}]'",
+    "--set 'sampling.steps=[{kind: rattle, stdev_a: 0.1, n: 2}]' --out new.extxyz",
     "label": "add --teacher ase.calculators.emt:EMT --workers 1",
     "train": "add --preset ultra-tiny; drop --budget; add --epochs 2",
     "lint": "add --elements Cu --ignore few-structures",
     "bench": "add --teacher none --atoms 16 --batch 1 --engines native --row-limit 2s",
-    "export": "add --to onnx",
+    "export": "add --to torchscript",
     "teachers install": "skip: downloads packages",
     "finalize": "add --skip bench,export,quantize",
     "learning-curve": "add --preset ultra-tiny --budget 20s --times 1s,2s --labels 4,8 --widths none; "

@@ -27,6 +27,14 @@ DOCS = ROOT / "docs"
 #: examples of sampling.md are read by a test of their own
 PAGES = sorted(page for page in DOCS.glob("*.md") if page.name != "sampling.md")
 GENERATED = ("sampling", "commands", "python")
+#: packages of extras that a page's blocks use
+NEEDS = {
+    "choosing-a-preset": ("plotly",),
+    "commands": ("matplotlib", "plotly"),
+    "exports": ("onnxruntime", "onnxscript"),
+    "first-student": ("matplotlib", "plotly"),
+    "own-data": ("matplotlib",),
+}
 TEACHER = "ase.calculators.emt:EMT"
 
 
@@ -182,18 +190,35 @@ def pages() -> list[Any]:
     """Pages with blocks; those that train or export are slow."""
     marks = [pytest.mark.slow, pytest.mark.ci]
     found = [page for page in PAGES if read_blocks(page)]
-    return [pytest.param(p, id=p.stem, marks=marks if is_given(p) else ()) for p in found]
+    slow = {p for p in found if is_given(p) or "limbeck distill" in p.read_text(encoding="utf-8")}
+    return [pytest.param(p, id=p.stem, marks=marks if p in slow else ()) for p in found]
 
 
 @pytest.mark.parametrize("page", pages())
 def test_blocks_do_what_the_page_says(page, tmp_path, monkeypatch, request):
+    for package in NEEDS.get(page.stem, ()):
+        pytest.importorskip(package)
     if is_given(page):
         lay_out(request.getfixturevalue("finished_run"), tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
+    # what exports are timed on; the figures are not looked at
+    monkeypatch.setattr("limbeck.export.speed.SIZES", (16, 100))
+    monkeypatch.setattr("limbeck.export.speed._ROUNDS", 3)
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     Reader(tmp_path).follow(read_blocks(page))
+    if page.stem == "exports":
+        check_certificates_told(tmp_path / "exports", page.read_text(encoding="utf-8"))
+
+
+def check_certificates_told(folder: Path, text: str) -> None:
+    """Every key of the certificates that a page made is on it."""
+    certificates = [json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("*.certificate.json")]
+    assert any("quantisation" in certificate for certificate in certificates)
+    for certificate in certificates:
+        free = {*certificate["runtime"], *certificate["parity"]["against_student"]}
+        assert sorted(name for name in set(keys(certificate)) - free if f"`{name}`" not in text) == []
 
 
 @pytest.mark.slow
@@ -219,24 +244,6 @@ def keys(tree: Any, group: str = "") -> list[str]:
         return []
     own = [] if group.startswith("by_") else list(tree)
     return own + [name for key, item in tree.items() for name in keys(item, key)]
-
-
-@pytest.mark.slow
-@pytest.mark.ci
-def test_every_key_of_a_certificate_is_told(tmp_path):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    from limbeck.export.run import ExportOptions, export_student
-
-    export_student("silicon-ultra-tiny", ["onnx"], tmp_path, ExportOptions(quantisation="float16"))
-    (path,) = tmp_path.glob("*.certificate.json")
-    text = (DOCS / "exports.md").read_text(encoding="utf-8")
-    certificate = json.loads(path.read_text(encoding="utf-8"))
-    classes = {
-        kind for part in ("against_student", "against_float64") for kind in certificate["parity"][part]
-    }
-    names = set(keys(certificate)) - classes - set(certificate["runtime"])
-    assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 
 # ---- the reader of pages itself ----------------------------------------------------------------
