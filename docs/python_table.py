@@ -20,9 +20,9 @@ _HEAD = """# Python
 
 Written by `python docs/python_table.py` from signatures and docstrings; do not edit. Axis letters: S
 structures, N atoms of all of them, E directed pairs; units and signs in
-[units-and-conventions.md](units-and-conventions.md). Wrong input raises `limbeck.InputError` (a `ValueError`),
-a package that is missing `limbeck.errors.MissingPackageError` (an `ImportError`), work that failed
-`limbeck.LimbeckError`, of which both are kinds. `import limbeck` loads neither torch nor a teacher.
+[units-and-conventions.md](units-and-conventions.md). Wrong input raises `limbeck.InputError` (a
+`ValueError`), a package that is missing `limbeck.errors.MissingPackageError` (an `ImportError`), work that
+failed `limbeck.LimbeckError`, of which both are kinds. `import limbeck` loads neither torch nor a teacher.
 """
 #: section -> its example, and what is listed: an object, or a class with the members that are told
 SECTIONS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
@@ -33,12 +33,12 @@ from limbeck import Calculator, Student
 silicon = bulk("Si", cubic=True)
 silicon.rattle(0.05, seed=1)
 silicon.calc = Calculator("silicon-tiny", threads=1)
-assert silicon.get_stress().shape == (6,)                       # eV/Å³, xx yy zz yz xz xy
+assert silicon.get_stress().shape == (6,)  # eV/Å³, xx yy zz yz xz xy
 
 student = Student.load("silicon-tiny", threads=1)
 labels = student.evaluate([silicon, silicon * (2, 1, 1)])
 assert labels.energy.shape == (2,) and labels.forces.shape == (24, 3)
-assert student.hessian(silicon).shape == (8, 3, 8, 3)           # eV/Å²""",
+assert student.hessian(silicon).shape == (8, 3, 8, 3)  # eV/Å²""",
         {
             "limbeck:Calculator": (),
             "limbeck:Student": ("load", "evaluate", "session", "hvp", "hessian", "make_calculator", "check"),
@@ -120,8 +120,9 @@ from limbeck.benchmark.run import run_benchmark
 from limbeck.export.run import ExportOptions, export_student
 from limbeck.report import model_card, preset_rows, read_run, recommend
 
-speed = run_benchmark(["silicon-tiny"], teacher="none", batches=[1], sizes=[16], engines=["native"],
-                      threads=1, row_limit_s=2.0)
+speed = run_benchmark(
+    ["silicon-tiny"], teacher="none", batches=[1], sizes=[16], engines=["native"], threads=1, row_limit_s=2.0
+)
 print(speed.rows[0].latency_ms_median)
 
 summary = export_student("silicon-ultra-tiny", ["torchscript"], Path("exports"), ExportOptions(timed=False))
