@@ -31,8 +31,7 @@ one line on stderr: what, where, got, wanted, remedy.
 _QUIET = ("--help", "--debug")
 #: what tests/test_docs.py changes in an example, so that it ends within seconds
 TESTS = {
-    "distill": "small; add --preset ultra-tiny --teacher ase.calculators.emt:EMT --set bulk=Cu "
-    "--out runs/new",
+    "distill": "small; add --preset ultra-tiny --teacher ase.calculators.emt:EMT --set bulk=Cu --dry-run",
     "sample": "add --bulk Cu --teacher ase.calculators.emt:EMT "
     "--set 'sampling.steps=[{kind: rattle, stdev_a: 0.1, n: 2}]' --out new.extxyz",
     "label": "add --teacher ase.calculators.emt:EMT --workers 1",
@@ -41,9 +40,8 @@ TESTS = {
     "bench": "add --teacher none --atoms 16 --batch 1 --engines native --row-limit 2s",
     "export": "add --to torchscript",
     "teachers install": "skip: downloads packages",
-    "finalize": "add --skip bench,export,quantize",
-    "learning-curve": "add --preset ultra-tiny --budget 20s --times 1s,2s --labels 4,8 --widths none; "
-    "drop --plot",
+    "finalize": "add --skip bench,export,quantize,report",
+    "learning-curve": "add --preset ultra-tiny --budget 20s --times 1s --labels 8 --widths none; drop --plot",
 }
 
 

@@ -125,7 +125,7 @@ speed = run_benchmark(
 )
 print(speed.rows[0].latency_ms_median)
 
-summary = export_student("silicon-ultra-tiny", ["torchscript"], Path("exports"), ExportOptions(timed=False))
+summary = export_student("silicon-tiny", ["torchscript"], Path("exports"), ExportOptions(timed=False))
 assert not summary["failures"] and summary["exports"][0]["verdict"] == "pass"
 
 run = read_run("runs/si")
@@ -138,6 +138,9 @@ Path("tiny.card.md").write_text(model_card(run.students["tiny"].card, "tiny.safe
             "limbeck.benchmark.models:TeacherChoice": (),
             "limbeck.export.run:export_student": (),
             "limbeck.export.run:ExportOptions": (),
+            "limbeck.pipeline.finalizing:finalize": (),
+            "limbeck.pipeline.final_inputs:FinalizeSettings": (),
+            "limbeck.pipeline.learning_curve:CurveSettings": (),
             "limbeck.report:write_report": (),
             "limbeck.report:read_run": (),
             "limbeck.report:preset_rows": (),
