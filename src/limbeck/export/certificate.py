@@ -24,8 +24,8 @@ NOISE = 2.0
 class Tolerance:
     """What two paths of one precision may differ by, a structure at a time.
 
-    Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy: ``energy_r`` · Σ|eᵢ - E0ᵢ| + ``energy_a`` eV, the
-    sum over atoms of their interaction energies; an atom's energy likewise. References fitted by least
+    Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy: ``energy_r`` · Σ|eᵢ - E0ᵢ| + N · ``energy_a`` eV,
+    the sum over atoms of their interaction energies; an atom's energy likewise. References fitted by least
     squares, without isolated atoms, hold most of the cohesion, and what is left may cancel to nothing,
     while the network's arithmetic works in units of its energy scale: the sum counts as N times that at
     least. Stress: the tolerance of
@@ -160,7 +160,7 @@ class References:
         force = tolerance.force_a + tolerance.force_r * np.abs(exact.forces[atoms]).max(initial=0.0)
         size = np.abs(exact.atom_energies[atoms] - self.isolated[k][atoms]).sum()
         size = max(size, batch.counts[s] * self.scale)
-        energy = tolerance.energy_a + tolerance.energy_r * size
+        energy = batch.counts[s] * tolerance.energy_a + tolerance.energy_r * size
         volume = batch.volume[s] or np.inf
         stress = force * batch.counts[s] * self.cutoff / volume
         return {"force": force, "energy": energy, "atom_energy": energy, "stress": stress}
