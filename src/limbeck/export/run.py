@@ -96,14 +96,7 @@ def export_student(
     options = options or ExportOptions()
     formats = tuple(dict.fromkeys(formats))
     check_installed(formats)
-    path = find_student(student)
-    record = read_student(path)
-    structures = parity_structures(
-        record.architecture, record.card, student_file=path, given=options.structures
-    )
-    _make_folder(out)
-    kept = _Summary(path, options.quantisation, {kind: len(part) for kind, part in structures.items()})
-    work = _prepare(path, record, structures, options, kept)
+    path, kept, work = _begin(student, out, options)
     if work is None:
         return kept.value
     for kind in formats:
@@ -122,7 +115,14 @@ def export_package(
 
     Summary and errors as there; ``skipped`` has the reason where there is no compiler, or not the time.
     """
-    options = options or ExportOptions()
+    path, kept, work = _begin(student, out, options or ExportOptions())
+    if work is not None:
+        _export_package(work, path.stem, out, kept, say, program)
+    return kept.value
+
+
+def _begin(student: Path | str, out: Path, options: ExportOptions) -> tuple[Path, _Summary, _Work | None]:
+    """The student's file, an empty summary, and what its formats share; None where it was refused."""
     path = find_student(student)
     record = read_student(path)
     structures = parity_structures(
@@ -130,10 +130,7 @@ def export_package(
     )
     _make_folder(out)
     kept = _Summary(path, options.quantisation, {kind: len(part) for kind, part in structures.items()})
-    work = _prepare(path, record, structures, options, kept)
-    if work is not None:
-        _export_package(work, path.stem, out, kept, say, program)
-    return kept.value
+    return path, kept, _prepare(path, record, structures, options, kept)
 
 
 class _Summary:

@@ -12,7 +12,8 @@ from ase.data import chemical_symbols
 from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
-from limbeck.report.evidence import Evidence, without_scans
+from limbeck.dataset.statistics import without_scans
+from limbeck.report.evidence import Evidence
 from limbeck.report.figures import PALETTE, Figure, axis, color_of, counted, drawn_of, layout, line, steps
 
 PAIR_RANGE_A = 6.0

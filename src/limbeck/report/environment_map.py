@@ -12,7 +12,8 @@ from ase.data import chemical_symbols
 from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
-from limbeck.report.evidence import Evidence, without_scans
+from limbeck.dataset.statistics import without_scans
+from limbeck.report.evidence import Evidence
 from limbeck.report.figures import ERROR_SCALE, GREY, Figure, axis, big_keys, dots, drawn_of, layout, packed
 from limbeck.sampling.environments import describe_environments
 from limbeck.units import EV_TO_MEV

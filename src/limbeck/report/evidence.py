@@ -11,7 +11,6 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.core.labels import LabelledSet
-from limbeck.core.scans import scan_mask
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.errors import LimbeckError
 from limbeck.progress import Progress, no_progress
@@ -86,11 +85,6 @@ def _learned(run: Run) -> LabelledSet | None:
     finite[labelled.structures.structure_of_atom[lost]] = False
     trained = np.array([not str(family).startswith(_HELDOUT_FAMILY) for family in labelled.family], bool)
     return labelled.select(np.flatnonzero(finite & trained))
-
-
-def without_scans(labelled: LabelledSet) -> LabelledSet:
-    """Without contact scans: what a student was pushed to once is not where the system is at home."""
-    return labelled.select(np.flatnonzero(~scan_mask(labelled.step)))
 
 
 def _compared(run: Run, notes: list[str]) -> LabelledSet | None:
