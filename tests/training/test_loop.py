@@ -78,7 +78,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, call, precision
     np.testing.assert_array_equal(resumed.flat, whole.flat)
     assert resumed.validation == whole.validation
     ends = [Checkpoint.read(tmp_path / part / "last.safetensors") for part in ("whole", "parts")]
-    for name in ("weights", "ema", "best", "adam_mean", "adam_square"):
+    for name in ("weights", "ema", "best", "optimizer_mean", "optimizer_left_0"):
         np.testing.assert_array_equal(ends[1].arrays[name], ends[0].arrays[name])
     assert (ends[1].progress.step, ends[1].progress.epoch) == (ends[0].progress.step, ends[0].progress.epoch)
     # a finished run is not repeated
@@ -140,7 +140,8 @@ GPU = pytest.param({"device": "cuda"}, marks=pytest.mark.skipif(not torch.cuda.i
 def test_both_engines_take_the_same_steps(tmp_path, other):
     flats = []
     for name, engine in (("other", other), ("torch", {"engine": "torch"})):
-        settings = {"stop": Stop(epochs=2), "precision": "float64", **engine}
+        # not SOAP: its eigenvectors may turn where rounding differs
+        settings = {"stop": Stop(epochs=2), "precision": "float64", "optimizer": "adamw", **engine}
         trainer = make_trainer(tmp_path / name, **settings)
         trainer.run()
         flats.append(trainer.student.flat.detach().cpu().numpy().copy())
@@ -218,7 +219,9 @@ def test_a_run_that_diverges_once_goes_on(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "once" / "log.jsonl").read_text().splitlines()]
     assert [rows[0]["restarts"], rows[-1]["restarts"]] == [0, 1]
     assert trained.validation["force_rmse_mev_per_a"] < rows[0]["validation_force_rmse_mev_per_a"] / 2
-    assert max(row["learning_rate"] for row in rows[len(rows) // 2 :]) <= trainer.config.learning_rate / 2
+    assert (
+        max(row["learning_rate"] for row in rows[len(rows) // 2 :]) <= trainer.config.peak_learning_rate / 2
+    )
 
 
 def test_an_interrupted_run_that_diverged_ends_with_the_same_weights(tmp_path):

@@ -17,7 +17,7 @@ class Progress:
     """Where a run is. ``spent_s`` counts training time only and survives interruption.
 
     ``restarts``: how often the gradient was not finite and training went back to its best weights;
-    ``adam_steps``: steps since then.
+    ``optimizer_steps``: steps since then.
     """
 
     step: int = 0
@@ -29,7 +29,7 @@ class Progress:
     best_score: float = float("inf")
     best_step: int = 0
     restarts: int = 0
-    adam_steps: int = 0
+    optimizer_steps: int = 0
     finished: bool = False
 
 
@@ -37,7 +37,7 @@ class Progress:
 class Checkpoint:
     """Arrays (flat, float32 or float64) and progress.
 
-    ``arrays``: weights, ema, best, adam_mean, adam_square.  ``run``: hash of what the run trains on.
+    ``arrays``: weights, ema, best, and what the optimizer averaged.  ``run``: hash of what the run trains on.
     """
 
     arrays: dict[str, np.ndarray]

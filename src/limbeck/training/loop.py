@@ -23,6 +23,7 @@ from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, epoch_batches
 from limbeck.training.evaluation import evaluate_errors
 from limbeck.training.loss import batch_loss
+from limbeck.training.optimizer import Soap
 from limbeck.training.schedule import energy_weight, learning_rate
 from limbeck.training.trainable import TrainableStudent
 
@@ -122,10 +123,8 @@ class Trainer:
         self.judge.set_structures(validation.structures, validation.pairs)
         self.fabric = Fabric(accelerator="cpu", devices=1, loggers=self._loggers())
         student = TrainableStudent(engine, start)
-        adam = torch.optim.AdamW(
-            student.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
-        )
-        self.student, self.adam = self.fabric.setup(student, adam)
+        self.optimizer = _make_optimizer(student.flat, architecture, config)
+        self.student, self.stepper = self.fabric.setup(student, self.optimizer)
         flat = self.student.flat.detach()
         self.ema, self.best = flat.clone(), flat.clone()
         self.progress, self.verdict = Progress(), dict[str, float]()
@@ -197,9 +196,9 @@ class Trainer:
     def _step(self, chosen: np.ndarray, n_batches: int) -> None:
         config, progress = self.config, self.progress
         done = self.stop.done(progress, n_batches)
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate(done, config.learning_rate, config.warmup) / 2**progress.restarts
-        self.adam.zero_grad(set_to_none=True)
+        rate = learning_rate(done, config.peak_learning_rate, config.warmup) / 2**progress.restarts
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.stepper.zero_grad(set_to_none=True)
         energy, forces, virial, *per_atom = self.student(chosen, atom_energies=self.atomic)
         index = torch.from_numpy(chosen)
         atoms = torch.from_numpy(self.train.structures.atom_index(chosen))
@@ -217,11 +216,10 @@ class Trainer:
         )
         self.fabric.backward(loss.total)
         norm = self.fabric.clip_gradients(
-            self.student, self.adam, max_norm=config.clip_norm, error_if_nonfinite=False
+            self.student, self.stepper, max_norm=config.clip_norm, error_if_nonfinite=False
         )
         if bool(torch.isfinite(norm)):
-            self.adam.step()
-            progress.adam_steps += 1
+            self.stepper.step()
             self.losses.append(float(loss.total.detach()))
         else:
             self._fall_back()
@@ -242,8 +240,7 @@ class Trainer:
                 where=f"step {self.progress.step}",
                 remedy="lower training.learning_rate or look for outliers among the labels",
             )
-        self.adam.state.clear()
-        self.progress.adam_steps = 0
+        self.optimizer.clear()
         with torch.no_grad():
             self.student.flat.copy_(self.best)
             self.ema.copy_(self.best)
@@ -270,7 +267,7 @@ class Trainer:
             "spent_s": round(progress.spent_s, 2),
             "labels_per_s": round(rate, 2),
             "atom_steps_per_s": round(rate * self.train.structures.n_atoms / len(self.train), 1),
-            "learning_rate": self.adam.param_groups[0]["lr"],
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
             "restarts": progress.restarts,
             "training_loss": float(np.mean(self.losses)) if self.losses else None,
             **{f"validation_{k}": v for k, v in errors.items()},
@@ -312,17 +309,11 @@ class Trainer:
         self._save()
 
     def _save(self) -> None:
-        state = self.adam.state.get(self.student.flat, {})
-        zeros = torch.zeros_like(self.ema)
-        arrays = {
-            "weights": self.student.flat.detach(),
-            "ema": self.ema,
-            "best": self.best,
-            "adam_mean": state.get("exp_avg", zeros),
-            "adam_square": state.get("exp_avg_sq", zeros),
-        }
+        arrays = {"weights": self.student.flat.detach(), "ema": self.ema, "best": self.best}
+        held = {f"optimizer_{k}": v for k, v in self.optimizer.arrays().items()}
+        self.progress.optimizer_steps = self.optimizer.steps
         Checkpoint(
-            {k: v.numpy() for k, v in arrays.items()}, self.progress, self.run_hash, dict(self.verdict)
+            {k: v.numpy() for k, v in arrays.items()} | held, self.progress, self.run_hash, dict(self.verdict)
         ).write(self.folder / "last.safetensors")
 
     def _resume(self) -> None:
@@ -343,9 +334,18 @@ class Trainer:
             self.student.flat.copy_(torch.from_numpy(saved.arrays["weights"]))
             self.ema.copy_(torch.from_numpy(saved.arrays["ema"]))
             self.best.copy_(torch.from_numpy(saved.arrays["best"]))
-        if self.progress.adam_steps:
-            self.adam.state[self.student.flat] = {
-                "step": torch.tensor(float(self.progress.adam_steps)),
-                "exp_avg": torch.from_numpy(saved.arrays["adam_mean"].copy()),
-                "exp_avg_sq": torch.from_numpy(saved.arrays["adam_square"].copy()),
-            }
+        self.optimizer.load(
+            {k.removeprefix("optimizer_"): v for k, v in saved.arrays.items()}, self.progress.optimizer_steps
+        )
+
+
+def _make_optimizer(flat: torch.nn.Parameter, architecture: Architecture, config: TrainingConfig) -> Soap:
+    soap = config.optimizer == "soap"
+    return Soap(
+        flat,
+        architecture.parameter_shapes().values(),
+        lr=config.peak_learning_rate,
+        weight_decay=config.weight_decay,
+        block=architecture.hidden_dim if soap else None,
+        betas=(0.95, 0.95) if soap else (0.9, 0.99),
+    )
