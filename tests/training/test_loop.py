@@ -219,9 +219,7 @@ def test_a_run_that_diverges_once_goes_on(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "once" / "log.jsonl").read_text().splitlines()]
     assert [rows[0]["restarts"], rows[-1]["restarts"]] == [0, 1]
     assert trained.validation["force_rmse_mev_per_a"] < rows[0]["validation_force_rmse_mev_per_a"] / 2
-    assert (
-        max(row["learning_rate"] for row in rows[len(rows) // 2 :]) <= trainer.config.peak_learning_rate / 2
-    )
+    assert max(row["learning_rate"] for row in rows[len(rows) // 2 :]) <= trainer.config.learning_rate / 2
 
 
 def test_an_interrupted_run_that_diverged_ends_with_the_same_weights(tmp_path):

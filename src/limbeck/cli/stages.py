@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @app.command(
     short_help="From structures and a teacher to students, in one command.",
-    epilog="Example: limbeck distill examples/silicon.yaml --set training.batch_atoms=256 --out runs/si",
+    epilog="Example: limbeck distill examples/silicon.yaml --set training.batch_atoms=512 --out runs/si",
 )
 def distill(
     context: typer.Context,

@@ -128,7 +128,7 @@ class RoundLoop:
         training = self.config.training
         before = self._path(number - 1, preset) if number else None
         if before is not None:
-            training = training.model_copy(update={"learning_rate": LATER_RATE * training.peak_learning_rate})
+            training = training.model_copy(update={"learning_rate": LATER_RATE * training.learning_rate})
         record, _ = train_student(
             preset,
             lesson,

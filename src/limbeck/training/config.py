@@ -15,12 +15,10 @@ class TrainingConfig(BaseModel):
     cutoff: float = Field(5.0, gt=0.5, le=20.0, description="student cutoff, Å")
     epochs: int | None = Field(None, ge=1, description="train so many epochs instead of to a budget")
     batch_atoms: int | None = Field(
-        None, ge=1, description="atoms a batch, at least one structure; 128, on a GPU 2048"
+        None, ge=1, description="atoms a batch, at least one structure; 256, on a GPU 2048"
     )
     optimizer: Literal["soap", "adamw"] = "soap"
-    learning_rate: float | None = Field(
-        None, gt=0, description="peak of the schedule; 0.002, with adamw 0.004"
-    )
+    learning_rate: float = Field(4e-3, gt=0, description="peak of the schedule")
     warmup: float = Field(0.02, ge=0, lt=1, description="fraction of the run")
     weight_decay: float = Field(0.05, ge=0)
     loss: Literal["huber", "mse"] = "huber"
@@ -42,15 +40,8 @@ class TrainingConfig(BaseModel):
     tensorboard: bool = False
 
     @property
-    def peak_learning_rate(self) -> float:
-        """Where nothing is set: what trains best in equal time (benchmarks/optimizers.py)."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return 2e-3 if self.optimizer == "soap" else 4e-3
-
-    @property
     def atoms_a_batch(self) -> int:
         """Where nothing is set: what trains best in equal time (docs/decisions.md)."""
         if self.batch_atoms is not None:
             return self.batch_atoms
-        return 128 if self.device == "cpu" else 2048
+        return 256 if self.device == "cpu" else 2048

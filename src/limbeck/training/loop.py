@@ -196,7 +196,7 @@ class Trainer:
     def _step(self, chosen: np.ndarray, n_batches: int) -> None:
         config, progress = self.config, self.progress
         done = self.stop.done(progress, n_batches)
-        rate = learning_rate(done, config.peak_learning_rate, config.warmup) / 2**progress.restarts
+        rate = learning_rate(done, config.learning_rate, config.warmup) / 2**progress.restarts
         self.optimizer.param_groups[0]["lr"] = rate
         self.stepper.zero_grad(set_to_none=True)
         energy, forces, virial, *per_atom = self.student(chosen, atom_energies=self.atomic)
@@ -344,7 +344,7 @@ def _make_optimizer(flat: torch.nn.Parameter, architecture: Architecture, config
     return Soap(
         flat,
         architecture.parameter_shapes().values(),
-        lr=config.peak_learning_rate,
+        lr=config.learning_rate,
         weight_decay=config.weight_decay,
         block=architecture.hidden_dim if soap else None,
         betas=(0.95, 0.95) if soap else (0.9, 0.99),
