@@ -1,0 +1,127 @@
+"""What became of training's defaults: the same labels and start with one setting changed, by turns.
+
+    limbeck distill examples/licl.yaml --out runs/licl
+    limbeck distill examples/surface.yaml --out runs/cu111
+    python benchmarks/training_choices.py optimizer runs/licl runs/cu111 --seconds 60 240
+    python benchmarks/training_choices.py atom-energies runs/licl runs/cu111 --epochs 40
+
+Students learn from a run's own labels and are judged on its held-out frames, which no training saw.
+``optimizer`` gives SOAP and AdamW equal time; trainings of one length take turns, so that what else the
+machine does falls on both. ``atom-energies`` gives several weights of that target equal steps, so that other
+work changes nothing but the time; a part of the labels makes the question sharper, where data are what is
+scarce. Each training has its schedule to itself: the learning rate falls to its end within it. Rows that are
+in the results already are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from limbeck.core.files import write_whole
+from limbeck.core.labels import LabelledSet
+from limbeck.dataset.read import read_labelled
+from limbeck.labelling.store import LabelStore
+from limbeck.pipeline.lessons import Lesson, audited, make_lesson
+from limbeck.pipeline.students import train_student
+from limbeck.pipeline.telling import say_nothing
+from limbeck.progress import LineProgress
+from limbeck.runtime.student import Student
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import Stop
+from limbeck.validation.run import validate
+
+RESULTS = Path(__file__).parent / "results" / "training_choices.json"
+ERRORS = ("force_rmse_mev_per_a", "force_mae_mev_per_a", "force_r2", "energy_mae_mev_per_atom")
+#: what is compared; batches are those that are best for each optimiser in equal time
+CHOICES: dict[str, list[dict[str, Any]]] = {
+    "optimizer": [{"optimizer": "soap", "batch_atoms": 256}, {"optimizer": "adamw", "batch_atoms": 128}],
+    "atom-energies": [{"atom_energy_weight": weight} for weight in (0.0, 0.01, 0.1, 1.0)],
+}
+
+
+def lesson_of(run: Path, labels: int | None) -> tuple[Lesson, LabelledSet]:
+    """A run's labels without its held-out trajectories, or so many of them; its held-out frames."""
+    heldout = read_labelled(run / "heldout.extxyz")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(run / "labels", Path(folder) / "labels")  # a store is locked while it is open
+        with LabelStore(Path(folder) / "labels") as store:
+            labelled = store.read()
+    families = set(heldout.family)
+    labelled = labelled.select([k for k, family in enumerate(labelled.family) if family not in families])
+    lesson = make_lesson(audited(labelled, say_nothing), 0.1, 0, {}, {"name": "benchmark"})
+    if labels is not None and labels < len(lesson.train):
+        chosen = np.random.default_rng(0).choice(len(lesson.train), labels, replace=False)
+        lesson = replace(lesson, train=lesson.train.select(np.sort(chosen)))
+    return lesson, heldout
+
+
+def train(
+    lesson: Lesson, heldout: LabelledSet, preset: str, config: TrainingConfig, seed: int, stop: Stop
+) -> dict[str, Any]:
+    """Train one student and judge it on the held-out frames."""
+    with tempfile.TemporaryDirectory() as folder:
+        record, trained = train_student(
+            preset, lesson, config, stop, Path(folder), seed=seed, progress=LineProgress()
+        )
+    errors = validate(Student(record), heldout).metrics["all"]
+    return {**{key: round(errors[key], 5) for key in ERRORS}, "steps": trained.progress.step}
+
+
+def main() -> None:
+    options = arguments()
+    results: dict[str, Any] = {"runs": []}
+    if options.out.exists():
+        results = json.loads(options.out.read_text(encoding="utf-8"))
+    results["machine"] = {
+        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }  # fmt: skip
+    ends = [{"epochs": options.epochs}] if options.epochs else [{"seconds": s} for s in options.seconds]
+    for run in options.runs:
+        lesson, heldout = lesson_of(run, options.labels)
+        cases = ((p, s, e, c) for p in options.presets for s in options.seeds for e in ends
+                 for c in CHOICES[options.choice])  # fmt: skip
+        for preset, seed, end, settings in cases:
+            key = {
+                "choice": options.choice, "run": run.name, "labels": len(lesson.train),
+                "heldout": len(heldout), "preset": preset, "seed": seed, "threads": options.threads,
+                **end, **settings,
+            }  # fmt: skip
+            if any(key.items() <= row.items() for row in results["runs"]):
+                continue
+            config = TrainingConfig(epochs=options.epochs, threads=options.threads, **settings)
+            stop = Stop(epochs=options.epochs, budget_s=end.get("seconds"))
+            results["runs"].append(key | train(lesson, heldout, preset, config, seed, stop))
+            print(json.dumps(results["runs"][-1]), flush=True)
+            write_whole(options.out, json.dumps(results, indent=1) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("choice", choices=list(CHOICES))
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of `limbeck distill`")
+    parser.add_argument("--labels", type=int, help="so many of the run's labels (default: all)")
+    parser.add_argument("--presets", nargs="+", default=["tiny"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seconds", nargs="+", type=float, default=[60.0, 240.0], help="equal time")
+    parser.add_argument("--epochs", type=int, help="equal steps instead")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
