@@ -188,6 +188,10 @@ def deepmd(path: str) -> None:
         for seed, name in enumerate("ab")
     }
     models = {name: get_model(parameters).eval() for name, parameters in heads.items()}
+    with torch.no_grad():
+        for model in models.values():
+            for weight in model.parameters():
+                weight *= 2  # as drawn, forces are below 1 meV/Å
     models["b"].model_def_script = json.dumps(heads["b"])
     torch.jit.save(torch.jit.script(models["b"]), path)
     wrapper = ModelWrapper(models, model_params={"model_dict": heads})

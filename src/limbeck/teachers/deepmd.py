@@ -119,5 +119,6 @@ class DeepPotential(AsePotential):
         frames = batch.to_atoms()
         close_cells([f for f, m in zip(frames, mixed, strict=True) if m], self.calculator.dp.get_rcut())
         labels = super().evaluate(StructureBatch.from_atoms(frames))
-        stress = np.where(mixed[:, None, None], np.nan, labels.stress)
-        return replace(labels, stress=stress)
+        if labels.stress is None:
+            return labels
+        return replace(labels, stress=np.where(mixed[:, None, None], np.nan, labels.stress))
