@@ -107,6 +107,9 @@ DAMAGE: dict[str, tuple[str, Spoil, str, str, list[int] | None]] = {
     "50 eV, molecule": ("molecule", lambda d: sp.energies_shifted(d, [7], 50 / 27), "energy-outliers", "error", [7]),
     "-50 eV, liquid": ("water", lambda d: sp.energies_shifted(d, [7], -50 / 192), "energy-outliers", "error", [7]),
     "50 eV, crystal": ("lithium", lambda d: sp.energies_shifted(d, [7], 50 / d.structures.counts[7]), "energy-outliers", "error", [7]),
+    "50 eV, many phases": ("silicon", lambda d: sp.energies_shifted(d, [7], 50 / d.structures.counts[7]), "energy-outliers", "error", [7]),
+    "-50 eV, strained": ("silicon", lambda d: sp.energies_shifted(d, [101], -50 / d.structures.counts[101]), "energy-outliers", "error", [101]),
+    "-50 eV, clusters": ("clusters", lambda d: sp.energies_shifted(d, [184], -50 / d.structures.counts[184]), "energy-outliers", "error", [184]),
     "no hydrogen, labels kept": ("molecule", lambda d: sp.without_element(d, 1), "net-force", "", None),
 }  # fmt: skip
 

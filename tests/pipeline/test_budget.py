@@ -282,6 +282,9 @@ def test_an_organic_crystal_is_kept_cooler_than_an_oxide():
     assert said.startswith(
         "supercell of at most 64 atoms; strain 0.05; rattle 0.03, 0.08, 0.15 Å; md 300, 600, 900, 1200 K"
     )
+    # the dynamics of two scouts, told once
+    assert said.endswith(" fs (twice)")
+    assert said.count("md ") == 1
     assert summary(default_heldout([organic], recipe([organic]), 1000, 0)).endswith(
         "md 300, 500, 1000 K, 1 fs"
     )

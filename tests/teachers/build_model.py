@@ -164,9 +164,63 @@ training_module:
                 sys.exit(done.stdout[-1000:] + done.stderr[-3000:])
 
 
+def deepmd(path: str) -> None:
+    """A frozen model at ``path``, and beside it a checkpoint (.pt) of which it is the head ``b``."""
+    import json
+    import os
+    from pathlib import Path
+
+    # Its operators are built for another version of torch.
+    import deepmd.env
+
+    deepmd.env.SHARED_LIB_DIR = Path(os.devnull)
+    import torch
+    from deepmd.pt.model.model import get_model
+    from deepmd.pt.train.wrapper import ModelWrapper
+
+    descriptor = {"type": "se_e2_a", "sel": [30, 20, 20, 20], "rcut_smth": 0.5, "rcut": 4.0}
+    heads = {
+        name: {
+            "type_map": ["H", "C", "O", "Si"],
+            "descriptor": {**descriptor, "neuron": [4, 8, 16], "axis_neuron": 4, "seed": seed},
+            "fitting_net": {"neuron": [16, 16], "resnet_dt": True, "seed": seed},
+        }
+        for seed, name in enumerate("ab")
+    }
+    models = {name: get_model(parameters).eval() for name, parameters in heads.items()}
+    with torch.no_grad():
+        for model in models.values():
+            for weight in model.parameters():
+                weight *= 2  # as drawn, forces are below 1 meV/Å
+    models["b"].model_def_script = json.dumps(heads["b"])
+    torch.jit.save(torch.jit.script(models["b"]), path)
+    wrapper = ModelWrapper(models, model_params={"model_dict": heads})
+    torch.save({"model": wrapper.state_dict()}, Path(path).with_suffix(".pt"))
+
+
+def pet(path: str) -> None:
+    """A checkpoint of double precision at ``path``, and beside it the same exported (.pt)."""
+    from pathlib import Path
+
+    import torch
+    from metatrain.pet import __model__ as Network
+    from metatrain.utils.architectures import get_default_hypers
+    from metatrain.utils.data import DatasetInfo
+    from metatrain.utils.data.target_info import get_energy_target_info
+    from metatrain.utils.io import load_model
+
+    sizes = {"d_pet": 8, "d_head": 8, "d_node": 8, "d_feedforward": 8, "num_heads": 2, "cutoff": 4.0}
+    target = get_energy_target_info("energy", {"quantity": "energy", "unit": "kcal/mol"})
+    info = DatasetInfo(length_unit="angstrom", atomic_types=[1, 6, 8, 14], targets={"energy": target})
+    network = Network({**get_default_hypers("pet")["model"], **sizes}, info).to(torch.float64)
+    torch.save(network.get_checkpoint(), path)
+    load_model(path).export().save(str(Path(path).with_suffix(".pt")))
+
+
 if __name__ == "__main__":
     import torch
 
     torch.manual_seed(0)
     builders = {"mace": mace, "orb": orb, "mattersim": mattersim, "aimnet2": aimnet2, "nequip": nequip}
+    builders.update({"deepmd": deepmd, "pet-mad": pet})
     builders[sys.argv[1]](sys.argv[2])

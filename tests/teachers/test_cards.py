@@ -45,6 +45,8 @@ def test_names_and_cards() -> None:
         "mattersim",
         "aimnet2",
         "nequip",
+        "deepmd",
+        "pet-mad",
     ]
     for card in list_cards():
         assert card.licence
@@ -66,7 +68,7 @@ def test_unknown_teacher_names_the_nearest() -> None:
     assert str(caught.value) == (
         "unknown teacher; got 'sevenet-O'; wanted 'sevennet-0'? known: "
         "sevennet-0, sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, ani-1x, mace, orb, "
-        "mattersim, aimnet2, nequip, or module:callable"
+        "mattersim, aimnet2, nequip, deepmd, pet-mad, or module:callable"
     )
 
 

@@ -31,9 +31,9 @@ from limbeck.testing import check_potential
 pytestmark = pytest.mark.slow
 
 BUILD = Path(__file__).with_name("build_model.py")
-LARGE = ("mattersim", "aimnet2", "nequip")
+LARGE = ("mattersim", "aimnet2", "nequip", "deepmd", "pet-mad")
 #: by the end of a file's name these know what it is
-SUFFIX = {"aimnet2": ".pt", "nequip": ".nequip.zip"}
+SUFFIX = {"aimnet2": ".pt", "nequip": ".nequip.zip", "deepmd": ".pth", "pet-mad": ".ckpt"}
 
 
 def _teachers(*names: str) -> list[object]:
@@ -64,6 +64,22 @@ calculator = AIMNet2ASE(AIMNet2Calculator(sys.argv[1], device="cpu"))
     "nequip": """
 from nequip.integrations.ase import NequIPCalculator
 calculator = NequIPCalculator._from_saved_model(sys.argv[1], chemical_species_to_atom_type_map=True)
+""",
+    # Its operators are built for another version of torch.
+    "deepmd": """
+import deepmd.env, os, pathlib
+deepmd.env.SHARED_LIB_DIR = pathlib.Path(os.devnull)
+from deepmd.calculator import DP
+calculator = DP(sys.argv[1])
+""",
+    # Exported, which is TorchScript and has neighbours' lists with a skin.
+    "pet-mad": """
+import tempfile
+from metatomic_ase import MetatomicCalculator
+from metatrain.utils.io import load_model
+with tempfile.TemporaryDirectory() as folder:
+    load_model(sys.argv[1]).export().save(folder + "/model.pt")
+    calculator = MetatomicCalculator(folder + "/model.pt", device="cpu")
 """,
     # Member by member, and its own calculator's forces and stress.
     "ani-1x": """
@@ -343,3 +359,49 @@ def test_nequip_needs_trust_and_a_name(
     other.write_bytes(b"anything")
     with pytest.raises(InputError, match=r"not a model file by its name; got model.pth; wanted a name in"):
         open_teacher("nequip", options={"model": str(other)}, python=python, trust=True).close()
+
+
+def test_deepmd_takes_a_head_of_a_checkpoint_and_slabs(
+    environment: Callable[[str], Path], model_file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    frozen, python = model_file("deepmd"), environment("deepmd")
+    slab = bulk("Si", cubic=True)
+    slab.rattle(0.1, seed=1)
+    slab.pbc = [True, True, False]
+    moved = slab.copy()
+    moved.positions[:, 2] -= 2.0
+    ethanol = molecule("CH3CH2OH")
+    batch = StructureBatch.from_atoms([slab, moved, ethanol])
+    labels = []
+    for options in ({"model": str(frozen)}, {"model": str(frozen.with_suffix(".pt")), "head": "b"}):
+        with open_teacher("deepmd", options=options, python=python) as potential:
+            labels.append(potential.evaluate(batch))
+            assert potential.card.elements == {1, 6, 8, 14}
+    np.testing.assert_allclose(labels[0].energy, labels[1].energy, rtol=1e-10)
+    np.testing.assert_allclose(labels[0].forces, labels[1].forces, atol=1e-10)
+    assert labels[0].energy[0] == pytest.approx(labels[0].energy[1], rel=1e-10)
+    assert np.isnan(labels[0].stress).all()
+    other = tmp_path / "model.pb"
+    other.write_bytes(b"anything")
+    wanted = r"got .pb; wanted .pth or .pt; .*dp convert-backend model.pb model.pth"
+    with pytest.raises(InputError, match=wanted):
+        open_teacher("deepmd", options={"model": str(other)}, python=python).close()
+
+
+def test_pet_takes_an_exported_model(
+    environment: Callable[[str], Path], model_file: Callable[[str], Path]
+) -> None:
+    checkpoint, python = model_file("pet-mad"), environment("pet-mad")
+    batch = StructureBatch.from_atoms(_frames("pet-mad"))
+    labels = []
+    for path in (checkpoint, checkpoint.with_suffix(".pt")):
+        with open_teacher("pet-mad", options={"model": str(path)}, python=python, trust=True) as potential:
+            labels.append(potential.evaluate(batch))
+            assert potential.card.elements == {1, 6, 8, 14}
+            assert potential.capabilities.precision == "float64"
+    np.testing.assert_allclose(labels[0].energy, labels[1].energy, rtol=1e-10)
+    np.testing.assert_allclose(labels[0].forces, labels[1].forces, atol=1e-10)
+    np.testing.assert_allclose(labels[0].stress, labels[1].stress, atol=1e-10)
+    np.testing.assert_allclose(labels[0].atom_energies.sum(), labels[0].energy.sum(), rtol=1e-10)
+    with pytest.raises(InputError, match="metatrain unpickles a model file, which runs any code"):
+        open_teacher("pet-mad", options={"model": str(checkpoint)}, python=python).close()

@@ -24,6 +24,7 @@ Without a step that adds frames the prepared starting structures themselves are 
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -232,8 +233,8 @@ _SAID = {
 
 
 def summary(config: SamplingConfig) -> str:
-    """The steps in a line: ``rattle 0.02, 0.04 Å; md 300, 600 K, 1 fs``."""
-    steps = []
+    """The steps in a line: ``rattle 0.02, 0.04 Å; md 300, 600 K, 1 fs (twice)``."""
+    steps: list[str] = []
     for step in config.steps:
         if isinstance(step, Preparing):
             steps.append(f"{step.kind} {step.said}")
@@ -248,7 +249,9 @@ def summary(config: SamplingConfig) -> str:
             if value is not None
         ]
         steps.append(f"{step.kind} {', '.join(said)}")
-    return "; ".join(steps) or "the starting structures"
+    runs = ((step, len(list(alike))) for step, alike in itertools.groupby(steps))
+    times = {1: "", 2: " (twice)"}
+    return "; ".join(step + times.get(n, f" ({n} times)") for step, n in runs) or "the starting structures"
 
 
 def _short(value: object) -> str:

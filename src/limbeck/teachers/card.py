@@ -60,7 +60,8 @@ class TeacherCard:
     options: keyword arguments it takes, with their defaults.
     choices: the values that an option may take, where they are few.
     environment: its own environment and list of pins; teachers of one package share one.
-    smoke: module whose import shows that the package works; ``package`` unless given.
+    smoke: module whose import, or ``module:function`` whose call, shows that the package works;
+        ``package`` unless given.
     pythons: versions of Python for which the pins have wheels.
     file_option: the option that names a model file, or None where its weights are in its package.
     unpickles: its package unpickles such a file, which runs any code that is stored in it.

@@ -14,10 +14,12 @@ from limbeck.teachers import (
     ani,
     chgnet,
     custom,
+    deepmd,
     mace,
     mattersim,
     nequip,
     orb,
+    pet,
     sevennet,
     so3lr,
     xtb,
@@ -35,6 +37,8 @@ _MODULES: tuple[Any, ...] = (
     mattersim,
     aimnet,
     nequip,
+    deepmd,
+    pet,
 )
 _MODULE_OF = {card.name: module for module in _MODULES for card in module.CARDS}
 _CARDS = {card.name: card for module in _MODULES for card in module.CARDS}

@@ -1,4 +1,4 @@
-"""``python -m limbeck.teachers.smoke MODULE``: does a teacher's package load where its worker will run?"""
+"""``python -m limbeck.teachers.smoke MODULE[:FUNCTION]``: does a package load where its worker will run?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import sys
 
 
 def main() -> None:
-    """Import Limbeck's own loaders, which show that numpy and ase fit, then the modules named."""
+    """Import Limbeck's own loaders, which show that numpy and ase fit, then what is named."""
     for name in ("limbeck.teachers.registry", *sys.argv[1:]):
-        importlib.import_module(name)
+        module, _, function = name.partition(":")
+        loaded = importlib.import_module(module)
+        if function:
+            getattr(loaded, function)()
 
 
 if __name__ == "__main__":
