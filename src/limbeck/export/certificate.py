@@ -16,35 +16,42 @@ from limbeck.runtime.student import Student
 
 #: structures evaluated in one call at most, so that batches are compared as well
 TOGETHER = 8
-#: how much further than the student's own rounding an export may be where that is above the tolerance
-NOISE = 2.0
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What two paths of one precision may differ by, a structure at a time.
+    """What two paths of one precision may differ by.
 
-    Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy: ``energy_r`` · Σ|eᵢ - E0ᵢ| + N · ``energy_a`` eV,
-    the sum over atoms of their interaction energies; an atom's energy likewise. References fitted by least
-    squares, without isolated atoms, hold most of the cohesion, and what is left may cancel to nothing,
-    while the network's arithmetic works in units of its energy scale: the sum counts as N times that at
-    least. Stress: the tolerance of
-    forces acting over the cutoff on every atom, N · rc / V times it, eV/Å³.
+    The largest deviations, a structure at a time. Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy:
+    ``energy_r`` · Σ|eᵢ - E0ᵢ|, the sum over atoms of their interaction energies; an atom's energy likewise.
+    References fitted by least squares, without isolated atoms, hold most of the cohesion, and what is left
+    may cancel to nothing, while the network's arithmetic works in units of its energy scale: the sum
+    counts as N times that at least. Stress: the tolerance of forces acting over the cutoff on every
+    atom, N · rc / V times it, eV/Å³.
 
-    Far from its training data a student's numbers cancel, and its own answer may be as far as that from
-    its answer in float64. Where ``NOISE`` times that distance is more, it is the limit, and the certificate
-    counts the structure as ``widened``.
+    A student rounds as well, far from its training data more than that. Where ``noise`` times its own
+    distance from float64 is more, that is the limit, and the certificate counts the structure as
+    ``widened``; from the student itself an export may be its own distance further.
+
+    Rounding is random and damage is not, so root mean squares from float64, over the structures of a
+    class that are not widened, are held to less: ``rms_share`` of the limits above for forces and stress,
+    ``rms_energy`` of the energy's an atom for atomic energies, or ``noise`` times the student's own.
+
+    The student's own distance is that of its engine or of PyTorch in the same precision, whichever is more:
+    one alone may round well by chance.
     """
 
     force_a: float
     force_r: float
-    energy_a: float
     energy_r: float
+    noise: float = 2.0
+    rms_share: float = 0.1
+    rms_energy: float = 0.5
 
 
 TOLERANCES = {
-    "float32": Tolerance(force_a=1e-5, force_r=2e-5, energy_a=1e-6, energy_r=1e-6),
-    "float64": Tolerance(force_a=1e-9, force_r=1e-9, energy_a=1e-9, energy_r=1e-11),
+    "float32": Tolerance(force_a=1e-5, force_r=2e-5, energy_r=1e-6),
+    "float64": Tolerance(force_a=1e-9, force_r=1e-9, energy_r=1e-9),
 }
 
 
@@ -55,15 +62,19 @@ class Parity:
     Attributes
     ----------
     energy_mev, force_mev_per_a, stress_mev_per_a3: largest absolute deviation; stress None without cells.
+    force_rms_mev_per_a, atom_energy_rms_mev: root mean squares over the structures that are not widened,
+        None without one; judged against float64 only.
     share: largest deviation over its tolerance; the comparison passes up to 1.
     worst: which quantity of which structure that is.
-    widened: structures whose limit is the student's own rounding, ``NOISE`` times.
+    widened: structures whose limit is the student's own rounding.
     """
 
     n_structures: int
     energy_mev: float
     force_mev_per_a: float
     stress_mev_per_a3: float | None
+    force_rms_mev_per_a: float | None
+    atom_energy_rms_mev: float | None
     share: float
     worst: str
     widened: int
@@ -119,6 +130,8 @@ class References:
         ]
         self.cases = [make_inputs(batch, self.cutoff) for _, batch in self.batches]
         self.own = [student.evaluate(batch) for _, batch in self.batches]
+        other = Student(student.record, engine="torch", precision=self.precision, threads=1)
+        self.other = [other.evaluate(batch) for _, batch in self.batches]
         exact = Student(student.record, engine="torch", precision="float64", threads=1)
         self.exact = [exact.evaluate(batch) for _, batch in self.batches]
         table = student.record.baseline.references
@@ -128,28 +141,38 @@ class References:
         """What ``runtime`` makes of the file it has loaded under ``name``."""
         runtime.set_cases(self.cases)
         found = runtime.evaluate(name)
-        return Comparison(
-            against_student=self._against(found, self.own),
-            against_float64=self._against(found, self.exact),
-            engine=self.engine,
-        )
+        kinds = list(dict.fromkeys(kind for kind, _ in self.batches))
+        student = {kind: self._parity(kind, found, self.own) for kind in kinds}
+        exact = {kind: self._parity(kind, found, self.exact) for kind in kinds}
+        return Comparison(against_student=student, against_float64=exact, engine=self.engine)
 
-    def _against(self, found: Sequence[Arrays], wanted: Sequence[Labels]) -> dict[str, Parity]:
-        rows: dict[str, list[dict[str, float]]] = {}
-        for k, (kind, batch) in enumerate(self.batches):
-            for s in range(len(batch)):
-                off = _deviations(batch, s, found[k], wanted[k])
-                noise = _deviations(batch, s, vars(self.own[k]), self.exact[k])
-                limits = self._limits(k, s)
-                row = {
-                    f"{name}_share": value / max(limits[name], NOISE * noise[name])
-                    for name, value in off.items()
-                }
-                row["widened"] = float(any(NOISE * noise[name] > limits[name] for name in off))
-                if not batch.volume[s] and (found[k]["stress"][s] != 0).any():
-                    row["stress_share"] = np.inf  # zero by definition
-                rows.setdefault(kind, []).append(row | off)
-        return {kind: _worst(part) for kind, part in rows.items()}
+    def _parity(self, kind: str, found: Sequence[Arrays], wanted: Sequence[Labels]) -> Parity:
+        places = [
+            self._place(k, s)
+            for k, (of, batch) in enumerate(self.batches)
+            for s in (range(len(batch)) if of == kind else ())
+        ]
+        further = 0.0 if wanted is self.exact else 1.0
+        rows, shares = [], []
+        for number, place in enumerate(places):
+            batch, where = self.batches[place.k][1], f"of structure {number}"
+            off = _deviations(batch, place.s, found[place.k], wanted[place.k])
+            shares += [(off[name] / place.limit(name, further), f"{name} {where}") for name in off]
+            if not batch.volume[place.s] and (found[place.k]["stress"][place.s] != 0).any():
+                shares.append((np.inf, f"stress {where}"))  # zero by definition
+            rows.append(off)
+        calm = [place for place in places if not place.widened]
+        rms = self._rms(calm, found, wanted) if calm else None
+        if rms is not None and wanted is self.exact:
+            most = self._rms_limits(calm)
+            shares += [(rms[name] / most[name], f"rms {name}") for name in rms if most[name]]
+        return _summarise(rows, shares, rms, len(places) - len(calm))
+
+    def _place(self, k: int, s: int) -> _Place:
+        batch, exact = self.batches[k][1], self.exact[k]
+        noise = [_deviations(batch, s, vars(one[k]), exact) for one in (self.own, self.other)]
+        most = {name: max(one[name] for one in noise) for name in noise[0]}
+        return _Place(k, s, self._limits(k, s), most, TOLERANCES[self.precision].noise)
 
     def _limits(self, k: int, s: int) -> dict[str, float]:
         """The tolerance of one structure, in eV and Å."""
@@ -159,11 +182,69 @@ class References:
             raise TypeError("a student gives atomic energies")
         force = tolerance.force_a + tolerance.force_r * np.abs(exact.forces[atoms]).max(initial=0.0)
         size = np.abs(exact.atom_energies[atoms] - self.isolated[k][atoms]).sum()
-        size = max(size, batch.counts[s] * self.scale)
-        energy = batch.counts[s] * tolerance.energy_a + tolerance.energy_r * size
+        energy = tolerance.energy_r * max(size, batch.counts[s] * self.scale)
         volume = batch.volume[s] or np.inf
         stress = force * batch.counts[s] * self.cutoff / volume
         return {"force": force, "energy": energy, "atom_energy": energy, "stress": stress}
+
+    def _rms(
+        self, places: Sequence[_Place], found: Sequence[Arrays], wanted: Sequence[Labels]
+    ) -> dict[str, float]:
+        """Root mean square deviations over structures; of stress over those that have one."""
+        squares: dict[str, list[np.ndarray]] = {"force": [], "atom_energy": [], "stress": [np.zeros(0)]}
+        for place in places:
+            batch, here, there = self.batches[place.k][1], found[place.k], wanted[place.k]
+            atoms = slice(batch.offsets[place.s], batch.offsets[place.s + 1])
+            squares["force"].append(np.square(here["forces"][atoms] - there.forces[atoms]).ravel())
+            known = vars(there)["atom_energies"][atoms]
+            squares["atom_energy"].append(np.square(here["atom_energies"][atoms] - known))
+            if "stress" in place.own:
+                known = vars(there)["stress"][place.s]
+                squares["stress"].append(np.square(here["stress"][place.s] - known).ravel())
+        each = {name: np.concatenate(rows) for name, rows in squares.items()}
+        return {name: float(np.sqrt(row.mean())) if len(row) else 0.0 for name, row in each.items()}
+
+    def _rms_limits(self, places: Sequence[_Place]) -> dict[str, float]:
+        """What root mean squares may be, in eV and Å; zero for stress without a cell."""
+        tolerance = TOLERANCES[self.precision]
+        counts = [self.batches[place.k][1].counts[place.s] for place in places]
+        floors = {
+            "force": [tolerance.rms_share * place.limits["force"] for place in places],
+            "stress": [
+                tolerance.rms_share * place.limits["stress"] for place in places if "stress" in place.own
+            ],
+            "atom_energy": [
+                tolerance.rms_energy * place.limits["energy"] / count
+                for place, count in zip(places, counts, strict=True)
+            ],
+        }
+        own, other = (
+            self._rms(places, [vars(one) for one in some], self.exact) for some in (self.own, self.other)
+        )
+        return {
+            name: max(float(np.sqrt(np.square(row).mean())), tolerance.noise * max(own[name], other[name]))
+            if len(row)
+            else 0.0
+            for name, row in floors.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Structure ``s`` of batch ``k``: its tolerance, and how far the student itself is from float64."""
+
+    k: int
+    s: int
+    limits: dict[str, float]
+    own: dict[str, float]  # without stress where there is none
+    noise: float
+
+    @property
+    def widened(self) -> bool:
+        return any(self.noise * own > self.limits[name] for name, own in self.own.items())
+
+    def limit(self, name: str, further: float) -> float:
+        return max(self.limits[name], (self.noise + further) * self.own[name])
 
 
 def _deviations(batch: StructureBatch, s: int, found: Arrays, wanted: Labels) -> dict[str, float]:
@@ -181,23 +262,24 @@ def _deviations(batch: StructureBatch, s: int, found: Arrays, wanted: Labels) ->
     return {name: float(value) for name, value in off.items()}
 
 
-def _worst(rows: list[dict[str, float]]) -> Parity:
-    shares = [
-        (np.inf if np.isnan(row[name]) else row[name], k, name)
-        for k, row in enumerate(rows)
-        for name in row
-        if name.endswith("_share")
-    ]
-    share, where, name = max(shares)
+def _summarise(
+    rows: list[dict[str, float]],
+    shares: list[tuple[float, str]],
+    rms: dict[str, float] | None,
+    widened: int,
+) -> Parity:
+    share, worst = max((np.inf if np.isnan(share) else share, name) for share, name in shares)
     stress = [row["stress"] for row in rows if "stress" in row]
     return Parity(
         n_structures=len(rows),
         energy_mev=1000 * float(np.max([row["energy"] for row in rows])),
         force_mev_per_a=1000 * float(np.max([row["force"] for row in rows])),
         stress_mev_per_a3=1000 * float(np.max(stress)) if stress else None,
+        force_rms_mev_per_a=1000 * rms["force"] if rms else None,
+        atom_energy_rms_mev=1000 * rms["atom_energy"] if rms else None,
         share=float(share),
-        worst=f"{name.removesuffix('_share').replace('_', ' ')} of structure {where}",
-        widened=int(sum(row["widened"] for row in rows)),
+        worst=worst.replace("_", " "),
+        widened=widened,
     )
 
 

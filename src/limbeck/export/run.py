@@ -126,8 +126,9 @@ def _begin(student: Path | str, out: Path, options: ExportOptions) -> tuple[Path
     path = find_student(student)
     record = read_student(path)
     structures = parity_structures(
-        record.architecture, record.card, student_file=path, given=options.structures
-    )
+        record.architecture, record.card, student_file=path, given=options.structures,
+        zbl_radius=record.baseline.zbl_radius,
+    )  # fmt: skip
     _make_folder(out)
     kept = _Summary(path, options.quantisation, {kind: len(part) for kind, part in structures.items()})
     return path, kept, _prepare(path, record, structures, options, kept)
