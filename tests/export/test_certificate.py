@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from limbeck.artifact.file import read_student
-from limbeck.export.certificate import References
+from limbeck.export.certificate import References, _turned, _turns
 from limbeck.export.structures import make_crystal, make_molecule, of_size, parity_structures, smaller_than
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
@@ -183,13 +183,26 @@ def test_the_classes_that_break_exports_are_always_there():
     assert len(classes["close pair"]) == len(radii) == 15
 
 
+def test_a_student_turned_in_space_differs_by_its_rounding_only(references):
+    """The copies that tell a student's own rounding: a wrong turn would widen every limit."""
+    exact = Student(small_record(), engine="torch", precision="float64", threads=1)
+    for k, (_, batch) in enumerate(references.batches):
+        for turn in _turns(3):
+            assert np.linalg.det(turn) == pytest.approx(1)
+            found, wanted = _turned(exact, batch, turn), references.exact[k]
+            np.testing.assert_allclose(found["forces"], wanted.forces, rtol=0, atol=1e-9)
+            np.testing.assert_allclose(found["stress"], wanted.stress, rtol=0, atol=1e-9)
+            np.testing.assert_allclose(found["energy"], wanted.energy, rtol=1e-11)
+
+
 def test_a_limit_is_widened_only_where_the_student_itself_is_rough(references):
     faithful = references.compare(HereRuntime(make_model()))
     assert sum(part.widened for part in faithful.against_student.values()) == 0
     rough = References(small_student(), {"molecule": STRUCTURES["molecule"]})
     rough.own = [replace(exact, forces=exact.forces + 1e-3) for exact in rough.exact]
+    rough.rounded = [[[vars(own)]] for own in rough.own]
     comparison = rough.compare(HereRuntime(make_model()))
     assert comparison.passes
     assert comparison.against_float64["molecule"].widened == 1
-    off = HereRuntime(make_model(), lambda out: out.update(forces=out["forces"] + 3e-3))
+    off = HereRuntime(make_model(), lambda out: out.update(forces=out["forces"] + 5e-3))
     assert not rough.compare(off).passes

@@ -52,7 +52,7 @@ def test_an_export_and_its_certificate(command, student, tmp_path):
     write(held, [SYSTEMS["molecule"], SYSTEMS["triclinic"]])
     code, printed, err = command("--to", "torchscript", "--structures", held, "--out", out, "--json", summary)
     assert (code, err) == (0, "")
-    assert "certified on 10 structures, held-out forces within" in printed
+    assert "certified on 25 structures, held-out forces within" in printed
     assert files(out) == ["small.torchscript.pt", "small.torchscript.pt.certificate.json"]
     told = json.loads(summary.read_text())
     assert told["failures"] == []

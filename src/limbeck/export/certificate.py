@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,47 +12,11 @@ from ase import Atoms
 from limbeck.core.labels import Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.export.runtimes import Arrays, Runtime, make_inputs
+from limbeck.export.tolerance import TOLERANCES
 from limbeck.runtime.student import Student
 
 #: structures evaluated in one call at most, so that batches are compared as well
 TOGETHER = 8
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What two paths of one precision may differ by.
-
-    The largest deviations, a structure at a time. Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy:
-    ``energy_r`` · Σ|eᵢ - E0ᵢ|, the sum over atoms of their interaction energies; an atom's energy likewise.
-    References fitted by least squares, without isolated atoms, hold most of the cohesion, and what is left
-    may cancel to nothing, while the network's arithmetic works in units of its energy scale: the sum
-    counts as N times that at least. Stress: the tolerance of forces acting over the cutoff on every
-    atom, N · rc / V times it, eV/Å³.
-
-    A student rounds as well, far from its training data more than that. Where ``noise`` times its own
-    distance from float64 is more, that is the limit, and the certificate counts the structure as
-    ``widened``; from the student itself an export may be its own distance further.
-
-    Rounding is random and damage is not, so root mean squares from float64, over the structures of a
-    class that are not widened, are held to less: ``rms_share`` of the limits above for forces and stress,
-    ``rms_energy`` of the energy's an atom for atomic energies, or ``noise`` times the student's own.
-
-    The student's own distance is that of its engine or of PyTorch in the same precision, whichever is more:
-    one alone may round well by chance.
-    """
-
-    force_a: float
-    force_r: float
-    energy_r: float
-    noise: float = 2.0
-    rms_share: float = 0.1
-    rms_energy: float = 0.5
-
-
-TOLERANCES = {
-    "float32": Tolerance(force_a=1e-5, force_r=2e-5, energy_r=1e-6),
-    "float64": Tolerance(force_a=1e-9, force_r=1e-9, energy_r=1e-9),
-}
 
 
 @dataclass(frozen=True)
@@ -130,10 +94,16 @@ class References:
         ]
         self.cases = [make_inputs(batch, self.cutoff) for _, batch in self.batches]
         self.own = [student.evaluate(batch) for _, batch in self.batches]
-        other = Student(student.record, engine="torch", precision=self.precision, threads=1)
-        self.other = [other.evaluate(batch) for _, batch in self.batches]
         exact = Student(student.record, engine="torch", precision="float64", threads=1)
         self.exact = [exact.evaluate(batch) for _, batch in self.batches]
+        other = Student(student.record, engine="torch", precision=self.precision, threads=1)
+        engines = [other] if self.engine == other.backend.name else [student, other]
+        turns = _turns(TOLERANCES[self.precision].copies)
+        #: batch -> engine -> copy -> the student's own answer, turned back
+        self.rounded = [
+            [[_turned(engine, batch, turn) for turn in turns] for engine in engines]
+            for _, batch in self.batches
+        ]
         table = student.record.baseline.references
         self.isolated = [np.array([table[int(z)] for z in batch.numbers]) for _, batch in self.batches]
 
@@ -170,9 +140,13 @@ class References:
 
     def _place(self, k: int, s: int) -> _Place:
         batch, exact = self.batches[k][1], self.exact[k]
-        noise = [_deviations(batch, s, vars(one[k]), exact) for one in (self.own, self.other)]
-        most = {name: max(one[name] for one in noise) for name in noise[0]}
-        return _Place(k, s, self._limits(k, s), most, TOLERANCES[self.precision].noise)
+        engines = [[_deviations(batch, s, one, exact) for one in copies] for copies in self.rounded[k]]
+        noise = {
+            name: max(float(np.sqrt(np.mean([one[name] ** 2 for one in copies]))) for copies in engines)
+            for name in engines[0][0]
+        }
+        own = _deviations(batch, s, vars(self.own[k]), exact)
+        return _Place(k, s, self._limits(k, s), noise, own, TOLERANCES[self.precision].noise)
 
     def _limits(self, k: int, s: int) -> dict[str, float]:
         """The tolerance of one structure, in eV and Å."""
@@ -218,33 +192,56 @@ class References:
                 for place, count in zip(places, counts, strict=True)
             ],
         }
-        own, other = (
-            self._rms(places, [vars(one) for one in some], self.exact) for some in (self.own, self.other)
-        )
-        return {
-            name: max(float(np.sqrt(np.square(row).mean())), tolerance.noise * max(own[name], other[name]))
-            if len(row)
-            else 0.0
-            for name, row in floors.items()
-        }
+        noise = [
+            [
+                self._rms(places, [one[engine][copy] for one in self.rounded], self.exact)
+                for copy in range(len(self.rounded[0][engine]))
+            ]
+            for engine in range(len(self.rounded[0]))
+        ]
+        most = {}
+        for name, row in floors.items():
+            own = max(float(np.sqrt(np.mean([one[name] ** 2 for one in copies]))) for copies in noise)
+            most[name] = (
+                max(float(np.sqrt(np.mean(np.square(row)))), tolerance.rms_noise * own) if row else 0.0
+            )
+        return most
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Structure ``s`` of batch ``k``: its tolerance, and how far the student itself is from float64."""
+    """Structure ``s`` of batch ``k``: tolerance, and the student's own rounding, of copies and as it is."""
 
     k: int
     s: int
     limits: dict[str, float]
-    own: dict[str, float]  # without stress where there is none
+    rounding: dict[str, float]  # without stress where there is none
+    own: dict[str, float]
     noise: float
 
     @property
     def widened(self) -> bool:
-        return any(self.noise * own > self.limits[name] for name, own in self.own.items())
+        return any(self.noise * size > self.limits[name] for name, size in self.rounding.items())
 
     def limit(self, name: str, further: float) -> float:
-        return max(self.limits[name], (self.noise + further) * self.own[name])
+        return max(self.limits[name], self.noise * self.rounding[name] + further * self.own[name])
+
+
+def _turns(count: int) -> list[np.ndarray]:
+    """Rotations, (3, 3) each; the first leaves everything as it is."""
+    turns, rng = [np.eye(3)], np.random.default_rng(0)
+    while len(turns) < count:
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        turns.append(turn * np.sign(np.linalg.det(turn)))
+    return turns
+
+
+def _turned(student: Student, batch: StructureBatch, turn: np.ndarray) -> Arrays:
+    """What the student says of a batch that is turned, turned back."""
+    moved = replace(batch, positions=batch.positions @ turn, cell=batch.cell @ turn)
+    found = vars(student.evaluate(moved))
+    back = {"forces": found["forces"] @ turn.T, "stress": turn @ found["stress"] @ turn.T}
+    return found | back
 
 
 def _deviations(batch: StructureBatch, s: int, found: Arrays, wanted: Labels) -> dict[str, float]:

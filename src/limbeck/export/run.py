@@ -18,13 +18,14 @@ from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
 from limbeck.export import aot
-from limbeck.export.certificate import TOLERANCES, References
+from limbeck.export.certificate import References
 from limbeck.export.formats import SUFFIXES, FormatName, Graph, check_installed, make_graph, write_format
 from limbeck.export.loss import Loss, measure_loss, slower
 from limbeck.export.quantise import Quantisation, store_weights
 from limbeck.export.runtimes import Runtime
 from limbeck.export.speed import time_export
 from limbeck.export.structures import parity_structures
+from limbeck.export.tolerance import TOLERANCES
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 
