@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from limbeck.artifact.file import read_student
-from limbeck.export.certificate import References, _turned, _turns
+from limbeck.export.certificate import References, turned, turns
 from limbeck.export.structures import make_crystal, make_molecule, of_size, parity_structures, smaller_than
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
@@ -187,9 +187,9 @@ def test_a_student_turned_in_space_differs_by_its_rounding_only(references):
     """The copies that tell a student's own rounding: a wrong turn would widen every limit."""
     exact = Student(small_record(), engine="torch", precision="float64", threads=1)
     for k, (_, batch) in enumerate(references.batches):
-        for turn in _turns(3):
+        for turn in turns(3):
             assert np.linalg.det(turn) == pytest.approx(1)
-            found, wanted = _turned(exact, batch, turn), references.exact[k]
+            found, wanted = turned(exact, batch, turn), references.exact[k]
             np.testing.assert_allclose(found["forces"], wanted.forces, rtol=0, atol=1e-9)
             np.testing.assert_allclose(found["stress"], wanted.stress, rtol=0, atol=1e-9)
             np.testing.assert_allclose(found["energy"], wanted.energy, rtol=1e-11)

@@ -98,11 +98,10 @@ class References:
         self.exact = [exact.evaluate(batch) for _, batch in self.batches]
         other = Student(student.record, engine="torch", precision=self.precision, threads=1)
         engines = [other] if self.engine == other.backend.name else [student, other]
-        turns = _turns(TOLERANCES[self.precision].copies)
         #: batch -> engine -> copy -> the student's own answer, turned back
         self.rounded = [
-            [[_turned(engine, batch, turn) for turn in turns] for engine in engines]
-            for _, batch in self.batches
+            [[turned(engine, batch, turn) for turn in self._turns(kind)] for engine in engines]
+            for kind, batch in self.batches
         ]
         table = student.record.baseline.references
         self.isolated = [np.array([table[int(z)] for z in batch.numbers]) for _, batch in self.batches]
@@ -137,6 +136,12 @@ class References:
             most = self._rms_limits(calm)
             shares += [(rms[name] / most[name], f"rms {name}") for name in rms if most[name]]
         return _summarise(rows, shares, rms, len(places) - len(calm))
+
+    def _turns(self, kind: str) -> list[np.ndarray]:
+        """The rotations in which the student's rounding on a class is measured."""
+        tolerance = TOLERANCES[self.precision]
+        atoms = sum(batch.n_atoms for of, batch in self.batches if of == kind)
+        return turns(int(np.clip(tolerance.copied_atoms // max(atoms, 1), *tolerance.copies)))
 
     def _place(self, k: int, s: int) -> _Place:
         batch, exact = self.batches[k][1], self.exact[k]
@@ -192,10 +197,12 @@ class References:
                 for place, count in zip(places, counts, strict=True)
             ],
         }
+        copies = max(len(one[0]) for one in self.rounded)
         noise = [
             [
-                self._rms(places, [one[engine][copy] for one in self.rounded], self.exact)
-                for copy in range(len(self.rounded[0][engine]))
+                # a batch of more atoms has fewer copies: from its first again
+                self._rms(places, [one[engine][k % len(one[engine])] for one in self.rounded], self.exact)
+                for k in range(copies)
             ]
             for engine in range(len(self.rounded[0]))
         ]
@@ -227,16 +234,16 @@ class _Place:
         return max(self.limits[name], self.noise * self.rounding[name] + further * self.own[name])
 
 
-def _turns(count: int) -> list[np.ndarray]:
+def turns(count: int) -> list[np.ndarray]:
     """Rotations, (3, 3) each; the first leaves everything as it is."""
-    turns, rng = [np.eye(3)], np.random.default_rng(0)
-    while len(turns) < count:
+    found, rng = [np.eye(3)], np.random.default_rng(0)
+    while len(found) < count:
         turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-        turns.append(turn * np.sign(np.linalg.det(turn)))
-    return turns
+        found.append(turn * np.sign(np.linalg.det(turn)))
+    return found
 
 
-def _turned(student: Student, batch: StructureBatch, turn: np.ndarray) -> Arrays:
+def turned(student: Student, batch: StructureBatch, turn: np.ndarray) -> Arrays:
     """What the student says of a batch that is turned, turned back."""
     moved = replace(batch, positions=batch.positions @ turn, cell=batch.cell @ turn)
     found = vars(student.evaluate(moved))

@@ -25,8 +25,10 @@ class Tolerance:
     ``rms_energy`` of the energy's an atom for atomic energies, or ``rms_noise`` times the student's own.
 
     One evaluation may round well by chance, and another processor adds in another order: a student's own
-    distance is the root mean square over ``copies`` of the structure, turned in space, which is the same
+    distance is the root mean square over copies of the structure, turned in space, which is the same
     arithmetic on other digits; by its engine or by PyTorch in the same precision, whichever is more.
+    Fewer atoms need more copies: a class of structures is turned until it holds ``copied_atoms``, ``copies``
+    times (least, most).
     """
 
     force_a: float
@@ -36,7 +38,8 @@ class Tolerance:
     rms_share: float = 0.1
     rms_energy: float = 0.5
     rms_noise: float = 2.0
-    copies: int = 4
+    copied_atoms: int = 2048
+    copies: tuple[int, int] = (2, 16)
 
 
 TOLERANCES = {
