@@ -36,10 +36,10 @@ class Tolerance:
     energy_r: float
     noise: float = 4.0
     rms_share: float = 0.1
-    rms_energy: float = 0.5
+    rms_energy: float = 1.0
     rms_noise: float = 2.0
-    copied_atoms: int = 2048
-    copies: tuple[int, int] = (2, 16)
+    copied_atoms: int = 1024
+    copies: tuple[int, int] = (2, 8)
 
 
 TOLERANCES = {
