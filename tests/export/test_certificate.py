@@ -7,14 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from limbeck.export.certificate import References
+from limbeck.artifact.file import read_student
+from limbeck.export.certificate import References, turned, turns
 from limbeck.export.structures import make_crystal, make_molecule, of_size, parity_structures, smaller_than
+from limbeck.runtime.released import find_student
+from limbeck.runtime.student import Student
 from tests.export.tools import STRUCTURES, HereRuntime, make_model, small_record, small_student
 
 
 @pytest.fixture(scope="module")
 def references():
     return References(small_student(), {k: v for k, v in STRUCTURES.items() if k != "slab"})
+
+
+@pytest.fixture(scope="module")
+def silicon():
+    """A released student, and its references on the structures that every certificate has."""
+    record = read_student(find_student("silicon-ultra-tiny"))
+    classes = parity_structures(
+        record.architecture, record.card, student_file=None, given=None, zbl_radius=record.baseline.zbl_radius
+    )
+    return record, References(Student(record, threads=1), classes)
 
 
 def test_a_faithful_export_passes(references):
@@ -62,6 +75,63 @@ def test_weights_one_thousandth_off_fail(references):
     assert not references.compare(HereRuntime(other)).passes
 
 
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [("interactions.0.phi.weight", 1.01), ("interactions.1.gate.weight", 1.01), ("readout.0.weight", 1.001)],
+)
+def test_one_row_of_a_real_student_a_little_off_fails(name, factor, silicon):
+    """Rounding is random: what is systematic shows in root mean squares first."""
+    record, references = silicon
+    weights = dict(record.weights)
+    weights[name] = weights[name].copy()
+    weights[name][3] *= factor
+    other = make_model(replace(record, weights=weights))
+    assert not references.compare(HereRuntime(other)).passes
+
+
+def test_a_real_student_passes_with_room(silicon):
+    record, references = silicon
+    comparison = references.compare(HereRuntime(make_model(record)))
+    parts = [*comparison.against_student.values(), *comparison.against_float64.values()]
+    assert max(part.share for part in parts) < 0.8, comparison.failure()
+    assert comparison.against_float64["generated"].force_rms_mev_per_a < 0.002
+
+
+def test_an_export_without_core_repulsion_fails(silicon):
+    record, references = silicon
+    bare = make_model(replace(record, baseline=replace(record.baseline, zbl_radius={})))
+    comparison = references.compare(HereRuntime(bare))
+    assert not comparison.passes
+    assert [kind for kind, part in comparison.against_float64.items() if not part.passes] == [
+        "close pair", "mixed batch",
+    ]  # fmt: skip
+
+
+def test_an_export_that_rounds_positions_fails(silicon):
+    record, references = silicon
+
+    class Rounding(HereRuntime):
+        def set_cases(self, cases):
+            rounded = [case["positions"].astype(np.float32).astype(float) for case in cases]
+            self.cases = [c | {"positions": p} for c, p in zip(cases, rounded, strict=True)]
+
+    comparison = references.compare(Rounding(make_model(record)))
+    assert not comparison.against_float64["triclinic"].passes
+    assert comparison.against_float64["molecule"].passes
+
+
+@pytest.mark.parametrize(("quantity", "off"), [("forces", 5e-6), ("atom_energies", 1e-5)])
+def test_a_deviation_that_is_systematic_fails_within_the_largest(quantity, off, silicon):
+    """Each far within the limit of the largest deviation, all together no rounding."""
+    record, references = silicon
+    spoil = HereRuntime(make_model(record), lambda out: out.update({quantity: out[quantity] + off}))
+    comparison = references.compare(spoil)
+    assert comparison.against_student["generated"].passes
+    part = comparison.against_float64["generated"]
+    assert not part.passes
+    assert part.worst == {"forces": "rms force", "atom_energies": "rms atom energy"}[quantity]
+
+
 def test_fitted_references_do_not_make_the_tolerance_vanish(references):
     """What the references leave of the energies may cancel; the arithmetic's rounding does not with it."""
     record = small_record()
@@ -73,7 +143,7 @@ def test_fitted_references_do_not_make_the_tolerance_vanish(references):
     try:
         references.isolated[kind] = np.array([fitted[z] for z in numbers])
         left = references._limits(kind, 0)["energy"]
-        assert left >= 1e-6 + 1e-6 * len(numbers) * record.architecture.energy_scale
+        assert left == pytest.approx(1e-6 * len(numbers) * record.architecture.energy_scale)
         references.isolated[kind] = before - 100.0  # eV an atom below: the sum counts, as before
         assert references._limits(kind, 0)["energy"] > 50 * min(left, whole)
     finally:
@@ -101,7 +171,28 @@ def test_the_classes_that_break_exports_are_always_there():
     (sheared,) = classes["triclinic"]
     assert np.abs(np.cos(np.radians(sheared.cell.angles()))).min() > 0.01
     assert classes["cell smaller than the cutoff"][0].cell.lengths().min() < 5.0
+    assert np.abs(sheared.positions).max() > 250
     assert [len(atoms) for atoms in classes["isolated atom"]] == [1] * 5
+    radii = small_record().baseline.zbl_radius
+    classes = parity_structures(
+        small_record().architecture, {}, student_file=None, given=None, zbl_radius=radii
+    )
+    for atoms in classes["close pair"]:
+        first, second = sorted(atoms.numbers.tolist())
+        assert 0.5 < atoms.get_distance(0, 1) / radii[first, second] < 1
+    assert len(classes["close pair"]) == len(radii) == 15
+
+
+def test_a_student_turned_in_space_differs_by_its_rounding_only(references):
+    """The copies that tell a student's own rounding: a wrong turn would widen every limit."""
+    exact = Student(small_record(), engine="torch", precision="float64", threads=1)
+    for k, (_, batch) in enumerate(references.batches):
+        for turn in turns(3):
+            assert np.linalg.det(turn) == pytest.approx(1)
+            found, wanted = turned(exact, batch, turn), references.exact[k]
+            np.testing.assert_allclose(found["forces"], wanted.forces, rtol=0, atol=1e-9)
+            np.testing.assert_allclose(found["stress"], wanted.stress, rtol=0, atol=1e-9)
+            np.testing.assert_allclose(found["energy"], wanted.energy, rtol=1e-11)
 
 
 def test_a_limit_is_widened_only_where_the_student_itself_is_rough(references):
@@ -109,8 +200,9 @@ def test_a_limit_is_widened_only_where_the_student_itself_is_rough(references):
     assert sum(part.widened for part in faithful.against_student.values()) == 0
     rough = References(small_student(), {"molecule": STRUCTURES["molecule"]})
     rough.own = [replace(exact, forces=exact.forces + 1e-3) for exact in rough.exact]
+    rough.rounded = [[[vars(own)]] for own in rough.own]
     comparison = rough.compare(HereRuntime(make_model()))
     assert comparison.passes
     assert comparison.against_float64["molecule"].widened == 1
-    off = HereRuntime(make_model(), lambda out: out.update(forces=out["forces"] + 3e-3))
+    off = HereRuntime(make_model(), lambda out: out.update(forces=out["forces"] + 5e-3))
     assert not rough.compare(off).passes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,40 +12,11 @@ from ase import Atoms
 from limbeck.core.labels import Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.export.runtimes import Arrays, Runtime, make_inputs
+from limbeck.export.tolerance import TOLERANCES
 from limbeck.runtime.student import Student
 
 #: structures evaluated in one call at most, so that batches are compared as well
 TOGETHER = 8
-#: how much further than the student's own rounding an export may be where that is above the tolerance
-NOISE = 2.0
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What two paths of one precision may differ by, a structure at a time.
-
-    Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy: ``energy_r`` · Σ|eᵢ - E0ᵢ| + N · ``energy_a`` eV,
-    the sum over atoms of their interaction energies; an atom's energy likewise. References fitted by least
-    squares, without isolated atoms, hold most of the cohesion, and what is left may cancel to nothing,
-    while the network's arithmetic works in units of its energy scale: the sum counts as N times that at
-    least. Stress: the tolerance of
-    forces acting over the cutoff on every atom, N · rc / V times it, eV/Å³.
-
-    Far from its training data a student's numbers cancel, and its own answer may be as far as that from
-    its answer in float64. Where ``NOISE`` times that distance is more, it is the limit, and the certificate
-    counts the structure as ``widened``.
-    """
-
-    force_a: float
-    force_r: float
-    energy_a: float
-    energy_r: float
-
-
-TOLERANCES = {
-    "float32": Tolerance(force_a=1e-5, force_r=2e-5, energy_a=1e-6, energy_r=1e-6),
-    "float64": Tolerance(force_a=1e-9, force_r=1e-9, energy_a=1e-9, energy_r=1e-11),
-}
 
 
 @dataclass(frozen=True)
@@ -55,15 +26,19 @@ class Parity:
     Attributes
     ----------
     energy_mev, force_mev_per_a, stress_mev_per_a3: largest absolute deviation; stress None without cells.
+    force_rms_mev_per_a, atom_energy_rms_mev: root mean squares over the structures that are not widened,
+        None without one; judged against float64 only.
     share: largest deviation over its tolerance; the comparison passes up to 1.
     worst: which quantity of which structure that is.
-    widened: structures whose limit is the student's own rounding, ``NOISE`` times.
+    widened: structures whose limit is the student's own rounding.
     """
 
     n_structures: int
     energy_mev: float
     force_mev_per_a: float
     stress_mev_per_a3: float | None
+    force_rms_mev_per_a: float | None
+    atom_energy_rms_mev: float | None
     share: float
     worst: str
     widened: int
@@ -121,6 +96,13 @@ class References:
         self.own = [student.evaluate(batch) for _, batch in self.batches]
         exact = Student(student.record, engine="torch", precision="float64", threads=1)
         self.exact = [exact.evaluate(batch) for _, batch in self.batches]
+        other = Student(student.record, engine="torch", precision=self.precision, threads=1)
+        engines = [other] if self.engine == other.backend.name else [student, other]
+        #: batch -> engine -> copy -> the student's own answer, turned back
+        self.rounded = [
+            [[turned(engine, batch, turn) for turn in self._turns(kind)] for engine in engines]
+            for kind, batch in self.batches
+        ]
         table = student.record.baseline.references
         self.isolated = [np.array([table[int(z)] for z in batch.numbers]) for _, batch in self.batches]
 
@@ -128,28 +110,48 @@ class References:
         """What ``runtime`` makes of the file it has loaded under ``name``."""
         runtime.set_cases(self.cases)
         found = runtime.evaluate(name)
-        return Comparison(
-            against_student=self._against(found, self.own),
-            against_float64=self._against(found, self.exact),
-            engine=self.engine,
-        )
+        kinds = list(dict.fromkeys(kind for kind, _ in self.batches))
+        student = {kind: self._parity(kind, found, self.own) for kind in kinds}
+        exact = {kind: self._parity(kind, found, self.exact) for kind in kinds}
+        return Comparison(against_student=student, against_float64=exact, engine=self.engine)
 
-    def _against(self, found: Sequence[Arrays], wanted: Sequence[Labels]) -> dict[str, Parity]:
-        rows: dict[str, list[dict[str, float]]] = {}
-        for k, (kind, batch) in enumerate(self.batches):
-            for s in range(len(batch)):
-                off = _deviations(batch, s, found[k], wanted[k])
-                noise = _deviations(batch, s, vars(self.own[k]), self.exact[k])
-                limits = self._limits(k, s)
-                row = {
-                    f"{name}_share": value / max(limits[name], NOISE * noise[name])
-                    for name, value in off.items()
-                }
-                row["widened"] = float(any(NOISE * noise[name] > limits[name] for name in off))
-                if not batch.volume[s] and (found[k]["stress"][s] != 0).any():
-                    row["stress_share"] = np.inf  # zero by definition
-                rows.setdefault(kind, []).append(row | off)
-        return {kind: _worst(part) for kind, part in rows.items()}
+    def _parity(self, kind: str, found: Sequence[Arrays], wanted: Sequence[Labels]) -> Parity:
+        places = [
+            self._place(k, s)
+            for k, (of, batch) in enumerate(self.batches)
+            for s in (range(len(batch)) if of == kind else ())
+        ]
+        further = 0.0 if wanted is self.exact else 1.0
+        rows, shares = [], []
+        for number, place in enumerate(places):
+            batch, where = self.batches[place.k][1], f"of structure {number}"
+            off = _deviations(batch, place.s, found[place.k], wanted[place.k])
+            shares += [(off[name] / place.limit(name, further), f"{name} {where}") for name in off]
+            if not batch.volume[place.s] and (found[place.k]["stress"][place.s] != 0).any():
+                shares.append((np.inf, f"stress {where}"))  # zero by definition
+            rows.append(off)
+        calm = [place for place in places if not place.widened]
+        rms = self._rms(calm, found, wanted) if calm else None
+        if rms is not None and wanted is self.exact:
+            most = self._rms_limits(calm)
+            shares += [(rms[name] / most[name], f"rms {name}") for name in rms if most[name]]
+        return _summarise(rows, shares, rms, len(places) - len(calm))
+
+    def _turns(self, kind: str) -> list[np.ndarray]:
+        """The rotations in which the student's rounding on a class is measured."""
+        tolerance = TOLERANCES[self.precision]
+        atoms = sum(batch.n_atoms for of, batch in self.batches if of == kind)
+        return turns(int(np.clip(tolerance.copied_atoms // max(atoms, 1), *tolerance.copies)))
+
+    def _place(self, k: int, s: int) -> _Place:
+        batch, exact = self.batches[k][1], self.exact[k]
+        engines = [[_deviations(batch, s, one, exact) for one in copies] for copies in self.rounded[k]]
+        noise = {
+            name: max(float(np.sqrt(np.mean([one[name] ** 2 for one in copies]))) for copies in engines)
+            for name in engines[0][0]
+        }
+        own = _deviations(batch, s, vars(self.own[k]), exact)
+        return _Place(k, s, self._limits(k, s), noise, own, TOLERANCES[self.precision].noise)
 
     def _limits(self, k: int, s: int) -> dict[str, float]:
         """The tolerance of one structure, in eV and Å."""
@@ -159,11 +161,94 @@ class References:
             raise TypeError("a student gives atomic energies")
         force = tolerance.force_a + tolerance.force_r * np.abs(exact.forces[atoms]).max(initial=0.0)
         size = np.abs(exact.atom_energies[atoms] - self.isolated[k][atoms]).sum()
-        size = max(size, batch.counts[s] * self.scale)
-        energy = batch.counts[s] * tolerance.energy_a + tolerance.energy_r * size
+        energy = tolerance.energy_r * max(size, batch.counts[s] * self.scale)
         volume = batch.volume[s] or np.inf
         stress = force * batch.counts[s] * self.cutoff / volume
         return {"force": force, "energy": energy, "atom_energy": energy, "stress": stress}
+
+    def _rms(
+        self, places: Sequence[_Place], found: Sequence[Arrays], wanted: Sequence[Labels]
+    ) -> dict[str, float]:
+        """Root mean square deviations over structures; of stress over those that have one."""
+        squares: dict[str, list[np.ndarray]] = {"force": [], "atom_energy": [], "stress": [np.zeros(0)]}
+        for place in places:
+            batch, here, there = self.batches[place.k][1], found[place.k], wanted[place.k]
+            atoms = slice(batch.offsets[place.s], batch.offsets[place.s + 1])
+            squares["force"].append(np.square(here["forces"][atoms] - there.forces[atoms]).ravel())
+            known = vars(there)["atom_energies"][atoms]
+            squares["atom_energy"].append(np.square(here["atom_energies"][atoms] - known))
+            if "stress" in place.own:
+                known = vars(there)["stress"][place.s]
+                squares["stress"].append(np.square(here["stress"][place.s] - known).ravel())
+        each = {name: np.concatenate(rows) for name, rows in squares.items()}
+        return {name: float(np.sqrt(row.mean())) if len(row) else 0.0 for name, row in each.items()}
+
+    def _rms_limits(self, places: Sequence[_Place]) -> dict[str, float]:
+        """What root mean squares may be, in eV and Å; zero for stress without a cell."""
+        tolerance = TOLERANCES[self.precision]
+        counts = [self.batches[place.k][1].counts[place.s] for place in places]
+        floors = {
+            "force": [tolerance.rms_share * place.limits["force"] for place in places],
+            "stress": [
+                tolerance.rms_share * place.limits["stress"] for place in places if "stress" in place.own
+            ],
+            "atom_energy": [
+                tolerance.rms_energy * place.limits["energy"] / count
+                for place, count in zip(places, counts, strict=True)
+            ],
+        }
+        copies = max(len(one[0]) for one in self.rounded)
+        noise = [
+            [
+                # a batch of more atoms has fewer copies: from its first again
+                self._rms(places, [one[engine][k % len(one[engine])] for one in self.rounded], self.exact)
+                for k in range(copies)
+            ]
+            for engine in range(len(self.rounded[0]))
+        ]
+        most = {}
+        for name, row in floors.items():
+            own = max(float(np.sqrt(np.mean([one[name] ** 2 for one in copies]))) for copies in noise)
+            most[name] = (
+                max(float(np.sqrt(np.mean(np.square(row)))), tolerance.rms_noise * own) if row else 0.0
+            )
+        return most
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Structure ``s`` of batch ``k``: tolerance, and the student's own rounding, of copies and as it is."""
+
+    k: int
+    s: int
+    limits: dict[str, float]
+    rounding: dict[str, float]  # without stress where there is none
+    own: dict[str, float]
+    noise: float
+
+    @property
+    def widened(self) -> bool:
+        return any(self.noise * size > self.limits[name] for name, size in self.rounding.items())
+
+    def limit(self, name: str, further: float) -> float:
+        return max(self.limits[name], self.noise * self.rounding[name] + further * self.own[name])
+
+
+def turns(count: int) -> list[np.ndarray]:
+    """Rotations, (3, 3) each; the first leaves everything as it is."""
+    found, rng = [np.eye(3)], np.random.default_rng(0)
+    while len(found) < count:
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        found.append(turn * np.sign(np.linalg.det(turn)))
+    return found
+
+
+def turned(student: Student, batch: StructureBatch, turn: np.ndarray) -> Arrays:
+    """What the student says of a batch that is turned, turned back."""
+    moved = replace(batch, positions=batch.positions @ turn, cell=batch.cell @ turn)
+    found = vars(student.evaluate(moved))
+    back = {"forces": found["forces"] @ turn.T, "stress": turn @ found["stress"] @ turn.T}
+    return found | back
 
 
 def _deviations(batch: StructureBatch, s: int, found: Arrays, wanted: Labels) -> dict[str, float]:
@@ -181,23 +266,24 @@ def _deviations(batch: StructureBatch, s: int, found: Arrays, wanted: Labels) ->
     return {name: float(value) for name, value in off.items()}
 
 
-def _worst(rows: list[dict[str, float]]) -> Parity:
-    shares = [
-        (np.inf if np.isnan(row[name]) else row[name], k, name)
-        for k, row in enumerate(rows)
-        for name in row
-        if name.endswith("_share")
-    ]
-    share, where, name = max(shares)
+def _summarise(
+    rows: list[dict[str, float]],
+    shares: list[tuple[float, str]],
+    rms: dict[str, float] | None,
+    widened: int,
+) -> Parity:
+    share, worst = max((np.inf if np.isnan(share) else share, name) for share, name in shares)
     stress = [row["stress"] for row in rows if "stress" in row]
     return Parity(
         n_structures=len(rows),
         energy_mev=1000 * float(np.max([row["energy"] for row in rows])),
         force_mev_per_a=1000 * float(np.max([row["force"] for row in rows])),
         stress_mev_per_a3=1000 * float(np.max(stress)) if stress else None,
+        force_rms_mev_per_a=1000 * rms["force"] if rms else None,
+        atom_energy_rms_mev=1000 * rms["atom_energy"] if rms else None,
         share=float(share),
-        worst=f"{name.removesuffix('_share').replace('_', ' ')} of structure {where}",
-        widened=int(sum(row["widened"] for row in rows)),
+        worst=worst.replace("_", " "),
+        widened=widened,
     )
 
 

@@ -18,13 +18,14 @@ from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
 from limbeck.export import aot
-from limbeck.export.certificate import TOLERANCES, References
+from limbeck.export.certificate import References
 from limbeck.export.formats import SUFFIXES, FormatName, Graph, check_installed, make_graph, write_format
 from limbeck.export.loss import Loss, measure_loss, slower
 from limbeck.export.quantise import Quantisation, store_weights
 from limbeck.export.runtimes import Runtime
 from limbeck.export.speed import time_export
 from limbeck.export.structures import parity_structures
+from limbeck.export.tolerance import TOLERANCES
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 
@@ -126,8 +127,9 @@ def _begin(student: Path | str, out: Path, options: ExportOptions) -> tuple[Path
     path = find_student(student)
     record = read_student(path)
     structures = parity_structures(
-        record.architecture, record.card, student_file=path, given=options.structures
-    )
+        record.architecture, record.card, student_file=path, given=options.structures,
+        zbl_radius=record.baseline.zbl_radius,
+    )  # fmt: skip
     _make_folder(out)
     kept = _Summary(path, options.quantisation, {kind: len(part) for kind, part in structures.items()})
     return path, kept, _prepare(path, record, structures, options, kept)

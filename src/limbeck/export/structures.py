@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from limbeck.students.specification import Architecture
 MOST = 100  #: held-out structures
 _LATTICES = ("fcc", "bcc", "hcp", "diamond")
 _RATTLES_A = (0.0, 0.01, 0.02, 0.04)
+_FAR_A = (300.0, -200.0, 100.0)  # where float32 has lost 1e-5 Å
 # from ASE's G2 set, the more elements of the student the better
 _MOLECULES = (
     "CH3CONH2", "CH3CH2OH", "CH3CH2NH2", "CH3COOH", "CH3CH2SH", "CH3CH2Cl", "C6H6", "NaCl", "LiF", "SiO",
@@ -25,13 +27,19 @@ _MOLECULES = (
 
 
 def parity_structures(
-    architecture: Architecture, card: dict[str, Any], *, student_file: Path | None, given: Path | None
+    architecture: Architecture,
+    card: dict[str, Any],
+    *,
+    student_file: Path | None,
+    given: Path | None,
+    zbl_radius: Mapping[tuple[int, int], float] | None = None,
 ) -> dict[str, list[Atoms]]:
     """Class of structures -> structures, each class with one at least.
 
     The first class is what the student is for: ``held-out`` from ``given`` or ``heldout.extxyz`` beside the
-    student's file, else ``generated`` from the elements. Then come a triclinic cell, a cell smaller
-    than the cutoff, a molecule, and one isolated atom an element.
+    student's file, else ``generated`` from the elements. Then come a triclinic cell whose atoms have gone far
+    from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, and two atoms a pair
+    of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without radii).
 
     Raises
     ------
@@ -51,12 +59,20 @@ def parity_structures(
     sheared.set_cell(
         sheared.cell.array @ np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]]), scale_atoms=True
     )
+    gone = _rattled(sheared, 0.05, 11)
+    gone.positions += _FAR_A
+    close = [
+        Atoms(pair, positions=[[0.3, -0.2, 0.1], [0.3 + 0.75 * radius, -0.2, 0.1]])
+        for pair, radius in sorted((zbl_radius or {}).items())
+        if radius > 0 and set(pair) <= set(architecture.elements)
+    ]
     return {
         **first,
-        "triclinic": [_rattled(sheared, 0.05, 11)],
+        "triclinic": [gone],
         "cell smaller than the cutoff": [_rattled(small, 0.05, 12)],
         "molecule": [_rattled(own, 0.03, 13)],
         "isolated atom": [Atoms([z], positions=[[0.3, -0.2, 0.1]]) for z in architecture.elements],
+        **({"close pair": close} if close else {}),
     }
 
 
