@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,17 @@ from limbeck.report.markup import code, details, judged, missing, number, paragr
 from limbeck.report.reading import Run, as_dict
 
 
-def _in(run: Run, name: str) -> Path:
-    """A file of the run as a command names it; of an absolute folder the name alone: pages are passed on."""
-    return (Path(run.folder.name) if run.folder.is_absolute() else run.folder) / name
+def _in(run: Run, name: str) -> str:
+    """A file of the run as a shell takes it; of an absolute folder the name alone: pages are passed on."""
+    folder = Path(run.folder.name) if run.folder.is_absolute() else run.folder
+    return shlex.quote(str(folder / name))
 
 
 def benchmark(run: Run) -> str:
     """What bench.json holds beyond its figures."""
     rows = (run.bench or {}).get("rows")
     if not rows:
-        files = " ".join(str(_in(run, f"{preset}.safetensors")) for preset in run.presets)
+        files = " ".join(_in(run, f"{preset}.safetensors") for preset in run.presets)
         return missing(
             "Speed and memory by size and batch were not measured.",
             f"limbeck bench {files} --json {_in(run, 'bench.json')}",
@@ -64,7 +66,7 @@ def benchmark(run: Run) -> str:
 def exports(run: Run) -> str:
     """Files for other runtimes with their certificates."""
     if not run.exports:
-        files = str(_in(run, f"{run.presets[0]}.safetensors"))
+        files = _in(run, f"{run.presets[0]}.safetensors")
         return missing(
             "There are no exports for other runtimes.",
             f"limbeck export {files} --to all --out {_in(run, 'exports')}",
