@@ -165,6 +165,17 @@ def test_speeds_of_other_files_are_left_out(run_folder, change):
     assert "bench.json is of other files than the run's (ultra-tiny): limbeck bench anew" in written.notes
 
 
+def test_scattered_timings_are_told(run_folder, change):
+    complete(run_folder)
+    warned = "rows the timings scatter by more than a fifth"
+    change("bench.json", lambda b: [row.update(latency_ms_iqr=0.0) for row in b["rows"]])
+    assert warned not in Page(write_report(run_folder).page).text
+    change(
+        "bench.json", lambda b: b["rows"][0].update(latency_ms_iqr=0.21 * b["rows"][0]["latency_ms_median"])
+    )
+    assert f"In 1 of 9 {warned}" in " ".join(Page(write_report(run_folder).page).text.split())
+
+
 def test_which_benchmark_is_shown(run_folder):
     """A user's own, but for limbeck finalize, whose summary has the speeds that it measured itself."""
     for name, rate in (("bench.json", 7e3), ("finalize.bench.json", 9e3)):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from limbeck.report.markup import code, details, judged, missing, number, paragraph, short_hash, table, text
-from limbeck.report.reading import Run, as_dict
+from limbeck.report.reading import Run, as_dict, figures
+
+_STEADY = 0.2  #: distance of the quartiles over the median, at most, of timings on a quiet machine
 
 
 def _in(run: Run, name: str) -> str:
@@ -60,7 +63,23 @@ def benchmark(run: Run) -> str:
     ]
     what = str(bench.get("what") or "")
     note = paragraph(f"{what[:1].upper()}{what[1:]}. {said}. Medians." if what else said, "note")
-    return note + details(f"All {len(lines)} rows", table(columns, lines, words=(0, 1, 2, 11)))
+    return (
+        note + _unsteady(rows) + details(f"All {len(lines)} rows", table(columns, lines, words=(0, 1, 2, 11)))
+    )
+
+
+def _unsteady(rows: Sequence[dict[str, Any]]) -> str:
+    """A warning where timings scatter: something else used the machine, and ratios of rows mislead."""
+    spreads = [(figures(row).get("latency_ms_iqr"), figures(row).get("latency_ms_median")) for row in rows]
+    known = [(spread, median) for spread, median in spreads if spread is not None and median]
+    busy = sum(spread > _STEADY * median for spread, median in known)
+    if not busy:
+        return ""
+    return paragraph(
+        f"In {busy} of {len(known)} rows the timings scatter by more than a fifth (IQR over median): the "
+        "machine was busy. Measure again when it is not, before comparing speeds.",
+        "warn",
+    )
 
 
 def exports(run: Run) -> str:
