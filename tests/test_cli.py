@@ -243,3 +243,28 @@ def test_a_closed_pipe_is_no_internal_error():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
     assert "internal error" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_process_ends_without_taking_the_interpreter_apart():
+    """What was registered for the exit runs; a destructor at the interpreter's end would print."""
+    code = (
+        "import atexit, os\n"
+        "from limbeck.cli import command_line\n"
+        "class Late:\n"
+        "    def __del__(self, write=os.write): write(1, b'torn down')\n"
+        "late = Late()\n"
+        "atexit.register(lambda: print('registered'))\n"
+        "command_line()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for arguments, wanted in ((["--help"], 0), (["info", "nosuch.safetensors"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == wanted
+        assert ("Usage" in done.stdout) is (wanted == 0)
+        assert ("no such student file" in done.stderr) is (wanted == 2)
+        assert "torn down" not in done.stdout
+    plain = code.replace("command_line()", "")
+    done = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True, env=environment)
+    assert "torn down" in done.stdout

@@ -125,6 +125,11 @@ def test_every_truncation_is_refused(path):
         assert judge(path) == "refused", length
     path.write_bytes(whole + b"\0")
     assert judge(path) == "refused"
+    # the card alone tells too: no command prints the card of a file that cannot be used
+    for damaged in (whole[:-1], whole + b"\0"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=f"got {len(damaged):,} bytes of {len(whole):,}: damaged"):
+            read_card(path)
 
 
 def test_no_flipped_byte_of_the_header_crashes(path):

@@ -9,9 +9,9 @@ from limbeck.benchmark.rows import Model, Row, Timing, make_row, speedup
 
 KEYS = (
     "model preset parameters engine device threads system atoms batch latency_ms_median latency_ms_iqr "
-    "structures_per_s atoms_per_s peak_memory_mb speedup_vs_teacher skipped"
+    "structures_per_s atoms_per_s peak_memory_mb speedup_vs_teacher skipped student_sha256"
 ).split()
-MODEL = Model("si", "native", "cpu", 2, "tiny", 70_000)
+MODEL = Model("si", "native", "cpu", 2, "tiny", 70_000, "a" * 64)
 
 
 def test_a_row_from_known_seconds():
@@ -27,7 +27,9 @@ def test_a_row_from_known_seconds():
 
 def test_a_skipped_row_keeps_its_place_and_has_no_figures():
     row = make_row(MODEL, "Si", 4000, 1, "too slow")
-    assert row == Row("si", "tiny", 70_000, "native", "cpu", 2, "Si", 4000, 1, skipped="too slow")
+    assert row == Row(
+        "si", "tiny", 70_000, "native", "cpu", 2, "Si", 4000, 1, skipped="too slow", student_sha256="a" * 64
+    )
     assert [key for key, value in row.to_dict().items() if value is None] == [
         key for key in KEYS if key.endswith(("median", "iqr", "_s", "_mb", "teacher"))
     ]

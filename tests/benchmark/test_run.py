@@ -113,6 +113,12 @@ def test_wrong_input_is_refused_before_anything_starts(student, options, text):
     assert str(error.value) == text
 
 
+def test_structures_that_no_student_knows_are_refused_before_anything_starts(student, tmp_path):
+    ase.io.write(tmp_path / "al.xyz", bulk("Al", cubic=True))
+    with pytest.raises(InputError, match=r"al.xyz: no student knows all elements of the structures; got Al"):
+        run_benchmark([student], structures=tmp_path / "al.xyz", threads=1)
+
+
 def test_more_threads_than_cores_are_refused(student):
     with pytest.raises(
         InputError, match="so many threads have no cores of their own here; got 99999; wanted 1 to"

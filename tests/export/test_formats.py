@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -141,3 +144,31 @@ def test_a_float64_student_keeps_its_digits_in_onnx(tmp_path):
         comparison = references.compare(runtime)
     assert references.precision == "float64"
     assert comparison.passes, comparison.failure()
+
+
+def test_a_compilation_ends_when_who_asked_for_it_was_killed(tmp_path):
+    """The compiler's process group is gone soon after its parent."""
+    child = (
+        "import os, sys, time\n"
+        "from limbeck.export.aot import _end_with_parent\n"
+        "_end_with_parent(0.05)\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = (
+        "import subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
+        "time.sleep(600)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    compiler = int(process.stdout.readline())
+    os.kill(compiler, 0)  # it lives
+    process.kill()
+    process.wait()
+    # the pipe closes when the last process that holds it has ended
+    assert process.stdout.read() == ""
+    process.stdout.close()

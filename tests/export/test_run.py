@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from limbeck.artifact.file import write_student
 from limbeck.errors import LimbeckError
 from limbeck.export import run as run_module
 from limbeck.export.loss import Loss
-from limbeck.export.run import ExportOptions, export_student
+from limbeck.export.run import ExportOptions, _scratch, export_student
 from tests.export.tools import need, small_record
 from tests.students.tools import SYSTEMS
 
@@ -198,3 +202,21 @@ def test_one_format_that_fails_does_not_stop_the_others(student, tmp_path, monke
     assert told["failures"] == ["x.onnx: no luck"]
     assert [done["format"] for done in told["exports"]] == ["torchscript"]
     assert lines[0] == "onnx: failed: x.onnx: no luck"
+
+
+def test_what_a_killed_export_left_is_removed_and_no_other(tmp_path):
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    host = platform.node() or "here"
+    left, other, foreign = (
+        tmp_path / f".export-{host}-{done.pid}-abc",
+        tmp_path / f".export-{host}-{os.getpid()}-abc",  # of a process that runs
+        tmp_path / f".export-elsewhere-{done.pid}-abc",
+    )
+    for folder in (left, other, foreign):
+        folder.mkdir()
+        (folder / "half.onnx").write_bytes(b"half")
+    with _scratch(tmp_path) as folder:
+        assert folder.is_dir()
+        assert folder.name.startswith(f".export-{host}-{os.getpid()}-")
+    assert sorted(tmp_path.iterdir()) == sorted([other, foreign])

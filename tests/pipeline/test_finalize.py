@@ -238,7 +238,7 @@ def test_what_the_budget_leaves_out_is_said(run, folder, calls):
     found, _ = verdicts(folder)
     assert found["export onnx", "tiny"] == found["report", None] == "done"
     assert found["quantize int8", "tiny"] == found["bench", None] == "skipped"
-    assert found["export aot-inductor", "tiny"] == "skipped"
+    assert found["export torch-export", "tiny"] == found["export onnx", "ultra-tiny"] == "skipped"
     assert "bench: skipped: the budget, 2 s, is used up; the same command goes on with it" in printed
 
 
@@ -354,6 +354,126 @@ def test_wrong_inputs_are_refused_before_any_work(refused, folder, calls, tmp_pa
     assert not (tmp_path / "finalized").exists()
 
 
+def frames_like(student: Path, stretch: float, n: int = 4) -> list:
+    """Frames whose labels are the student's own answers, forces times ``stretch``: errors known by hand."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    frames = labelled_copper(n, seed=9)
+    own = Student.load(student).evaluate(frames)
+    at = 0
+    for k, atoms in enumerate(frames):
+        forces = stretch * own.forces[at : at + len(atoms)]
+        at += len(atoms)
+        atoms.calc = SinglePointCalculator(atoms, energy=float(own.energy[k]), forces=forces)
+    return frames
+
+
+def test_labels_that_are_given_decide_recommendation_and_page(run, folder, tmp_path):
+    """metrics.json says tiny 20, ultra-tiny 40 meV/Å; on labels that ultra-tiny wrote itself it is at 0."""
+    pytest.importorskip("plotly")
+    given = tmp_path / "test set.extxyz"
+    write(given, frames_like(folder / "ultra-tiny.safetensors", 1.0))
+    options = ("--skip", "bench,export,quantize", "--target-force-rmse", 25)
+    code, printed, err = run("finalize", folder, *options)
+    assert code == 0, err
+    assert "Use tiny: the cheapest preset that meets the target of 25 meV/Å" in printed
+    code, printed, err = run("finalize", folder, *options, "--data", given)
+    assert code == 0, err
+    _, told = verdicts(folder)
+    assert told["recommendation"]["preset"] == "ultra-tiny"
+    assert told["recommendation"]["errors_on"] == str(given)
+    assert "(force RMSE 0.0 meV/Å" in told["recommendation"]["text"]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Use ultra-tiny: the cheapest preset that meets the target of 25 meV/Å (force RMSE 0.0" in page
+    assert "Errors on 4 structures of test set.extxyz, named with --data" in page
+    assert "Worst test frames of ultra-tiny" in page
+    # the command line's report says the same
+    code, printed, err = run("report", folder, "--target-force-rmse", 25, "--data", given)
+    assert code == 0, err
+    assert "Use ultra-tiny" in printed
+    code, printed, err = run("report", folder, "--target-force-rmse", 25)
+    assert "Use tiny" in printed
+
+
+def test_a_run_without_held_out_set_is_judged_on_the_labels_given(run, folder, calls, tmp_path):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for preset in ("tiny", "ultra-tiny"):
+        metrics[preset]["validation"] = metrics[preset].pop("heldout")
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "heldout.extxyz").unlink()
+    given = tmp_path / "test.extxyz"
+    frames = frames_like(folder / "tiny.safetensors", 2.0)
+    write(given, frames)
+    assert run("finalize", folder, "--data", given)[0] == 0
+    _, told = verdicts(folder)
+    own = np.concatenate([atoms.get_forces() for atoms in frames]) / 2
+    rmse = 1000 * np.sqrt(np.mean(own**2))  # forces doubled: off by themselves
+    assert told["students"][0]["errors"]["force_rmse_mev_per_a"] == pytest.approx(rmse, rel=1e-4)
+    assert told["recommendation"]["errors_on"] == str(given)
+    assert run("finalize", folder)[0] == 0
+    assert verdicts(folder)[1]["recommendation"]["errors_on"] == str(folder / "validation.extxyz")
+
+
+def test_a_benchmark_of_ones_own_stays(run, folder, calls):
+    (folder / "bench.json").write_text('{"rows": [], "mine": true}')
+    assert run("finalize", folder, "--overwrite")[0] == 0
+    assert (folder / "bench.json").read_text() == '{"rows": [], "mine": true}'
+    assert (folder / "finalize.bench.json").is_file()
+
+
+def test_a_run_that_was_moved_repeats_nothing(run, folder, calls, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    assert run("finalize", folder)[0] == 0
+    calls.clear()
+    copy = tmp_path / "a copy"
+    shutil.copytree(folder, copy)
+    (copy / "report.html").unlink()
+    assert run("finalize", copy)[0] == 0
+    # the page is gone there, though it is still where it was made; all else is there
+    assert calls == ["report"]
+    assert (copy / "report.html").is_file()
+    shutil.rmtree(folder)
+    calls.clear()
+    assert run("finalize", copy.relative_to(tmp_path))[0] == 0
+    assert calls == []
+    _, told = verdicts(copy)
+    assert [Path(f["path"]).is_file() for part in told["parts"] for f in part["files"]]
+    assert all(Path(f["path"]).is_relative_to("a copy") for part in told["parts"] for f in part["files"])
+
+
+def test_exports_keep_to_the_budget_and_each_command_gets_on(run, folder, calls, monkeypatch):
+    options = ("--skip", "bench,quantize,report", "--to", "onnx,torchscript", "--budget", "1s")
+    for done in range(1, 5):
+        # as if the export had taken what the budget has
+        monkeypatch.setattr("limbeck.pipeline.finalizing._REPORT_S", 1e6)
+        assert run("finalize", folder, *options)[0] == 0
+        found, _ = verdicts(folder)
+        made = [key for key, verdict in found.items() if key[0].startswith("export") and verdict == "done"]
+        assert len(made) == done
+    assert len(calls) == 4
+
+
+def test_labels_that_are_not_finite_are_named_before_any_work(refused, folder, calls, tmp_path):
+    frames = labelled_copper(3)
+    frames[1].calc.results["forces"][0, 0] = np.nan
+    write(tmp_path / "nan.extxyz", frames)
+    line = refused("finalize", folder, "--data", tmp_path / "nan.extxyz")
+    assert "nan.extxyz, frame 1: reference energies or forces are not finite; got 1 such frames of 3" in line
+    line = refused("validate", folder / "tiny.safetensors", tmp_path / "nan.extxyz")
+    assert "nan.extxyz, frame 1: reference energies" in line
+    line = refused("report", folder, "--data", tmp_path / "nan.extxyz")
+    assert "nan.extxyz, frame 1: reference energies" in line
+    assert not (folder / "report.html").exists()
+    frames = labelled_copper(2)
+    for atoms in frames:
+        atoms.numbers[:] = 47
+    write(tmp_path / "silver.extxyz", frames)
+    line = refused("report", folder, "--data", tmp_path / "silver.extxyz")
+    assert "silver.extxyz: no student of the run can be judged on these labels" in line
+
+
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_trained_run_end_to_end(run, copper_file, tmp_path, monkeypatch):
@@ -382,7 +502,7 @@ def test_a_trained_run_end_to_end(run, copper_file, tmp_path, monkeypatch):
     assert int8["loss"]["force_rmse_mev_per_a"] > 0
     assert student["speed"]["atoms_per_s"] > 0
     assert student["errors"]["n_structures"] == 8
-    engines = {row["engine"] for row in json.loads((out / "bench.json").read_text())["rows"]}
+    engines = {row["engine"] for row in json.loads((out / "finalize.bench.json").read_text())["rows"]}
     assert engines == {"native", "teacher"}
     assert len(read(out / "worst.extxyz", ":")) == 8
     assert "ultra-tiny.onnx" in (out / "report.html").read_text(encoding="utf-8")

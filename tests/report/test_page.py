@@ -10,12 +10,13 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
 from limbeck.report.evidence import Evidence
 from limbeck.report.page import render, write_report
 from limbeck.report.reading import read_run
 from limbeck.report.recommendation import Recommendation, preset_rows
-from tests.report.conftest import complete, labelled_frame, unpack
+from tests.report.conftest import bench_rows, complete, labelled_frame, unpack
 
 HOSTILE = "<script>alert('x')</script>&\"'"
 
@@ -140,6 +141,54 @@ def test_missing_parts_name_the_command_that_makes_them(page):
     assert "Physics" not in page.text
 
 
+def test_commands_for_a_folder_with_spaces_can_be_pasted(run_folder):
+    folder = run_folder.rename(run_folder.parent / "my run")
+    text = Page(write_report(folder).page).text
+    assert "limbeck bench 'my run/tiny.safetensors' 'my run/ultra-tiny.safetensors' --json" in text
+    assert "--to all --out 'my run/exports'" in text
+
+
+def test_speeds_of_other_files_are_left_out(run_folder, change):
+    complete(run_folder)
+    own = hash_file(run_folder / "tiny.safetensors")
+
+    def spoil(bench):
+        for row in bench["rows"]:
+            if row["engine"] != "teacher":
+                row["student_sha256"] = own if row["model"] == "tiny" else "0" * 64
+
+    change("bench.json", spoil)
+    written = write_report(run_folder)
+    tiny, ultra = written.rows
+    assert (tiny.atoms_per_s, ultra.atoms_per_s) == (2e4, 5e4)
+    assert (tiny.speed_of[:11], ultra.speed_of[:20]) == ("1,000 atoms", "a held-out structure")
+    assert "bench.json is of other files than the run's (ultra-tiny): limbeck bench anew" in written.notes
+
+
+def test_scattered_timings_are_told(run_folder, change):
+    complete(run_folder)
+    warned = "rows the timings scatter by more than a fifth"
+    change("bench.json", lambda b: [row.update(latency_ms_iqr=0.0) for row in b["rows"]])
+    assert warned not in Page(write_report(run_folder).page).text
+    change(
+        "bench.json", lambda b: b["rows"][0].update(latency_ms_iqr=0.21 * b["rows"][0]["latency_ms_median"])
+    )
+    assert f"In 1 of 9 {warned}" in " ".join(Page(write_report(run_folder).page).text.split())
+
+
+def test_which_benchmark_is_shown(run_folder):
+    """A user's own, but for limbeck finalize, whose summary has the speeds that it measured itself."""
+    for name, rate in (("bench.json", 7e3), ("finalize.bench.json", 9e3)):
+        bench = bench_rows()
+        for row in bench["rows"]:
+            row["atoms_per_s"] = row["atoms_per_s"] and rate
+        (run_folder / name).write_text(json.dumps(bench))
+    assert write_report(run_folder).rows[0].atoms_per_s == 7e3
+    assert write_report(run_folder, results=run_folder).rows[0].atoms_per_s == 9e3
+    (run_folder / "bench.json").unlink()
+    assert write_report(run_folder).rows[0].atoms_per_s == 9e3
+
+
 def test_added_parts_are_told(run_folder):
     complete(run_folder)
     text = Page(write_report(run_folder).page).text
@@ -148,6 +197,20 @@ def test_added_parts_are_told(run_folder):
         "2 GPa off", "not tested", "Rounds of learning from failures", "3 of 4", "start 2: atoms collided",
     ):  # fmt: skip
         assert said in text, said
+
+
+@pytest.mark.parametrize("figure", ["12.5", None, True, float("nan"), [1]])
+def test_figures_that_are_no_numbers_are_left_out(run_folder, change, figure):
+    def spoil(metrics):
+        metrics["tiny"]["heldout"]["all"] = dict.fromkeys(metrics["tiny"]["heldout"]["all"], figure)
+        metrics["tiny"]["run"] |= {"atoms_per_s": figure, "speedup": figure, "nve": figure}
+        metrics["tiny"]["on_policy"] = figure
+        metrics["run"]["teacher"]["atoms_per_s"] = figure
+
+    change("metrics.json", spoil)
+    written = write_report(run_folder, target_force_rmse_mev_per_a=1e6)
+    assert written.rows[0].force_rmse is written.rows[0].atoms_per_s is None
+    assert written.recommendation.preset == "ultra-tiny"
 
 
 def test_text_from_outside_is_no_markup(run_folder, change):

@@ -74,6 +74,10 @@ def read_card(path: Path | str) -> dict[str, Any]:
                 raise _not_a_student(path, "its header length does not fit the file")
             header = json.loads(handle.read(length))
         text = header["__metadata__"][_METADATA_KEY]
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+        if size != whole:
+            raise _not_a_student(path, f"{size:,} bytes of {whole:,}: damaged or truncated")
         card = json.loads(text)
     except FileNotFoundError as error:
         raise InputError(
@@ -84,7 +88,7 @@ def read_card(path: Path | str) -> dict[str, Any]:
     except InputError:
         raise
     # ValueError: no JSON, or a number of thousands of digits; RecursionError: nested without end
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
         raise _not_a_student(path, "no Limbeck card in its metadata") from error
     if not isinstance(card, dict):
         raise _not_a_student(path, "its card is no JSON object")

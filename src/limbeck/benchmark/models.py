@@ -13,6 +13,7 @@ from limbeck.artifact.file import read_card
 from limbeck.benchmark.process import ProcessSubject
 from limbeck.benchmark.rows import Model
 from limbeck.benchmark.runner import Subject, Unmeasured
+from limbeck.core.hashing import hash_file
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
 from limbeck.runtime.released import find_student
@@ -99,6 +100,7 @@ def student_contenders(
                 threads=threads,
                 preset=student.card.get("preset"),
                 parameters=student.architecture.n_parameters,
+                sha256=hash_file(student.path),
             )
             opening = {
                 "engine": engine,

@@ -17,7 +17,7 @@ class Model:
     ----------
     name: of the student or teacher. preset, parameters: None where unknown.
     engine: ``native``, ``torch`` or ``teacher``.
-    device: cpu or cuda. threads: it may use so many.
+    device: cpu or cuda. threads: it may use so many. sha256: of the student's file.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Model:
     threads: int
     preset: str | None = None
     parameters: int | None = None
+    sha256: str | None = None
 
     @property
     def is_teacher(self) -> bool:
@@ -62,7 +63,7 @@ class Row:
     latency_ms_median, latency_ms_iqr: of a call; the distance between the quartiles.
     structures_per_s, atoms_per_s: at the median; of all atoms of the batch.
     speedup_vs_teacher: median over rounds of the teacher's time over this one's in the same round.
-    skipped: why there are no figures, else None.
+    skipped: why there are no figures, else None. student_sha256: of the student's file.
     """
 
     model: str
@@ -81,6 +82,7 @@ class Row:
     peak_memory_mb: float | None = None
     speedup_vs_teacher: float | None = None
     skipped: str | None = None
+    student_sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,7 +99,7 @@ def make_row(
     """
     head = (model.name, model.preset, model.parameters, model.engine, model.device, model.threads)
     if isinstance(result, str):
-        return Row(*head, system, atoms, batch, skipped=result)
+        return Row(*head, system, atoms, batch, skipped=result, student_sha256=model.sha256)
     low, median, high = np.quantile(result.seconds, (0.25, 0.5, 0.75))
     return Row(
         *head,
@@ -110,6 +112,7 @@ def make_row(
         atoms_per_s=float(atoms * batch / median),
         peak_memory_mb=result.peak_memory_mb,
         speedup_vs_teacher=None if teacher is None else speedup(teacher.rounds, result.rounds),
+        student_sha256=model.sha256,
     )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from ase.data import chemical_symbols
+
 from limbeck import __version__
 from limbeck.benchmark.models import (
     NO_TEACHER,
@@ -171,6 +173,8 @@ def _make_group(
     beside = [s for s in students if (s.path.parent / STARTS_FILE).is_file()]
     first = (beside or students)[0]
     origin = find_origin(first.path, first.card, structures)
+    if structures is not None:
+        _check_known(students, {int(z) for atoms in origin.frames for z in atoms.numbers}, structures)
     reach = max(student.architecture.cutoff for student in students) + _REACH_BEYOND_A
     small = build_system(origin, BATCH_ATOMS, reach)
     cases = {(len(small.atoms), batch): _Case(small, batch) for batch in batches}
@@ -184,6 +188,21 @@ def _make_group(
     contenders += student_contenders(students, engines, threads, device)
     ordered = sorted(cases.values(), key=lambda case: (case.total_atoms, case.batch))
     return _Group(contenders, ordered), origin.source
+
+
+def _check_known(students: Sequence[StudentFile], elements: set[int], structures: Path) -> None:
+    """InputError where no student knows the structures that were given: all rows would say so, in turn."""
+    if any(elements <= set(student.architecture.elements) for student in students):
+        return
+    raise InputError(
+        "no student knows all elements of the structures",
+        where=structures,
+        got=" ".join(chemical_symbols[z] for z in sorted(elements)),
+        wanted="; ".join(
+            f"{one.name}: {' '.join(chemical_symbols[z] for z in sorted(one.architecture.elements))}"
+            for one in students
+        ),
+    )
 
 
 def _measure_case(group: _Group, case: _Case, limits: Limits) -> list[Row]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 # Importing a group of commands puts them into the app, in the order of the help.
 from limbeck.cli import bench, curves, data, doctor, exports, finalize, report, stages, students, teachers  # noqa: F401
-from limbeck.cli.entry import main
+from limbeck.cli.entry import command_line, main
 from limbeck.cli.root import app
 
-__all__ = ["app", "main"]
+__all__ = ["app", "command_line", "main"]

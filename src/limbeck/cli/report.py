@@ -26,6 +26,10 @@ def report(
         float | None,
         typer.Option(metavar="MEV_PER_A", help="Recommend the cheapest student with this force RMSE, meV/Å."),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labels to judge the students on, instead of the run's held-out structures."),
+    ] = None,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -43,7 +47,9 @@ def report(
     from limbeck.report.page import write_report
 
     with open_progress() as progress:
-        written = write_report(run, out, target_force_rmse_mev_per_a=target_force_rmse, progress=progress)
+        written = write_report(
+            run, out, target_force_rmse_mev_per_a=target_force_rmse, data=data, progress=progress
+        )
     for note in written.notes:
         typer.echo(f"note: {note}")
     typer.echo(written.recommendation.text)

@@ -21,6 +21,31 @@ _ISOLATED_WIDTH_A = 8.0  # one atom in a wider cell is no crystal: no element's 
 _ISOLATED_SPREAD_EV = 1e-3
 
 
+def read_reference(path: Path | str, **keys: Any) -> LabelledSet:
+    """Labels to compare with: as :func:`read_labelled` reads them, without isolated atoms.
+
+    Raises
+    ------
+    InputError: as there; nothing but isolated atoms; energies or forces that are not finite.
+    """
+    whole = read_labelled(path, **keys)
+    structures, labels = whole.structures, whole.labels
+    damaged = ~np.isfinite(labels.energy)
+    damaged[structures.structure_of_atom[~np.isfinite(labels.forces).all(axis=1)]] = True
+    damaged &= structures.counts > 1  # a single atom may come without forces
+    if damaged.any():
+        raise InputError(
+            "reference energies or forces are not finite",
+            where=f"{path}, frame {np.flatnonzero(damaged)[0]}",
+            got=f"{damaged.sum()} such frames of {len(damaged)}", wanted="finite numbers",
+            remedy="leave these frames out; overlapping atoms are the usual cause",
+        )  # fmt: skip
+    labelled, _ = split_isolated_atoms(whole)
+    if not len(labelled):
+        raise InputError("nothing to validate on", where=path, got="isolated atoms only")
+    return labelled
+
+
 def read_labelled(
     path: Path | str,
     *,

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 from limbeck.errors import LimbeckError
@@ -61,5 +63,18 @@ def _compile(program: str, package: str, metadata: str) -> None:
     )
 
 
+def _end_with_parent(poll_s: float = 1.0) -> None:
+    """End this process and its compilers when the one that asked for the package was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(poll_s)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    _end_with_parent()
     _compile(sys.argv[1], sys.argv[2], sys.stdin.read())

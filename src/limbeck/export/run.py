@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -312,15 +314,33 @@ def _make_folder(out: Path) -> None:
 
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside the exports, so that a file can be moved in one step."""
+    """A folder beside the exports, so that a file can be moved in one step.
+
+    It bears machine and process: what a killed process left is removed by the next one there.
+    """
+    here = f".export-{platform.node() or 'here'}-"
+    for left in out.glob(f"{here}*-*"):
+        owner = left.name.removeprefix(here).split("-")[0]
+        if owner.isdecimal() and not _is_running(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
     try:
-        made = tempfile.TemporaryDirectory(dir=out, prefix=".export-")
+        made = tempfile.TemporaryDirectory(dir=out, prefix=f"{here}{os.getpid()}-")
     except OSError as error:
         raise LimbeckError(
             "cannot write into the folder", where=out, got=error.strerror, remedy="choose another --out"
         ) from error
     with made as folder:
         yield Path(folder)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _keep(written: Path, target: Path) -> None:

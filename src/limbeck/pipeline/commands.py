@@ -10,7 +10,7 @@ from typing import Any
 from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig
 from limbeck.core.checks import check_structures
 from limbeck.core.potential import Potential
-from limbeck.dataset.read import read_labelled, split_isolated_atoms
+from limbeck.dataset.read import read_reference
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
 from limbeck.labelling.run import label
@@ -28,6 +28,7 @@ from limbeck.sampling.preparing import Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
 from limbeck.sampling.step import Driven
+from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import ValidationReport, validate
 from limbeck.validation.worst import check_worst_file, worst_atoms, write_worst
 
@@ -181,14 +182,13 @@ def run_validate(
     if worst_file is not None:
         check_worst_file(worst_file, data)
     loaded = Student.load(student, device=device)
-    labelled = read_labelled(data, **(keys or LabelKeys()).model_dump())
-    labelled, _ = split_isolated_atoms(labelled)
-    if not len(labelled):
-        raise InputError("nothing to validate on", where=data, got="isolated atoms only")
+    labelled = read_reference(data, **(keys or LabelKeys()).model_dump())
     report = validate(loaded, labelled, n_worst=n_worst, progress=progress)
     overall = report.metrics["all"]
     say(format_table([{"model": loaded.name, "parameters": loaded.n_parameters, **overall}]))
     _tell_groups(report, say)
+    if doubt := doubt_labels(labelled.labels.forces, report.prediction.forces):
+        say(f"note: {doubt}")
     if plots is not None:
         from limbeck.validation.plots import write_plots
 

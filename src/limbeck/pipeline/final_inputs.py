@@ -17,7 +17,7 @@ from limbeck.benchmark.models import StudentFile, TeacherChoice, read_students
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import usable_cores
-from limbeck.dataset.read import read_labelled, split_isolated_atoms
+from limbeck.dataset.read import read_reference
 from limbeck.errors import InputError, LimbeckError
 from limbeck.export.formats import FORMATS, FormatName, check_installed
 from limbeck.export.quantise import QUANTISATIONS, Quantisation
@@ -93,6 +93,7 @@ class Inputs:
     out: the folder that everything goes to. run: None unless a run folder was given.
     wares: students that can be used, the largest first. broken: name -> why, of a run's that cannot.
     converted: (old checkpoint, student file). data: the labels' file, None where there is none.
+    given: the same, where it was named instead of the run's held-out set and judges the students.
     """
 
     out: Path
@@ -102,6 +103,7 @@ class Inputs:
     converted: tuple[tuple[Path, Path], ...] = ()
     data: Path | None = None
     labelled: LabelledSet | None = None
+    given: Path | None = None
 
     @property
     def data_hash(self) -> str | None:
@@ -159,7 +161,8 @@ def _of_run(folder: Path, settings: FinalizeSettings) -> Inputs:
     data = settings.data
     if data is None and (folder / HELDOUT).is_file():
         data = folder / HELDOUT
-    made = Inputs(settings.out or folder, run, tuple(wares), broken, data=data)
+    given = None if "validate" in settings.skip else settings.data
+    made = Inputs(settings.out or folder, run, tuple(wares), broken, data=data, given=given)
     return _with_data(made)
 
 
@@ -203,9 +206,7 @@ def _with_data(inputs: Inputs) -> Inputs:
     """The labels read; InputError where no student knows their elements."""
     if inputs.data is None:
         return inputs
-    labelled, _ = split_isolated_atoms(read_labelled(inputs.data))
-    if not len(labelled):
-        raise InputError("nothing to validate on", where=inputs.data, got="isolated atoms only")
+    labelled = read_reference(inputs.data)
     elements = {int(z) for z in np.unique(labelled.structures.numbers)}
     if not any(elements <= ware.elements for ware in inputs.wares):
         from ase.data import chemical_symbols

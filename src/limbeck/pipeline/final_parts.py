@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from limbeck.report.reading import read_run
 from limbeck.report.recommendation import PresetRow, preset_rows, recommend
 from limbeck.runtime.student import Student
 from limbeck.sampling.frames import write_frames
+from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import validate
 from limbeck.validation.worst import worst_atoms
 
@@ -43,7 +44,8 @@ def validate_one(ware: Ware, labelled: LabelledSet, out: Path, progress: Progres
     worst = [asdict(frame) for frame in report.worst]
     write_whole(figures, json.dumps({"data": report.metrics, "run": {"worst_frames": worst}}, indent=1))
     write_frames(frames, worst_atoms(report, labelled, ware.name))
-    return Done({"all": report.metrics["all"]}, (figures, frames))
+    doubt = doubt_labels(labelled.labels.forces, report.prediction.forces)
+    return Done({"all": report.metrics["all"]}, (figures, frames), doubt)
 
 
 def gather_worst(files: Sequence[Path], out: Path) -> Done:
@@ -147,13 +149,21 @@ def bench_all(
     return Done({"rows": figures["rows"]}, (out,), finding)
 
 
-def recommend_students(inputs: Inputs, rows: Sequence[PresetRow], target: float | None) -> Done:
-    """Which student to use: of a run as its report says, else among students of the same elements."""
+def recommend_students(
+    inputs: Inputs, rows: Sequence[PresetRow], target: float | None, measured: Mapping[str, Any]
+) -> Done:
+    """Which student to use: of a run as its report says, else among students of the same elements.
+
+    ``measured``: errors by student on the labels that were given, which then count alone.
+    """
     if inputs.run is not None:
         run = read_run(inputs.run.folder, inputs.out)
+        if inputs.given is not None:
+            run = run.judged_on(inputs.given, measured)
         target = run.target_force_rmse if target is None else target
         advice = recommend(preset_rows(run), target)
-        return Done(asdict(advice) | {"target_force_rmse_mev_per_a": target}, (), advice.text)
+        told = {"target_force_rmse_mev_per_a": target, "errors_on": str(run.compared_on)}
+        return Done(asdict(advice) | told, (), advice.text)
     groups: dict[frozenset[int], list[PresetRow]] = {}
     for ware, row in zip(inputs.wares, rows, strict=True):
         groups.setdefault(ware.elements, []).append(row)
@@ -175,6 +185,7 @@ def report_page(inputs: Inputs, target: float | None, progress: Progress) -> Don
         inputs.run.folder,
         inputs.out / "report.html",
         target_force_rmse_mev_per_a=target,
+        data=inputs.given,
         results=inputs.out,
         progress=progress,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from limbeck.pipeline.ledger import Done, Ledger
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, format_seconds, no_progress
+from limbeck.report.reading import BENCH, FINAL_BENCH
 
 SUMMARY = "finalize.json"
 _KEPT = ".finalize"
@@ -147,6 +149,8 @@ def _validate(job: _Job) -> None:
 
 
 def _export(job: _Job) -> None:
+    """Every format of every student; the next is begun where the longest so far would still fit."""
+    longest = -math.inf  # the first is always begun: each command gets on by one at least
     for ware in job.inputs.wares:
         for kind in job.settings.formats or FORMATS:
             part = f"export {kind}"
@@ -155,7 +159,10 @@ def _export(job: _Job) -> None:
                 continue
             structures = _structures(job, ware)
             work = partial(parts.export_one, ware, kind, _folder(job, ware), structures, job.threads)
-            job.ledger.run(part, ware.name, _export_inputs(job, ware, structures), work)
+            if job.left_s < _REPORT_S + longest:
+                work = partial(_out_of_time, job)
+            done = job.ledger.run(part, ware.name, _export_inputs(job, ware, structures), work)
+            longest = longest if done.reused else max(longest, done.seconds)
 
 
 def _quantise(job: _Job) -> None:
@@ -193,7 +200,7 @@ def _bench(job: _Job) -> None:
         "structures": None if structures is None else hash_file(structures),
     }  # fmt: skip
     work = partial(
-        parts.bench_all, inputs.wares, inputs.out / "bench.json", teacher=settings.teacher,
+        parts.bench_all, inputs.wares, inputs.out / FINAL_BENCH, teacher=settings.teacher,
         threads=settings.threads, row_limit_s=settings.row_limit_s, budget_s=job.left_s - _REPORT_S,
         structures=structures, progress=job.progress,
     )  # fmt: skip
@@ -223,8 +230,9 @@ def _compile(job: _Job) -> None:
 def _recommend(job: _Job) -> None:
     rows = [as_preset_row(student) for student in student_rows(job.inputs, job.ledger)]
     target = job.settings.target_force_rmse_mev_per_a
-    given = {"target": target, "rows": [vars(row) for row in rows], "run": _run_hashes(job)}
-    work = partial(parts.recommend_students, job.inputs, rows, target)
+    measured = {one.student: one.result for one in job.ledger.found("validate") if one.student}
+    given = {"target": target, "rows": [vars(row) for row in rows], "run": _run_hashes(job), **_data_key(job)}
+    work = partial(parts.recommend_students, job.inputs, rows, target, measured)
     job.ledger.run("recommendation", None, given, work)
 
 
@@ -241,7 +249,7 @@ def _report(job: _Job) -> None:
         job.ledger.skip("report", None, skipped)
         return
     target = job.settings.target_force_rmse_mev_per_a
-    given = {"run": _run_hashes(job), "target": target}
+    given = {"run": _run_hashes(job), "target": target, **_data_key(job)}
     job.ledger.run("report", None, given, partial(parts.report_page, job.inputs, target, job.progress))
 
 
@@ -272,20 +280,28 @@ def _export_inputs(job: _Job, ware: Ware, structures: Path | None) -> dict[str, 
         "student": ware.sha256,
         "structures": None if source is None else hash_file(source),
         "threads": job.threads,
-        "out": str(_folder(job, ware)),
+        "folder": str(Path(ware.name).parent),
         "versions": {name: _version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")},
     }
 
 
+def _data_key(job: _Job) -> dict[str, Any]:
+    """Labels that were named to judge the students of a run."""
+    given = job.inputs.given
+    return {} if given is None else {"data": job.inputs.data_hash, "name": given.name}
+
+
 def _run_hashes(job: _Job) -> dict[str, str]:
-    """Of the files of a run that its page is made from."""
+    """Of the files of a run that its page is made from, under names that hold where it is moved to."""
     if job.inputs.run is None:
         return {}
     folder, out = job.inputs.run.folder, job.inputs.out
     names = ("config.yaml", "metrics.json", "physics.json", HELDOUT, "validation.extxyz")
     files = [*(folder / name for name in names), *sorted(folder.glob("*.safetensors"))]
-    files += [out / "bench.json", *sorted((out / "exports").glob("*.json"))]
-    return {str(path): hash_file(path) for path in files if path.is_file()}
+    made = [out / BENCH, out / FINAL_BENCH, *sorted((out / "exports").glob("*.json"))]
+    named = {f"run/{path.relative_to(folder)}": path for path in files}
+    named |= {f"out/{path.relative_to(out)}": path for path in made}
+    return {name: hash_file(path) for name, path in named.items() if path.is_file()}
 
 
 def _version(name: str) -> str | None:

@@ -22,7 +22,8 @@ _WRITTEN = (
     *("structures.extxyz", "validation.extxyz", "heldout.extxyz", "metrics.json"),
     *("labels", "sampling", "train", "rounds", "report.html"),
     # what limbeck finalize and learning-curve made of students that are replaced
-    *("exports", "bench.json", "validation", "worst.extxyz", "finalize.json", ".finalize", "learning-curve"),
+    *("exports", "finalize.bench.json", "validation", "worst.extxyz", "finalize.json", ".finalize"),
+    "learning-curve",
     *(f"{preset}.{end}" for preset in PRESETS for end in ("safetensors", "card.md")),
 )
 #: how long and with what a run works; going on with other values is the same run

@@ -82,7 +82,8 @@ class Ledger:
 
     Parameters
     ----------
-    folder: where finished parts are kept. overwrite: forget those of earlier commands.
+    folder: where finished parts are kept; their files, named from its parent, may be moved with it.
+    overwrite: forget those of earlier commands.
     say: called with one line a part. debug: with the traceback of an unforeseen failure too.
     """
 
@@ -138,19 +139,32 @@ class Ledger:
             return Outcome(part, student, "failed", time.monotonic() - began, " ".join(text.split()))
         spent = time.monotonic() - began
         outcome = Outcome(part, student, "done", spent, done.finding, files, done.result)
-        write_whole(
-            self.folder / f"{key}.json", json.dumps({**outcome.to_dict(), "result": done.result}, indent=1)
-        )
+        kept = {
+            **outcome.to_dict(), "result": self._named(done.result), "files": list(map(self._named, files))
+        }  # fmt: skip
+        write_whole(self.folder / f"{key}.json", json.dumps(kept, indent=1))
         return outcome
+
+    def _named(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """``entry`` with its path, if any, as seen from the parent folder."""
+        root = self.folder.parent.absolute()
+        if "path" not in entry or not Path(entry["path"]).absolute().is_relative_to(root):
+            return entry
+        return entry | {"path": str(Path(entry["path"]).absolute().relative_to(root))}
+
+    def _placed(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """The opposite of ``_named``."""
+        return entry | ({"path": str(self.folder.parent / entry["path"])} if "path" in entry else {})
 
     def _recall(self, key: str) -> Outcome | None:
         """The finished part of this key, if all its files are as it left them."""
         try:
             kept = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
-            whole = all(hash_file(one["path"]) == one["sha256"] for one in kept["files"])
+            files = tuple(map(self._placed, kept["files"]))
+            whole = all(hash_file(one["path"]) == one["sha256"] for one in files)
             outcome = Outcome(
                 kept["part"], kept["student"], "done", float(kept["seconds"]), kept["reason"] or "",
-                tuple(kept["files"]), dict(kept["result"]), reused=True,
+                files, self._placed(kept["result"]), reused=True,
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError):
             return None  # done again, which is always right

@@ -204,6 +204,6 @@ def _origins(learned: LabelledSet) -> Figure:
             }
         ],
         layout(
-            axis("labels", range=[0, 1.15 * max(heights)]), axis("", type="category"), showlegend=False
+            axis("labels", range=[0, 1.3 * max(heights)]), axis("", type="category"), showlegend=False
         ),
     )  # fmt: skip

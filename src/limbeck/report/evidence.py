@@ -11,12 +11,13 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.core.labels import LabelledSet
-from limbeck.dataset.read import read_labelled, split_isolated_atoms
+from limbeck.dataset.read import read_labelled, read_reference, split_isolated_atoms
 from limbeck.errors import LimbeckError
 from limbeck.progress import Progress, no_progress
-from limbeck.report.reading import HELDOUT, VALIDATION, Run
+from limbeck.report.reading import Run
 from limbeck.runtime.student import Student
 from limbeck.sampling.frames import read_any
+from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import ValidationReport, validate
 
 MOST_ATOMS = 100_000  #: so many are compared at most; more change no figure that can be seen
@@ -55,16 +56,19 @@ def gather(run: Run, progress: Progress = no_progress) -> Evidence:
     """Read the structures of a run and evaluate its students on those they are compared on."""
     notes: list[str] = []
     learned = _attempt(partial(_learned, run), notes)
-    compared = _attempt(partial(_compared, run, notes), notes)
+    # labels that somebody named must be usable; a run's own may be missing
+    read = partial(_compared, run, notes)
+    compared = _attempt(read, notes) if run.given is None else read()
     reports: dict[str, ValidationReport] = {}
     for preset in run.presets:
         if compared is not None and preset in run.students:
             report = _attempt(partial(_judge, run, preset, compared, progress), notes)
             if report is not None:
                 reports[preset] = report
+                if doubt := doubt_labels(compared.labels.forces, report.prediction.forces):
+                    notes.append(f"{preset}: {doubt}")
     starts = _attempt(partial(_starts, run), notes) or []
-    what = "held-out" if run.split == HELDOUT else VALIDATION
-    return Evidence(learned, compared, what, reports, starts, tuple(notes))
+    return Evidence(learned, compared, run.what, reports, starts, tuple(notes))
 
 
 def _attempt(read: Callable[[], T], notes: list[str]) -> T | None:
@@ -88,7 +92,9 @@ def _learned(run: Run) -> LabelledSet | None:
 
 
 def _compared(run: Run, notes: list[str]) -> LabelledSet | None:
-    path = run.folder / f"{run.split}.extxyz"
+    path = run.compared_on
+    if run.given is not None:
+        return read_reference(run.given)
     if not path.is_file():
         notes.append(f"{path.name} is not in the run folder, so there are no figures of errors")
         return None

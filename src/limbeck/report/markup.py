@@ -66,7 +66,8 @@ def table(
     def cell(tag: str, k: int, value: str) -> str:
         return f"<{tag}{_class('' if k in words else 'n')}>{value}</{tag}>"
 
-    head = "".join(cell("th", k, text(columns[k])) for k in kept)
+    # a word joiner keeps a unit such as meV/Å on one line
+    head = "".join(cell("th", k, text(columns[k]).replace("/", "/\u2060")) for k in kept)
     lines = [
         f"<tr{_class('marked' if n == marked else '')}>"
         + "".join(cell("td", k, row[k]) for k in kept)

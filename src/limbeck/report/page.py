@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from limbeck.core.files import write_whole
-from limbeck.errors import LimbeckError, MissingPackageError
+from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.progress import Progress, no_progress
 from limbeck.report import provenance, results, shipping
 from limbeck.report.card import model_card
@@ -47,6 +47,7 @@ def write_report(
     out: Path | str | None = None,
     *,
     target_force_rmse_mev_per_a: float | None = None,
+    data: Path | None = None,
     results: Path | None = None,
     progress: Progress = no_progress,
 ) -> Written:
@@ -56,21 +57,27 @@ def write_report(
     ----------
     out: the page; ``report.html`` in the run folder unless given.
     target_force_rmse_mev_per_a: what the recommendation must meet; else what the configuration wants.
+    data: labels to judge the students on, instead of the run's held-out (else validation) structures.
     results: as :func:`read_run` takes it.
 
     Raises
     ------
-    InputError: no run folder, or a run that is not finished. MissingPackageError: plotly is not
-        installed. LimbeckError: a file cannot be written.
+    InputError: no run folder, a run that is not finished, or data that cannot be used.
+    MissingPackageError: plotly is not installed. LimbeckError: a file cannot be written.
     """
     run = read_run(folder, results)
     library = plotly_js()
     target = target_force_rmse_mev_per_a
     if target is None:
         target = run.target_force_rmse
+    if data is not None:
+        run = replace(run, given=data)
+    evidence = gather(run, progress)
+    if data is not None:
+        _check_judged(run, evidence, data)
+        run = run.judged_on(data, {name: one.metrics for name, one in evidence.reports.items()})
     rows = preset_rows(run)
     advice = recommend(rows, target)
-    evidence = gather(run, progress)
     page = Path(out) if out is not None else run.folder / PAGE
     write_whole(page, render(run, evidence, rows, advice, target, library))
     cards = []
@@ -79,6 +86,16 @@ def write_report(
         write_whole(path, model_card(student.card, student.path.name))
         cards.append(path)
     return Written(page, tuple(cards), tuple(rows), advice, (*run.notes, *evidence.notes))
+
+
+def _check_judged(run: Run, evidence: Evidence, data: Path) -> None:
+    """InputError where no student could be judged on the labels that were given."""
+    if not evidence.reports:
+        raise InputError(
+            "no student of the run can be judged on these labels", where=data,
+            got="; ".join(evidence.notes) or "none that can be read",
+            wanted=f"labels of {' '.join(provenance.elements_of(run))}",
+        )  # fmt: skip
 
 
 def plotly_js() -> str:

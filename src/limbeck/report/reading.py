@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from limbeck.students.specification import Architecture
 RUN = "run"  #: in metrics.json the key of what is no error on a split
 TARGET = "target_force_rmse_mev_per_a"
 HELDOUT, VALIDATION = "heldout", "validation"
+GIVEN = "given"  #: the split of labels that a command was given to judge the students on
+BENCH, FINAL_BENCH = "bench.json", "finalize.bench.json"  #: a user's own, and that of limbeck finalize
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Run:
     students: preset -> its file, where it is there and can be read.
     logs: preset -> the rows of its training log, earlier rounds first.
     bench, physics: those files, None where missing. exports: certificates, one a file.
+    given: labels to compare the students on instead of the run's own.
     notes: what is there but could not be read, one sentence each.
     """
 
@@ -59,6 +63,7 @@ class Run:
     physics: dict[str, Any] | None
     exports: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    given: Path | None = None
 
     @property
     def name(self) -> str:
@@ -72,8 +77,32 @@ class Run:
     @property
     def split(self) -> str:
         """The split that students are compared on."""
+        if self.given is not None:
+            return GIVEN
         held = all(HELDOUT in self.metrics[preset] for preset in self.presets)
         return HELDOUT if held else VALIDATION
+
+    @property
+    def compared_on(self) -> Path:
+        """The labels of that split."""
+        return self.given or self.folder / f"{self.split}.extxyz"
+
+    @property
+    def what(self) -> str:
+        """Its structures, in a word."""
+        return {HELDOUT: "held-out", VALIDATION: "validation", GIVEN: "test"}[self.split]
+
+    def errors(self, preset: str) -> dict[str, Any]:
+        """A student's errors on that split as a whole; empty where it was not judged on it."""
+        return figures(as_dict(self.metrics[preset].get(self.split)).get("all"))
+
+    def judged_on(self, labels: Path, metrics: Mapping[str, Any]) -> Run:
+        """The run with ``metrics`` (preset -> groups of errors) on ``labels`` in place of its own."""
+        judged = {
+            name: {**value, GIVEN: metrics[name]} if name in metrics else value
+            for name, value in self.metrics.items()
+        }
+        return replace(self, given=labels, metrics=judged)
 
     @property
     def target_force_rmse(self) -> float | None:
@@ -86,13 +115,15 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
 
     Parameters
     ----------
-    results: where bench.json and exports/ are; the run folder unless given.
+    results: where limbeck finalize put its benchmark, which then comes before a bench.json, and exports/;
+        the run folder unless given.
 
     Raises
     ------
     InputError: no run folder, or a run that has not reached its end.
     """
     folder = Path(folder)
+    benches = (BENCH, FINAL_BENCH) if results is None else (FINAL_BENCH, BENCH)
     results = results or folder
     marker = folder / "config.yaml"
     if not marker.is_file():
@@ -131,7 +162,7 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
         presets=tuple(presets),
         students=students,
         logs={name: _read_log(folder, name) for name in presets},
-        bench=_read_bench(results / "bench.json", notes),
+        bench=_read_bench([results / name for name in benches], students, notes),
         physics=_read_json(folder / "physics.json", notes),
         exports=tuple(_read_exports(results / "exports", notes)),
         notes=tuple(notes),
@@ -178,8 +209,11 @@ def _read_json(path: Path, notes: list[str]) -> dict[str, Any] | None:
     return value
 
 
-def _read_bench(path: Path, notes: list[str]) -> dict[str, Any] | None:
-    """bench.json with the rows that say what was measured."""
+def _read_bench(
+    paths: Sequence[Path], students: Mapping[str, StudentFile], notes: list[str]
+) -> dict[str, Any] | None:
+    """The first benchmark that is there, with the rows that say what was measured of these students."""
+    path = next((path for path in paths if path.is_file()), paths[0])
     bench = _read_json(path, notes)
     if bench is None:
         return None
@@ -188,7 +222,13 @@ def _read_bench(path: Path, notes: list[str]) -> dict[str, Any] | None:
     lost = len(rows) - len(kept) if isinstance(rows, list) else 0
     if lost or not kept:
         notes.append(f"{path.name}: {lost or 'all'} rows lack a model, numbers of atoms or finite figures")
-    return {**bench, "rows": kept}
+    own = {student.sha256 for student in students.values()}
+    current = [row for row in kept if row.get("student_sha256") in (None, *own)]
+    if len(current) < len(kept):
+        others = dict.fromkeys(row["model"] for row in kept if row not in current)
+        stale = ", ".join(others)
+        notes.append(f"{path.name} is of other files than the run's ({stale}): limbeck bench anew")
+    return {**bench, "rows": current}
 
 
 def _is_bench_row(row: Any) -> bool:
@@ -247,6 +287,15 @@ def _find_number(values: dict[str, Any], key: str) -> float | None:
         if isinstance(value, dict) and (inner := _find_number(value, key)) is not None:
             return inner
     return None
+
+
+def figures(value: Any) -> dict[str, Any]:
+    """What of an object can be counted with: its finite numbers."""
+    return {
+        name: one
+        for name, one in as_dict(value).items()
+        if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
+    }
 
 
 def as_dict(value: Any) -> dict[str, Any]:

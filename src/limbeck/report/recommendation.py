@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from limbeck.report.reading import RUN, Run
+from limbeck.report.reading import RUN, Run, as_dict, figures
 
 #: single structures of about so many atoms show the speed of dynamics; small ones show overhead
 USUAL_ATOMS = 1000
@@ -57,9 +57,10 @@ def preset_rows(run: Run) -> list[PresetRow]:
     rows = []
     for preset in run.presets:
         judged = run.metrics[preset]
-        facts, errors = judged.get(RUN) or {}, judged[run.split]["all"]
-        own = (judged.get("on_policy") or {}).get("all") or {}
-        dynamics = facts.get("on_policy") or {}
+        about, errors = as_dict(judged.get(RUN)), run.errors(preset)
+        facts = figures(about)
+        own = figures(as_dict(judged.get("on_policy")).get("all"))
+        dynamics = as_dict(about.get("on_policy"))
         student = run.students.get(preset)
         speed = _bench_speed(run.bench, preset) or {
             "atoms_per_s": facts.get("atoms_per_s"),
@@ -81,7 +82,7 @@ def preset_rows(run: Run) -> list[PresetRow]:
                 on_policy_force_rmse=own.get("force_rmse_mev_per_a"),
                 stable=dynamics.get("stable"),
                 instability=str(dynamics.get("reason") or ""),
-                drift=(facts.get("nve") or {}).get("drift_mev_per_atom_per_ps"),
+                drift=figures(about.get("nve")).get("drift_mev_per_atom_per_ps"),
                 **speed,
             )
         )
@@ -115,7 +116,7 @@ def teacher_rate(rows: Sequence[PresetRow], teacher: dict[str, Any]) -> float | 
     for row in rows:
         if row.atoms_per_s and row.speedup:
             return row.atoms_per_s / row.speedup
-    return teacher.get("atoms_per_s")
+    return figures(teacher).get("atoms_per_s")
 
 
 def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | None = None) -> Recommendation:

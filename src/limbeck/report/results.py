@@ -8,16 +8,17 @@ from typing import Any
 
 from limbeck.report.evidence import Evidence
 from limbeck.report.markup import code, judged, missing, number, paragraph, table, text, verdict
-from limbeck.report.reading import HELDOUT, RUN, Run, as_dict
+from limbeck.report.reading import GIVEN, HELDOUT, RUN, VALIDATION, Run, as_dict, figures
 from limbeck.report.recommendation import PresetRow, Recommendation, teacher_rate
 from limbeck.validation.longrange import LongRangeReport
 
 _WORST = 5
+_SPLITS = {HELDOUT: "held out", VALIDATION: "validation", GIVEN: "test set"}
 
 
 def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target: float | None) -> str:
     """The recommendation, and teacher and students side by side."""
-    teacher = run.facts.get("teacher") or {}
+    teacher = as_dict(run.facts.get("teacher"))
     models = [(text(row.name), row) for row in rows]
     if teacher.get("name"):
         at_once = teacher_rate(rows, teacher)
@@ -44,12 +45,14 @@ def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target:
         "model", "force RMSE, meV/Å", "force R²", "energy MAE, meV/atom", "on-policy force RMSE, meV/Å",
         "atoms/s", "speed-up", "parameters", "smaller by", "file, kB", "drift, meV/atom/ps",
     )  # fmt: skip
-    split = run.metrics[rows[0].name][run.split]["all"] if rows else {}
-    frames = f"{split.get('n_structures', 0):,} "
-    frames += (
-        "held-out frames of the teacher's own dynamics, which no student saw"
-        if run.split == HELDOUT
-        else "validation structures, which chose the best weights (the run has no held-out set)"
+    judged_rows = [run.errors(row.name) for row in rows]
+    frames = (
+        f"{max((one.get('n_structures', 0) for one in judged_rows), default=0):,} "
+        + {
+            HELDOUT: "held-out frames of the teacher's own dynamics, which no student saw",
+            VALIDATION: "validation structures, which chose the best weights (the run has no held-out set)",
+            GIVEN: f"structures of {run.compared_on.name}, named with --data",
+        }[run.split]
     )
     notes = [f"Errors on {frames}. R² of force components."]
     if any(row.on_policy_force_rmse is not None for row in rows):
@@ -99,10 +102,10 @@ def dynamics(run: Run) -> str:
     rows, reasons = [], []
     for preset in run.presets:
         found = run.metrics[preset]
-        about = found.get(RUN) or {}
-        own, nve = about.get("on_policy") or {}, about.get("nve") or {}
-        errors = (found.get("on_policy") or {}).get("all") or {}
-        held = found[run.split]["all"]
+        about = as_dict(found.get(RUN))
+        own, nve = as_dict(about.get("on_policy")), as_dict(about.get("nve"))
+        errors, lasted = as_dict(as_dict(found.get("on_policy")).get("all")), figures(nve).get("duration_fs")
+        held = run.errors(preset)
         if not own and not nve:
             continue
         rows.append(
@@ -116,7 +119,7 @@ def dynamics(run: Run) -> str:
                 _stability(own.get("stable")),
                 number(nve.get("drift_mev_per_atom_per_ps"), "{:.3f}"),
                 number(nve.get("energy_std_mev_per_atom"), "{:.3f}"),
-                number((nve.get("duration_fs") or 0) / 1000 or None, "{:g}"),
+                number(lasted and lasted / 1000, "{:g}"),
             )
         )
         for part in (own, nve):
@@ -128,7 +131,7 @@ def dynamics(run: Run) -> str:
             "limbeck distill CONFIG.yaml",
         )
     columns = (
-        "student", "K", "frames", "force RMSE on its own frames, meV/Å", f"{_split_word(run)}, meV/Å",
+        "student", "K", "frames", "force RMSE on its own frames, meV/Å", f"{_SPLITS[run.split]}, meV/Å",
         "force R²",
         "dynamics", "NVE drift, meV/atom/ps", "NVE fluctuation, meV/atom", "NVE, ps",
     )  # fmt: skip
@@ -147,10 +150,6 @@ def _stability(stable: Any) -> str:
     if stable is None:
         return "–"
     return verdict(bool(stable), "stable" if stable else "failed")
-
-
-def _split_word(run: Run) -> str:
-    return "held out" if run.split == HELDOUT else "validation"
 
 
 def rounds(run: Run) -> str:
@@ -185,7 +184,7 @@ def rounds(run: Run) -> str:
 def long_range(run: Run) -> str:
     """What of the teacher's forces lies beyond the students' reach."""
     lines = []
-    for report in (run.facts.get("teacher") or {}).get("long_range") or []:
+    for report in as_dict(run.facts.get("teacher")).get("long_range") or []:
         try:
             lines.append(LongRangeReport(**report).text())
         except TypeError:

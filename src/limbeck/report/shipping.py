@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from limbeck.report.markup import code, details, judged, missing, number, paragraph, short_hash, table, text
-from limbeck.report.reading import Run, as_dict
+from limbeck.report.reading import Run, as_dict, figures
+
+_STEADY = 0.2  #: distance of the quartiles over the median, at most, of timings on a quiet machine
 
 
-def _in(run: Run, name: str) -> Path:
-    """A file of the run as a command names it; of an absolute folder the name alone: pages are passed on."""
-    return (Path(run.folder.name) if run.folder.is_absolute() else run.folder) / name
+def _in(run: Run, name: str) -> str:
+    """A file of the run as a shell takes it; of an absolute folder the name alone: pages are passed on."""
+    folder = Path(run.folder.name) if run.folder.is_absolute() else run.folder
+    return shlex.quote(str(folder / name))
 
 
 def benchmark(run: Run) -> str:
     """What bench.json holds beyond its figures."""
     rows = (run.bench or {}).get("rows")
     if not rows:
-        files = " ".join(str(_in(run, f"{preset}.safetensors")) for preset in run.presets)
+        files = " ".join(_in(run, f"{preset}.safetensors") for preset in run.presets)
         return missing(
             "Speed and memory by size and batch were not measured.",
             f"limbeck bench {files} --json {_in(run, 'bench.json')}",
@@ -58,13 +63,29 @@ def benchmark(run: Run) -> str:
     ]
     what = str(bench.get("what") or "")
     note = paragraph(f"{what[:1].upper()}{what[1:]}. {said}. Medians." if what else said, "note")
-    return note + details(f"All {len(lines)} rows", table(columns, lines, words=(0, 1, 2, 11)))
+    return (
+        note + _unsteady(rows) + details(f"All {len(lines)} rows", table(columns, lines, words=(0, 1, 2, 11)))
+    )
+
+
+def _unsteady(rows: Sequence[dict[str, Any]]) -> str:
+    """A warning where timings scatter: something else used the machine, and ratios of rows mislead."""
+    spreads = [(figures(row).get("latency_ms_iqr"), figures(row).get("latency_ms_median")) for row in rows]
+    known = [(spread, median) for spread, median in spreads if spread is not None and median]
+    busy = sum(spread > _STEADY * median for spread, median in known)
+    if not busy:
+        return ""
+    return paragraph(
+        f"In {busy} of {len(known)} rows the timings scatter by more than a fifth (IQR over median): the "
+        "machine was busy. Measure again when it is not, before comparing speeds.",
+        "warn",
+    )
 
 
 def exports(run: Run) -> str:
     """Files for other runtimes with their certificates."""
     if not run.exports:
-        files = str(_in(run, f"{run.presets[0]}.safetensors"))
+        files = _in(run, f"{run.presets[0]}.safetensors")
         return missing(
             "There are no exports for other runtimes.",
             f"limbeck export {files} --to all --out {_in(run, 'exports')}",

@@ -69,6 +69,15 @@ def energy_force_units(slope: float, tolerance: float, stiffness: float | None =
     return _listed(found)
 
 
+def force_units(ratio: float, tolerance: float) -> str:
+    """Units in which forces would be ``ratio`` times those in eV/Å within a factor of 1 + tolerance."""
+    found: list[tuple[int, float, str]] = []
+    for name, value in _FORCE.items():
+        if value != 1.0 and ratio > 0 and (off := abs(math.log(ratio * value))) < math.log1p(tolerance):
+            found.append((0, off, name))
+    return _listed(found)
+
+
 def stress_units(ratio: float, volume: float, tolerance: float) -> str:
     """Units in which stresses would be ``ratio`` times those in eV/Å³ within a factor of ``tolerance``.
 
