@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 
 from limbeck import cli
 from limbeck.artifact.file import write_student
+from limbeck.benchmark import run
 from limbeck.benchmark.models import StudentFile, card_teacher
 from limbeck.benchmark.plots import write_plot
 from limbeck.benchmark.rows import Row
@@ -210,7 +211,8 @@ def test_the_command_prints_a_table_and_writes_json(capsys, student, tmp_path):
     assert (row["model"], row["atoms"], row["batch"], row["skipped"]) == ("small", 16, 2, None)
 
 
-def test_nothing_measured_is_a_failure_that_says_why(capsys, student, tmp_path):
+def test_nothing_measured_is_a_failure_that_says_why(capsys, student, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "_check_known", lambda *_: None)  # which refuses them before
     ase.io.write(tmp_path / "si.xyz", bulk("Si"))
     code, out, err = run_cli(
         capsys, student, "--teacher", "none", "--batch", "1", "--atoms", "", "--engines", "native", "--threads", "1",
