@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py [--quick] [--threads 1]
 
-Systems are made of what the students were trained on: the silicon crystal, and conformers of 3BPA.
+Systems are made of what the students were trained on: crystals, and conformers of 3BPA; copper's is the bulk.
 Writes results/bench.json and the table of the README.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.runtime.released import list_students
-from limbeck.sampling.frames import write_frames
+from limbeck.sampling.frames import read_any, write_frames
 from limbeck.sampling.starts import bulk_structure, smiles_conformers
 
 HERE = Path(__file__).parent
@@ -26,9 +26,16 @@ BEGIN, END = "<!-- bench.py writes from here -->\n", "<!-- to here -->\n"
 #: beginning of a released student's name -> what its systems are made of
 STARTS = {
     "silicon": lambda: [bulk_structure("Si")],
+    "licl": lambda: read_any(HERE.parent / "examples" / "licl.cif"),
+    "cu111": lambda: [bulk_structure("Cu")],
     "3bpa": lambda: smiles_conformers("c1ccc(cc1)COc1cccnc1N"),
 }
-WHERE = {"silicon": "the cubic crystal of ase.build.bulk", "3bpa": "a conformer of 3BPA by RDKit"}
+WHERE = {
+    "silicon": "the cubic crystal of ase.build.bulk",
+    "licl": "examples/licl.cif",
+    "cu111": "the cubic crystal of ase.build.bulk",
+    "3bpa": "a conformer of 3BPA by RDKit",
+}
 #: a teacher's 4,000 atoms take half a minute a call
 WHOLE = ["--row-limit", "150s"]
 QUICK = ["--batch", "1,4", "--atoms", "16,100", "--row-limit", "5s"]

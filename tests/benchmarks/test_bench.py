@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from benchmarks.bench import BEGIN, END, HERE, STARTS, WHERE, table
 
+from limbeck.runtime.released import list_students
+
 ROW = {
     "model": "si-tiny", "preset": "tiny", "parameters": 1, "engine": "native", "device": "cpu", "threads": 1,
     "system": "Si 5x5x5", "atoms": 1000, "batch": 1, "latency_ms_median": 12.345, "latency_ms_iqr": 0.567,
@@ -29,3 +31,4 @@ def test_the_readme_has_its_place_and_every_start_a_name():
     assert readme.count(BEGIN) == 1
     assert END in readme.split(BEGIN)[1]
     assert list(STARTS) == list(WHERE)
+    assert {student.name.split("-")[0] for student in list_students()} == set(STARTS)
