@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.io import write
 
 from limbeck.artifact.file import read_student
 from limbeck.export.certificate import References, turned, turns
 from limbeck.export.structures import make_crystal, make_molecule, of_size, parity_structures, smaller_than
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
+from limbeck.students.specification import preset_architecture
 from tests.export.tools import STRUCTURES, HereRuntime, make_model, small_record, small_student
 
 
@@ -206,3 +209,22 @@ def test_a_limit_is_widened_only_where_the_student_itself_is_rough(references):
     assert comparison.against_float64["molecule"].widened == 1
     off = HereRuntime(make_model(), lambda out: out.update(forces=out["forces"] + 5e-3))
     assert not rough.compare(off).passes
+
+
+def test_a_runs_held_out_set_is_filled_up_by_its_validation_set(tmp_path):
+    """A hundred structures that no training saw; a file of another name is taken as it is."""
+    for name, count, scale in (("heldout", 60, 1.0), ("validation", 300, 1.1), ("own", 60, 1.0)):
+        frames = [bulk("Si", a=scale * (5.4 + 1e-4 * k), cubic=True) for k in range(count)]
+        write(tmp_path / f"{name}.extxyz", frames)
+    architecture = preset_architecture("ultra-tiny", (14,))
+
+    def lengths(name: str, **beside) -> np.ndarray:
+        given = {"student_file": None, "given": tmp_path / f"{name}.extxyz"} | beside
+        structures = parity_structures(architecture, {}, **given)["held-out"]
+        return np.array([atoms.cell.lengths()[0] for atoms in structures])
+
+    for found in (lengths("heldout"), lengths("", given=None, student_file=tmp_path / "tiny.safetensors")):
+        assert len(found) == 100
+        np.testing.assert_allclose(found[:60], 5.4 + 1e-4 * np.arange(60))
+        np.testing.assert_allclose(found[60:] / 1.1, 5.4 + 1e-4 * np.linspace(0, 299, 40).round())
+    assert len(lengths("own")) == 60

@@ -16,6 +16,7 @@ from limbeck.errors import InputError
 from limbeck.students.specification import Architecture
 
 MOST = 100  #: held-out structures
+HELDOUT, VALIDATION = "heldout.extxyz", "validation.extxyz"  #: of a run; no student trained on either
 _LATTICES = ("fcc", "bcc", "hcp", "diamond")
 _RATTLES_A = (0.0, 0.01, 0.02, 0.04)
 _FAR_A = (300.0, -200.0, 100.0)  # where float32 has lost 1e-5 Å
@@ -37,7 +38,8 @@ def parity_structures(
     """Class of structures -> structures, each class with one at least.
 
     The first class is what the student is for: ``held-out`` from ``given`` or ``heldout.extxyz`` beside the
-    student's file, else ``generated`` from the elements. Then come a triclinic cell whose atoms have gone far
+    student's file, else ``generated`` from the elements. A run's ``heldout.extxyz`` is filled up to
+    ``MOST`` by the ``validation.extxyz`` beside it. Then come a triclinic cell whose atoms have gone far
     from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, and two atoms a pair
     of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without radii).
 
@@ -45,12 +47,16 @@ def parity_structures(
     ------
     InputError: ``given`` cannot be read, or holds elements that the student does not know.
     """
-    beside = None if student_file is None else student_file.parent / "heldout.extxyz"
+    beside = None if student_file is None else student_file.parent / HELDOUT
     path = given or (beside if beside is not None and beside.is_file() else None)
     crystal = make_crystal(architecture.elements)
     own = make_molecule(architecture.elements)
     if path is not None:
-        first = {"held-out": _read(path, architecture)}
+        frames = _spread(_read(path, architecture), MOST)
+        more = path.with_name(VALIDATION)
+        if path.name == HELDOUT and len(frames) < MOST and more.is_file():
+            frames += _spread(_read(more, architecture), MOST - len(frames))
+        first = {"held-out": StructureBatch.from_atoms(frames).to_atoms()}
     else:
         base = own if _is_molecular(card) else _enlarged(crystal, 8)
         first = {"generated": [_rattled(base, width, k) for k, width in enumerate(_RATTLES_A)]}
@@ -162,8 +168,13 @@ def _read(path: Path, architecture: Architecture) -> list[Atoms]:
             raise InputError(
                 "positions or cell are not finite", where=f"{path}, structure {k}", got="NaN or inf"
             )
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MOST, len(frames))).round().astype(int))
-    return StructureBatch.from_atoms([frames[k] for k in chosen]).to_atoms()
+    return frames
+
+
+def _spread(frames: list[Atoms], most: int) -> list[Atoms]:
+    """So many at most, evenly from the first to the last."""
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
+    return [frames[k] for k in chosen]
 
 
 def _is_molecular(card: dict[str, Any]) -> bool:

@@ -21,11 +21,11 @@ from limbeck.dataset.read import read_reference
 from limbeck.errors import InputError, LimbeckError
 from limbeck.export.formats import FORMATS, FormatName, check_installed
 from limbeck.export.quantise import QUANTISATIONS, Quantisation
+from limbeck.export.structures import HELDOUT
 from limbeck.report.reading import Run, read_run
 from limbeck.runtime.released import find_student
 
 PARTS = ("validate", "bench", "export", "quantize", "report")  #: what ``--skip`` names
-HELDOUT = "heldout.extxyz"
 _LEGACY = (".pt", ".pth")
 
 

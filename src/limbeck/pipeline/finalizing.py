@@ -18,8 +18,9 @@ from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
 from limbeck.export.formats import FORMATS
+from limbeck.export.structures import HELDOUT, VALIDATION
 from limbeck.pipeline import final_parts as parts
-from limbeck.pipeline.final_inputs import HELDOUT, FinalizeSettings, Inputs, Ware, read_inputs
+from limbeck.pipeline.final_inputs import FinalizeSettings, Inputs, Ware, read_inputs
 from limbeck.pipeline.final_summary import as_preset_row, student_rows, summary
 from limbeck.pipeline.ledger import Done, Ledger
 from limbeck.pipeline.table import format_table
@@ -276,9 +277,10 @@ def _structures(job: _Job, ware: Ware) -> Path | None:
 def _export_inputs(job: _Job, ware: Ware, structures: Path | None) -> dict[str, Any]:
     beside = ware.path.parent / HELDOUT
     source = structures or (beside if beside.is_file() else None)
+    more = None if source is None else source.with_name(VALIDATION)  # fills a run's held-out set up
     return {
         "student": ware.sha256,
-        "structures": None if source is None else hash_file(source),
+        "structures": [hash_file(file) for file in (source, more) if file is not None and file.is_file()],
         "threads": job.threads,
         "folder": str(Path(ware.name).parent),
         "versions": {name: _version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")},
@@ -296,7 +298,7 @@ def _run_hashes(job: _Job) -> dict[str, str]:
     if job.inputs.run is None:
         return {}
     folder, out = job.inputs.run.folder, job.inputs.out
-    names = ("config.yaml", "metrics.json", "physics.json", HELDOUT, "validation.extxyz")
+    names = ("config.yaml", "metrics.json", "physics.json", HELDOUT, VALIDATION)
     files = [*(folder / name for name in names), *sorted(folder.glob("*.safetensors"))]
     made = [out / BENCH, out / FINAL_BENCH, *sorted((out / "exports").glob("*.json"))]
     named = {f"run/{path.relative_to(folder)}": path for path in files}
