@@ -50,6 +50,7 @@ def rows(compiled: bool) -> list[Row]:
     table = [
         Row("Limbeck tiny", "limbeck", "native:tiny", REFERENCE),
         Row(REFERENCE, "graph-pes", "64x2x12:prebatched"),
+        Row("Limbeck tiny, SOAP", "limbeck", "native-soap:tiny", REFERENCE),
         Row("Limbeck ultra-tiny", "limbeck", "native:ultra-tiny", "graph-pes PaiNN 32x2"),
         Row("graph-pes PaiNN 32x2", "graph-pes", "32x2x10:prebatched"),
         Row("Limbeck original", "limbeck", "native:original", "graph-pes PaiNN 128x3"),

@@ -1,7 +1,8 @@
-"""Limbeck's own training step: schedule, loss, gradient, clipping, AdamW and weight averaging.
+"""Limbeck's own training step: schedule, loss, gradient, clipping, optimiser and weight averaging.
 
 Models: ``native:PRESET`` (the C++ core), ``torch:PRESET`` (autograd on the torch reference, through
-the same trainer) and ``compiled:PRESET`` (the torch reference traced and compiled).
+the same trainer) and ``compiled:PRESET`` (the torch reference traced and compiled), with AdamW as the
+peer; ``native-soap:PRESET`` has the optimiser that trains students.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def open_model(model: str, case: dict[str, Any]) -> Opened:
         compiled = CompiledStep(architecture, weights, data, chosen)
         return Opened(compiled.step, {**facts, "engine": "torch.compile", **compiled.facts})
     # the mean square of energies and forces, as the peer has it; the cost of Huber's is the same
-    config = TrainingConfig(engine=kind, threads=THREADS, loss="mse", learning_rate=1e-4)
+    engine, _, soap = kind.partition("-")
+    config = TrainingConfig(
+        engine=engine, optimizer=soap or "adamw", threads=THREADS, loss="mse", learning_rate=1e-4
+    )
     trainer = Trainer(
         architecture,
         data,
