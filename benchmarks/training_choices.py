@@ -43,7 +43,7 @@ from limbeck.validation.run import validate
 
 RESULTS = Path(__file__).parent / "results" / "training_choices.json"
 ERRORS = ("force_rmse_mev_per_a", "force_mae_mev_per_a", "force_r2", "energy_mae_mev_per_atom")
-#: what is compared; batches are those that are best for each optimiser in equal time
+#: what is compared; each optimiser has the batches that were its default
 CHOICES: dict[str, list[dict[str, Any]]] = {
     "optimizer": [{"optimizer": "soap", "batch_atoms": 256}, {"optimizer": "adamw", "batch_atoms": 128}],
     "atom-energies": [{"atom_energy_weight": weight} for weight in (0.0, 0.01, 0.1, 1.0)],

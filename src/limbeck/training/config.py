@@ -41,7 +41,7 @@ class TrainingConfig(BaseModel):
 
     @property
     def atoms_a_batch(self) -> int:
-        """Where nothing is set: what trains best in equal time (docs/decisions.md)."""
+        """Where nothing is set (docs/decisions.md)."""
         if self.batch_atoms is not None:
             return self.batch_atoms
         return 256 if self.device == "cpu" else 2048
