@@ -1,4 +1,8 @@
-"""Write the table of README.md from the metrics beside it (--check only compares)."""
+"""Write the tables of README.md (--check only compares).
+
+Errors come from the metrics.json beside it, exports from what `limbeck finalize` measured
+(benchmarks/results/finalize-NAME.json).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BEGIN, END = "<!-- table.py writes from here -->\n", "<!-- to here -->\n"
+FINALIZED = HERE.parent / "benchmarks" / "results"
+END = "<!-- to here -->\n"
+BEGIN, EXPORTS_BEGIN = "<!-- table.py writes from here -->\n", "<!-- table.py writes exports from here -->\n"
 HEAD = (
     "| student | teacher | parameters | held-out force R² | by temperature | force RMSE, meV/Å "
     "| energy MAE, meV/atom | on-policy force RMSE, meV/Å | training, s |\n" + "|---" * 9 + "|\n"
@@ -48,12 +54,61 @@ def table() -> str:
     return HEAD + "".join(lines)
 
 
+EXPORTS_HEAD = (
+    "| student | over its teacher | size, KB | float16, KB | format | largest force difference, meV/Å "
+    "| structures | latency over native, 16 atoms | larger |\n" + "|---" * 9 + "|\n"
+)
+
+
+def export_rows(name: str, student: dict) -> str:
+    """A finalised student's lines, one a format."""
+    speed, half = student["speed"], [
+        q for q in student["quantisation"] if (q["quantisation"], q["verdict"]) == ("float16", "kept")
+    ]
+    first = [
+        f"`{name}-{student['preset']}`",
+        f"{speed['speedup_vs_teacher']:.0f} times, {speed['speedup_at_atoms']} atoms"
+        if speed.get("speedup_vs_teacher")
+        else "",
+        f"{student['bytes'] / 1e3:.0f}",
+        f"{half[0]['bytes'] / 1e3:.0f}" if half else "refused",
+    ]
+    lines = []
+    for export in student["exports"]:
+        small, large = export["latency"][0], export["latency"][-1]
+        cells = [
+            export["format"],
+            f"{export['parity']['force_mev_per_a']:.3f}",
+            str(export["n_structures"]),
+            f"{small['export_over_native']:.1f} ({small['export_ms']:.1f} ms)",
+            f"{large['export_over_native']:.1f} ({large['export_ms']:.0f} ms, {large['atoms']} atoms)",
+        ]
+        lines.append("| " + " | ".join([*first, *cells]) + " |\n")
+        first = [""] * len(first)
+    return "".join(lines)
+
+
+def exports_table() -> str:
+    """What `limbeck finalize` measured of the released students."""
+    lines = []
+    for path in sorted(FINALIZED.glob("finalize-*.json"), reverse=True):
+        name = path.stem.removeprefix("finalize-")
+        for student in json.loads(path.read_text())["students"]:
+            if (HERE / f"{name}-{student['preset']}.safetensors").exists():
+                lines.append(export_rows(name, student))
+    return EXPORTS_HEAD + "".join(lines)
+
+
+def between(text: str, begin: str, table: str) -> str:
+    before, rest = text.split(begin)
+    _, after = rest.split(END, 1)
+    return before + begin + table + END + after
+
+
 def main() -> int:
     readme = HERE / "README.md"
     text = readme.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    wanted = before + BEGIN + table() + END + after
+    wanted = between(between(text, BEGIN, table()), EXPORTS_BEGIN, exports_table())
     if "--check" in sys.argv[1:]:
         return int(text != wanted)
     readme.write_text(wanted)
