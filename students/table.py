@@ -62,9 +62,9 @@ EXPORTS_HEAD = (
 
 def export_rows(name: str, student: dict) -> str:
     """A finalised student's lines, one a format."""
-    speed, half = student["speed"], [
-        q for q in student["quantisation"] if (q["quantisation"], q["verdict"]) == ("float16", "kept")
-    ]
+    speed = student["speed"]
+    kept = [q for q in student["quantisation"] if q["verdict"] == "kept"]
+    half = [q for q in kept if q["quantisation"] == "float16"]
     first = [
         f"`{name}-{student['preset']}`",
         f"{speed['speedup_vs_teacher']:.0f} times, {speed['speedup_at_atoms']} atoms"
