@@ -132,6 +132,17 @@ def test_preflight_says_warnings_and_no_notes(data):
         preflight([("my.extxyz", data)], (), said.append, Expected(elements=(1, 29, 79)))
 
 
+def test_few_strange_labels_of_a_teacher_are_left_out_and_many_stop(data):
+    said: list[str] = []
+    few = forces_flipped(data, [3])
+    assert preflight([("run", few)], (), said.append, spare=0.03).tolist() == [3]
+    assert said[0].startswith("warning frames-sign")
+    assert said[0].endswith("frame 3; remedy: they are left out of the training")
+    for spoiled in (forces_flipped(data, [3, 7]), scaled(data, forces=-1)):
+        with pytest.raises(InputError, match="sign"):
+            preflight([("run", spoiled)], (), said.append, spare=0.03)
+
+
 def test_training_is_stopped_and_can_be_told_to_go_on(data, tmp_path, run):
     write(tmp_path / "b.extxyz", forces_flipped(data, [3]).to_atoms())
     train = (

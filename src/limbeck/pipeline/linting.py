@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase.data import atomic_numbers
 
 from limbeck.core.checks import check_structures
@@ -62,26 +64,41 @@ def preflight(
     ignore: Sequence[str],
     say: Say,
     expected: Expected = NOTHING_EXPECTED,
-) -> None:
+    spare: float = 0.0,
+) -> np.ndarray:
     """Lint before training: warnings are said, notes are not.
+
+    Parameters
+    ----------
+    spare: an error in at most this share of the structures is said as a warning.
+
+    Returns
+    -------
+    Places of the structures that such errors name, ascending: the caller leaves them out.
 
     Raises
     ------
-    InputError: the data hold an error; the first is named.
+    InputError: the data hold any other error; the first is named.
     """
     report = lint(sets, expected, ignore)
     command = "limbeck lint " + " ".join(name for name, _ in sets)
-    if report.errors:
-        first = report.errors[0]
-        more = len(report.errors) - 1
+    few = [f for f in report.errors if 0 < len(f.frames) <= spare * report.count]
+    errors = [f for f in report.errors if f not in few]
+    if errors:
+        first = errors[0]
+        more = len(errors) - 1
         raise InputError(
             f"{first.code}: {first.message}",
             where=sets[0][0] if len(sets) == 1 else f"{len(sets)} data sets",
             got=f"{more} more errors" if more > 1 else "1 more error" if more else None,
             remedy=f"see {command}; to train all the same: --set 'lint.ignore=[{first.code}]'",
         )
-    warnings = [report.line(f) for f in report.warnings if f.code not in _SAID_ELSEWHERE]
+    warnings = [
+        report.line(replace(f, severity="warning", remedy="they are left out of the training")) for f in few
+    ]
+    warnings += [report.line(f) for f in report.warnings if f.code not in _SAID_ELSEWHERE]
     say_some(say, warnings, f"warnings; see {command}")
+    return np.unique([k for f in few for k in f.frames]).astype(int)
 
 
 def _read(path: Path, keys: Mapping[str, Any] | None) -> LabelledSet:
