@@ -148,6 +148,38 @@ def test_commands_for_a_folder_with_spaces_can_be_pasted(run_folder):
     assert "--to all --out 'my run/exports'" in text
 
 
+def test_learning_curves_are_shown_with_their_verdict(run_folder, change):
+    complete(run_folder)
+    page = Page(write_report(run_folder).page)
+    assert "Data limits tiny: doubling labels helps." in page.text
+    assert "judged on 16 held-out structures" in page.text
+    assert "no time left in 2 min" in page.text
+    # these trainings were shorter than the run's, which makes another student of them
+    assert "The run's own tiny trained 10 min 00 s, these 30 s at most" in page.text
+    drawn = {
+        name: [unpack(figure["data"][0][axis]).tolist() for axis in "xy"]
+        for name, figure in page.figures["plots"].items()
+        if name.startswith("curve-")
+    }
+    assert drawn == {
+        "curve-tiny-labels": [[10, 20], [60, 30]],
+        "curve-tiny-seconds": [[10, 30], [33, 30]],
+        "curve-tiny-parameters": [[21_000, 70_000], [31, 30]],
+    }
+    change("learning-curve/tiny.json", lambda c: c.update(trained_in_run_s=31.0, busy="the machine was busy"))
+    text = Page(write_report(run_folder).page).text
+    assert "The machine was busy." in text
+    assert "The run's own tiny trained" not in text
+
+
+def test_a_curve_without_the_students_own_point_draws_nothing(run_folder, change):
+    complete(run_folder)
+    change("learning-curve/tiny.json", lambda c: c["points"][0].update(skipped="it diverged"))
+    page = Page(write_report(run_folder).page)
+    assert "it diverged" in page.text
+    assert not [name for name in page.figures["plots"] if name.startswith("curve-")]
+
+
 def test_speeds_of_other_files_are_left_out(run_folder, change):
     complete(run_folder)
     own = hash_file(run_folder / "tiny.safetensors")
@@ -238,7 +270,10 @@ def test_text_from_outside_is_no_markup(run_folder, change):
     assert "<" not in page.scripts[0]
 
 
-@pytest.mark.parametrize("name", ["bench.json", "physics.json", "exports/tiny.onnx.certificate.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["bench.json", "physics.json", "exports/tiny.onnx.certificate.json", "learning-curve/tiny.json"],
+)
 @pytest.mark.parametrize(
     "content",
     [
