@@ -171,9 +171,17 @@ def describe(done: dict[str, Any]) -> str:
     kind, first = next(iter(done["parity"]["against_student"].items()))
     line = (
         f"{done['path']}: {done['bytes'] / 1000:.0f} kB, certified on {done['n_structures']} structures, "
-        f"{kind} forces within {first['force_mev_per_a']:.2g} meV/Å"
+        f"forces of {kind} ones within {first['force_mev_per_a']:.2g} meV/Å"
     )
-    return line + (f"; {times}, {done['threads']} thread(s)" if times else "")
+    line += f"; {times}, {done['threads']} thread(s)" if times else ""
+    loss = done.get("quantisation")
+    if loss is None:
+        return line
+    against = [reason for reason in (loss["objection"], loss["slower"]) if reason]
+    return (
+        f"{line}; {loss['quantisation']} changes forces by {loss['force_rmse_mev_per_a']:.3g} meV/Å (rms)"
+        + (f"; kept for --force in spite of {', and '.join(against)}" if against else "")
+    )
 
 
 def _prepare(
@@ -196,8 +204,7 @@ def _prepare(
         if loss.objection() and not options.force:
             kept.fail(
                 RefusedError(
-                    f"{quantisation} is refused", where=path.stem, got=loss.objection(),
-                    remedy="--quantize float16, or --force to keep it all the same",
+                    f"{quantisation} is refused", where=path.stem, got=loss.objection(), remedy=loss.remedy(),
                 )
             )  # fmt: skip
             return None

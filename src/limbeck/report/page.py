@@ -52,7 +52,7 @@ def write_report(
     results: Path | None = None,
     progress: Progress = no_progress,
 ) -> Written:
-    """Write the page of a finished run, and ``PRESET.card.md`` for each of its students.
+    """Write the page of a finished run, and beside it ``PRESET.card.md`` for each of its students.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def write_report(
     write_whole(page, render(run, evidence, rows, advice, target, library))
     cards = []
     for preset, student in run.students.items():
-        path = run.folder / f"{preset}.card.md"
+        path = page.parent / f"{preset}.card.md"
         write_whole(path, model_card(student.card, student.path.name))
         cards.append(path)
     return Written(page, tuple(cards), tuple(rows), advice, (*run.notes, *evidence.notes))
