@@ -153,7 +153,7 @@ def test_learning_curves_are_shown_with_their_verdict(run_folder, change):
     page = Page(write_report(run_folder).page)
     assert "Data limits tiny: doubling labels helps." in page.text
     assert "judged on 16 held-out structures" in page.text
-    assert "no time left in 2 min" in page.text
+    assert "1 of 5 trainings were not done: no time left in 2 min." in page.text
     # these trainings were shorter than the run's, which makes another student of them
     assert "The run's own tiny trained 10 min 00 s, these 30 s at most" in page.text
     drawn = {

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from limbeck.export.quantise import Quantisation, own_force_error
 from limbeck.export.speed import Latency
+from limbeck.progress import format_figure
 from limbeck.runtime.student import Student
 from limbeck.units import EV_TO_MEV
 from limbeck.validation.onpolicy import nve_drift
@@ -114,5 +115,8 @@ def slower(latencies: Sequence[Latency]) -> str | None:
     ratios = [after / before for _, after, before in timed]
     if not ratios or float(np.exp(np.log(ratios).mean())) <= SLOWER:
         return None
-    parts = [f"{after:.3g} ms instead of {before:.3g} at {atoms} atoms" for atoms, after, before in timed]
+    parts = [
+        f"{format_figure(after)} ms instead of {format_figure(before)} at {atoms} atoms"
+        for atoms, after, before in timed
+    ]
     return "slower than float32: " + ", ".join(parts)

@@ -28,6 +28,7 @@ from limbeck.export.runtimes import Runtime
 from limbeck.export.speed import time_export
 from limbeck.export.structures import parity_structures
 from limbeck.export.tolerance import TOLERANCES
+from limbeck.progress import format_figure
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 
@@ -165,7 +166,8 @@ class _Summary:
 def describe(done: dict[str, Any]) -> str:
     """One line about one export."""
     times = ", ".join(
-        f"{row['atoms']} atoms {row['export_ms']:.3g} ms (native {row['native_ms']:.3g})"
+        f"{row['atoms']} atoms {format_figure(row['export_ms'])} ms "
+        f"(native {format_figure(row['native_ms'])})"
         for row in done["latency"]
     )
     kind, first = next(iter(done["parity"]["against_student"].items()))

@@ -73,19 +73,21 @@ def curve_markup(curve: Mapping[str, Any], drawn: Sequence[Figure]) -> str:
             text(row.get("preset", "–")), number(row.get("labels"), "{:,}"),
             number(row.get("seconds"), "{:.0f}"), number(row.get("parameters"), "{:,}"),
             number(row.get(_ERROR), "{:.1f}"), number(row.get("energy_mae_mev_per_atom"), "{:.2f}"),
-            text(row.get("skipped") or "–"),
         )
         for row in curve["points"]
+        if row["skipped"] is None
     ]  # fmt: skip
-    columns = (
-        "student", "labels", "time, s", "parameters", "force RMSE, meV/Å", "energy MAE, meV/atom", "not done"
-    )  # fmt: skip
+    columns = ("student", "labels", "time, s", "parameters", "force RMSE, meV/Å", "energy MAE, meV/atom")
     notes = [
         f"Each point is a training of its own, judged on {curve.get('heldout_structures', '–')} held-out "
         "structures that none of them saw. The verdict compares what a doubling of each would gain."
     ]
     if isinstance(curve.get("busy"), str) and curve["busy"]:
         said.append(paragraph(f"{curve['busy'][0].upper()}{curve['busy'][1:]}.", "warn"))
+    lost = [str(row["skipped"]) for row in curve["points"] if row["skipped"] is not None]
+    if lost:
+        reasons = "; ".join(dict.fromkeys(lost))
+        notes.append(f"{len(lost)} of {len(curve['points'])} trainings were not done: {reasons}.")
     own = curve.get("trained_in_run_s")
     if done and isinstance(own, int | float) and done[0]["seconds"] <= 0.75 * own:
         notes.append(
@@ -96,7 +98,7 @@ def curve_markup(curve: Mapping[str, Any], drawn: Sequence[Figure]) -> str:
     return (
         "".join(said)
         + figures(drawn, abreast=True)
-        + table(columns, rows, marked=0 if done else None, words=(0, 6))
+        + table(columns, rows, marked=0 if done else None)
         + paragraph(" ".join(notes), "note")
     )
 
