@@ -268,3 +268,17 @@ def test_the_process_ends_without_taking_the_interpreter_apart():
     plain = code.replace("command_line()", "")
     done = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True, env=environment)
     assert "torn down" in done.stdout
+
+
+def test_warnings_of_limbeck_are_one_line_without_a_place_in_the_code():
+    code = (
+        "import runpy, sys, warnings\n"
+        "from limbeck.cli import entry\n"
+        "entry.main = lambda: warnings.warn('elsewhere') or "
+        "exec(compile('import warnings; warnings.warn(chr(97))', entry.__file__, 'exec')) or 0\n"
+        "entry.command_line()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "warning: a\n" in done.stderr
+    assert "<string>:3: UserWarning: elsewhere" in done.stderr  # others keep theirs

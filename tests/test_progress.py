@@ -7,7 +7,15 @@ import io
 import pytest
 
 from limbeck import progress
-from limbeck.progress import BarProgress, LineProgress, format_seconds, no_progress, open_progress
+from limbeck.progress import (
+    BarProgress,
+    LineProgress,
+    format_figure,
+    format_seconds,
+    no_progress,
+    open_progress,
+)
+from limbeck.report.markup import number
 
 
 @pytest.fixture
@@ -75,3 +83,12 @@ def test_bars_take_the_same_calls(capsys):
 )
 def test_durations_read_well(seconds, text):
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(1473.2, 3, "1,470"), (0.7158, 3, "0.716"), (240.1, 2, "240"), (2.0, 3, "2"), (1.2e-6, 3, "1.2e-06")],
+)
+def test_large_figures_are_no_powers_of_ten(value, digits, text):
+    assert format_figure(value, digits) == text
+    assert number(value, f"{{:.{digits}g}}×") == f"{text}×"  # on the report's page too

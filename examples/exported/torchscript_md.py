@@ -79,6 +79,7 @@ def main():
         options.timestep * units.fs,
         temperature_K=options.temperature,
         friction=0.01 / units.fs,
+        fixcm=False,
         rng=rng,
     )
     dynamics.run(options.steps)

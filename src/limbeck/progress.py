@@ -36,6 +36,12 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_figure(value: float, digits: int = 3) -> str:
+    """So many significant digits, never as a power of ten where the figure is large: ``1,470``, ``0.716``."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if "e+" in text else text
+
+
 def process_start() -> float:
     """``time.monotonic()`` at which this process began, where /proc tells it; else now."""
     now = time.monotonic()

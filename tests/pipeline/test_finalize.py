@@ -206,6 +206,15 @@ def test_finished_parts_are_reused_unless_what_they_are_made_from_changed(run, f
     assert {"tiny onnx", "ultra-tiny int8", "bench", "report"} <= set(calls)
 
 
+def test_a_learning_curve_makes_the_page_anew(run, folder, calls):
+    assert run("finalize", folder)[0] == 0
+    calls.clear()
+    (folder / "learning-curve").mkdir()
+    (folder / "learning-curve" / "tiny.json").write_text("{}")
+    assert run("finalize", folder)[0] == 0
+    assert calls == ["report"]
+
+
 def test_interrupted_it_goes_on(run, folder, calls, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

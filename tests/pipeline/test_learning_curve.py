@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ase.io import write
 
+from limbeck.config import LabelKeys
 from limbeck.dataset.read import labelled_from_atoms
-from limbeck.pipeline.curve_data import nested_order
-from limbeck.pipeline.learning_curve import CurveSettings, Point, judge_rows, plan_points
+from limbeck.errors import InputError, LimbeckError
+from limbeck.pipeline.curve_data import nested_order, read_curve_data
+from limbeck.pipeline.learning_curve import (
+    CurveSettings,
+    Point,
+    busy_machine,
+    judge_rows,
+    plan_points,
+    shorter_than_run,
+)
 from limbeck.pipeline.limiting import find_limit, fit_slope
+from limbeck.pipeline.students import untrained_student
 
 from .conftest import labelled_copper
 
@@ -113,6 +125,58 @@ def test_points_that_were_not_trained_count_nothing():
     assert judge_rows("tiny", [own | {"skipped": "no time left"}, half]).limit == "unknown"
 
 
+def test_a_change_that_is_past_any_use_is_no_figure():
+    found = find_limit(
+        "tiny", 40.0, {"time": [(14, 60.0), (42, 40.0)], "width": [(71e3, 40.0), (405e3, 8e3)]}
+    )
+    assert found.limit == "budget"
+    assert "doubling the parameters by more than +100%" in found.text
+
+
+def test_a_busy_machine_is_told():
+    row = {"labels": 200, "seconds": 30.0, "preset": "tiny", "trained_s": 30.0, "epochs": 15.0}
+    half = row | {"labels": 100, "epochs": 29.0}  # 97 labels/s beside 100
+    other = row | {"preset": "original", "epochs": 2.0}
+    skipped = {"labels": 50, "preset": "tiny", "skipped": "no time left"}
+    assert busy_machine([row, half, other, skipped]) == ""
+    told = busy_machine([row, half, row | {"seconds": 10.0, "trained_s": 15.0, "epochs": 1.0}])
+    assert told.startswith("the machine was busy: tiny trained on 13.3 to 100 labels/s, so")
+
+
+def test_a_curve_of_shorter_trainings_than_the_runs_says_so():
+    assert shorter_than_run("tiny", 42.0, None) == shorter_than_run("tiny", 600.0, 718.0) == ""
+    told = shorter_than_run("tiny", 42.0, 718.0)
+    assert told.startswith("the run's own tiny trained 11 min 58 s, these 42 s at most")
+    assert "--times 80s,239s,718s" in told
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run folder as far as curves need one, with a configuration of an earlier version."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    training = "training:\n  epochs: 30\n  learning_rate: null\n  weight_decay: 0.1\n"
+    (folder / "config.yaml").write_text(f"# Limbeck run: the resolved configuration\nseed: 0\n{training}")
+    (folder / "metrics.json").write_text(json.dumps({"tiny": {"run": {"training": {"seconds": 718.3}}}}))
+    write(folder / "labels", labelled_copper(20), format="extxyz")
+    for k, name in enumerate(("heldout", "validation")):
+        write(folder / f"{name}.extxyz", labelled_copper(6, seed=1 + k))
+    return folder
+
+
+def test_a_run_of_an_earlier_version_has_its_settings_and_times(finished):
+    data = read_curve_data(finished, LabelKeys(), 0, print)
+    assert (data.settings.learning_rate, data.settings.weight_decay) == (4e-3, 0.1)
+    assert data.settings.epochs is None  # how long is what a curve varies
+    assert data.trained_s == {"tiny": 718.3}
+    config = finished / "config.yaml"
+    config.write_text(config.read_text().replace("weight_decay: 0.1", "weight_decay: much"))
+    with pytest.raises(
+        InputError, match=r"config.yaml:6: wrong value for 'weight_decay'; got 'much'; wanted"
+    ):
+        read_curve_data(finished, LabelKeys(), 0, print)
+
+
 def test_subsets_are_nested_hold_whole_families_and_every_element():
     frames = []
     for k in range(12):
@@ -157,7 +221,64 @@ def test_the_command_trains_judges_and_goes_on(run, tmp_path):
     code, _, _ = run(*arguments, "--plot", tmp_path / "curve.png")
     assert code == 0
     assert json.loads(told.read_text())["points"] == found["points"]  # nothing was trained again
+    # for the report of a run that the folder stands in
+    assert json.loads((out / "ultra-tiny.json").read_text()) == json.loads(told.read_text())
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_times_that_the_budget_gave_stand_when_the_command_goes_on(run, copper_file, tmp_path, monkeypatch):
+    trained = []
+
+    def train(preset, lesson, config, stop, folder, **_):
+        trained.append(stop.budget_s)
+        raise LimbeckError("not now")
+
+    monkeypatch.setattr("limbeck.pipeline.learning_curve.train_student", train)
+    arguments = (
+        "learning-curve",
+        copper_file,
+        "--preset",
+        "tiny",
+        "--widths",
+        "none",
+        "--out",
+        tmp_path / "out",
+    )
+    assert run(*arguments, "--budget", "5m")[0] == 0
+    first = list(trained)
+    trained.clear()
+    monkeypatch.setattr(
+        "limbeck.cli.curves.invocation", lambda _: SimpleNamespace(began=time.monotonic() - 40)
+    )
+    assert run(*arguments, "--budget", "5m")[0] == 0
+    assert trained == first
+    trained.clear()
+    assert run(*arguments, "--budget", "10m")[0] == 0
+    assert max(trained) > 1.5 * max(first)
+
+
+def test_a_point_that_would_outlast_the_budget_is_not_begun(run, copper_file, tmp_path, monkeypatch):
+    """The second costs what the first did beyond its training time."""
+    clock = [1000.0]
+
+    def train(preset, lesson, config, stop, folder, **_):
+        clock[0] += stop.budget_s + 50  # for preparing
+        untrained = untrained_student(preset, labelled_copper(1)[0], 4.0).record
+        return untrained, SimpleNamespace(
+            progress=SimpleNamespace(labels_seen=20, spent_s=stop.budget_s), validation={}
+        )
+
+    monkeypatch.setattr("limbeck.pipeline.learning_curve.train_student", train)
+    monkeypatch.setattr("limbeck.pipeline.learning_curve.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("limbeck.cli.curves.invocation", lambda _: SimpleNamespace(began=clock[0]))
+    options = ("--preset", "tiny", "--widths", "none", "--labels", "10,26", "--times", "10s,20s")
+    out, told = tmp_path / "out", tmp_path / "told.json"
+    arguments = ("learning-curve", copper_file, *options, "--out", out, "--json", told)
+    assert run(*arguments, "--budget", "175s")[0] == 0
+    points = json.loads(told.read_text())["points"]
+    # 70 s each; the third would take 60 s where 35 s are left
+    assert [p["skipped"] for p in points] == [None, None, "no time left in 2 min 55 s"]
+    assert clock[0] == 1140.0
 
 
 def test_wrong_numbers_are_refused(refused, copper_file, tmp_path):

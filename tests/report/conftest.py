@@ -166,11 +166,35 @@ def certificate(name: str, verdict: str = "pass") -> dict[str, Any]:
     }  # fmt: skip
 
 
+def learning_curve() -> dict[str, Any]:
+    """What ``limbeck learning-curve --preset tiny`` leaves, with a point that it had no time for."""
+    own = {"labels": 20, "seconds": 30.0, "preset": "tiny", "parameters": 70_000, "skipped": None,
+           "force_rmse_mev_per_a": 30.0, "energy_mae_mev_per_atom": 1.0, "epochs": 9.0, "trained_s": 30.0}  # fmt: skip
+    points = [
+        own,
+        own | {"labels": 10, "force_rmse_mev_per_a": 60.0},
+        own | {"seconds": 10.0, "force_rmse_mev_per_a": 33.0},
+        own | {"preset": "ultra-tiny", "parameters": 21_000, "force_rmse_mev_per_a": 31.0},
+        {
+            "labels": 5,
+            "seconds": 30.0,
+            "preset": "tiny",
+            "parameters": 70_000,
+            "skipped": "no time left in 2 min",
+        },
+    ]
+    return {"preset": "tiny", "limit": "data", "text": "Data limits tiny: doubling labels helps.", "points": points,
+            "heldout_structures": 16, "trained_in_run_s": 600.0, "busy": ""}  # fmt: skip
+
+
 def complete(folder: Path) -> None:
     """Give a run everything that other commands would add."""
     (folder / "bench.json").write_text(json.dumps(bench_rows()))
     (folder / "exports").mkdir(exist_ok=True)
     (folder / "exports" / "tiny.onnx.certificate.json").write_text(json.dumps(certificate("tiny.onnx")))
+    (folder / "learning-curve").mkdir(exist_ok=True)
+    (folder / "learning-curve" / "tiny.json").write_text(json.dumps(learning_curve()))
+    (folder / "learning-curve" / "times-0123.json").write_text("[1.0, 2.0]")
     properties = {
         "bulk modulus": {"verdict": "fail", "student": 139.0, "teacher": 137.0, "noise": 0.1, "tolerance": 1.0,
                          "unit": "GPa", "reason": "2 GPa off"},

@@ -148,6 +148,38 @@ def test_commands_for_a_folder_with_spaces_can_be_pasted(run_folder):
     assert "--to all --out 'my run/exports'" in text
 
 
+def test_learning_curves_are_shown_with_their_verdict(run_folder, change):
+    complete(run_folder)
+    page = Page(write_report(run_folder).page)
+    assert "Data limits tiny: doubling labels helps." in page.text
+    assert "judged on 16 held-out structures" in page.text
+    assert "1 of 5 trainings were not done: no time left in 2 min." in page.text
+    # these trainings were shorter than the run's, which makes another student of them
+    assert "The run's own tiny trained 10 min 00 s, these 30 s at most" in page.text
+    drawn = {
+        name: [unpack(figure["data"][0][axis]).tolist() for axis in "xy"]
+        for name, figure in page.figures["plots"].items()
+        if name.startswith("curve-")
+    }
+    assert drawn == {
+        "curve-tiny-labels": [[10, 20], [60, 30]],
+        "curve-tiny-seconds": [[10, 30], [33, 30]],
+        "curve-tiny-parameters": [[21_000, 70_000], [31, 30]],
+    }
+    change("learning-curve/tiny.json", lambda c: c.update(trained_in_run_s=31.0, busy="the machine was busy"))
+    text = Page(write_report(run_folder).page).text
+    assert "The machine was busy." in text
+    assert "The run's own tiny trained" not in text
+
+
+def test_a_curve_without_the_students_own_point_draws_nothing(run_folder, change):
+    complete(run_folder)
+    change("learning-curve/tiny.json", lambda c: c["points"][0].update(skipped="it diverged"))
+    page = Page(write_report(run_folder).page)
+    assert "it diverged" in page.text
+    assert not [name for name in page.figures["plots"] if name.startswith("curve-")]
+
+
 def test_speeds_of_other_files_are_left_out(run_folder, change):
     complete(run_folder)
     own = hash_file(run_folder / "tiny.safetensors")
@@ -238,7 +270,10 @@ def test_text_from_outside_is_no_markup(run_folder, change):
     assert "<" not in page.scripts[0]
 
 
-@pytest.mark.parametrize("name", ["bench.json", "physics.json", "exports/tiny.onnx.certificate.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["bench.json", "physics.json", "exports/tiny.onnx.certificate.json", "learning-curve/tiny.json"],
+)
 @pytest.mark.parametrize(
     "content",
     [
@@ -271,6 +306,14 @@ def test_a_target_of_the_configuration_is_used(run_folder):
     written = write_report(run_folder)
     assert written.recommendation.text.startswith("No preset meets the target of 1.5 meV/Å")
     assert write_report(run_folder, target_force_rmse_mev_per_a=1e9).recommendation.preset == "ultra-tiny"
+
+
+def test_damaged_labels_are_told_on_the_page(run_folder):
+    shard = next((run_folder / "labels").glob("shard-*.lbk"))
+    shard.write_bytes(shard.read_bytes()[:-200])
+    written = write_report(run_folder)
+    assert any("damaged label shard" in note and "other labels are used" in note for note in written.notes)
+    assert "damaged label shard" in Page(written.page).text
 
 
 def test_a_run_without_its_data_still_has_a_page(run_folder):
@@ -346,7 +389,9 @@ def test_the_command_writes_page_cards_and_json(made_run, tmp_path, capsys):
     assert "Use ultra-tiny: the cheapest preset" in said
     assert f"wrote {out}" in said
     assert json.loads(figures.read_text())["recommendation"]["preset"] == "ultra-tiny"
-    assert (made_run / "tiny.card.md").read_text().startswith("---\nlicense: ")
+    # a run folder that nobody may write to can be reported on elsewhere
+    assert (tmp_path / "tiny.card.md").read_text().startswith("---\nlicense: ")
+    assert not (made_run / "tiny.card.md").exists()
 
 
 @pytest.mark.parametrize(

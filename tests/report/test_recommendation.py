@@ -54,7 +54,7 @@ def test_without_a_target_both_ends_stand_with_their_figures():
 
 def test_one_student_that_is_best_in_both_is_the_one_to_use():
     assert recommend([TINY, PresetRow("original", force_rmse=30.0, atoms_per_s=9e3)]).preset == "tiny"
-    assert recommend([TINY]).text.startswith("Use tiny, the only student of this run: force RMSE 25.0 meV/Å")
+    assert recommend([TINY]).text.startswith("Use tiny, the only one there is: force RMSE 25.0 meV/Å")
 
 
 def test_without_speeds_the_smallest_is_the_cheapest():

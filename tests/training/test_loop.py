@@ -182,6 +182,63 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         make_trainer(tmp_path, stop=Stop(epochs=1)).run()
 
 
+def rewritten(path, edit):
+    """The checkpoint with ``edit`` applied to what it tells and to its arrays."""
+    from safetensors import safe_open
+    from safetensors.numpy import save
+
+    with safe_open(path, framework="numpy") as handle:
+        body = json.loads(handle.metadata()["limbeck-checkpoint"])
+        arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    edit(body, arrays)
+    path.write_bytes(save(arrays, metadata={"limbeck-checkpoint": json.dumps(body)}))
+
+
+def _before_soap(body, arrays):
+    """As Limbeck wrote them when it trained with Adam alone."""
+    for key in ("format", "limbeck"):
+        del body[key]
+    body["progress"]["adam_steps"] = body["progress"].pop("optimizer_steps")
+    for name in [name for name in arrays if name.startswith("optimizer_")]:
+        del arrays[name]
+
+
+def _later(body, arrays):
+    body |= {"format": 3, "limbeck": "9.9"}
+
+
+def _other_blocks(body, arrays):
+    del arrays["optimizer_left_0"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "got"),
+    [
+        (_before_soap, r"format 1 \(Limbeck 0.1.0\)"),
+        (_later, r"format 3 \(Limbeck 9.9\)"),
+        (_other_blocks, "arrays that do not fit: 'left_0'"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_not_called_damaged(tmp_path, edit, got):
+    make_trainer(tmp_path, stop=Stop(epochs=1)).run()
+    path, log = tmp_path / "last.safetensors", tmp_path / "log.jsonl"
+    rewritten(path, edit)
+    before = path.read_bytes(), log.read_bytes()
+    text = (
+        f"last.safetensors: the checkpoint is of another version of Limbeck; got {got}; wanted format 2 .*; "
+        "remedy: go on with that version, or delete it to train from the start$"
+    )
+    with pytest.raises(InputError, match=text):
+        make_trainer(tmp_path, stop=Stop(epochs=1)).run()
+    assert (path.read_bytes(), log.read_bytes()) == before
+
+
+def test_a_checkpoint_of_this_format_without_its_number_is_gone_on_from(tmp_path):
+    make_trainer(tmp_path, stop=Stop(epochs=1)).run()
+    rewritten(tmp_path / "last.safetensors", lambda body, _: body.pop("format"))
+    assert make_trainer(tmp_path, stop=Stop(epochs=1)).run().progress.finished
+
+
 def test_the_callers_torch_keeps_its_threads(tmp_path):
     before = torch.get_num_threads()
     inside = []

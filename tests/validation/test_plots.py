@@ -73,6 +73,14 @@ def test_missing_matplotlib_is_said(case, tmp_path, monkeypatch):
         write_plots(*case, tmp_path)
 
 
+def test_missing_matplotlib_is_said_before_anything_is_evaluated(monkeypatch, tmp_path):
+    from limbeck.pipeline.commands import run_validate
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingPackageError, match="plots need matplotlib"):
+        run_validate("no such student", tmp_path / "no such labels", plots=tmp_path)
+
+
 def test_unwritable_folder_is_said(case, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(LimbeckError, match=r"forces\.png: cannot write the file"):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from limbeck.benchmark.rows import Row
 from limbeck.core.files import write_whole
-from limbeck.errors import InputError, MissingPackageError
-from limbeck.validation.plots import DPI, PALETTE, STYLE
+from limbeck.errors import InputError
+from limbeck.validation.plots import DPI, PALETTE, STYLE, check_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,14 +36,7 @@ def check_plot(path: Path) -> None:
     """
     if path.suffix.lower() not in (".png", ".html"):
         raise InputError("plots are PNG or HTML", where=path, wanted="a name that ends in .png or .html")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            "plots need matplotlib",
-            got="not installed",
-            remedy="pip install -c constraints.txt -e '.[plots]'",
-        ) from error
+    check_matplotlib()
 
 
 def write_plot(rows: Sequence[Row], path: Path) -> None:

@@ -13,6 +13,7 @@ from limbeck.cli.options import Debug, Device, JsonFile, Sets, Trust
 from limbeck.cli.output import print_rows, write_json
 from limbeck.cli.root import app
 from limbeck.errors import InputError
+from limbeck.progress import format_figure
 
 if TYPE_CHECKING:
     from limbeck.benchmark.models import TeacherChoice
@@ -144,15 +145,16 @@ def _shown(row: Row, reasons: Sequence[str]) -> dict[str, Any]:
         return {**shown, "ms": "-", "structures/s": "-", "atoms/s": "-", "MB": "-", "speed-up": "-",
                 "skipped": f"({reasons.index(row.skipped) + 1})"}  # fmt: skip
     assert row.latency_ms_median is not None
+    assert row.latency_ms_iqr is not None
     assert row.structures_per_s is not None
     return {
         **shown,
-        "ms": f"{row.latency_ms_median:.3g} ({row.latency_ms_iqr:.2g})",
+        "ms": f"{format_figure(row.latency_ms_median)} ({format_figure(row.latency_ms_iqr, 2)})",
         "structures/s": f"{row.structures_per_s:,.0f}"
         if row.structures_per_s >= 10
         else f"{row.structures_per_s:.2g}",
         "atoms/s": f"{row.atoms_per_s:,.0f}",
         "MB": None if row.peak_memory_mb is None else f"{row.peak_memory_mb:,.1f}",
-        "speed-up": None if row.speedup_vs_teacher is None else f"{row.speedup_vs_teacher:.3g}x",
+        "speed-up": None if row.speedup_vs_teacher is None else f"{format_figure(row.speedup_vs_teacher)}x",
         "skipped": "",
     }

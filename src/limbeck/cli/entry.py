@@ -8,8 +8,10 @@ import shlex
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, TextIO
 
 import typer
 
@@ -24,6 +26,7 @@ def command_line() -> NoReturn:
     What was registered to run at the exit runs. Taking the interpreter apart does not: with torch and
     exporters loaded that frees millions of objects, half a minute on a busy machine, for nothing.
     """
+    warnings.showwarning = _say_warning
     ended: list[int] = []
     atexit.register(_leave, ended)  # registered first, so it runs last
     ended.append(main())
@@ -40,6 +43,16 @@ def _leave(ended: Sequence[int]) -> None:
         except (OSError, ValueError):  # whoever read it has gone, or main closed it
             code = code or 1
     os._exit(code)
+
+
+def _say_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    """A warning of Limbeck's own as one line, without the place in the code that nobody can mend."""
+    own = Path(filename).is_relative_to(Path(__file__).parents[1])
+    other = warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(f"warning: {message}\n" if own else other)
 
 
 def _say_error(text: str, code: int) -> int:

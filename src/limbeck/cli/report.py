@@ -21,7 +21,9 @@ from limbeck.errors import InputError
 )
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    out: Annotated[Path | None, typer.Option(help="The page (report.html in the run folder).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page, cards beside it (report.html in the run folder).")
+    ] = None,
     target_force_rmse: Annotated[
         float | None,
         typer.Option(metavar="MEV_PER_A", help="Recommend the cheapest student with this force RMSE, meV/Å."),

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from limbeck.export.quantise import Quantisation, own_force_error
 from limbeck.export.speed import Latency
+from limbeck.progress import format_figure
 from limbeck.runtime.student import Student
 from limbeck.units import EV_TO_MEV
 from limbeck.validation.onpolicy import nve_drift
@@ -34,6 +35,8 @@ class Loss:
     own_force_rmse_mev_per_a: the student's error against its teacher, from its card; None where unknown.
     drift_mev_per_atom_per_ps, float32_drift_mev_per_atom_per_ps: of a short NVE run; None
         where it ended early.
+    nve_completed, float32_nve_completed: whether it reached its end. A generated start may be so far from
+        equilibrium that float32 heats up in it as well, and then it says nothing of the rounding.
     """
 
     quantisation: Quantisation
@@ -45,6 +48,7 @@ class Loss:
     nve_completed: bool
     drift_mev_per_atom_per_ps: float | None
     float32_drift_mev_per_atom_per_ps: float | None
+    float32_nve_completed: bool = True
 
     @property
     def limit_mev_per_a(self) -> float:
@@ -63,7 +67,14 @@ class Loss:
                 f"force RMSE against float32 {self.force_rmse_mev_per_a:.3g} meV/Å, "
                 f"at most {self.limit_mev_per_a:.3g}{error}"
             )
-        return None if self.nve_completed else "its dynamics does not hold"
+        if self.nve_completed or not self.float32_nve_completed:
+            return None
+        return "its dynamics does not hold, which it does in float32"
+
+    def remedy(self) -> str:
+        """What to do instead, or in spite of the objection."""
+        other = "" if self.quantisation == "float16" else "--quantize float16, or "
+        return f"{other}--force to keep it all the same"
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "limit_mev_per_a": self.limit_mev_per_a, "objection": self.objection()}
@@ -93,6 +104,7 @@ def measure_loss(
         nve_completed=runs[0].completed,
         drift_mev_per_atom_per_ps=runs[0].drift_mev_per_atom_per_ps,
         float32_drift_mev_per_atom_per_ps=runs[1].drift_mev_per_atom_per_ps,
+        float32_nve_completed=runs[1].completed,
     )
 
 
@@ -103,5 +115,8 @@ def slower(latencies: Sequence[Latency]) -> str | None:
     ratios = [after / before for _, after, before in timed]
     if not ratios or float(np.exp(np.log(ratios).mean())) <= SLOWER:
         return None
-    parts = [f"{after:.3g} ms instead of {before:.3g} at {atoms} atoms" for atoms, after, before in timed]
+    parts = [
+        f"{format_figure(after)} ms instead of {format_figure(before)} at {atoms} atoms"
+        for atoms, after, before in timed
+    ]
     return "slower than float32: " + ", ".join(parts)

@@ -28,6 +28,7 @@ from limbeck.export.runtimes import Runtime
 from limbeck.export.speed import time_export
 from limbeck.export.structures import parity_structures
 from limbeck.export.tolerance import TOLERANCES
+from limbeck.progress import format_figure
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 
@@ -165,15 +166,24 @@ class _Summary:
 def describe(done: dict[str, Any]) -> str:
     """One line about one export."""
     times = ", ".join(
-        f"{row['atoms']} atoms {row['export_ms']:.3g} ms (native {row['native_ms']:.3g})"
+        f"{row['atoms']} atoms {format_figure(row['export_ms'])} ms "
+        f"(native {format_figure(row['native_ms'])})"
         for row in done["latency"]
     )
     kind, first = next(iter(done["parity"]["against_student"].items()))
     line = (
         f"{done['path']}: {done['bytes'] / 1000:.0f} kB, certified on {done['n_structures']} structures, "
-        f"{kind} forces within {first['force_mev_per_a']:.2g} meV/Å"
+        f"forces of {kind} ones within {first['force_mev_per_a']:.2g} meV/Å"
     )
-    return line + (f"; {times}, {done['threads']} thread(s)" if times else "")
+    line += f"; {times}, {done['threads']} thread(s)" if times else ""
+    loss = done.get("quantisation")
+    if loss is None:
+        return line
+    against = [reason for reason in (loss["objection"], loss["slower"]) if reason]
+    return (
+        f"{line}; {loss['quantisation']} changes forces by {loss['force_rmse_mev_per_a']:.3g} meV/Å (rms)"
+        + (f"; kept for --force in spite of {', and '.join(against)}" if against else "")
+    )
 
 
 def _prepare(
@@ -196,8 +206,7 @@ def _prepare(
         if loss.objection() and not options.force:
             kept.fail(
                 RefusedError(
-                    f"{quantisation} is refused", where=path.stem, got=loss.objection(),
-                    remedy="--quantize float16, or --force to keep it all the same",
+                    f"{quantisation} is refused", where=path.stem, got=loss.objection(), remedy=loss.remedy(),
                 )
             )  # fmt: skip
             return None

@@ -181,6 +181,10 @@ def run_validate(
     """
     if worst_file is not None:
         check_worst_file(worst_file, data)
+    if plots is not None:
+        from limbeck.validation.plots import check_matplotlib, write_plots
+
+        check_matplotlib()
     loaded = Student.load(student, device=device)
     labelled = read_reference(data, **(keys or LabelKeys()).model_dump())
     report = validate(loaded, labelled, n_worst=n_worst, progress=progress)
@@ -190,8 +194,6 @@ def run_validate(
     if doubt := doubt_labels(labelled.labels.forces, report.prediction.forces):
         say(f"note: {doubt}")
     if plots is not None:
-        from limbeck.validation.plots import write_plots
-
         for path in write_plots(report, labelled, plots):
             say(f"wrote {path}")
     if worst_file is not None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from limbeck.config import LabelKeys
+from limbeck.config.documents import Document, read_document, validate_document
 from limbeck.core.labels import LabelledSet
 from limbeck.core.scans import scan_mask
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
@@ -19,6 +20,7 @@ from limbeck.dataset.split import split
 from limbeck.errors import InputError
 from limbeck.pipeline.lessons import Lesson, audited
 from limbeck.pipeline.telling import Say
+from limbeck.report.reading import as_dict, figures
 from limbeck.training.config import TrainingConfig
 
 _HELD_OUT = "heldout/"  # families of a run's store that no student trains on
@@ -34,12 +36,14 @@ class CurveData:
     lesson: all labels to train on, and what chooses the best weights.
     heldout: what errors are measured on; no family of it trains or validates.
     settings: how the run trained, or the defaults. how: where the parts come from.
+    trained_s: seconds that the run's own students trained, by preset; empty without a run.
     """
 
     lesson: Lesson
     heldout: LabelledSet
     settings: TrainingConfig
     how: str
+    trained_s: dict[str, float] = field(default_factory=dict)
 
 
 def read_curve_data(path: Path, keys: LabelKeys, seed: int, say: Say) -> CurveData:
@@ -74,6 +78,7 @@ def _of_run(folder: Path, say: Say) -> CurveData:
                 wanted="a finished run of limbeck distill",
                 remedy="give the labels themselves instead of the run",
             )
+    settings = _training_of(folder)
     labelled, references = _read(store, say)
     heldout, _ = split_isolated_atoms(read_labelled(held))
     validation, _ = split_isolated_atoms(read_labelled(chosen))
@@ -82,7 +87,8 @@ def _of_run(folder: Path, say: Say) -> CurveData:
     for apart in (validation, heldout):
         pool, _ = split(pool, apart).parts(pool)
     lesson = Lesson(pool, validation, references or None, "the run's own", {"name": f"labels of {folder}"})
-    return CurveData(lesson, heldout, _training_of(folder), "the run's held-out and validation sets")
+    how = "the run's held-out and validation sets"
+    return CurveData(lesson, heldout, settings, how, _trained_seconds(folder))
 
 
 def _read(path: Path, say: Say, **keys: Any) -> tuple[LabelledSet, dict[int, float]]:
@@ -95,13 +101,25 @@ def _read(path: Path, say: Say, **keys: Any) -> tuple[LabelledSet, dict[int, flo
 
 def _training_of(folder: Path) -> TrainingConfig:
     """The run's own training settings; how long it lasted is what a curve varies."""
+    document = read_document(folder / "config.yaml")
+    # null is how a configuration says "the default", also where later versions have a value for it
+    values = {k: v for k, v in as_dict(document.values.get("training")).items() if v is not None}
+    values.pop("epochs", None)
+    origins = {key[1:]: where for key, where in document.origins.items() if key[0] == "training"}
+    return validate_document(TrainingConfig, Document(values, origins, document.source))
+
+
+def _trained_seconds(folder: Path) -> dict[str, float]:
+    """Of the run's students, as metrics.json has it; without what cannot be read."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
-        return TrainingConfig.model_validate(dict(config.get("training") or {}) | {"epochs": None})
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError) as error:
-        raise InputError(
-            "the run's configuration cannot be read", where=folder / "config.yaml", got=str(error)[:200]
-        ) from error
+        metrics = as_dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+    told = {
+        name: figures(as_dict(as_dict(one).get("run")).get("training")).get("seconds")
+        for name, one in metrics.items()
+    }
+    return {name: float(seconds) for name, seconds in told.items() if seconds}
 
 
 def nested_order(labelled: LabelledSet, seed: int) -> np.ndarray:

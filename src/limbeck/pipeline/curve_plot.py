@@ -9,13 +9,9 @@ from typing import Any
 
 from limbeck.benchmark.plots import check_plot
 from limbeck.core.files import write_whole
+from limbeck.report.curve_figures import PANELS, series, trained_points
+from limbeck.report.figures import log_axis
 from limbeck.validation.plots import DPI, PALETTE, STYLE
-
-_PANELS = (
-    ("labels", "training labels", ("seconds", "preset")),
-    ("seconds", "training time, s", ("labels", "preset")),
-    ("parameters", "parameters", ("labels", "seconds")),
-)
 
 
 def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
@@ -31,13 +27,14 @@ def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    done = [row for row in found["points"] if row["skipped"] is None]
+    done = trained_points(found)
+    ticks = log_axis("", [[row["force_rmse_mev_per_a"] for row in done]])["tickvals"]
     plain = FuncFormatter(lambda value, _: f"{value:,.6g}")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.0, 4.0))
         axes = figure.subplots(1, 3, sharey=True)
-        for colour, axis, (key, label, same) in zip(PALETTE, axes, _PANELS, strict=False):
-            points = _series(done, key, same)
+        for colour, axis, (key, label, same) in zip(PALETTE, axes, PANELS, strict=False):
+            points = series(done, key, same)
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.plot([x for x, _ in points], [y for _, y in points], "o-", color=colour)
@@ -48,8 +45,8 @@ def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
             axis.set_xticks([x for x, _ in points])
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_formatter(plain)
-            axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.yaxis.set_minor_formatter(plain)
+                side.set_minor_formatter(NullFormatter())
+            axis.set_yticks(ticks)
             axis.tick_params(axis="x", labelrotation=30)
         axes[0].set_ylabel("held-out force RMSE, meV/Å")
         figure.suptitle(found["text"], fontsize=9, wrap=True)
@@ -60,16 +57,6 @@ def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
 def check_curve_plot(path: Path) -> None:
     """As :func:`limbeck.benchmark.plots.check_plot`, before anything is trained; PNG alone."""
     check_plot(path.with_suffix(".other") if path.suffix.lower() == ".html" else path)
-
-
-def _series(done: Sequence[Mapping[str, Any]], key: str, same: Sequence[str]) -> list[tuple[float, float]]:
-    """Points that differ from the first, the student's own, in ``key`` alone."""
-    if not done:
-        return []
-    own = done[0]
-    return sorted(
-        (row[key], row["force_rmse_mev_per_a"]) for row in done if all(row[k] == own[k] for k in same)
-    )
 
 
 def _name_presets(

@@ -26,7 +26,7 @@ from limbeck.pipeline.ledger import Done, Ledger
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, format_seconds, no_progress
-from limbeck.report.reading import BENCH, FINAL_BENCH
+from limbeck.report.reading import BENCH, CURVES, FINAL_BENCH
 
 SUMMARY = "finalize.json"
 _KEPT = ".finalize"
@@ -299,7 +299,8 @@ def _run_hashes(job: _Job) -> dict[str, str]:
         return {}
     folder, out = job.inputs.run.folder, job.inputs.out
     names = ("config.yaml", "metrics.json", "physics.json", HELDOUT, VALIDATION)
-    files = [*(folder / name for name in names), *sorted(folder.glob("*.safetensors"))]
+    curves = sorted((folder / CURVES).glob("*.json"))
+    files = [*(folder / name for name in names), *sorted(folder.glob("*.safetensors")), *curves]
     made = [out / BENCH, out / FINAL_BENCH, *sorted((out / "exports").glob("*.json"))]
     named = {f"run/{path.relative_to(folder)}": path for path in files}
     named |= {f"out/{path.relative_to(out)}": path for path in made}

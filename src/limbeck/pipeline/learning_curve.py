@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from limbeck.validation.run import validate
 _SHARES = (1 / 9, 1 / 3, 1.0)  #: of the longest training, where no times are given
 _OVERHEAD_S = 3.0  # of each point: preparing data, validating
 _LEAST_S = 1.0
+_BUSY = 2.0  #: between the rates of one preset; on a machine of one's own they differ by less than 1.2
 _COLUMNS = (
     ("model", "preset", "{}"),
     ("labels", "labels", "{:,}"),
@@ -80,7 +82,8 @@ def learning_curve(
     """Train every point, measure its held-out error, and say what limits the student.
 
     Points stand in ``out`` by the hash of what they were made from: the same command goes on, in training
-    too, and repeats nothing. Returns what ``--json`` writes.
+    too, and repeats nothing. Returns what ``--json`` writes, and ``PRESET.json`` in ``out``, which
+    ``limbeck report`` shows.
 
     Raises
     ------
@@ -88,24 +91,65 @@ def learning_curve(
     """
     began = time.monotonic() if settings.began is None else settings.began
     deadline = began + settings.budget_s
-    settings = _resolved(settings, data, deadline - time.monotonic())
+    settings = _resolved(settings, data, deadline - time.monotonic(), out)
     points = plan_points(settings)
     order = nested_order(data.lesson.train, settings.seed)
     say(f"{len(points)} trainings of up to {format_seconds(points[0].seconds)}; {data.how}")
     made = _Made(data, settings, order, out, deadline, progress)
     rows = [made.row(point) for point in points]
     limit = judge_rows(settings.preset, rows)
+    busy = busy_machine(rows)
     say(format_table([row | {"model": row["preset"]} for row in rows], _COLUMNS))
     say(f"(errors on {len(data.heldout)} held-out structures)")
     say(limit.text)
-    return {
+    if busy:
+        say(f"note: {busy}; remedy: remove {out} and run the command again when nothing else works")
+    own_s = data.trained_s.get(settings.preset)
+    if text := shorter_than_run(settings.preset, points[0].seconds, own_s):
+        say(f"note: {text}")
+    found = {
         "preset": settings.preset,
         **limit.to_dict(),
         "heldout_structures": len(data.heldout),
         "how": data.how,
+        "trained_in_run_s": own_s,
+        "busy": busy,
         "settings": {k: v for k, v in asdict(settings).items() if k != "began"},
         "points": rows,
     }
+    write_whole(out / f"{settings.preset}.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    return found
+
+
+def busy_machine(rows: Sequence[dict[str, Any]]) -> str:
+    """That something else took the cores from some of the trainings; empty where nothing tells.
+
+    One preset goes through labels of one origin at one rate, so rates that differ tell of other work, and
+    then equal times are no equal computation.
+    """
+    for preset in dict.fromkeys(row["preset"] for row in rows):
+        own = [row for row in rows if row["preset"] == preset and row.get("trained_s")]
+        rates = [row["epochs"] * row["labels"] / row["trained_s"] for row in own]
+        if rates and max(rates) > _BUSY * min(rates):
+            return (
+                f"the machine was busy: {preset} trained on {min(rates):.3g} to {max(rates):.3g} labels/s, "
+                "so equal times were not equal work, and the verdict is uncertain"
+            )
+    return ""
+
+
+def shorter_than_run(preset: str, longest_s: float, trained_s: float | None) -> str:
+    """That the run's own student trained longer than any of the curve; empty where it did not.
+
+    A student that trained less is limited by time sooner, so the verdict is not that of the run's.
+    """
+    if trained_s is None or longest_s > 0.75 * trained_s:
+        return ""
+    return (
+        f"the run's own {preset} trained {format_seconds(trained_s)}, these {format_seconds(longest_s)} at "
+        f"most; what limits that one, a longer --budget or --times {trained_s / 9:.0f}s,{trained_s / 3:.0f}s,"
+        f"{trained_s:.0f}s tells"
+    )
 
 
 def plan_points(settings: CurveSettings) -> list[Point]:
@@ -152,7 +196,10 @@ def judge_rows(preset: str, rows: Sequence[dict[str, Any]]) -> Limit:
 
 @dataclass(frozen=True)
 class _Made:
-    """Trainings that are done or to be done, in their folder."""
+    """Trainings that are done or to be done, in their folder.
+
+    ``overheads``: seconds that each of this command took beyond its training time.
+    """
 
     data: CurveData
     settings: CurveSettings
@@ -160,6 +207,7 @@ class _Made:
     out: Path
     deadline: float
     progress: Progress
+    overheads: list[float] = field(default_factory=list)
 
     def row(self, point: Point) -> dict[str, Any]:
         """The figures of a point: kept, trained now, or why not."""
@@ -169,12 +217,14 @@ class _Made:
         kept = _read_kept(folder / "point.json")
         if kept is not None:
             return head | kept
-        if self.deadline - time.monotonic() < point.seconds - _LEAST_S:
+        began = time.monotonic()
+        if self.deadline - began < point.seconds + max(self.overheads, default=0.0) - _LEAST_S:
             return head | {"skipped": f"no time left in {format_seconds(self.settings.budget_s)}"}
         try:
             figures = self._train(point, folder)
         except LimbeckError as error:
             return head | {"skipped": str(error)}
+        self.overheads.append(time.monotonic() - began - point.seconds)
         write_whole(folder / "point.json", json.dumps(figures, indent=1))
         return head | figures
 
@@ -219,8 +269,11 @@ class _Made:
         )  # fmt: skip
 
 
-def _resolved(settings: CurveSettings, data: CurveData, left_s: float) -> CurveSettings:
-    """Every default filled in; InputError for what makes no sense."""
+def _resolved(settings: CurveSettings, data: CurveData, left_s: float, out: Path) -> CurveSettings:
+    """Every default filled in; InputError for what makes no sense.
+
+    Times follow from the time left, which is another each time: those that the first command chose stand.
+    """
     total = len(data.lesson.train)
     labels = tuple(sorted(set(settings.labels or default_labels(total))))
     if labels[0] < 2 or labels[-1] > total:
@@ -236,11 +289,22 @@ def _resolved(settings: CurveSettings, data: CurveData, left_s: float) -> CurveS
         check_preset(name)
     times = settings.times
     if times is None:
+        asked = replace(settings, labels=labels, widths=widths, began=None)
+        kept = out / f"times-{hash_json({'asked': asdict(asked), 'labels': total})[:16]}.json"
         others = len(set(labels)) - 1 + len(set(widths) - {settings.preset})
         n = 1 + others + len(_SHARES) - 1
         longest = (left_s - n * _OVERHEAD_S) / (others + sum(_SHARES))
-        times = tuple(round(max(share * longest, _LEAST_S), 1) for share in _SHARES)
+        times = _read_times(kept) or tuple(round(max(s * longest, _LEAST_S), 1) for s in _SHARES)
+        write_whole(kept, json.dumps(times))
     return replace(settings, labels=labels, widths=widths, times=tuple(sorted(set(times))))
+
+
+def _read_times(path: Path) -> tuple[float, ...]:
+    try:
+        times = tuple(float(one) for one in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return ()
+    return times if all(0 < one < math.inf for one in times) else ()
 
 
 def _read_kept(path: Path) -> dict[str, Any] | None:

@@ -100,7 +100,7 @@ def _judge(name: str, error: float, gains: Mapping[str, float]) -> tuple[str, st
     ordered = sorted(gains, key=lambda resource: -gains[resource])
     first = ordered[0]
     now = f"now {error:.1f} meV/Å"
-    others = [f"{_DOUBLING[r]} {_change(gains[r])}" for r in ordered[1:]]
+    others = [f"{_DOUBLING[r]} by {_change(gains[r])}" for r in ordered[1:]]
     unmeasured = [_DOUBLING[r] for r in RESOURCES if r not in gains]
     beside = f"; doubling {', '.join(others)}" if others else ""
     beside += f" ({', '.join(unmeasured)}: not measured)" if unmeasured else ""
@@ -118,4 +118,5 @@ def _judge(name: str, error: float, gains: Mapping[str, float]) -> tuple[str, st
 
 
 def _change(gain: float) -> str:
-    return f"{-100 * gain:+.0f}%"
+    # a wider network that has hardly begun in the same time may be a thousand times worse
+    return f"{-100 * gain:+.0f}%" if gain > -1 else "more than +100%"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +56,7 @@ class Evidence:
 def gather(run: Run, progress: Progress = no_progress) -> Evidence:
     """Read the structures of a run and evaluate its students on those they are compared on."""
     notes: list[str] = []
-    learned = _attempt(partial(_learned, run), notes)
+    learned = _attempt(partial(_learned, run, notes), notes)
     # labels that somebody named must be usable; a run's own may be missing
     read = partial(_compared, run, notes)
     compared = _attempt(read, notes) if run.given is None else read()
@@ -79,11 +80,14 @@ def _attempt(read: Callable[[], T], notes: list[str]) -> T | None:
         return None
 
 
-def _learned(run: Run) -> LabelledSet | None:
+def _learned(run: Run, notes: list[str]) -> LabelledSet | None:
     folder = run.folder / "labels"
     if not folder.is_dir():
         return None
-    labelled, _ = split_isolated_atoms(read_labelled(folder))
+    with warnings.catch_warnings(record=True) as told:  # of shards that are damaged
+        warnings.simplefilter("always")
+        labelled, _ = split_isolated_atoms(read_labelled(folder))
+    notes += [str(one.message) for one in told if issubclass(one.category, UserWarning)]
     finite = np.isfinite(labelled.labels.energy)
     lost = ~np.isfinite(labelled.labels.forces).all(axis=1)
     finite[labelled.structures.structure_of_atom[lost]] = False

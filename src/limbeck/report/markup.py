@@ -90,6 +90,9 @@ def number(value: Any, form: str = "{:.3g}") -> str:
         return "–"
     try:
         shown = form.format(value)
+        if "e+" in shown:  # three digits of thousands: as they are read, not as a power of ten
+            plain = re.compile(r"[-+]?[0-9.]+e\+[0-9]+")
+            shown = plain.sub(lambda found: f"{float(found[0]):,.0f}", shown)
     except ValueError:  # a whole number was wanted
         shown = f"{value:g}"
     return text(shown.removeprefix("-") if re.fullmatch(r"-0\.?0*", shown) else shown)

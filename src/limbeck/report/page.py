@@ -16,6 +16,7 @@ from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.progress import Progress, no_progress
 from limbeck.report import provenance, results, shipping
 from limbeck.report.card import model_card
+from limbeck.report.curve_figures import curve_figures, curve_markup, without_curves
 from limbeck.report.data_figures import data_figures
 from limbeck.report.environment_map import map_figures
 from limbeck.report.error_figures import error_figures, parity_figures
@@ -51,7 +52,7 @@ def write_report(
     results: Path | None = None,
     progress: Progress = no_progress,
 ) -> Written:
-    """Write the page of a finished run, and ``PRESET.card.md`` for each of its students.
+    """Write the page of a finished run, and beside it ``PRESET.card.md`` for each of its students.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def write_report(
     write_whole(page, render(run, evidence, rows, advice, target, library))
     cards = []
     for preset, student in run.students.items():
-        path = run.folder / f"{preset}.card.md"
+        path = page.parent / f"{preset}.card.md"
         write_whole(path, model_card(student.card, student.path.name))
         cards.append(path)
     return Written(page, tuple(cards), tuple(rows), advice, (*run.notes, *evidence.notes))
@@ -182,6 +183,7 @@ def _sections(  # type: ignore[no-untyped-def]
     drawn = _kept(learning_figures(run))
     without = "" if drawn else paragraph("No training log was found.", "missing")
     yield "training", "Training", [figures(drawn), without], drawn
+    yield "limits", "What limits the students", *_limits(run)
     compared = [row for row in rows if row.name in evidence.reports]
     fastest = max(compared, key=lambda row: (row.atoms_per_s or 0.0, -(row.parameters or 0)), default=None)
     yield "errors", "Errors", *_errors(evidence, best, fastest.name if fastest else best)
@@ -196,6 +198,12 @@ def _sections(  # type: ignore[no-untyped-def]
     drawn = _kept(bench_figures(run.bench))
     yield "speed", "Speed", [figures(drawn), shipping.benchmark(run)], drawn
     yield "exports", "Exports", [shipping.exports(run)], []
+
+
+def _limits(run: Run) -> tuple[list[str], list[Figure]]:
+    drawn = [(curve, _kept(curve_figures(curve))) for curve in run.curves]
+    markup = [curve_markup(curve, shown) for curve, shown in drawn]
+    return markup or [without_curves()], [figure for _, shown in drawn for figure in shown]
 
 
 def _errors(evidence: Evidence, best: str, fastest: str) -> tuple[list[str], list[Figure | Picture]]:

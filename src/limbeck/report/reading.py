@@ -19,6 +19,7 @@ from limbeck.students.specification import Architecture
 RUN = "run"  #: in metrics.json the key of what is no error on a split
 TARGET = "target_force_rmse_mev_per_a"
 HELDOUT, VALIDATION = "heldout", "validation"
+CURVES = "learning-curve"  #: folder of the trainings, and of what came out, a file a preset
 GIVEN = "given"  #: the split of labels that a command was given to judge the students on
 BENCH, FINAL_BENCH = "bench.json", "finalize.bench.json"  #: a user's own, and that of limbeck finalize
 
@@ -48,6 +49,7 @@ class Run:
     students: preset -> its file, where it is there and can be read.
     logs: preset -> the rows of its training log, earlier rounds first.
     bench, physics: those files, None where missing. exports: certificates, one a file.
+    curves: what ``limbeck learning-curve`` found, one a preset.
     given: labels to compare the students on instead of the run's own.
     notes: what is there but could not be read, one sentence each.
     """
@@ -63,6 +65,7 @@ class Run:
     physics: dict[str, Any] | None
     exports: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    curves: tuple[dict[str, Any], ...] = ()
     given: Path | None = None
 
     @property
@@ -165,6 +168,7 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
         bench=_read_bench([results / name for name in benches], students, notes),
         physics=_read_json(folder / "physics.json", notes),
         exports=tuple(_read_exports(results / "exports", notes)),
+        curves=tuple(_read_curves(folder / CURVES, notes)),
         notes=tuple(notes),
     )
 
@@ -278,6 +282,23 @@ def _read_exports(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
             if isinstance(one, dict) and one.get("path"):
                 found.setdefault(Path(str(one["path"])).name, one)
     return [found[name] for name in sorted(found)]
+
+
+def _read_curves(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """Learning curves: objects with a preset, a verdict in words, and points."""
+    found = []
+    for path in sorted(path for path in folder.glob("*.json") if not path.name.startswith("times-")):
+        value = _read_json(path, notes)
+        if value is None:
+            continue
+        points = value.get("points")
+        words = all(isinstance(value.get(key), str) for key in ("preset", "text"))
+        whole = isinstance(points, list) and all(isinstance(p, dict) and "skipped" in p for p in points)
+        if words and points and whole:
+            found.append(value)
+        else:
+            notes.append(f"{CURVES}/{path.name} is no result of limbeck learning-curve")
+    return found
 
 
 def _find_number(values: dict[str, Any], key: str) -> float | None:

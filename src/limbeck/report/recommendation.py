@@ -133,7 +133,7 @@ def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | No
     if target_force_rmse_mev_per_a is not None:
         return _for_target(judged, best, target_force_rmse_mev_per_a)
     if best is fastest:
-        only = "" if len(judged) > 1 else ", the only student of this run"
+        only = "" if len(judged) > 1 else ", the only one there is"
         return Recommendation(best.name, f"Use {best.name}{only}: {_figures(best)}.{_warning(best)}")
     return Recommendation(
         None,

@@ -18,7 +18,7 @@ from limbeck.core.files import write_whole
 from limbeck.errors import InputError, LimbeckError
 from limbeck.students.engine import make_engine
 from limbeck.students.specification import Architecture
-from limbeck.training.checkpoint import Checkpoint, Progress
+from limbeck.training.checkpoint import Checkpoint, Progress, other_version
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, epoch_batches
 from limbeck.training.evaluation import evaluate_errors
@@ -328,15 +328,17 @@ class Trainer:
                 got="other data, settings or preset",
                 remedy="use another --out, or delete it to train from the start",
             )
+        try:
+            with torch.no_grad():
+                self.student.flat.copy_(torch.from_numpy(saved.arrays["weights"]))
+                self.ema.copy_(torch.from_numpy(saved.arrays["ema"]))
+                self.best.copy_(torch.from_numpy(saved.arrays["best"]))
+            averaged = {k.removeprefix("optimizer_"): v for k, v in saved.arrays.items()}
+            self.optimizer.load(averaged, saved.progress.optimizer_steps)
+        except (KeyError, RuntimeError) as error:  # of the same run, so another optimiser wrote it
+            raise other_version(path, f"arrays that do not fit: {' '.join(str(error).split())}") from error
         self.progress, self.verdict = saved.progress, saved.extra
         self._cut_log(saved.progress.step)
-        with torch.no_grad():
-            self.student.flat.copy_(torch.from_numpy(saved.arrays["weights"]))
-            self.ema.copy_(torch.from_numpy(saved.arrays["ema"]))
-            self.best.copy_(torch.from_numpy(saved.arrays["best"]))
-        self.optimizer.load(
-            {k.removeprefix("optimizer_"): v for k, v in saved.arrays.items()}, self.progress.optimizer_steps
-        )
 
 
 def _make_optimizer(flat: torch.nn.Parameter, architecture: Architecture, config: TrainingConfig) -> Soap:

@@ -43,6 +43,23 @@ FIGURE_SIZE_IN = {
 HEXBIN_FROM = 400  #: energies from which dots would hide each other
 
 
+def check_matplotlib() -> None:
+    """Refuse to draw where nothing can be drawn with, before anything is measured.
+
+    Raises
+    ------
+    MissingPackageError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            "plots need matplotlib",
+            got="not installed",
+            remedy="pip install -c constraints.txt -e '.[plots]'",
+        ) from error
+
+
 def write_plots(report: ValidationReport, labelled: LabelledSet, folder: Path | str) -> list[Path]:
     """Write force and energy parity, force errors and (where known) errors by temperature.
 
@@ -52,16 +69,11 @@ def write_plots(report: ValidationReport, labelled: LabelledSet, folder: Path | 
     ------
     MissingPackageError: matplotlib is not installed. LimbeckError: the folder cannot be written.
     """
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingPackageError(
-            "plots need matplotlib",
-            got="not installed",
-            remedy="pip install -c constraints.txt -e '.[plots]'",
-        ) from error
+    check_matplotlib()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figures: dict[str, Callable[[Figure, ValidationReport, LabelledSet], None]] = {
         "forces.png": _draw_forces,
         "energies.png": _draw_energies,
