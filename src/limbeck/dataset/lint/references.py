@@ -85,8 +85,8 @@ def check_references(material: Material) -> Iterator[Finding]:
         yield Finding(
             "energy-reference",
             "warning",
-            f"energies of like structures lie in two heaps, {apart * 1e3:.0f} meV/atom apart, which the forces "
-            f"do not explain ({len(members)} structures in the smaller one)",
+            f"energies of like structures lie in two heaps {apart * 1e3:.0f} meV/atom apart, not by "
+            f"their forces ({len(members)} structures in the smaller one)",
             material.frames(members),
             "check that all have the same functional, dispersion, charge and spin",
         )

@@ -9,6 +9,7 @@ import numpy as np
 from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.manybody import ManyBody
 from limbeck.dataset.lint.material import Material, median_deviation, rare
+from limbeck.dataset.lint.surrogate import axis_table
 from limbeck.dataset.lint.units import force_units
 
 _FOLLOWS = 0.9  # correlation of a structure's forces from which their size can be judged
@@ -17,9 +18,9 @@ _LEAST_JUDGED = 12
 #: logarithm of a structure's size of forces over that of most: least that is told, in deviations too
 #: (clean sets reach 0.3 where the deviation is 0.05, and 0.6 where it is 0.09)
 _OFF, _DEVIATIONS = 0.45, 8.0
-_APART, _WITHIN = 0.35, 4.0  # two heaps: gap, and gap over the deviation within
+_APART, _WITHIN = 0.35, 3.0  # two heaps: gap, and gap over the deviation within
 _NAMED = 0.35  # tolerance in naming units
-_AXIS_FIT = 0.75  # clean sets have 0.85 and more on each axis, and 0.1 between two
+_AXIS_FIT, _AXIS_GAIN = 0.5, 0.4  # correlation with the best axis, and over that with its own
 _ZERO_SHARE = 0.3  # of the usual size of a component that distances say is there
 _MOST_AXES = ("x", "y", "z")
 
@@ -90,7 +91,7 @@ def _heap(logs: np.ndarray) -> np.ndarray:
 def check_axes(material: Material) -> Iterator[Finding]:
     """Components of forces that are missing, of the other sign, or in each other's place.
 
-    What follows from distances is alike along all axes, so a fit to two good components shows the third.
+    What follows from distances is alike along all axes, so a fit to one component predicts the others.
     """
     fitted = material.many_body
     if fitted is None:
@@ -110,17 +111,15 @@ def check_axes(material: Material) -> Iterator[Finding]:
             "read all three components",
         )
         return
-    if not given.std(axis=0).all() or not fitted.forces.std(axis=0).all():
-        return
-    table = np.corrcoef(given.T, fitted.forces.T)[:3, 3:]
+    table = axis_table(material.labelled)
     best = np.abs(table).argmax(axis=1)
-    strong = np.abs(table).max(axis=1) > 0.3
-    wrong = (best != np.arange(3)) | (np.diag(table) < 0)
-    if not (wrong & strong).any() or np.median(np.abs(table).max(axis=1)) < _AXIS_FIT - 0.25:
+    size = np.abs(table).max(axis=1)
+    wrong = (size > _AXIS_FIT) & (size - np.diag(table) > _AXIS_GAIN)
+    if not wrong.any() or size.min() < _AXIS_FIT:
         return
     said = [
         f"{_MOST_AXES[k]} follows {'minus ' if table[k, best[k]] < 0 else ''}{_MOST_AXES[best[k]]}"
-        for k in np.flatnonzero(wrong & strong)
+        for k in np.flatnonzero(wrong)
     ]
     yield Finding(
         "forces-axes",
