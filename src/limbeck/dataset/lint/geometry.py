@@ -127,7 +127,7 @@ def check_cells(material: Material) -> Iterator[Finding]:
     dense = none & (volume > 0) & (batch.counts > _DENSE_PER_A3 * volume) & (batch.counts > 1)
     for s in np.flatnonzero(~none & ~batch.pbc.all(axis=1) & (volume > 0) & (batch.counts > 1)):
         atoms = batch.select([int(s)]).to_atoms()[0]
-        dense[s] = any(vacuum_gap(atoms, k)[0] < _FILLED_A for k in np.flatnonzero(~batch.pbc[s]))
+        dense[s] = any(vacuum_gap(atoms, int(k))[0] < _FILLED_A for k in np.flatnonzero(~batch.pbc[s]))
     dense &= ~crowded
     if dense.any():
         yield Finding(

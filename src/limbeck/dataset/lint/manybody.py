@@ -211,9 +211,9 @@ def _evaluate(
         own = np.zeros((part.n_atoms, 3))
         for k in range(radial):
             place = sites.group * radial + k
-            pull = sum(
-                _pull(sites, level, 2 * x[sites.first, place], k, slice(None)) for level, x in enumerate(bent)
-            )
+            pull = np.zeros((len(sites.first), 3))
+            for level, x in enumerate(bent):
+                pull += _pull(sites, level, 2 * x[sites.first, place], k, slice(None))
             for axis in range(3):
                 own[:, axis] += np.bincount(sites.first, pull[:, axis], minlength=part.n_atoms)
                 own[:, axis] -= np.bincount(sites.second, pull[:, axis], minlength=part.n_atoms)

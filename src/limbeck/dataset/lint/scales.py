@@ -99,9 +99,11 @@ def check_axes(material: Material) -> Iterator[Finding]:
     part = material.batch.select(fitted.index)
     given = material.forces[material.batch.atom_index(fitted.index)]
     missing = _missing(given, fitted.forces, part.offsets, part.counts)  # (T, 3)
-    frames = missing.any(axis=1)
+    frames = np.asarray(missing.any(axis=1))
     if frames.any():
-        axes = ", ".join(name for name, gone in zip(_MOST_AXES, missing.any(axis=0), strict=True) if gone)
+        axes = ", ".join(
+            name for name, gone in zip(_MOST_AXES, np.asarray(missing.any(axis=0)), strict=True) if gone
+        )
         yield Finding(
             "forces-axes",
             "note" if rare(int(frames.sum()), len(frames)) else "error",
