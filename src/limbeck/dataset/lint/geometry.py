@@ -18,7 +18,7 @@ _PULLED_EV_PER_A = 0.5
 _DENSE_PER_A3 = 0.01  # a molecule in a box of its own is thinner
 _CROWDED_A3 = 2.5  # volume an atom; diamond at 1 TPa has 3
 _BOHR_A = 0.529177
-_STRETCHED, _STRETCHED_SHARE = (1.25, 2.4), 0.15  # ratios, and of the hydrogen of a structure
+_STRETCHED, _STRETCHED_SHARE = (1.28, 2.4), 0.25  # ratios, and of the hydrogen of a structure
 _FILLED_A = 3.0  # no vacuum is as thin
 _SPREAD = 1.4  # of the sums of covalent radii: nine in ten atoms have no nearer neighbour
 
@@ -104,7 +104,7 @@ def check_partners(material: Material) -> Iterator[Finding]:
             "elements-misplaced",
             "note" if rare(int(wrong.sum()), len(batch)) else "warning",
             f"in {int(wrong.sum())} structures hydrogen stands where another element should: its nearest "
-            "neighbour is 1.25 to 2.4 times the sum of covalent radii away",
+            "neighbour is 1.28 to 2.4 times the sum of covalent radii away",
             material.frames(wrong),
             "check the order of the elements against that of the positions",
         )

@@ -31,6 +31,7 @@ _LEAST = 5
 _HOTTER = 1.5
 #: of energies beside a many-body potential's: correlation of its forces, structures, distance of two heaps
 #: in eV/atom, in deviations within, and the share of it that is empty; both heaps have like energies there
+_SMALLEST = 0.15  # share of the smaller heap
 _FIT, _LEAST_BESIDE, _APART_EV_PER_ATOM, _WITHIN, _EMPTY, _ALIKE = 0.95, 20, 0.02, 6.0, 0.25, 0.7
 
 
@@ -106,7 +107,8 @@ def _heaps_beside_forces(material: Material) -> tuple[np.ndarray, float] | None:
     beside = material.energy / material.batch.counts - theirs
     for group in same_cells(material):
         members = group[np.isfinite(beside[group])]
-        if len(members) < _LEAST_BESIDE:
+        # a set of many formulas holds isomers, which lie in heaps too
+        if len(members) < max(_LEAST_BESIDE, len(fitted.index) // 2):
             continue
         order = members[np.argsort(beside[members])]
         value = beside[order]
@@ -117,6 +119,8 @@ def _heaps_beside_forces(material: Material) -> tuple[np.ndarray, float] | None:
             continue
         own = theirs[order]
         differ = abs(float(np.median(own[:at]) - np.median(own[at:])))
+        if min(at, len(order) - at) < _SMALLEST * len(order):
+            continue  # a few of their own kind, such as a reacted cluster
         if differ < _ALIKE * median_deviation(own)[1]:
             return order[:at] if at < len(order) - at else order[at:], apart
     return None
