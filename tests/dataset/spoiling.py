@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -141,3 +142,49 @@ def moved(labelled: LabelledSet, atom: int, beside: int, distance: float) -> Lab
     positions = labelled.structures.positions.copy()
     positions[atom] = positions[beside] + [distance, 0, 0]
     return with_structures(labelled, positions=positions)
+
+
+def forces_changed(
+    labelled: LabelledSet, change: Callable[[np.ndarray], np.ndarray], frames: list[int] | None = None
+) -> LabelledSet:
+    """Forces of all or some structures put through ``change``, (n, 3) to (n, 3)."""
+    forces = labelled.labels.forces.copy()
+    atoms = atoms_of(labelled, list(range(len(labelled))) if frames is None else frames)
+    forces[atoms] = change(forces[atoms])
+    return with_labels(labelled, forces=forces)
+
+
+def positions_rounded(labelled: LabelledSet, step: float, frames: list[int]) -> LabelledSet:
+    positions = labelled.structures.positions.copy()
+    atoms = atoms_of(labelled, frames)
+    positions[atoms] = np.round(positions[atoms] / step) * step
+    return with_structures(labelled, positions=positions)
+
+
+def energies_off_by_one(labelled: LabelledSet) -> LabelledSet:
+    return with_labels(labelled, energy=np.roll(labelled.labels.energy, 1))
+
+
+def elements_sorted(labelled: LabelledSet) -> LabelledSet:
+    """The list of elements in another order than the positions."""
+    numbers = labelled.structures.numbers.copy()
+    for s in range(len(labelled)):
+        atoms = atoms_of(labelled, [s])
+        numbers[atoms] = np.sort(numbers[atoms])
+    return with_structures(labelled, numbers=numbers)
+
+
+def stress_zeroed(labelled: LabelledSet, frames: list[int]) -> LabelledSet:
+    stress = labelled.labels.stress
+    assert stress is not None
+    new = stress.copy()
+    new[frames] = 0
+    return with_labels(labelled, stress=new)
+
+
+def open_along(labelled: LabelledSet, axis: int) -> LabelledSet:
+    pbc = labelled.structures.pbc.copy()
+    pbc[:, axis] = False
+    stress = labelled.labels.stress
+    kept = with_structures(labelled, pbc=pbc)
+    return kept if stress is None else with_labels(kept, stress=np.full_like(stress, np.nan))

@@ -90,11 +90,75 @@ def test_exact_labels_raise_no_alarm(alloy):
         (lambda d: sp.scaled(d, forces=300), "forces-large"),
         (lambda d: sp.with_structures(d, pbc=np.zeros_like(d.structures.pbc)), "pbc-missing"),
         (lambda d: sp.with_structures(d, cell=d.structures.cell * 0.5), "cell-small"),
+        (lambda d: sp.forces_changed(d, lambda f: f * [1, 1, 0]), "forces-axes"),
+        (lambda d: sp.forces_changed(d, lambda f: f * [1, 1, 0], [4, 9]), "forces-axes"),
+        (lambda d: sp.forces_changed(d, lambda f: f * [1, 1, -1]), "forces-axes"),
+        (lambda d: sp.forces_changed(d, lambda f: f[:, [2, 1, 0]]), "forces-axes"),
+        (lambda d: sp.forces_changed(d, lambda f: f * units.Bohr, [4, 9]), "frames-unit"),
+        (lambda d: sp.forces_changed(d, lambda f: f * units.Bohr, list(range(20))), "frames-unit"),
+        (lambda d: sp.forces_changed(d, lambda f: f * units.Bohr / units.Hartree, [4]), "frames-unit"),
+        (lambda d: sp.with_labels(d, energy=d.labels.energy.round(1)), "rounded"),
+        (
+            lambda d: sp.with_labels(d, energy=np.float64((d.labels.energy - 3000).astype(np.float16))),
+            "rounded",
+        ),
+        (lambda d: sp.forces_changed(d, lambda f: f.round(1)), "rounded"),
+        (lambda d: sp.positions_rounded(d, 0.1, [4, 9]), "rounded"),
+        (lambda d: sp.stress_zeroed(d, [4, 9]), "stress-zero"),
+        (lambda d: sp.open_along(d, 2), "pbc-missing"),
+        (sp.energies_off_by_one, "energies-unrelated"),
     ],
 )
 def test_damage_is_found(alloy, spoil, code):
     damaged = spoil(alloy)
     assert code in codes(damaged), lint([("data", damaged)]).lines()
+
+
+def test_single_frames_are_named(alloy):
+    """Of the checks that judge frames one by one."""
+    damaged = {
+        "forces-axes": sp.forces_changed(alloy, lambda f: f * [1, 1, 0], [4, 9]),
+        "frames-unit": sp.forces_changed(alloy, lambda f: f * units.Bohr, [4, 9]),
+        "rounded": sp.positions_rounded(alloy, 0.1, [4, 9]),
+        "stress-zero": sp.stress_zeroed(alloy, [4, 9]),
+    }
+    for code, data in damaged.items():
+        found = {f.code: f.frames for f in lint([("data", data)]).findings}
+        assert found.get(code) == (4, 9), (code, found)
+
+
+def test_names_of_axes_and_units(alloy):
+    def message(damaged: LabelledSet, code: str) -> str:
+        return next(f.message for f in lint([("data", damaged)]).findings if f.code == code)
+
+    swapped = sp.forces_changed(alloy, lambda f: f[:, [1, 0, 2]])
+    assert message(swapped, "forces-axes").endswith("x follows y, y follows x")
+    part = sp.forces_changed(alloy, lambda f: f * units.Bohr, list(range(20)))
+    assert message(part, "frames-unit").endswith("looks like eV/bohr")
+
+
+def test_flat_molecules_may_have_no_force_out_of_their_plane():
+    frames = []
+    for k in range(30):
+        frame = molecule("C2H4")
+        frame.positions[:, 1:] += np.random.default_rng(k).normal(scale=0.05, size=(len(frame), 2))
+        frames.append(frame)
+    data = labelled_by_emt(frames)
+    assert not (data.labels.forces[:, 0] ** 2).sum() > 1e-20
+    flat = sp.forces_changed(data, lambda f: f * [0, 1, 1])
+    assert "forces-axes" not in codes(flat)
+
+
+def test_elements_in_the_place_of_others():
+    rng = np.random.default_rng(2)
+    frames = []
+    for _ in range(20):
+        frame = molecule("CH3CH2OH")
+        frame.rattle(0.03, rng=rng)
+        frames.append(frame)
+    data = labelled_by_emt(frames)
+    assert "elements-misplaced" not in codes(data)
+    assert "elements-misplaced" in codes(sp.elements_sorted(data))
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +169,12 @@ def rattled() -> LabelledSet:
 
 def test_rattled_cells_raise_no_alarm(rattled):
     assert not lint([("rattled", rattled)]).findings
+
+
+def test_two_heaps_of_energies_that_forces_do_not_explain(rattled):
+    report = lint([("data", sp.energies_shifted(rattled, list(range(0, 28, 2)), 0.05))])
+    found = next(f for f in report.warnings if f.code == "energy-reference")
+    assert found.frames == tuple(range(0, 28, 2))
 
 
 HA, BOHR = units.Hartree, units.Bohr

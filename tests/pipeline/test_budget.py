@@ -11,7 +11,8 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from ase.build import bulk, fcc111, molecule
+from ase.build import bulk, fcc111, graphene, molecule
+from ase.spacegroup import crystal as crystal_of
 
 from limbeck.config import DistillConfig, ValidationConfig, load_config
 from limbeck.errors import InputError
@@ -23,6 +24,7 @@ from limbeck.progress import process_start
 from limbeck.sampling.config import MD, Rattle, SamplingConfig, summary
 from limbeck.sampling.counting import count_evaluations, count_frames
 from limbeck.sampling.liquids import Liquid, pack_liquid
+from limbeck.sampling.preparing import Relax, Supercell, Vacancy
 from limbeck.training.checkpoint import Progress
 from limbeck.training.loop import Stop
 
@@ -108,9 +110,13 @@ def test_default_steps_fit_the_kind_of_system():
 
     assert kinds([crystal]) == ["supercell", "strain", "rattle", "md", "md"]
     assert kinds([crystal], recipe="melt") == ["supercell", "strain", "rattle", "md", "melt", "md"]
-    # neither strain nor supercell: a slab has one side open, a box is mostly empty, a mixture is both
-    for starts in ([slab], [boxed], [water], [crystal, water]):
+    # no strain: a slab has one side open, a box is mostly empty, a mixture is both
+    for starts in ([slab * (3, 3, 1)], [boxed], [water]):
         assert kinds(starts) == ["rattle", "md", "md"]
+    # whatever is small where it repeats is enlarged, beside what is large or no crystal too
+    for starts in ([slab], [graphene(vacuum=8.0)], [crystal, water]):
+        assert kinds(starts) == ["supercell", "rattle", "md", "md"]
+    assert kinds([crystal, crystal * (3, 3, 3)])[0] == "supercell"
     assert kinds([bulk("Cu", cubic=True) * (3, 3, 3)])[0] == "strain"
     for kind in ("crystal", "melt", "liquid", "surface", "molecule"):
         for labels in (50, 400, 2000):
@@ -190,6 +196,54 @@ def test_a_liquid_is_held_out_from_a_box_that_training_leaves_alone():
         starts_to_train_on(crystals, recipe(crystals), default_heldout(crystals, recipe(crystals), 9, 0))
         is None
     )
+
+
+def test_each_kind_of_start_is_held_out():
+    """A temperature each: one of many polymorphs alone would say nothing of the others."""
+    starts = [bulk("Cu", cubic=True), bulk("Cu", "bcc", a=2.87, cubic=True), molecule("H2O")]
+    for atoms, name in zip(starts, ("fcc.cif#0", "bcc.cif#0", "mine.xyz#0"), strict=True):
+        atoms.info["family"] = name
+    conformers = [molecule("CH3CH2OH") for _ in range(4)]
+    for k, atoms in enumerate(conformers):
+        atoms.info["family"] = f"smiles#{k}"
+
+    def held(starts, evaluations=1e5):
+        return default_heldout(starts, recipe(starts), evaluations, 0).start_index
+
+    assert held(starts) == (0, 1, 2)
+    assert held(starts, 0) == (0,)
+    assert held([starts[0], *conformers]) == (0, 1)
+    assert held(conformers) == (0,)
+
+
+def test_defects_and_temperatures_of_the_users_sampling_are_held_out():
+    starts = [bulk("Si", cubic=True)]
+    sampling = SamplingConfig(
+        steps=(
+            Supercell(max_atoms=64), Vacancy(add=False), Relax(), Rattle(stdev_a=0.05, n=5),
+            MD(temperature_K=(200.0, 500.0), frames=4),
+        )
+    )  # fmt: skip
+    config = DistillConfig(bulk="Si", sampling=sampling)
+    chosen = default_heldout(starts, recipe_of(config, starts), 1e5, 0, sampling)
+    assert [step.kind for step in chosen.steps] == ["supercell", "vacancy", "md"]
+    assert chosen.steps[-1].temperatures == (200.0, 500.0)
+    given = recipe_of(config.model_copy(update={"temperatures_K": (900.0,)}), starts)
+    assert given.temperatures_K == (900.0,)
+
+
+def test_too_few_frames_are_remarked_on(monkeypatch):
+    sampling = SamplingConfig(steps=(Supercell(max_atoms=32), Vacancy(add=False)))
+    lines = "\n".join(_plan(monkeypatch, 300, 0.05, sampling=sampling).lines())
+    assert "note: 1 frames are too few to learn from: steps that prepare add none" in lines
+    assert "too few" not in "\n".join(_plan(monkeypatch, 300, 0.05).lines())
+
+
+def test_molecular_crystals_stay_cool():
+    nitrogen = crystal_of(["N"], [(0.056,) * 3], spacegroup=205, cellpar=[5.65] * 3 + [90] * 3)
+    argon, salt = bulk("Ar", "fcc", a=5.26, cubic=True), bulk("NaCl", "rocksalt", a=5.64)
+    hottest = [recipe([atoms]).temperatures_K[-1] for atoms in (nitrogen, argon, salt)]
+    assert hottest == [1000.0, 1000.0, 1200.0]
 
 
 def test_default_heldout_keeps_to_its_evaluations():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, fcc111, molecule
+from ase.build import bulk, fcc111, graphene, molecule
 from ase.calculators.emt import EMT
 from ase.eos import EquationOfState
 from ase.neighborlist import neighbor_list
 from pydantic import ValidationError
 
 from limbeck.errors import InputError
+from limbeck.sampling.build import build
 from limbeck.sampling.config import Rattle, Strain, Supercell
 from limbeck.sampling.perturb import apply_strain, rattle, strains, supercell
 
@@ -47,6 +48,21 @@ def test_widths_of_a_skewed_cell():
     assert widths.min() >= 9.0
     assert len(large) == 5**3  # widths of the primitive cell are a / sqrt(3) = 2.084 Å
     assert len(supercell(start, Supercell(max_atoms=30))) == 27
+
+
+def test_a_slab_is_not_repeated_across_its_vacuum():
+    sheet = graphene(vacuum=2.6)
+    sheet.pbc = True
+    large = supercell(sheet, Supercell(max_atoms=64))
+    assert large.cell.cellpar()[2] == pytest.approx(sheet.cell.cellpar()[2])
+    assert len(large) == 50
+
+
+def test_molecules_beside_crystals_stay_as_they_are():
+    made = build(Supercell(repeat=((1, 1, 1), (2, 2, 2))), [bulk("Cu"), molecule("H2O")], (0,))
+    assert [len(a) for a in made] == [1, 8, 3]
+    with pytest.raises(InputError, match="a supercell needs a periodic structure"):
+        build(Supercell(max_atoms=64), [molecule("H2O")], (0,))
 
 
 def test_slab_repeats_in_its_plane_only():

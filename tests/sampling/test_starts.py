@@ -152,6 +152,12 @@ def test_bad_smiles(smiles, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("smiles", ["O.O", "[Na+].[Cl-]"])
+def test_a_smiles_of_several_molecules(smiles):
+    with pytest.raises(InputError, match="a SMILES of several molecules; got .*, 2 molecules; wanted one"):
+        smiles_conformers(smiles)
+
+
 def test_without_rdkit(monkeypatch):
     monkeypatch.setitem(sys.modules, "rdkit", None)
     with pytest.raises(MissingPackageError) as caught:

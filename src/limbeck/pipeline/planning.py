@@ -93,6 +93,11 @@ class Plan:
                 "note: no dynamics is sampled, and students of still frames are rough in motion"
                 + ("; a larger --budget has time for it" if self.labels_until_s is not None else "")
             )
+        if self.frames < LEAST_LABELS:
+            lines.append(
+                f"note: {self.frames} frames are too few to learn from: steps that prepare add none; "
+                "add steps such as rattle and md, or leave sampling out (see docs/sampling.md)"
+            )
         if self.scouts:
             lines.append(f"scouts that drive sampling: {self.scouts}, {format_seconds(self.scout_s)} each")
         lines += [
@@ -212,7 +217,7 @@ def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: floa
     recipe = recipe_of(config, starts)
     evaluations = HELDOUT_SHARE * left / costs.label_s
     heldout = relaxed_first(
-        config, config.heldout or default_heldout(starts, recipe, evaluations, config.seed)
+        config, config.heldout or default_heldout(starts, recipe, evaluations, config.seed, config.sampling)
     )
     held = count_frames(heldout, starts)
     n_held = _n_starts(heldout, starts)

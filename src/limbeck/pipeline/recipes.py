@@ -13,8 +13,10 @@ from limbeck.errors import InputError
 from limbeck.sampling.config import MD, Prepare, Rattle, SamplingConfig, Step, Strain, Supercell
 from limbeck.sampling.contacts import element_pairs
 from limbeck.sampling.counting import count_evaluations, count_frames
-from limbeck.sampling.kinds import structure_kind, system_kind
+from limbeck.sampling.driven import spread
+from limbeck.sampling.kinds import is_molecular, structure_kind, system_kind
 from limbeck.sampling.moves import Contacts, Melt
+from limbeck.sampling.preparing import Preparing, Relax
 
 HYDROGEN_TIMESTEP_FS, OTHER_TIMESTEP_FS = 0.5, 2.0
 #: where the user names none
@@ -25,7 +27,7 @@ TEMPERATURES_K: dict[RecipeName, tuple[float, ...]] = {
     "surface": (300.0, 500.0, 700.0, 900.0),
     "melt": (300.0, 900.0, 1500.0, 2000.0),
 }
-#: crystals of carbon and hydrogen decompose sooner than others
+#: crystals of molecules, and of carbon and hydrogen, melt or decompose sooner than others
 ORGANIC_TEMPERATURES_K = TEMPERATURES_K["molecule"]
 #: over the highest temperature, so that a crystal melts within picoseconds
 MELT_FACTOR = 1.6
@@ -77,8 +79,14 @@ def recipe_of(config: DistillConfig, starts: Sequence[Atoms]) -> Recipe:
     kind = config.recipe or system_kind(starts)
     if config.recipe is not None and config.sampling is None:
         _check_fits(config.recipe, starts)
-    temperatures = config.temperatures_K or default_temperatures_K(kind, starts)
+    temperatures = config.temperatures_K or _sampled_K(config) or default_temperatures_K(kind, starts)
     return Recipe(kind, tuple(sorted(set(temperatures))))
+
+
+def _sampled_K(config: DistillConfig) -> tuple[float, ...]:
+    """Temperatures of the user's own dynamics: those that the student will be for."""
+    steps = () if config.sampling is None else config.sampling.steps
+    return tuple(t for step in steps if isinstance(step, MD) for t in step.temperatures)
 
 
 #: recipe -> kinds of structures that it is made for, and what to do about others
@@ -105,8 +113,8 @@ def _check_fits(recipe: RecipeName, starts: Sequence[Atoms]) -> None:
 
 
 def default_temperatures_K(kind: RecipeName, starts: Sequence[Atoms]) -> tuple[float, ...]:
-    """Of the kind of system; organic crystals stay as cool as molecules."""
-    organic = any({1, 6} <= set(a.numbers.tolist()) for a in starts)
+    """Of the kind of system; crystals of molecules or with organic parts stay as cool as molecules."""
+    organic = any({1, 6} <= set(a.numbers.tolist()) or is_molecular(a) for a in starts)
     return ORGANIC_TEMPERATURES_K if kind == "crystal" and organic else TEMPERATURES_K[kind]
 
 
@@ -245,14 +253,22 @@ def _scans(starts: Sequence[Atoms], labels: int) -> list[Contacts]:
     return [scan] if SCAN_POINTS * len(element_pairs(starts)) <= SCAN_SHARE * labels else []
 
 
-def default_heldout(starts: Sequence[Atoms], recipe: Recipe, evaluations: float, seed: int) -> SamplingConfig:
-    """Trajectories of the teacher from an unstrained start, with a seed of their own.
+def default_heldout(
+    starts: Sequence[Atoms],
+    recipe: Recipe,
+    evaluations: float,
+    seed: int,
+    sampling: SamplingConfig | None = None,
+) -> SamplingConfig:
+    """Trajectories of the teacher from unstrained starts, with a seed of their own.
 
-    The start is the first one; of a liquid the last, which training then leaves alone if there are
-    others. Three of 20 frames each where ``evaluations`` of the teacher allow it, else fewer and
-    shorter. Of a melt, the hottest is melted first.
+    They start from the first structure, and where starts are of several kinds, each temperature from
+    another; of a liquid from the last, which training then leaves alone if there are others. Three of
+    20 frames each where ``evaluations`` of the teacher allow it, else fewer and shorter. Of a melt, the
+    hottest is melted first.
+
+    ``sampling``: the user's own; what it makes of the starts (a slab, a vacancy) is what is held out.
     """
-    first = len(starts) - 1 if recipe.kind == "liquid" else 0
     hottest = recipe.heldout_K
     chosen = SamplingConfig()
     for count, equilibrate, spacing, frames in _HELDOUT:
@@ -266,13 +282,29 @@ def default_heldout(starts: Sequence[Atoms], recipe: Recipe, evaluations: float,
             timestep_fs=max(1.0, timestep_fs(starts)),
             from_relaxed=recipe.kind != "liquid",
         )
+        index = (len(starts) - 1,) if recipe.kind == "liquid" else _one_of_each(starts, len(temperatures))
         steps = _melting_last(step, starts) if recipe.kind == "melt" else (step,)
-        chosen = SamplingConfig(
-            seed=seed + 101, start_index=(first,), steps=(*_enlarged(starts[first : first + 1]), *steps)
-        )
-        if count_evaluations(chosen, 1) + count_frames(chosen, 1) <= evaluations:
+        prepare = _enlarged([starts[k] for k in index]) if sampling is None else _prepared_by(sampling)
+        chosen = SamplingConfig(seed=seed + 101, start_index=index, steps=(*prepare, *steps))
+        if count_evaluations(chosen, len(index)) + count_frames(chosen, len(index)) <= evaluations:
             break
     return chosen
+
+
+def _one_of_each(starts: Sequence[Atoms], trajectories: int) -> tuple[int, ...]:
+    """The first start of each composition of each file; no more than there are trajectories, spread."""
+    first: dict[tuple[str, str], int] = {}
+    for k, atoms in enumerate(starts):
+        source = str(atoms.info.get("family", "")).rpartition("#")[0]
+        first.setdefault((source, atoms.get_chemical_formula()), k)
+    kinds = list(first.values())
+    most = min(trajectories, len(kinds))
+    return tuple(kinds[spread(k, most, len(kinds))] for k in range(most))
+
+
+def _prepared_by(sampling: SamplingConfig) -> list[Prepare]:
+    """The steps that prepare the user's structures; relaxing them costs labels and is left to dynamics."""
+    return [s for s in sampling.steps if isinstance(s, Preparing) and not isinstance(s, Relax)]
 
 
 def _melting_last(step: MD, starts: Sequence[Atoms]) -> tuple[Step, ...]:
@@ -301,6 +333,6 @@ def _melting_last(step: MD, starts: Sequence[Atoms]) -> tuple[Step, ...]:
 
 
 def _enlarged(starts: Sequence[Atoms]) -> list[Prepare]:
-    """A supercell where every start is a crystal of a small cell."""
-    small = all(system_kind([a]) == "crystal" and len(a) < SUPERCELL_ATOMS // 2 for a in starts)
+    """A supercell where a crystal or slab has a small cell; structures that are large stay as they are."""
+    small = any(system_kind([a]) in ("crystal", "surface") and len(a) < SUPERCELL_ATOMS // 2 for a in starts)
     return [Supercell(max_atoms=SUPERCELL_ATOMS)] if small else []

@@ -37,7 +37,13 @@ def build(step: Preparing, starts: Sequence[Atoms], seed: Sequence[int]) -> list
     InputError: the step fits none of the structures, or one of them in a way that it must.
     """
     if isinstance(step, Supercell):
-        return [_named(supercell(a, one), a, one, step) for a in starts for one in step.variants]
+        if not any(a.pbc.any() for a in starts):
+            supercell(starts[0], step.variants[0])  # says why it cannot
+        return [
+            _named(supercell(a, one), a, one, step) if a.pbc.any() else a
+            for a in starts
+            for one in (step.variants if a.pbc.any() else step.variants[:1])
+        ]
     if isinstance(step, Thin):
         return thin(starts, step.max)
     rngs = [np.random.default_rng([*seed, k]) for k in range(len(starts))]

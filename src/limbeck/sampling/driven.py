@@ -58,7 +58,7 @@ def _trajectories(
     count = step.starts or len(incoming)
     for t, condition in enumerate(step.conditions):
         for k in range(count):
-            start = incoming[_spread(k, count, len(incoming), t / len(step.conditions))]
+            start = incoming[spread(k, count, len(incoming), t / len(step.conditions))]
             family = trajectory_family(start.info["family"], name, step, condition, k)
             make = _trajectory(start, potential, step, condition, family)
             about = [condition.temperature_K, condition.pressure_gpa]
@@ -107,7 +107,7 @@ def _expansions(name: str, step: Modes, incoming: Sequence[Atoms], potential: Po
     ]
 
 
-def _spread(k: int, wanted: int, available: int, shift: float) -> int:
+def spread(k: int, wanted: int, available: int, shift: float = 0.0) -> int:
     """Which incoming frame trajectory ``k`` starts from.
 
     Evenly spread, moved by the part ``shift`` of their distance so that temperatures start from

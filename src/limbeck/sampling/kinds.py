@@ -16,6 +16,7 @@ Kind = Literal["crystal", "molecule", "liquid", "surface"]
 VACUUM_GAP_A = 5.0  #: between atoms along a periodic axis; layers of real crystals are closer
 BOND_FACTOR = 1.2  #: of the sum of covalent radii: bonds, but no hydrogen bonds
 LEAST_MOLECULES = 8  #: fewer in a cell make a molecular crystal rather than a liquid
+NON_METALS = frozenset((1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 34, 35, 36, 52, 53, 54, 85, 86))
 _NEAREST, _ALIKE_A = 6, 0.1
 _ORDER: tuple[Kind, ...] = ("surface", "liquid", "crystal", "molecule")
 
@@ -110,6 +111,11 @@ def finite_molecules(atoms: Atoms) -> list[np.ndarray]:
                     return []
         molecules.append(np.array(members))
     return molecules
+
+
+def is_molecular(atoms: Atoms) -> bool:
+    """Whether it consists of separate molecules, or atoms of noble gases, of non-metals alone."""
+    return set(atoms.numbers.tolist()) <= NON_METALS and bool(finite_molecules(atoms))
 
 
 def _disordered(atoms: Atoms, molecules: Sequence[np.ndarray]) -> bool:

@@ -155,7 +155,9 @@ def _conformers(molecule: Molecule, seed: int) -> list[tuple[Atoms, int]]:
     try:
         found = smiles_conformers(molecule.smiles, min(molecule.count, _MOST_CONFORMERS), seed)
     except InputError as error:
-        raise InputError(error.what, where="--liquid", got=error.got, wanted=error.wanted) from error
+        raise InputError(
+            error.what, where="--liquid", got=error.got, wanted=error.wanted, remedy=error.remedy
+        ) from error
     share = [molecule.count // len(found) + (k < molecule.count % len(found)) for k in range(len(found))]
     return list(zip(found, share, strict=True))
 

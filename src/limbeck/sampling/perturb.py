@@ -15,6 +15,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.sampling.config import Strain
 from limbeck.sampling.frames import make_frame
+from limbeck.sampling.kinds import VACUUM_GAP_A, vacuum_gap
 from limbeck.sampling.preparing import Supercell
 
 _REDRAWS = 200
@@ -61,7 +62,10 @@ def supercell(atoms: Atoms, config: Supercell) -> Atoms:
 
 
 def _repeats(atoms: Atoms, config: Supercell) -> tuple[int, ...]:
-    """Repeats along the cell vectors; 1 along directions that are not periodic."""
+    """Repeats along the cell vectors; 1 along directions that are not periodic.
+
+    To hold at most so many atoms, a slab is not repeated across its vacuum either.
+    """
     if config.repeat is not None:
         size: Any = config.repeat  # a list of sizes has been taken apart before
         return tuple(r if p else 1 for r, p in zip(size, atoms.pbc, strict=True))
@@ -74,14 +78,16 @@ def _repeats(atoms: Atoms, config: Supercell) -> tuple[int, ...]:
         ]
         return tuple(max(1, r) for r in wanted)
     most = max(1, int(config.max_atoms or 1) // len(atoms))
-    choices = [range(1, min(most, _MOST_REPEATS) + 1) if p else range(1, 2) for p in atoms.pbc]
+    filled = [p and vacuum_gap(atoms, k)[0] <= VACUUM_GAP_A for k, p in enumerate(atoms.pbc)]
+    along = filled if any(filled) else atoms.pbc  # a molecule in a box has vacuum everywhere
+    choices = [range(1, min(most, _MOST_REPEATS) + 1) if p else range(1, 2) for p in along]
     best: tuple[int, ...] = (1, 1, 1)
     best_key = (-1.0, 0)
     for repeats in itertools.product(*choices):
         copies = math.prod(repeats)
         if copies > most:
             continue
-        shortest = min(w * r for w, r, p in zip(widths, repeats, atoms.pbc, strict=True) if p)
+        shortest = min(w * r for w, r, p in zip(widths, repeats, along, strict=True) if p)
         key = (round(shortest, 6), -copies)
         if key > best_key:
             best, best_key = repeats, key

@@ -197,6 +197,15 @@ def smiles_conformers(smiles: str, n: int = 1, seed: int = 0) -> list[Atoms]:
             raise InputError(
                 "not a SMILES", where="--smiles", got=repr(smiles), wanted="a SMILES such as 'CCO'"
             )
+        if (parts := len(Chem.GetMolFrags(molecule))) > 1:
+            raise InputError(
+                "a SMILES of several molecules",
+                where="--smiles",
+                got=f"{smiles!r}, {parts} molecules",
+                wanted="one molecule, without a dot",
+                remedy="give the complex as a file with --structures, or the molecules of a liquid one by "
+                "one, such as --liquid '4 [Na+], 4 [Cl-], 60 O'",
+            )
         molecule = Chem.AddHs(molecule)
         settings: Any = rdDistGeom.ETKDGv3()
         # RDKit multiplies the seed by the number of each embedding, so that zero makes all alike

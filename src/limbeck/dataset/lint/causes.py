@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from limbeck.dataset.lint.finding import Finding
 
 _STRESS = ("stress-order", "stress-sign", "stress-unchecked", "stress-unit")
-_SINGLE = ("frames-energy", "energy-outliers", "frames-forces", "frames-sign", "force-outliers")
+_SINGLE = (
+    "frames-energy", "energy-outliers", "frames-forces", "frames-sign", "force-outliers", "frames-unit",
+    "forces-axes",
+)  # fmt: skip
 _TOGETHER = ("energies-unrelated", "energy-forces-unit", "forces-sign")
 #: an error of the first kind makes the checks behind the others meaningless
 FOLLOWS: dict[str, tuple[str, ...]] = {
@@ -19,6 +22,8 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
     "energies-unrelated": (*_STRESS, "frames-energy", "energy-forces-unit", "forces-sign"),
     "energy-forces-unit": (*_STRESS, "frames-energy", "energy-outliers", "force-outliers"),
     "forces-sign": (*_STRESS, "frames-energy"),
+    "forces-axes": ("frames-unit", "frames-forces"),
+    "frames-unit": ("frames-energy", "force-outliers"),
     "pbc-missing": ("net-torque", "lone-atoms"),
 }
 _EVEN_WARNINGS = ("pbc-missing",)

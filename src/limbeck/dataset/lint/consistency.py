@@ -28,6 +28,11 @@ _LEAST_FRAMES = 8
 _STIFF_EV = (3.0, 200.0)  # clean sets: 10 to 78
 _NOBLE = (2, 10, 18, 36, 54, 86)
 _LEAST_CORRELATION = 0.35  # below this the pair potential says nothing
+#: of the many-body potential: correlation of forces, frames, share as ``_AGREE`` (clean sets: 0.8 and more,
+#: or too few frames), bounds of the slope (clean sets: 0.98 to 1.27)
+_MANY_FIT, _MANY_FRAMES, _MANY_AGREE, _MANY_FINE = 0.95, 20, 0.7, (0.72, 1.4)
+#: rank correlation below which energies that spread by so much, eV/atom, have nothing to do with the forces
+_MANY_CHANCE, _MANY_CHANCE_FRAMES, _MANY_SPREAD_EV_PER_ATOM = 0.2, 40, 2e-3
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,14 @@ def check_work(material: Material) -> Iterator[Finding]:
             yield _verdict(material, slope.value, how, tolerance=0.25)
         else:
             yield from _both_units(material, slope.value, tolerance=0.25)
+        return
+    finer = many_body_slope(material)
+    if finer is not None:
+        if not _MANY_FINE[0] <= finer.value <= _MANY_FINE[1]:
+            how = "against a many-body potential fitted to the forces"
+            yield _verdict(material, finer.value, how, tolerance=0.4)
+        else:
+            yield from _both_units(material, finer.value, tolerance=0.4)
         return
     coarse = fitted_slope(material)
     if coarse is not None and not _COARSE[0] <= coarse <= _COARSE[1]:
@@ -125,6 +138,8 @@ def _unrelated(material: Material) -> bool:
     near, bad = contradictions(material)
     if near.sum() >= _LEAST_PAIRS and bad.sum() > _AGREE * near.sum():
         return True
+    if _by_chance(material):
+        return True
     if near.sum() < _LEAST_FOR_CHANCE:
         return False
     product = material.close.de[near] * material.close.work[near]
@@ -132,6 +147,45 @@ def _unrelated(material: Material) -> bool:
     told = np.median(np.abs(material.close.work[near]) / size) > _LEAST_TOLD_EV_PER_ATOM
     right = product[product > 0].sum() / max(float(np.abs(product).sum()), 1e-300)
     return bool(told and _CHANCE[0] < right < _CHANCE[1])
+
+
+def comparable_energies(material: Material) -> tuple[np.ndarray, np.ndarray]:
+    """Energies of labels and of the many-body potential, eV over root N, from the medians of equal atoms in
+    equal volumes; (T,) each, none where forces are not followed well."""
+    fitted, none = material.many_body, np.zeros(0)
+    if fitted is None or fitted.fit < _MANY_FIT:
+        return none, none
+    here = np.full(len(material.labelled), np.nan)
+    here[fitted.index] = fitted.energy
+    own, theirs = [none], [none]
+    for group in same_cells(material):
+        members = group[np.isfinite(here[group])]
+        if len(members) >= 4:
+            root = np.sqrt(material.batch.counts[members])
+            for values, into in ((material.energy, own), (here, theirs)):
+                into.append((values[members] - np.median(values[members])) / root)
+    return np.concatenate(own), np.concatenate(theirs)
+
+
+def many_body_slope(material: Material) -> Slope | None:
+    """How many times larger energy differences are than the forces say; None where that is not one number."""
+    own, theirs = comparable_energies(material)
+    if len(own) < _MANY_FRAMES:
+        return None
+    slope = common_slope(own, theirs)
+    return slope if slope.share >= _MANY_AGREE and slope.value != 0 else None
+
+
+def _by_chance(material: Material) -> bool:
+    """Energies in an order that has nothing to do with the forces."""
+    own, theirs = comparable_energies(material)
+    if len(own) < _MANY_CHANCE_FRAMES:
+        return False
+    size = np.sqrt(float(np.median(material.batch.counts)))
+    if min(np.median(np.abs(own)), np.median(np.abs(theirs))) < _MANY_SPREAD_EV_PER_ATOM * size:
+        return False
+    rank = np.corrcoef(own.argsort().argsort(), theirs.argsort().argsort())[0, 1]
+    return bool(abs(rank) < _MANY_CHANCE)
 
 
 def fitted_slope(material: Material) -> float | None:

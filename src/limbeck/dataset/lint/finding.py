@@ -16,13 +16,13 @@ _MOST_FRAMES = 5  # named in a line; all of them are in the JSON
 
 CODES = (
     "cell-small", "close-atoms", "duplicates", "duplicates-differ", "duplicates-equivalent",
-    "elements-missing", "elements-strange", "energies-unrelated", "energy-constant", "energy-forces-unit",
-    "energy-outliers", "energy-reference", "energy-unit", "few-structures", "force-outliers",
-    "forces-constrained", "forces-large", "forces-sign", "forces-unrelated", "forces-zero", "formula-strange",
-    "frames-energy", "frames-forces", "frames-sign", "isolated-atoms-differ", "labels-repeated",
-    "leak", "leak-family", "lone-atoms", "net-force", "net-torque", "no-structures", "not-finite",
-    "pbc-differs", "pbc-missing", "positions-unit", "stress-order", "stress-sign", "stress-unchecked",
-    "stress-unit",
+    "elements-misplaced", "elements-missing", "elements-strange", "energies-unrelated", "energy-constant",
+    "energy-forces-unit", "energy-outliers", "energy-reference", "energy-unit", "few-structures",
+    "force-outliers", "forces-axes", "forces-constrained", "forces-large", "forces-sign", "forces-unrelated",
+    "forces-zero", "formula-strange", "frames-energy", "frames-forces", "frames-sign", "frames-unit",
+    "isolated-atoms-differ", "labels-repeated", "leak", "leak-family", "lone-atoms", "net-force",
+    "net-torque", "no-structures", "not-finite", "pbc-differs", "pbc-missing", "positions-unit", "rounded",
+    "stress-order", "stress-sign", "stress-unchecked", "stress-unit", "stress-zero",
 )  #: every code there is  # fmt: skip
 
 

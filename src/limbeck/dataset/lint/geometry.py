@@ -8,6 +8,7 @@ import numpy as np
 
 from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.material import Material, rare
+from limbeck.sampling.kinds import NON_METALS, vacuum_gap
 
 _NOBLE = (2, 10, 18, 36, 54, 86)
 _TOUCHING = 0.55  # of the sum of covalent radii
@@ -17,6 +18,8 @@ _PULLED_EV_PER_A = 0.5
 _DENSE_PER_A3 = 0.01  # a molecule in a box of its own is thinner
 _CROWDED_A3 = 2.5  # volume an atom; diamond at 1 TPa has 3
 _BOHR_A = 0.529177
+_STRETCHED, _STRETCHED_SHARE = (1.28, 2.4), 0.25  # ratios, and of the hydrogen of a structure
+_FILLED_A = 3.0  # no vacuum is as thin
 _SPREAD = 1.4  # of the sums of covalent radii: nine in ten atoms have no nearer neighbour
 
 
@@ -83,6 +86,30 @@ def check_lengths(material: Material) -> Iterator[Finding]:
         )
 
 
+def check_partners(material: Material) -> Iterator[Finding]:
+    """Hydrogen that is neither bonded nor free, among non-metals alone: elements in each other's place.
+
+    Hydrogen at the place of a carbon has its nearest neighbour 1.4 Å away; a hydrogen bond is longer.
+    """
+    batch = material.batch
+    hydrogen = batch.numbers == 1
+    if not hydrogen.any() or not np.isin(material.elements, list(NON_METALS)).all():
+        return
+    between = hydrogen & (material.bonds.ratio > _STRETCHED[0]) & (material.bonds.ratio < _STRETCHED[1])
+    count = np.bincount(batch.structure_of_atom, between, minlength=len(batch))
+    present = np.bincount(batch.structure_of_atom, hydrogen, minlength=len(batch))
+    wrong = (count >= 2) & (count > _STRETCHED_SHARE * present)
+    if wrong.any():
+        yield Finding(
+            "elements-misplaced",
+            "note" if rare(int(wrong.sum()), len(batch)) else "warning",
+            f"in {int(wrong.sum())} structures hydrogen stands where another element should: its nearest "
+            "neighbour is 1.28 to 2.4 times the sum of covalent radii away",
+            material.frames(wrong),
+            "check the order of the elements against that of the positions",
+        )
+
+
 def check_cells(material: Material) -> Iterator[Finding]:
     """Cells too small, periodicity that is missing or differs."""
     batch = material.batch
@@ -98,12 +125,15 @@ def check_cells(material: Material) -> Iterator[Finding]:
         )
     none = ~batch.pbc.any(axis=1)
     dense = none & (volume > 0) & (batch.counts > _DENSE_PER_A3 * volume) & (batch.counts > 1)
+    for s in np.flatnonzero(~none & ~batch.pbc.all(axis=1) & (volume > 0) & (batch.counts > 1)):
+        atoms = batch.select([int(s)]).to_atoms()[0]
+        dense[s] = any(vacuum_gap(atoms, int(k))[0] < _FILLED_A for k in np.flatnonzero(~batch.pbc[s]))
     dense &= ~crowded
     if dense.any():
         yield Finding(
             "pbc-missing",
             "warning",
-            f"{int(dense.sum())} structures have a cell that their atoms fill, but do not repeat",
+            f"{int(dense.sum())} structures have a cell that their atoms fill, but do not repeat there",
             material.frames(dense),
             "set pbc to True in the directions that repeat, or remove the cell",
         )

@@ -14,6 +14,7 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset.lint.close import ClosePairs, find_close
 from limbeck.dataset.lint.contacts import Bonds, nearest_bonds
+from limbeck.dataset.lint.manybody import ManyBody, fit_many_body
 from limbeck.dataset.lint.surrogate import Surrogate, fit_surrogate
 
 
@@ -118,6 +119,11 @@ class Material:
     def surrogate(self) -> Surrogate | None:
         """A pair potential fitted to the forces, or None where there are too few."""
         return fit_surrogate(self.labelled)
+
+    @cached_property
+    def many_body(self) -> ManyBody | None:
+        """A many-body potential fitted to the forces, or None where there are too few."""
+        return fit_many_body(self.labelled)
 
     @cached_property
     def stiffness(self) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from ase import units
 
+from limbeck.dataset.lint.consistency import same_cells
 from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.material import Material, median_deviation
 
@@ -28,6 +29,10 @@ _PART_EV_PER_ATOM = 0.1
 _DEVIATIONS = 8.0
 _LEAST = 5
 _HOTTER = 1.5
+#: of energies beside a many-body potential's: correlation of its forces, structures, distance of two heaps
+#: in eV/atom, in deviations within, and the share of it that is empty; both heaps have like energies there
+_SMALLEST = 0.15  # share of the smaller heap
+_FIT, _LEAST_BESIDE, _APART_EV_PER_ATOM, _WITHIN, _EMPTY, _ALIKE = 0.95, 20, 0.02, 6.0, 0.25, 0.7
 
 
 def check_total_energies(material: Material) -> Iterator[Finding]:
@@ -74,6 +79,51 @@ def check_references(material: Material) -> Iterator[Finding]:
             material.frames(upper),
             "bring all energies to one reference (one code, functional and zero)",
         )
+        return
+    beside = _heaps_beside_forces(material)
+    if beside is not None:
+        members, apart = beside
+        yield Finding(
+            "energy-reference",
+            "warning",
+            f"energies of like structures lie in two heaps {apart * 1e3:.0f} meV/atom apart, not by "
+            f"their forces ({len(members)} structures in the smaller one)",
+            material.frames(members),
+            "check that all have the same functional, dispersion, charge and spin",
+        )
+
+
+def _heaps_beside_forces(material: Material) -> tuple[np.ndarray, float] | None:
+    """Members of the smaller of two heaps of energies less those that go with the forces, and the distance.
+
+    Two phases may lie so too, as a fit is better for one; but then their energies differ.
+    """
+    fitted = material.many_body
+    if fitted is None or fitted.fit < _FIT:
+        return None
+    theirs = np.full(len(material.labelled), np.nan)
+    theirs[fitted.index] = fitted.energy
+    theirs /= material.batch.counts
+    beside = material.energy / material.batch.counts - theirs
+    for group in same_cells(material):
+        members = group[np.isfinite(beside[group])]
+        # a set of many formulas holds isomers, which lie in heaps too
+        if len(members) < max(_LEAST_BESIDE, len(fitted.index) // 2):
+            continue
+        order = members[np.argsort(beside[members])]
+        value = beside[order]
+        at = int(np.diff(value)[_LEAST - 1 : -_LEAST + 1].argmax()) + _LEAST
+        (low, a), (high, b) = median_deviation(value[:at]), median_deviation(value[at:])
+        apart, empty = high - low, value[at] - value[at - 1]
+        if apart < max(_APART_EV_PER_ATOM, _WITHIN * max(a, b)) or empty < _EMPTY * apart:
+            continue
+        own = theirs[order]
+        differ = abs(float(np.median(own[:at]) - np.median(own[at:])))
+        if min(at, len(order) - at) < _SMALLEST * len(order):
+            continue  # a few of their own kind, such as a reacted cluster
+        if differ < _ALIKE * median_deviation(own)[1]:
+            return order[:at] if at < len(order) - at else order[at:], apart
+    return None
 
 
 def _residual(material: Material) -> np.ndarray:

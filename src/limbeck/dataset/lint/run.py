@@ -17,6 +17,8 @@ from limbeck.dataset.lint import (
     geometry,
     outliers,
     references,
+    rounding,
+    scales,
     stress,
     values,
 )
@@ -37,6 +39,8 @@ CHECKS: tuple[Check, ...] = (
     geometry.check_lengths,
     geometry.check_cells,
     geometry.check_distances,
+    geometry.check_partners,
+    rounding.check_rounded,
     duplicates.check_duplicates,
     duplicates.check_leak,
     references.check_total_energies,
@@ -45,11 +49,14 @@ CHECKS: tuple[Check, ...] = (
 TOGETHER: tuple[Check, ...] = (
     consistency.check_work,
     frames.check_forces_fit,
+    scales.check_frame_units,
+    scales.check_axes,
     frames.check_force_outliers,
     frames.check_energy_frames,
     outliers.check_energy_outliers,
     references.check_references,
     stress.check_stress,
+    scales.check_stress_frames,
     balance.check_net_force,
     balance.check_torque,
 )

@@ -84,6 +84,29 @@ def fit_surrogate(labelled: LabelledSet) -> Surrogate | None:
     return _evaluate(labelled, elements, coefficients)
 
 
+def axis_table(labelled: LabelledSet) -> np.ndarray:
+    """(3, 3) correlations of labelled components (rows) with those that a pair potential predicts.
+
+    It is fitted to one component alone, that which predicts the three best. Zeros without enough forces.
+    """
+    best = np.zeros((3, 3))
+    if 3 * labelled.structures.n_atoms < _LEAST_COMPONENTS or not labelled.labels.forces.any():
+        return best
+    elements = np.unique(labelled.structures.numbers)
+    width = len(elements) * (len(elements) + 1) // 2 * _KNOTS
+    chosen = labelled.select(_spread(labelled))
+    matrix = _force_matrix(_pairs(chosen.structures, elements), chosen.structures.n_atoms, width)
+    target, weight = chosen.labels.forces, _weights(chosen)
+    for axis in range(3):
+        coefficients = _solve(matrix[axis::3], target[:, axis], weight[axis::3])
+        fitted = (matrix @ coefficients).reshape(-1, 3)
+        if (target.std(axis=0) > 0).all() and (fitted.std(axis=0) > 0).all():
+            table = np.corrcoef(target.T, fitted.T)[:3, 3:]
+            best = max(best, table, key=lambda t: float(np.abs(t).max(axis=1).sum()))
+    # the component that was fitted may be the one of the wrong sign: most are right
+    return -best if (best[np.arange(3), np.abs(best).argmax(axis=1)] < 0).sum() > 1 else best
+
+
 def _spread(labelled: LabelledSet) -> np.ndarray:
     """About so many atoms, spread over the energies, whatever the order of the frames."""
     batch = labelled.structures
