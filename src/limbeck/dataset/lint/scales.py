@@ -41,7 +41,7 @@ def check_frame_units(material: Material) -> Iterator[Finding]:
     named = force_units(float(middle), _NAMED)
     yield Finding(
         "frames-unit",
-        "error",
+        "note" if rare(int(off.sum()), len(material.batch)) else "error" if named else "warning",
         f"the forces of {int(off.sum())} structures are about {middle:.2g} times as large as their distances "
         "and the other structures say" + (f": looks like {named}" if named else ""),
         material.frames(fitted.index[judged][off]),
