@@ -33,8 +33,9 @@ SAMPLING_ENDS_AT = 0.5
 #: of its planned time training gives at most so much to a held-out set that takes longer than planned
 TRAINING_YIELDS = 0.5
 LEAST_LABELS, MOST_LABELS, MOST_LABELS_BY_EPOCHS = 16, 4000, 600
-#: of the training time, for what comes before the first round that learns from failures
-FIRST_SHARE = 0.5
+#: of the training time, for what comes before the first round that learns from failures: with few labels,
+#: students are soon as good as those labels make them
+FIRST_SHARE = 0.3
 #: stands for the budget where training ends by epochs
 NOMINAL_S = 1800.0
 SCOUT_S_BY_EPOCHS = 10.0
