@@ -13,7 +13,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 FINALIZED = HERE.parent / "benchmarks" / "results"
 END = "<!-- to here -->\n"
-BEGIN, EXPORTS_BEGIN = "<!-- table.py writes from here -->\n", "<!-- table.py writes exports from here -->\n"
+BEGIN = "<!-- table.py writes from here -->\n"
+ROUNDS_BEGIN = "<!-- table.py writes rounds from here -->\n"
+EXPORTS_BEGIN = "<!-- table.py writes exports from here -->\n"
 HEAD = (
     "| student | teacher | parameters | held-out force R² | by temperature | force RMSE, meV/Å "
     "| energy MAE, meV/atom | on-policy force RMSE, meV/Å | training, s |\n" + "|---" * 9 + "|\n"
@@ -99,6 +101,29 @@ def exports_table() -> str:
     return EXPORTS_HEAD + "".join(lines)
 
 
+ROUNDS_HEAD = (
+    "| run | round | student | labels | runs that lasted | mean, ps | held-out force RMSE, meV/Å "
+    "| on-policy force RMSE, meV/Å | on-policy force R² |\n" + "|---" * 9 + "|\n"
+)
+
+
+def rounds_table() -> str:
+    """What each round of a failure-driven run saw."""
+    lines = []
+    for path in sorted(HERE.glob("*.json")):
+        for seen in json.loads(path.read_text())["run"].get("rounds", []):
+            for preset, student in seen["students"].items():
+                on_policy = student["on_policy"]
+                cells = [
+                    path.stem, str(seen["number"]), preset, f"{seen['labels']:,}",
+                    f"{student['survived']} of {student['runs']}", f"{student['mean_ps']:.1f}",
+                    f"{student['heldout']['force_rmse_mev_per_a']:.1f}",
+                    f"{on_policy['force_rmse_mev_per_a']:.0f}", f"{on_policy['force_r2']:.3f}",
+                ]  # fmt: skip
+                lines.append("| " + " | ".join(cells) + " |\n")
+    return ROUNDS_HEAD + "".join(lines)
+
+
 def between(text: str, begin: str, table: str) -> str:
     before, rest = text.split(begin)
     _, after = rest.split(END, 1)
@@ -108,7 +133,8 @@ def between(text: str, begin: str, table: str) -> str:
 def main() -> int:
     readme = HERE / "README.md"
     text = readme.read_text()
-    wanted = between(between(text, BEGIN, table()), EXPORTS_BEGIN, exports_table())
+    wanted = between(text, BEGIN, table())
+    wanted = between(between(wanted, ROUNDS_BEGIN, rounds_table()), EXPORTS_BEGIN, exports_table())
     if "--check" in sys.argv[1:]:
         return int(text != wanted)
     readme.write_text(wanted)
