@@ -1,4 +1,4 @@
-"""Write the tables of README.md (--check only compares).
+"""Write the tables of README.md here and the short one of the project's README (--check only compares).
 
 Errors come from the metrics.json beside it, exports from what `limbeck finalize` measured
 (benchmarks/results/finalize-NAME.json).
@@ -124,6 +124,41 @@ def rounds_table() -> str:
     return ROUNDS_HEAD + "".join(lines)
 
 
+SYSTEMS = {
+    "silicon": "silicon, crystal, 300 to 1500 K",
+    "silicon-hot": "the same; trained on its melt at 2000 K as well",
+    "licl": "LiCl, crystal and melt, 300 to 1500 K",
+    "cu111": "copper surface with a vacancy, 300 to 900 K",
+    "water": "liquid water, 280 to 400 K",
+    "3bpa": "3BPA, a drug-like molecule of 27 atoms, 300 to 1000 K",
+}
+SHORT_BEGIN = "<!-- students/table.py writes from here -->\n"
+SHORT_HEAD = (
+    "| students | system | teacher | force RMSE, meV/Å | force R² | energy MAE, meV/atom "
+    "| times as fast as the teacher |\n" + "|---" * 7 + "|\n"
+)
+
+
+def short_table() -> str:
+    """A line a system: `tiny` and `ultra-tiny`."""
+    lines = []
+    for name, system in SYSTEMS.items():
+        metrics = json.loads((HERE / f"{name}.json").read_text())
+        both = [metrics[preset] for preset in ("tiny", "ultra-tiny")]
+        held = [student["heldout"]["all"] for student in both]
+        cells = [
+            f"`{name}-tiny`, `{name}-ultra-tiny`",
+            system,
+            metrics["run"]["teacher"]["name"],
+            ", ".join(f"{h['force_rmse_mev_per_a']:.1f}" for h in held),
+            ", ".join(f"{h['force_r2']:.4f}" for h in held),
+            ", ".join(f"{h['energy_mae_mev_per_atom']:.2f}" for h in held),
+            ", ".join(f"{student['run']['speedup']:.0f}" for student in both),
+        ]
+        lines.append("| " + " | ".join(cells) + " |\n")
+    return SHORT_HEAD + "".join(lines)
+
+
 def between(text: str, begin: str, table: str) -> str:
     before, rest = text.split(begin)
     _, after = rest.split(END, 1)
@@ -131,13 +166,14 @@ def between(text: str, begin: str, table: str) -> str:
 
 
 def main() -> int:
-    readme = HERE / "README.md"
-    text = readme.read_text()
-    wanted = between(text, BEGIN, table())
+    here, project = HERE / "README.md", HERE.parent / "README.md"
+    wanted = between(here.read_text(), BEGIN, table())
     wanted = between(between(wanted, ROUNDS_BEGIN, rounds_table()), EXPORTS_BEGIN, exports_table())
+    pages = {here: wanted, project: between(project.read_text(), SHORT_BEGIN, short_table())}
     if "--check" in sys.argv[1:]:
-        return int(text != wanted)
-    readme.write_text(wanted)
+        return int(any(page.read_text() != text for page, text in pages.items()))
+    for page, text in pages.items():
+        page.write_text(text)
     return 0
 
 

@@ -22,7 +22,8 @@ class Tolerance:
 
     Rounding is random and damage is not, so root mean squares from float64, over the structures of a
     class that are not widened, are held to less: ``rms_share`` of the limits above for forces and stress,
-    ``rms_energy`` of the energy's an atom for atomic energies, or ``rms_noise`` times the student's own.
+    ``rms_energy`` of the energy's an atom for atomic energies, or ``rms_noise`` times the student's own in
+    the worst of its copies.
 
     One evaluation may round well by chance, and another processor adds in another order: a student's own
     distance is the root mean square over copies of the structure, turned in space, which is the same
