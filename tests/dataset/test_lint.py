@@ -149,14 +149,17 @@ def test_flat_molecules_may_have_no_force_out_of_their_plane():
     assert "forces-axes" not in codes(flat)
 
 
+def rattled_molecules(name: str, count: int, stdev: float, seed: int) -> LabelledSet:
+    """EMT's labels of a molecule of the G2 set, rattled (Å)."""
+    rng = np.random.default_rng(seed)
+    frames = [molecule(name) for _ in range(count)]
+    for frame in frames:
+        frame.rattle(stdev, rng=rng)
+    return labelled_by_emt(frames)
+
+
 def test_elements_in_the_place_of_others():
-    rng = np.random.default_rng(2)
-    frames = []
-    for _ in range(20):
-        frame = molecule("CH3CH2OH")
-        frame.rattle(0.03, rng=rng)
-        frames.append(frame)
-    data = labelled_by_emt(frames)
+    data = rattled_molecules("CH3CH2OH", 20, 0.03, seed=2)
     assert "elements-misplaced" not in codes(data)
     assert "elements-misplaced" in codes(sp.elements_sorted(data))
 
@@ -285,13 +288,7 @@ def test_isolated_atoms_that_differ(alloy):
 
 
 def test_torque_of_a_molecule_turned_alone():
-    rng = np.random.default_rng(1)
-    frames = []
-    for _ in range(12):
-        frame = molecule("C2H6")
-        frame.rattle(0.05, rng=rng)
-        frames.append(frame)
-    data = labelled_by_emt(frames)
+    data = rattled_molecules("C2H6", 12, 0.05, seed=1)
     assert not codes(data)
     assert codes(sp.turned_alone(data, [3])) == {"net-torque"}
 

@@ -30,7 +30,7 @@ def cells(count: int, seed: int = 0) -> LabelledSet:
 
 def evaluated(frames: list[Atoms], data: LabelledSet, solution: np.ndarray) -> mb.ManyBody:
     elements = np.unique(data.structures.numbers)
-    width = 3 * mb.pair._KNOTS
+    width = 3 * mb.pair.KNOTS
     part = LabelledSet(
         StructureBatch.from_atoms(frames), data.labels, data.family, data.step, data.temperature_k
     )
@@ -40,7 +40,7 @@ def evaluated(frames: list[Atoms], data: LabelledSet, solution: np.ndarray) -> m
 def test_forces_and_virial_are_derivatives_of_the_energy():
     data = cells(1)
     channels = 2 * 4
-    size = 3 * mb.pair._KNOTS + 2 * 3 * channels * (channels + 1) // 2
+    size = 3 * mb.pair.KNOTS + 2 * 3 * channels * (channels + 1) // 2
     solution = np.random.default_rng(1).normal(size=size)
     start = data.to_atoms()[0]
     h = 1e-4
@@ -58,7 +58,7 @@ def test_forces_and_virial_are_derivatives_of_the_energy():
 
         slope = (energy(lambda a: push(a, 1)) - energy(lambda a: push(a, -1))) / (2 * h)
         assert whole.forces[atom, axis] == pytest.approx(-slope, rel=1e-5, abs=1e-5)
-    for component, (a, b) in enumerate(mb.pair._VOIGT):
+    for component, (a, b) in enumerate(mb.pair.VOIGT):
 
         def strain(atoms, sign, a=a, b=b):
             e = np.zeros((3, 3))
@@ -74,10 +74,10 @@ def test_columns_are_the_forces_of_their_functions():
     data = cells(1)
     elements = np.unique(data.structures.numbers)
     columns = mb._force_columns(data.structures, elements, 4)
-    solution = np.random.default_rng(2).normal(size=3 * mb.pair._KNOTS + columns.shape[1])
-    solution[: 3 * mb.pair._KNOTS] = 0
+    solution = np.random.default_rng(2).normal(size=3 * mb.pair.KNOTS + columns.shape[1])
+    solution[: 3 * mb.pair.KNOTS] = 0
     whole = evaluated(data.to_atoms(), data, solution)
-    assert (columns @ solution[3 * mb.pair._KNOTS :]).reshape(-1, 3) == pytest.approx(whole.forces, abs=1e-9)
+    assert (columns @ solution[3 * mb.pair.KNOTS :]).reshape(-1, 3) == pytest.approx(whole.forces, abs=1e-9)
 
 
 def test_energies_follow_from_forces_alone():

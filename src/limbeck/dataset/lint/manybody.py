@@ -80,8 +80,8 @@ def fit_many_body(labelled: LabelledSet) -> ManyBody | None:
         return None
     chosen = labelled.select(_spread(labelled, _ATOMS))
     part = chosen.structures
-    width = len(elements) * (len(elements) + 1) // 2 * pair._KNOTS
-    splines = pair._force_matrix(pair._pairs(part, elements), part.n_atoms, width)
+    width = len(elements) * (len(elements) + 1) // 2 * pair.KNOTS
+    splines = pair.force_matrix(pair.pair_splines(part, elements), part.n_atoms, width)
     matrix = np.hstack([splines.toarray(), _force_columns(part, elements, radial)])
     if len(matrix) < _ROWS_PER_COLUMN * (matrix.any(axis=0)).sum():
         return None
@@ -90,14 +90,14 @@ def fit_many_body(labelled: LabelledSet) -> ManyBody | None:
     scale = np.sqrt((matrix**2).mean(axis=0))
     scale[scale < 1e-12] = np.inf
     matrix /= scale
-    weight = pair._weights(chosen)
+    weight = pair.fit_weights(chosen)
     for _ in range(_ROUNDS):
         scaled = matrix * weight[:, None]
         normal = scaled.T @ scaled
         ridge = _RIDGE * np.trace(normal) + 1e-300
         solution = np.linalg.solve(normal + ridge * np.eye(len(normal)), scaled.T @ (target * weight))
-        agreement = pair._correlation(matrix @ solution, target, structure, len(chosen))
-        weight = pair._weights(chosen) * np.clip(np.nan_to_num(agreement), 0.05, 1.0)[structure]
+        agreement = pair.correlation_by_structure(matrix @ solution, target, structure, len(chosen))
+        weight = pair.fit_weights(chosen) * np.clip(np.nan_to_num(agreement), 0.05, 1.0)[structure]
     index = np.sort(_spread(labelled, _MOST_ATOMS))
     return _evaluate(labelled.select(index), index, elements, radial, solution / scale, width)
 
@@ -191,7 +191,7 @@ def _evaluate(
     width: int,
 ) -> ManyBody:
     batch = labelled.structures
-    fitted = pair._evaluate(labelled, elements, solution[:width])
+    fitted = pair.evaluate_pairs(labelled, elements, solution[:width])
     energy, forces, virial = fitted.energy.copy(), fitted.forces.copy(), fitted.virial.copy()
     channels = len(elements) * radial
     c, d = np.triu_indices(channels)
@@ -217,7 +217,7 @@ def _evaluate(
             for axis in range(3):
                 own[:, axis] += np.bincount(sites.first, pull[:, axis], minlength=part.n_atoms)
                 own[:, axis] -= np.bincount(sites.second, pull[:, axis], minlength=part.n_atoms)
-            for v, (a, b) in enumerate(pair._VOIGT):
+            for v, (a, b) in enumerate(pair.VOIGT):
                 moment = pull[:, a] * sites.unit[:, b] + pull[:, b] * sites.unit[:, a]
                 moment *= 0.5 * sites.distance
                 structure = part.structure_of_atom[sites.first]
@@ -225,6 +225,6 @@ def _evaluate(
         forces[batch.atom_index(chosen)] += own
     structure = np.repeat(batch.structure_of_atom, 3)
     mine, given = forces.ravel(), labelled.labels.forces.ravel()
-    agreement = pair._correlation(mine, given, structure, len(batch))
+    agreement = pair.correlation_by_structure(mine, given, structure, len(batch))
     size = float(np.sqrt((mine @ mine) * (given @ given)))
     return ManyBody(index, energy, forces, virial, agreement, float(mine @ given) / size if size > 0 else 0.0)

@@ -18,11 +18,11 @@ from limbeck.core.structures import StructureBatch
 
 _CUTOFF_A = 4.4
 _KNOT_A = 0.4
-_KNOTS = round(_CUTOFF_A / _KNOT_A)
+KNOTS = round(_CUTOFF_A / _KNOT_A)
 _ATOMS = 4000  # of the structures that are fitted
 _LEAST_COMPONENTS = 300
 _ROUNDS = 3
-_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _BLOCK_ATOMS = 20_000
 
 
@@ -70,18 +70,18 @@ def fit_surrogate(labelled: LabelledSet) -> Surrogate | None:
     if 3 * labelled.structures.n_atoms < _LEAST_COMPONENTS or not labelled.labels.forces.any():
         return None
     elements = np.unique(labelled.structures.numbers)
-    width = len(elements) * (len(elements) + 1) // 2 * _KNOTS
+    width = len(elements) * (len(elements) + 1) // 2 * KNOTS
     chosen = labelled.select(_spread(labelled))
-    weight = _weights(chosen)
-    matrix = _force_matrix(_pairs(chosen.structures, elements), chosen.structures.n_atoms, width)
+    weight = fit_weights(chosen)
+    matrix = force_matrix(pair_splines(chosen.structures, elements), chosen.structures.n_atoms, width)
     target = chosen.labels.forces.ravel()
     structure = np.repeat(chosen.structures.structure_of_atom, 3)
     for _ in range(_ROUNDS):
         coefficients = _solve(matrix, target, weight)
-        agreement = _correlation(matrix @ coefficients, target, structure, len(chosen))
+        agreement = correlation_by_structure(matrix @ coefficients, target, structure, len(chosen))
         # frames that go against the others must not bend the fit
-        weight = _weights(chosen) * np.clip(np.nan_to_num(agreement), 0.05, 1.0)[structure]
-    return _evaluate(labelled, elements, coefficients)
+        weight = fit_weights(chosen) * np.clip(np.nan_to_num(agreement), 0.05, 1.0)[structure]
+    return evaluate_pairs(labelled, elements, coefficients)
 
 
 def axis_table(labelled: LabelledSet) -> np.ndarray:
@@ -93,10 +93,10 @@ def axis_table(labelled: LabelledSet) -> np.ndarray:
     if 3 * labelled.structures.n_atoms < _LEAST_COMPONENTS or not labelled.labels.forces.any():
         return best
     elements = np.unique(labelled.structures.numbers)
-    width = len(elements) * (len(elements) + 1) // 2 * _KNOTS
+    width = len(elements) * (len(elements) + 1) // 2 * KNOTS
     chosen = labelled.select(_spread(labelled))
-    matrix = _force_matrix(_pairs(chosen.structures, elements), chosen.structures.n_atoms, width)
-    target, weight = chosen.labels.forces, _weights(chosen)
+    matrix = force_matrix(pair_splines(chosen.structures, elements), chosen.structures.n_atoms, width)
+    target, weight = chosen.labels.forces, fit_weights(chosen)
     for axis in range(3):
         coefficients = _solve(matrix[axis::3], target[:, axis], weight[axis::3])
         fitted = (matrix @ coefficients).reshape(-1, 3)
@@ -114,13 +114,13 @@ def _spread(labelled: LabelledSet) -> np.ndarray:
     return order[:: max(1, round(batch.n_atoms / _ATOMS))]
 
 
-def _weights(labelled: LabelledSet) -> np.ndarray:
+def fit_weights(labelled: LabelledSet) -> np.ndarray:
     """(3N,): large forces count less."""
     size = np.linalg.norm(labelled.labels.forces, axis=1)
     return np.repeat(1.0 / np.maximum(size, np.sqrt(np.mean(size**2))), 3)
 
 
-def _pairs(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
+def pair_splines(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
     found = find_pairs(batch, _CUTOFF_A)
     number = np.diff(found.offsets)
     structure = np.repeat(np.arange(len(batch)), number)
@@ -136,16 +136,16 @@ def _pairs(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
     slope = np.stack([-((1 - t) ** 2), 3 * t**2 - 4 * t, -3 * t**2 + 2 * t + 1, t**2], 1) / (2 * _KNOT_A)
     curvature = np.stack([1 - t, 3 * t - 2, 1 - 3 * t, t], 1) / _KNOT_A**2
     within = knot[:, None] + np.arange(4)  # splines beyond the last knot are left out: zero at the cutoff
-    inside = within < _KNOTS
+    inside = within < KNOTS
     pair = high * (high + 1) // 2 + low
     return _Pairs(
         first, second, structure, found.vectors / distance[:, None], distance,
-        pair[:, None] * _KNOTS + np.minimum(within, _KNOTS - 1), value * inside, slope * inside,
+        pair[:, None] * KNOTS + np.minimum(within, KNOTS - 1), value * inside, slope * inside,
         curvature * inside,
     )  # fmt: skip
 
 
-def _force_matrix(pairs: _Pairs, n_atoms: int, width: int) -> sp.csr_matrix:
+def force_matrix(pairs: _Pairs, n_atoms: int, width: int) -> sp.csr_matrix:
     """(3N, K): forces by each spline."""
     rows, columns, values = [], [], []
     for axis in range(3):
@@ -165,7 +165,7 @@ def _solve(matrix: sp.csr_matrix, target: np.ndarray, weight: np.ndarray) -> np.
     return np.linalg.solve(normal + (ridge + 1e-12) * np.eye(len(normal)), scaled.T @ (target * weight))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray, structure: np.ndarray, count: int) -> np.ndarray:
+def correlation_by_structure(a: np.ndarray, b: np.ndarray, structure: np.ndarray, count: int) -> np.ndarray:
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(structure, values, minlength=count)
 
@@ -173,7 +173,7 @@ def _correlation(a: np.ndarray, b: np.ndarray, structure: np.ndarray, count: int
     return np.divide(total(a * b), size, out=np.full(count, np.nan), where=size > 1e-12)
 
 
-def _evaluate(labelled: LabelledSet, elements: np.ndarray, coefficients: np.ndarray) -> Surrogate:
+def evaluate_pairs(labelled: LabelledSet, elements: np.ndarray, coefficients: np.ndarray) -> Surrogate:
     batch, width = labelled.structures, len(coefficients)
     energy, virial = np.zeros(len(batch)), np.zeros((len(batch), 6))
     forces, counts = np.zeros((batch.n_atoms, 3)), np.zeros((len(batch), width))
@@ -182,7 +182,7 @@ def _evaluate(labelled: LabelledSet, elements: np.ndarray, coefficients: np.ndar
     for b in np.unique(block):
         index = np.flatnonzero(block == b)
         part = batch.select(index)
-        pairs = _pairs(part, elements)
+        pairs = pair_splines(part, elements)
         slope = (pairs.slope * coefficients[pairs.column]).sum(axis=1)
         local = (pairs.structure[:, None] * width + pairs.column).ravel()
         table = np.bincount(local, pairs.value.ravel(), minlength=len(index) * width)
@@ -197,12 +197,14 @@ def _evaluate(labelled: LabelledSet, elements: np.ndarray, coefficients: np.ndar
         bent = (pairs.curvature * coefficients[pairs.column]).sum(axis=1) + 2 * slope / pairs.distance
         for end in (pairs.first, pairs.second):
             stiffness[atoms] += np.bincount(end, bent, minlength=part.n_atoms) / 3
-        for k, (a, c) in enumerate(_VOIGT):
+        for k, (a, c) in enumerate(VOIGT):
             moment = slope * pairs.distance * pairs.unit[:, a] * pairs.unit[:, c]
             virial[index, k] = np.bincount(pairs.structure, moment, minlength=len(index))
     energy = counts @ coefficients
     structure = np.repeat(batch.structure_of_atom, 3)
-    agreement = _correlation(forces.ravel(), labelled.labels.forces.ravel(), structure, len(batch))
+    agreement = correlation_by_structure(
+        forces.ravel(), labelled.labels.forces.ravel(), structure, len(batch)
+    )
     mine, given = forces.ravel(), labelled.labels.forces.ravel()
     fit = (
         float(mine @ given / np.sqrt((mine @ mine) * (given @ given))) if mine.any() and given.any() else 0.0
