@@ -158,6 +158,17 @@ def test_unphysical_trajectories_end(fault, cause):
         assert np.isfinite(frame.positions).all()
 
 
+def test_what_was_hot_may_give_off_its_heat_on_the_way_to_a_low_temperature():
+    """Random displacements hold the energy of some 2,000 K; half of it becomes kinetic at once."""
+    start = bulk("Cu", cubic=True) * (2, 2, 2)
+    start.rattle(0.3, seed=0)
+    start.info["family"] = "Cu#0/hot"
+    config = MD(temperature_K=100, frames=4, every_fs=20, equilibrate_fs=600, timestep_fs=2)
+    assert not sample_md(start, emt(), config, seed=1)  # as it comes from a user, it is strange
+    start.info["temperature_K"] = 2000.0
+    assert len(sample_md(start, emt(), config, seed=1)) == 4
+
+
 @pytest.mark.parametrize(("steps", "temperature"), [(3, None), (7, 300.0)])
 def test_a_frame_from_before_equilibration_belongs_to_no_temperature(steps, temperature):
     """Cut in the middle: before or after the 5 steps of equilibration."""
