@@ -186,6 +186,14 @@ def test_the_classes_that_break_exports_are_always_there():
     assert len(classes["close pair"]) == len(radii) == 15
 
 
+def test_generated_crystals_have_the_density_of_the_training_data():
+    """Molten LiCl has 1.4 to 1.5 g/cm³: 1.45 are 48.5 Å³ a formula unit."""
+    architecture = preset_architecture("ultra-tiny", (3, 17))
+    card = {"data": {"density_g_per_cm3": [1.3, 1.6]}}
+    for atoms in parity_structures(architecture, card, student_file=None, given=None)["generated"]:
+        assert 2 * atoms.get_volume() / len(atoms) == pytest.approx(48.55, abs=0.1)
+
+
 def test_a_student_turned_in_space_differs_by_its_rounding_only(references):
     """The copies that tell a student's own rounding: a wrong turn would widen every limit."""
     exact = Student(small_record(), engine="torch", precision="float64", threads=1)

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 from limbeck.errors import InputError
 from limbeck.sampling.kinds import VACUUM_GAP_A, Kind, structure_kind, vacuum_gap
-from limbeck.sampling.starts import bulk_structure, read_structures
-from limbeck.units import G_PER_CM3
+from limbeck.sampling.starts import bulk_structure, read_structures, set_density
 
 RATTLE_A = 0.05  #: per component; without it symmetry would make all forces zero
 STARTS_FILE = "structures.extxyz"  #: of a run folder
@@ -116,11 +115,11 @@ def origin_from_card(card: Mapping[str, Any]) -> Origin:
         except InputError:
             pass  # no reference crystal: a lattice as for several elements
         else:
-            _set_density(crystal, mean)
+            set_density(crystal, mean)
             return Origin((crystal,), "crystal", "the element's crystal at the card's mean density")
     atoms = _lattice(numbers, _LATTICE_SITES, _LATTICE_ATOMS)
     atoms.pbc = True
-    _set_density(atoms, mean)
+    set_density(atoms, mean)
     return Origin((atoms,), "crystal", "a lattice of the card's elements at its mean density")
 
 
@@ -200,12 +199,6 @@ def _lattice(shares: Mapping[int, float], edges: tuple[int, int, int], n: int) -
     np.random.default_rng(0).shuffle(numbers)
     places = np.array(list(itertools.product(*map(range, edges)))[:n], float)
     return Atoms(numbers, _LATTICE_SPACING_A * places, cell=_LATTICE_SPACING_A * np.array(edges, float))
-
-
-def _set_density(atoms: Atoms, density_g_per_cm3: float) -> None:
-    """Stretch a periodic structure to a density."""
-    wanted = atomic_masses[atoms.numbers].sum() * G_PER_CM3 / density_g_per_cm3  # Å³
-    atoms.set_cell(atoms.cell.array * (wanted / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
 
 
 def _formula(atoms: Atoms, empirical: bool = True) -> str:

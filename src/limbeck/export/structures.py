@@ -13,6 +13,7 @@ from ase.data import chemical_symbols, covalent_radii, reference_states
 
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
+from limbeck.sampling.starts import set_density
 from limbeck.students.specification import Architecture
 
 MOST = 100  #: held-out structures
@@ -38,7 +39,7 @@ def parity_structures(
     """Class of structures -> structures, each class with one at least.
 
     The first class is what the student is for: ``held-out`` from ``given`` or ``heldout.extxyz`` beside the
-    student's file, else ``generated`` from the elements. A run's ``heldout.extxyz`` is filled up to
+    student's file, else ``generated`` from the elements at the card's density. A run's ``heldout.extxyz`` is filled up to
     ``MOST`` by the ``validation.extxyz`` beside it. Then come a triclinic cell whose atoms have gone far
     from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, and two atoms a pair
     of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without radii).
@@ -50,6 +51,9 @@ def parity_structures(
     beside = None if student_file is None else student_file.parent / HELDOUT
     path = given or (beside if beside is not None and beside.is_file() else None)
     crystal = make_crystal(architecture.elements)
+    density = (card.get("data") or {}).get("density_g_per_cm3")
+    if density is not None:
+        set_density(crystal, float(np.mean(density)))  # radii alone put LiCl at 1.6 times its volume
     own = make_molecule(architecture.elements)
     if path is not None:
         frames = _spread(_read(path, architecture), MOST)
