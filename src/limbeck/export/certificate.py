@@ -206,13 +206,13 @@ class References:
             ]
             for engine in range(len(self.rounded[0]))
         ]
+        scatter = 1.0 + tolerance.rms_scatter / np.sqrt(sum(counts))
         most = {}
         for name, row in floors.items():
             # of a class of few atoms even this scatters, so that of the worst copy counts
             own = max(one[name] for copies in noise for one in copies)
-            most[name] = (
-                max(float(np.sqrt(np.mean(np.square(row)))), tolerance.rms_noise * own) if row else 0.0
-            )
+            floor = float(np.sqrt(np.mean(np.square(row)))) if row else 0.0
+            most[name] = scatter * max(floor, tolerance.rms_noise * own) if row else 0.0
         return most
 
 

@@ -39,10 +39,10 @@ def parity_structures(
     """Class of structures -> structures, each class with one at least.
 
     The first class is what the student is for: ``held-out`` from ``given`` or ``heldout.extxyz`` beside the
-    student's file, else ``generated`` from the elements at the card's density. A run's ``heldout.extxyz`` is filled up to
-    ``MOST`` by the ``validation.extxyz`` beside it. Then come a triclinic cell whose atoms have gone far
-    from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, and two atoms a pair
-    of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without radii).
+    student's file, else ``generated`` from the elements at the card's density. A run's ``heldout.extxyz``
+    is filled up to ``MOST`` by the ``validation.extxyz`` beside it. Then come a triclinic cell whose atoms
+    have gone far from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, and two
+    atoms a pair of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without).
 
     Raises
     ------

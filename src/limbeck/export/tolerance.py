@@ -23,7 +23,9 @@ class Tolerance:
     Rounding is random and damage is not, so root mean squares from float64, over the structures of a
     class that are not widened, are held to less: ``rms_share`` of the limits above for forces and stress,
     ``rms_energy`` of the energy's an atom for atomic energies, or ``rms_noise`` times the student's own in
-    the worst of its copies.
+    the worst of its copies. The root mean square of few atoms scatters: of n it may be ``1 + rms_scatter /
+    sqrt(n)`` times that (of independent ones the standard deviation is 0.7 / sqrt(n); neighbours share
+    theirs).
 
     One evaluation may round well by chance, and another processor adds in another order: a student's own
     distance is the root mean square over copies of the structure, turned in space, which is the same
@@ -39,6 +41,7 @@ class Tolerance:
     rms_share: float = 0.1
     rms_energy: float = 1.0
     rms_noise: float = 2.0
+    rms_scatter: float = 3.0
     copied_atoms: int = 1024
     copies: tuple[int, int] = (2, 8)
 

@@ -85,34 +85,9 @@ def run_sampling(
     counter, cache = _Counter(progress, config, prepared), TrajectoryCache(cache_dir)
     run = _Run(config, potentials, counter, cache, parallel, stop or (lambda share: False))
     run.salt = (zlib.crc32(prefix.encode()),) if prefix else ()
-    made: dict[str, list[Atoms]] = {}
-    for index, (name, step) in enumerate(zip(config.names, config.steps, strict=True)):
-        if isinstance(step, Preparing):
-            prepared = build(step, prepared, (config.seed, index))
-            if isinstance(step, Relax):
-                prepared = run.relax(name, step, prepared)
-            continue
-        if isinstance(step, Select):
-            made[step.of] = run.select(index, step, made)
-            continue
-        incoming = prepared if step.from_ is None else made[step.from_]
-        if not incoming:
-            made[name] = []
-        elif isinstance(step, Driven):
-            made[name] = run.driven(index, name, step, incoming)
-        elif isinstance(step, Contacts):
-            made[name], said = scan_contacts(incoming, step, name)
-            run.stopped += said
-        else:
-            made[name] = run.perturb(index, name, step, incoming)
+    prepared, made = run.all_steps(prepared)
     if notes is not None:
-        notes.extend(run.unrelaxed + run.stopped)
-        if run.n_cut:
-            what = f"{prefix.rstrip('/')} dynamics".strip()
-            notes.append(
-                f"{what}: {run.n_cut} of {run.n_trajectories} trajectories ended when their time was up; "
-                f"{run.n_reached} of {run.n_wanted} frames were reached"
-            )
+        notes.extend(run.notes(prefix))
     kept = kept_steps(config)
     frames = [frame for name in kept for frame in made[name]]
     if config.keep_starts or not kept:
@@ -164,6 +139,43 @@ class _Run:
         self.stopped: list[str] = []
         self.unrelaxed: list[str] = []
         self.n_cut = self.n_trajectories = self.n_reached = self.n_wanted = self.evaluations = 0
+
+    def all_steps(self, prepared: list[Atoms]) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
+        """The starts as the steps that prepare leave them, and the frames of each other step by its name."""
+        made: dict[str, list[Atoms]] = {}
+        for index, (name, step) in enumerate(zip(self.config.names, self.config.steps, strict=True)):
+            if isinstance(step, Preparing):
+                prepared = build(step, prepared, (self.config.seed, index))
+                if isinstance(step, Relax):
+                    prepared = self.relax(name, step, prepared)
+            elif isinstance(step, Select):
+                made[step.of] = self.select(index, step, made)
+            else:
+                incoming = prepared if step.from_ is None else made[step.from_]
+                made[name] = self._frames(index, name, step, incoming) if incoming else []
+        return prepared, made
+
+    def _frames(
+        self, index: int, name: str, step: Driven | Contacts | Copying, incoming: Sequence[Atoms]
+    ) -> list[Atoms]:
+        if isinstance(step, Driven):
+            return self.driven(index, name, step, incoming)
+        if isinstance(step, Contacts):
+            frames, said = scan_contacts(incoming, step, name)
+            self.stopped += said
+            return frames
+        return self.perturb(index, name, step, incoming)
+
+    def notes(self, prefix: str) -> list[str]:
+        """What became of runs that ended early, a sentence each."""
+        cut = []
+        if self.n_cut:
+            what = f"{prefix.rstrip('/')} dynamics".strip()
+            cut.append(
+                f"{what}: {self.n_cut} of {self.n_trajectories} trajectories ended when their time was up; "
+                f"{self.n_reached} of {self.n_wanted} frames were reached"
+            )
+        return self.unrelaxed + self.stopped + cut
 
     def relax(self, name: str, step: Relax, starts: Sequence[Atoms]) -> list[Atoms]:
         """Each start relaxed by the teacher, several at a time where it can."""
