@@ -94,9 +94,9 @@ class References:
         ]
         self.cases = [make_inputs(batch, self.cutoff) for _, batch in self.batches]
         self.own = [student.evaluate(batch) for _, batch in self.batches]
-        exact = Student(student.record, engine="torch", precision="float64", threads=1)
+        exact = Student(student.record, engine="torch", precision="float64")
         self.exact = [exact.evaluate(batch) for _, batch in self.batches]
-        other = Student(student.record, engine="torch", precision=self.precision, threads=1)
+        other = Student(student.record, engine="torch", precision=self.precision)
         engines = [other] if self.engine == other.backend.name else [student, other]
         #: batch -> engine -> copy -> the student's own answer, turned back
         self.rounded = [

@@ -25,7 +25,8 @@ from limbeck.students.specification import Architecture
 class Student(Potential):
     """A trained student: network, references and core repulsion.
 
-    Any number of threads may evaluate with one student.
+    Any number of threads may evaluate with one student. ``threads`` is for the native engine; PyTorch takes
+    its own number (``torch.set_num_threads``).
 
     Attributes
     ----------
