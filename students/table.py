@@ -81,7 +81,7 @@ def export_rows(name: str, student: dict) -> str:
         cells = [
             export["format"],
             f"{export['parity']['force_mev_per_a']:.3f}",
-            str(export["n_structures"]),
+            str(export["parity"]["n_structures"]),
             f"{small['export_over_native']:.1f} ({small['export_ms']:.1f} ms)",
             f"{large['export_over_native']:.1f} ({large['export_ms']:.0f} ms, {large['atoms']} atoms)",
         ]

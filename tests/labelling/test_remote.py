@@ -87,15 +87,18 @@ def test_an_answer_owed_to_an_abandoned_stream_is_not_taken_for_another(
     assert energy == atoms.get_potential_energy()
 
 
-def test_worker_imports_only_what_the_teacher_needs(helper_calculators: Path, tmp_path: Path) -> None:
+def test_worker_imports_only_what_the_teacher_needs(
+    helper_calculators: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And what a package prints does not get into the protocol."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     log = tmp_path / "modules"
     options = {"log": str(log)}
     with open_teacher("helper_calculators:SpyEMT", options=options, threads=3) as teacher:
         labels = teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))
     assert np.isfinite(labels.energy[0])
-    threads, *modules = log.read_text().split("\n")
-    assert threads == "3"
+    threads, spins, *modules = log.read_text().split("\n")
+    assert (threads, spins) == ("3", "7")  # the user's own number, where there is one
     top = {m.split(".")[0] for m in modules}
     assert not top & {
         "pydantic",

@@ -504,7 +504,11 @@ def test_a_trained_run_end_to_end(run, copper_file, tmp_path, monkeypatch):
     (student,) = told["students"]
     (export,) = student["exports"]
     assert export["verdict"] == "pass"
-    assert 0 < export["parity"]["share"] <= 1
+    certificate = json.loads((out / "exports" / "ultra-tiny.onnx.certificate.json").read_text())
+    kinds = certificate["parity"]["against_student"]
+    assert export["parity"]["on"] == "held-out"
+    assert export["parity"]["force_mev_per_a"] == kinds["held-out"]["force_mev_per_a"]
+    assert 0 < export["parity"]["share"] == max(kind["share"] for kind in kinds.values()) <= 1
     assert export["bytes"] == (out / "exports" / "ultra-tiny.onnx").stat().st_size
     (int8,) = student["quantisation"]
     assert int8["verdict"] in ("kept", "refused")

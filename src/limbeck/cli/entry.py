@@ -16,6 +16,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from limbeck.cli.root import Invocation, app
+from limbeck.core.machine import SHORT_WAIT
 from limbeck.errors import LimbeckError, MissingPackageError
 from limbeck.progress import process_start
 
@@ -27,6 +28,8 @@ def command_line() -> NoReturn:
     exporters loaded that frees millions of objects, half a minute on a busy machine, for nothing.
     """
     warnings.showwarning = _say_warning
+    for name, value in SHORT_WAIT.items():
+        os.environ.setdefault(name, value)
     ended: list[int] = []
     atexit.register(_leave, ended)  # registered first, so it runs last
     ended.append(main())

@@ -10,6 +10,11 @@ from typing import Any
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
+#: For PyTorch's threads (GNU OpenMP): they wait in a busy loop for one that has no core, and so keep it from
+#: one. Beside other work, CHGNet with two threads on two cores took 8 s instead of 0.5; with a short loop
+#: 1 s, and no more than before where cores are free. It counts when the library is loaded.
+SHORT_WAIT = {"GOMP_SPINCOUNT": "5000"}
+
 
 def available_threads() -> int:
     """OMP_NUM_THREADS where it is set, else the cores this process may run on (SLURM, taskset)."""

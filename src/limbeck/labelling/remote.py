@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.core.labels import Labels, join_labels
-from limbeck.core.machine import available_threads
+from limbeck.core.machine import SHORT_WAIT, available_threads
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, WorkerDied
@@ -232,7 +232,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**launch.interpreter.environment(), **thread_counts(threads)},
+            env={**SHORT_WAIT, **launch.interpreter.environment(), **thread_counts(threads)},
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

@@ -13,7 +13,7 @@ from limbeck.pipeline.final_inputs import Inputs, Ware
 from limbeck.pipeline.ledger import Ledger, Outcome
 from limbeck.report.recommendation import USUAL_ATOMS, PresetRow
 
-_PARITY = ("force_mev_per_a", "energy_mev", "stress_mev_per_a3", "share")
+_DEVIATIONS = ("force_mev_per_a", "energy_mev", "stress_mev_per_a3", "n_structures")
 _CERTIFIED = ("format", "path", "bytes", "sha256", "opset", "torch", "runtime", "verdict", "n_structures",
               "threads", "latency")  # fmt: skip
 
@@ -133,19 +133,26 @@ def _compression(ware: Ware, inputs: Inputs, rows: Sequence[dict[str, Any]], par
     return known[0] / parameters if known else None
 
 
-def _largest(certificate: dict[str, Any]) -> dict[str, float | None]:
-    """The largest deviations of an export from its student, over all classes of structures."""
-    kinds = ((certificate.get("parity") or {}).get("against_student") or {}).values()
-    found = {key: [kind[key] for kind in kinds if kind.get(key) is not None] for key in _PARITY}
-    return {key: max(values, default=None) for key, values in found.items()}
+def _parity(certificate: dict[str, Any]) -> dict[str, Any]:
+    """The largest deviations of an export from its student where it is used, as the report has them.
+
+    ``on``: which structures those are (the first class of the certificate). ``share``: of the tolerance, over
+    all classes; atoms that nearly touch have forces, and so deviations, of another size.
+    """
+    kinds = (certificate.get("parity") or {}).get("against_student") or {}
+    if not kinds:
+        return {}
+    name, first = next(iter(kinds.items()))
+    deviations = {key: first.get(key) for key in _DEVIATIONS}
+    return {"on": name, **deviations, "share": max(kind["share"] for kind in kinds.values())}
 
 
 def _export(one: Outcome) -> dict[str, Any]:
     entry = {key: one.result[key] for key in _CERTIFIED if key in one.result}
-    return entry | {"parity": _largest(one.result)}
+    return entry | {"parity": _parity(one.result)}
 
 
 def _quantised(one: Outcome) -> dict[str, Any]:
     keys = ("quantisation", "verdict", "reason", *(key for key in _CERTIFIED if key != "verdict"), "loss")
     entry = {key: one.result[key] for key in keys if one.result.get(key) is not None}
-    return entry | ({"parity": _largest(one.result)} if "parity" in one.result else {})
+    return entry | ({"parity": _parity(one.result)} if "parity" in one.result else {})

@@ -19,6 +19,7 @@ from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, 
 from limbeck.progress import format_seconds
 from limbeck.sampling.config import SamplingConfig, summary
 from limbeck.sampling.counting import count_evaluations, count_frames
+from limbeck.sampling.moves import Contacts
 from limbeck.sampling.preparing import Preparing, Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.step import Driven, Dynamics
@@ -93,6 +94,15 @@ class Plan:
             lines.append(
                 "note: no dynamics is sampled, and students of still frames are rough in motion"
                 + ("; a larger --budget has time for it" if self.labels_until_s is not None else "")
+            )
+        if not any(isinstance(step, Contacts) for step in self.sampling.steps):
+            lines.append(
+                "note: no close contacts are sampled; students guess what is nearer than all they are shown; "
+                + (
+                    "a larger --budget has time for it"
+                    if self.labels_until_s is not None
+                    else "{kind: contacts, n: 8} among the steps samples them"
+                )
             )
         if self.frames < LEAST_LABELS:
             lines.append(
