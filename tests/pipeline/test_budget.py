@@ -157,6 +157,12 @@ def test_a_plan_without_dynamics_says_so(monkeypatch):
     assert not any("no dynamics" in line for line in _plan(monkeypatch, 1800, 0.05).lines())
 
 
+def test_a_plan_without_close_contacts_says_so(monkeypatch):
+    lines = _plan(monkeypatch, 75, 0.6).lines()
+    assert any("no close contacts are sampled" in line and "a larger --budget" in line for line in lines)
+    assert not any("close contacts" in line for line in _plan(monkeypatch, 1800, 0.05).lines())
+
+
 def test_contacts_are_scanned_where_they_are_few_of_the_labels():
     for starts, labels, scanned in (
         ([bulk("Cu", cubic=True)], 100, True),
