@@ -15,6 +15,7 @@ from typing import Any
 
 from limbeck.benchmark.speed import atoms_per_second
 from limbeck.core.files import write_whole
+from limbeck.core.machine import describe_machine, usable_cores
 from limbeck.pipeline.judging import RUN, Trial
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
@@ -22,6 +23,8 @@ from limbeck.runtime.student import Student
 
 #: held-out errors this many times those on validation structures are remarked on
 _FAR = 3.0
+#: average load over cores; training alone comes to 1
+_BUSY = 1.3
 _ERRORS = ("force_rmse_mev_per_a", "force_r2", "energy_mae_mev_per_atom")
 
 
@@ -41,6 +44,7 @@ def add_speeds(metrics: dict[str, Any], folder: Path, presets: Sequence[str], tr
     students = [Student.load(folder / f"{p}.safetensors") for p in presets]
     atoms = trial.heldout.structures.select([0]).to_atoms()[0]
     slow, *rates = atoms_per_second([teacher, *students], atoms)
+    load = describe_machine()["load"]
     for preset, rate in zip(presets, rates, strict=True):
         facts = metrics[preset][RUN]
         facts |= {"atoms_per_s": rate, "speedup": rate / slow}
@@ -49,6 +53,7 @@ def add_speeds(metrics: dict[str, Any], folder: Path, presets: Sequence[str], tr
     metrics[RUN]["teacher"] = {
         "name": teacher.name, "parameters": teacher.n_parameters, "atoms_per_s": slow
     }  # fmt: skip
+    metrics[RUN]["load"] = load
 
 
 def say_results(
@@ -63,6 +68,12 @@ def say_results(
         f"(errors on {len(trial.heldout)} held-out frames of the teacher's own dynamics; on-policy: frames "
         f"of the student's own dynamics at {trial.hottest_k:g} K, labelled by the teacher)"
     )
+    load, cores = metrics[RUN].get("load"), usable_cores()
+    if load is not None and load > _BUSY * cores:
+        say(
+            f"note: {load:.1f} processes wanted {cores} cores while speeds were measured: measure them again "
+            "when nothing else runs (limbeck bench)"
+        )
     for preset in presets:
         reason = metrics[preset][RUN].get("on_policy", {}).get("reason")
         if reason:
