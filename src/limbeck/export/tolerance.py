@@ -41,7 +41,7 @@ class Tolerance:
     rms_share: float = 0.1
     rms_energy: float = 1.0
     rms_noise: float = 2.0
-    rms_scatter: float = 3.0
+    rms_scatter: float = 2.0
     copied_atoms: int = 1024
     copies: tuple[int, int] = (2, 8)
 
