@@ -13,9 +13,7 @@ from limbeck.dataset.lint.material import Material, median_deviation, rare
 _USUAL = 0.8  # correlation with fitted forces that 90% of the structures reach where it is worth asking
 _OPPOSITE = -0.5
 _UNRELATED = 0.38
-_FOLLOWED = (
-    0.9  # molten silicon in a set of crystals: 0.93 and more where pairs say 0.2; exchanged elements: 0.84
-)
+_FOLLOWED = 0.9  # by a many-body fit: molten silicon among crystals has 0.93, exchanged elements 0.84
 _NOTHING = 0.25  # of all structures: clean sets have 0.82 and more
 _WHOLE = 2.0  # no atom is farther from its neighbour, in sums of covalent radii
 _LEAST_COMPONENTS = 24
