@@ -19,7 +19,7 @@ def test_equal_structures_have_equal_hashes():
     assert hash_structure(a) == hash_structure(b)
 
 
-@pytest.mark.parametrize("change", ["position", "number", "cell", "pbc", "charge", "order"])
+@pytest.mark.parametrize("change", ["position", "number", "cell", "pbc", "charge", "spin", "order"])
 def test_every_change_of_the_structure_changes_the_hash(change):
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     before = hash_structure(atoms)
@@ -33,6 +33,8 @@ def test_every_change_of_the_structure_changes_the_hash(change):
         atoms.pbc = (True, True, False)
     elif change == "charge":
         atoms.info["charge"] = 1
+    elif change == "spin":
+        atoms.info["total_spin"] = 3
     else:
         atoms = atoms[[1, 0]]
     assert hash_structure(atoms) != before

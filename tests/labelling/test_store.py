@@ -14,15 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import molecule
 from ase.io import read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limbeck.core.labels import LabelledSet
+from limbeck.core.labels import LabelledSet, Labels
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling import LabelRecord, LabelStore, shards
 from limbeck.labelling.codec import decode, encode
-from limbeck.labelling.record import collect, pack_record, unpack_record
+from limbeck.labelling.record import collect, make_record, pack_record, unpack_record
+from limbeck.teachers.card import TeacherIdentity
 
 
 def assert_same_record(a: LabelRecord, b: LabelRecord) -> None:
@@ -58,6 +60,36 @@ def test_records_come_back_exactly(tmp_path: Path, label_record: Callable[..., L
     for got, i in zip(again.records(), range(5), strict=True):
         assert_same_record(got, label_record(i))
     assert again.keys() == [label_record(i).key for i in range(5)]
+
+
+def test_charge_and_spin_come_back(tmp_path: Path) -> None:
+    ion = molecule("CH3OH")
+    ion.info.update(total_charge=1, multiplicity=2)
+    labels = Labels(np.array([-1.0]), np.zeros((6, 3)))
+    with LabelStore(tmp_path / "labels") as store:
+        store.append(make_record(ion, labels, TeacherIdentity("mine", "1", "0")))
+    for _ in range(2):  # from the shards, then from the packed arrays
+        (atoms,) = LabelStore(tmp_path / "labels").read().to_atoms()
+        assert (atoms.info["charge"], atoms.info["spin"]) == (1.0, 2)
+    LabelStore(tmp_path / "labels").export_extxyz(tmp_path / "out.extxyz")
+    again = read(tmp_path / "out.extxyz")
+    assert (again.info["charge"], again.info["spin"]) == (1.0, 2)
+
+
+def test_stores_of_before_there_were_spins(tmp_path: Path, label_record: Callable[..., LabelRecord]) -> None:
+    # a record without a spin is written as it always was, and a packed cache without one is read
+    assert "spin" not in decode(pack_record(label_record(0)))[1]
+    assert "spin" in decode(pack_record(dataclasses.replace(label_record(0), spin=3)))[1]
+    with LabelStore(tmp_path) as store:
+        store.append_many([label_record(0), label_record(1)])
+        whole = store.read()
+    cache = tmp_path / "packed" / "labels.npz"
+    with np.load(cache) as packed:
+        kept = {name: packed[name] for name in packed.files if name != "spin"}
+    np.savez(cache, **kept)
+    before = cache.stat().st_mtime_ns
+    assert_same_set(LabelStore(tmp_path).read(), whole)
+    assert cache.stat().st_mtime_ns == before
 
 
 def test_labels_are_in_the_file_before_they_are_synced(

@@ -127,7 +127,6 @@ def test_long_trajectory_is_thinned(tmp_path):
         (["--liquid", "O", "--density", "1"], "--liquid: liquid.molecules: not a composition; got 'O'"),
         (["--liquid", "8 O", "--density", "998"], "--density: liquid.density_g_per_cm3: no liquid is so dense; got 998 g/cm³"),
         (["--liquid", "8 O", "--density", "-1"], "--density: wrong value for 'liquid.density_g_per_cm3'; got -1.0; wanted greater than 0"),
-        (["--liquid", "4 [Na+]", "--density", "0.5"], "--liquid: the box is charged; got total charge +4"),
         (["--liquid", "8 Oxy", "--density", "0.5"], "--liquid: not a SMILES; got 'Oxy'"),
     ],
 )  # fmt: skip

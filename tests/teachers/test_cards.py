@@ -20,6 +20,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, MissingPackageError
 from limbeck.teachers import check_supported, get_card, list_cards, load_teacher, teacher_names
 from limbeck.teachers.batches import groups
+from limbeck.teachers.custom import make_card
 from limbeck.teachers.registry import check_teacher
 
 
@@ -129,17 +130,62 @@ def test_periodicity_it_cannot_treat_is_refused() -> None:
     check_supported(get_card("so3lr"), StructureBatch.from_atoms([molecule("H2O"), bulk("C")]))
 
 
-def test_total_charges_are_refused() -> None:
-    water, ion = molecule("H2O"), molecule("OH")
-    ion.info["charge"] = -1
-    assert _refusal("so3lr", water, ion) == (
-        "structure 1 (HO): structures of different total charge in one set; got charges -1, +0; "
-        "wanted one total charge, 0; remedy: charges are not supported yet: keep the neutral structures"
+def _ion(**info: object) -> Atoms:
+    ion = molecule("OH")
+    ion.info.update(info)
+    return ion
+
+
+def test_one_total_charge_in_a_set() -> None:
+    assert _refusal("so3lr", molecule("H2O"), _ion(total_charge=-1)) == (
+        "structure 1 (HO): structures of different total charge in one set; got total charge -1 here and 0 in "
+        "structure 0; wanted one total charge in the set; remedy: one store and one student for each total charge"
     )
-    assert _refusal("so3lr", ion) == (
-        "structure 0 (HO): charged structure; got total charge -1; wanted total charge 0; "
-        "remedy: charges are not supported yet: use neutral structures"
+    assert "different multiplicity in one set" in _refusal("gfn2-xtb", _ion(spin=2), _ion(multiplicity=4))
+
+
+CHARGED = {"so3lr", "gfn2-xtb"}
+
+
+@pytest.mark.parametrize("name", [card.name for card in list_cards()])
+@pytest.mark.parametrize("key", ["charge", "total_charge", "overall_charge"])
+def test_charges_only_where_the_teacher_treats_them(name: str, key: str) -> None:
+    salt = bulk("NaCl", "rocksalt", a=5.6) if name.startswith("chgnet") else _ion()
+    salt.info[key] = -1
+    batch = StructureBatch.from_atoms([salt])
+    if name in CHARGED:
+        check_supported(get_card(name), batch)
+        return
+    with pytest.raises(InputError) as caught:
+        check_supported(get_card(name), batch)
+    assert (
+        f"teacher {name!r} does not treat a total charge; got total charge -1; wanted total charge 0"
+        in str(caught.value)
     )
+
+
+@pytest.mark.parametrize("name", [card.name for card in list_cards()])
+def test_unpaired_spin_only_where_the_teacher_treats_it(name: str) -> None:
+    batch = StructureBatch.from_atoms([_ion(total_spin=2)])
+    if name == "gfn2-xtb":
+        check_supported(get_card(name), batch)
+        return
+    with pytest.raises(
+        InputError, match=rf"teacher '{name}' does not treat a multiplicity; got multiplicity 2"
+    ):
+        check_supported(get_card(name), batch)
+    singlet = bulk("NaCl", "rocksalt", a=5.6) if name.startswith("chgnet") else molecule("H2O")
+    singlet.info["spin"] = 1
+    check_supported(get_card(name), StructureBatch.from_atoms([singlet]))
+
+
+def test_a_callable_says_whether_it_treats_charges() -> None:
+    name, batch = "ase.calculators.emt:EMT", StructureBatch.from_atoms([_ion(charge=-1)])
+    silent = make_card(name, load_teacher(name).potential.capabilities)
+    with pytest.raises(InputError, match=r"declare it: --set 'teacher.options.capabilities={charge: true}'"):
+        check_supported(silent, batch)
+    declared = load_teacher(name, {"capabilities": {"charge": True}}).potential.capabilities
+    check_supported(make_card(name, declared), batch)
 
 
 def test_any_ase_calculator_with_keywords() -> None:

@@ -412,6 +412,54 @@ def test_gfn2_reproduces_reference_labels(shared_data: Path) -> None:
     np.testing.assert_allclose(labels.forces, forces, rtol=0, atol=1e-3)
 
 
+_CHARGED = {
+    "so3lr": """
+import json, sys
+from ase.build import molecule
+from so3krates_torch.calculator.so3 import SO3LRCalculator
+calculator, found = SO3LRCalculator(device="cpu", default_dtype="float64"), []
+for charge in (0, 1, -1):
+    atoms = molecule("CH3OH")
+    atoms.info["charge"] = charge
+    calculator.reset()
+    atoms.calc = calculator
+    found.append([atoms.get_potential_energy(), atoms.get_forces().tolist()])
+sys.__stdout__.write("RESULT" + json.dumps(found))
+""",
+    "gfn2-xtb": """
+import json, sys
+from ase.build import molecule
+from tblite.ase import TBLite
+found = []
+for charge, multiplicity in ((0, None), (1, 2), (-1, 2), (0, 3)):
+    atoms = molecule("CH3OH")
+    atoms.calc = TBLite(method="GFN2-xTB", charge=charge, multiplicity=multiplicity, verbosity=0)
+    found.append([atoms.get_potential_energy(), atoms.get_forces().tolist()])
+sys.__stdout__.write("RESULT" + json.dumps(found))
+""",
+}
+
+
+@pytest.mark.parametrize("name", _CHARGED)
+def test_a_charged_label_is_that_of_the_charge(name: str) -> None:
+    """Against the package's own calculator, told of charge and multiplicity in its own way."""
+    _installed(name)
+    ran = subprocess.run([sys.executable, "-c", _CHARGED[name]], capture_output=True, text=True, check=True)
+    wanted = json.loads(ran.stdout.partition("RESULT")[2])
+    frames = [molecule("CH3OH") for _ in wanted]
+    for atoms, charge in zip(frames, (0, 1, -1, 0), strict=False):
+        atoms.info["total_charge"] = charge
+    if name == "gfn2-xtb":
+        frames[3].info["multiplicity"] = 3
+    with open_teacher(name, threads=1) as teacher:
+        together = teacher.evaluate(StructureBatch.from_atoms(frames))
+        alone = [teacher.evaluate(StructureBatch.from_atoms([atoms])) for atoms in frames]
+    np.testing.assert_allclose(together.energy, [energy for energy, _ in wanted], atol=1e-5)
+    np.testing.assert_allclose([one.energy[0] for one in alone], together.energy, atol=1e-5)
+    np.testing.assert_allclose(together.forces, np.concatenate([f for _, f in wanted]), atol=1e-3)
+    assert abs(np.diff(together.energy)).min() > 0.5  # eV: an electron more or less is no rounding
+
+
 def test_gfn2_fails_on_one_structure_in_one_line() -> None:
     """Carbon monoxide drawn out to 4 Å has no self-consistent closed shell; the others are labelled."""
     _installed("gfn2-xtb")

@@ -77,6 +77,8 @@ def _row(card: TeacherCard) -> dict[str, Any]:
         "elements": "by model" if card.elements is None else describe_elements(card.elements),
         "structures": " ".join(["crystals"] * card.periodic + ["molecules"] * card.molecular),
         "stress": card.stress,
+        "charge": card.charge,
+        "spin": card.spin,
         "precision": " or ".join(["float32", "float64"] if "dtype" in card.options else [card.precision]),
         "licence": card.licence,
         "domain": card.domain,
@@ -91,7 +93,9 @@ def _row(card: TeacherCard) -> dict[str, Any]:
 def _describe(row: dict[str, Any]) -> str:
     """One teacher in lines of at most 100 columns."""
     stress = "stress" if row["stress"] else "no stress"
-    facts = f"{row['structures']}; {stress}; {row['precision']}; {row['licence']}"
+    states = " and ".join(["total charge"] * row["charge"] + ["spin"] * row["spin"])
+    treats = f"{stress}; {states}" if states else stress
+    facts = f"{row['structures']}; {treats}; {row['precision']}; {row['licence']}"
     lines = [f"{row['name']}  ({row['elements']})", row["domain"], facts]
     if row["models"]:
         lines.append("models: " + ", ".join(row["models"]))

@@ -16,8 +16,9 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from scipy.spatial import cKDTree
 
+from limbeck.core.charge import spin_multiplicity, total_charge
 from limbeck.core.scans import is_scan
-from limbeck.core.structures import StructureBatch, total_charge
+from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 
 OVERLAP_FRACTION = 0.3  #: of the sum of covalent radii; the shortest real bond, H2, has 1.2
@@ -137,8 +138,9 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
     ------
     InputError: no structure; a structure without atoms; positions or a cell that are not finite;
         an unknown element; a periodic cell without volume; partial occupancies; atoms closer than
-        0.3 of the sum of their covalent radii; different total charges in the set. Frames of
-        contact scans (by ``info["step"]``) may hold such atoms.
+        0.3 of the sum of their covalent radii (frames of contact scans, by ``info["step"]``, may hold
+        such atoms); a multiplicity that the number of electrons does not allow; total charges or
+        spins that are not one for the whole set, see :func:`first_other`.
     """
     if not len(frames):
         raise InputError("no structures", where=where, wanted="at least one structure")
@@ -147,21 +149,64 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
             raise InputError("no atoms", where=_at(where, k), wanted="at least one atom")
         _check_occupancy(frame, _at(where, k))
         total_charge(frame, _at(where, k))
+        spin_multiplicity(frame, _at(where, k))
     batch = StructureBatch.from_atoms(frames)
     _check_finite(batch, where)
     _check_elements(batch, where)
     _check_cells(batch, where)
     ordinary = [not is_scan(str(frame.info.get("step", ""))) for frame in frames]
     _check_overlap(batch, np.flatnonzero(ordinary), where)
-    differing = np.flatnonzero(batch.charge != batch.charge[0])
-    if len(differing):
-        k = int(differing[0])
+    _check_spins(batch, where)
+    _check_one_state(batch, where)
+
+
+def compared(batch: StructureBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Structures whose charge, and those whose spin must be one for a set: two masks, (S,).
+
+    Neutral single atoms are left out: they give reference energies to sets of any charge. A structure
+    without a spin entry goes with any.
+    """
+    single = (batch.counts == 1) & (batch.charge == 0)
+    return ~single, ~single & (batch.spin > 0)
+
+
+def first_other(values: np.ndarray, among: np.ndarray) -> tuple[int, int] | None:
+    """The first of ``values`` (S,) under the mask and the first that differs from it, or None."""
+    index = np.flatnonzero(among)
+    differing = index[values[index] != values[index[0]]] if len(index) else index
+    return (int(index[0]), int(differing[0])) if len(differing) else None
+
+
+def _check_one_state(batch: StructureBatch, where: str) -> None:
+    """One student has one total charge and one spin."""
+    states = zip((batch.charge, batch.spin), compared(batch), ("total charge", "spin"), strict=True)
+    for values, among, what in states:
+        if (pair := first_other(values, among)) is not None:
+            first, k = pair
+            name = "charge" if what == "total charge" else "multiplicity"
+            raise InputError(
+                f"structures of different {what} in one set",
+                where=_at(where, k),
+                got=f"{name} {values[k]:g} here and {values[first]:g} in frame {first}",
+                wanted=f"one {what} in the set",
+                remedy=f"train one student per {what}",
+            )
+
+
+def _check_spins(batch: StructureBatch, where: str) -> None:
+    """A multiplicity has the parity of the electrons; periodic cells may be metals, so any is allowed."""
+    z = np.add.reduceat(batch.numbers, batch.offsets[:-1])  # (S,)
+    electrons = np.rint(z - batch.charge).astype(np.int64)
+    wrong = ((electrons + batch.spin) % 2 == 0) | (batch.spin > electrons + 1)
+    wrong &= (batch.spin > 0) & ~batch.pbc.any(axis=1) & (batch.charge % 1 == 0)
+    if wrong.any():
+        k = int(np.flatnonzero(wrong)[0])
         raise InputError(
-            "structures of different total charge in one set",
+            "a spin multiplicity that the number of electrons does not allow",
             where=_at(where, k),
-            got=f"charge {batch.charge[k]:g} here and {batch.charge[0]:g} in frame 0",
-            wanted="one total charge in the set",
-            remedy="train one student per total charge",
+            got=f"multiplicity {batch.spin[k]} with {electrons[k]} electrons",
+            wanted="2S + 1: odd with an even number of electrons, even with an odd one",
+            remedy="correct the charge or the spin; 2S or S must be given as 2S + 1",
         )
 
 

@@ -17,8 +17,9 @@ from ase.calculators.calculator import (
 )
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
+from limbeck.core.charge import spin_multiplicity, total_charge, write_charge
 from limbeck.core.labels import Labels
-from limbeck.core.structures import StructureBatch, total_charge
+from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 
 
@@ -37,6 +38,8 @@ class Capabilities:
     rotation: a turned structure has the turned labels (unconstrained networks, as ORB, keep this
         approximately, as far as they learnt it).
     extensive: energies of separate parts add (ORB takes a mean over all atoms).
+    charge: treats a total charge other than zero (``StructureBatch.charge``).
+    spin: treats a multiplicity above one (``StructureBatch.spin``).
     reflection: a mirror image has the mirrored labels (networks that are equivariant to rotations
         alone, as SevenNet-0, do not keep this exactly).
     precision: arithmetic of the evaluation; sets the tolerances of the contract check.
@@ -52,6 +55,8 @@ class Capabilities:
     isolated_atoms: bool = True
     rotation: bool = True
     extensive: bool = True
+    charge: bool = False
+    spin: bool = False
     reflection: bool = True
     precision: Literal["float32", "float64"] = "float64"
     batch_atoms: int | None = None
@@ -113,7 +118,7 @@ class AsePotential(Potential):
 class CachingCalculator(Calculator):
     """ASE calculator whose bookkeeping costs microseconds instead of ASE's hundreds.
 
-    Results stay valid while numbers, positions, cell, pbc and ``info["charge"]`` are those of the
+    Results stay valid while numbers, positions, cell, pbc, total charge and spin are those of the
     last evaluation, bit for bit, however they were changed; nothing else of an Atoms object
     reaches a Potential. Everything is evaluated at once, so a second property is read from the cache.
     """
@@ -131,7 +136,7 @@ class CachingCalculator(Calculator):
 
     @property
     def atoms(self) -> Atoms | None:
-        """The structure of the last evaluation: numbers, positions, cell, pbc and charge."""
+        """The structure of the last evaluation: numbers, positions, cell, pbc, charge and spin."""
         return None if self._state is None else _restore(self._state)
 
     @atoms.setter
@@ -172,12 +177,13 @@ class CachingCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Names of what differs from the last evaluation by more than ``tol``; all of them before one."""
         if self._state is None:
-            return [*all_changes, "charge"]
+            return [*all_changes, "charge", "spin"]
+        names = ("numbers", "positions", "cell", "pbc", "charge", "spin")
+        exact = [n for n, a, b in zip(names, self._state, _state_of(atoms), strict=True) if a != b]
         if tol:
             changes = compare_atoms(self.atoms, atoms, tol, set(self.ignored_changes))
-            return changes + ["charge"] * (self._state[4] != total_charge(atoms))
-        names = ("numbers", "positions", "cell", "pbc", "charge")
-        return [n for n, a, b in zip(names, self._state, _state_of(atoms), strict=True) if a != b]
+            return changes + [name for name in exact if name in ("charge", "spin")]
+        return exact
 
     def _get_name(self) -> str:
         return "limbeck"
@@ -203,8 +209,8 @@ class PotentialCalculator(CachingCalculator):
         return results
 
 
-#: numbers, positions, cell and pbc as bytes (nobody can change those behind the cache's back), charge
-_State = tuple[bytes, bytes, bytes, bytes, float]
+#: numbers, positions, cell and pbc as bytes (nobody can change those behind the cache's back), charge, spin
+_State = tuple[bytes, bytes, bytes, bytes, float, int]
 
 
 def _state_of(atoms: Atoms) -> _State:
@@ -215,17 +221,17 @@ def _state_of(atoms: Atoms) -> _State:
         np.asarray(atoms.cell.array, np.float64).tobytes(),
         atoms.pbc.tobytes(),
         total_charge(atoms),
+        spin_multiplicity(atoms),
     )
 
 
 def _restore(state: _State) -> Atoms:
-    numbers, positions, cell, pbc, charge = state
+    numbers, positions, cell, pbc, charge, spin = state
     atoms = Atoms(
         numbers=np.frombuffer(numbers, np.int64),
         positions=np.frombuffer(positions, np.float64).reshape(-1, 3),
         cell=np.frombuffer(cell, np.float64).reshape(3, 3),
         pbc=np.frombuffer(pbc, bool),
     )
-    if charge:
-        atoms.info["charge"] = charge
+    write_charge(atoms.info, charge, spin)
     return atoms

@@ -8,29 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from limbeck.errors import InputError
-
-
-def total_charge(atoms: Atoms, where: str | None = None) -> float:
-    """``atoms.info["charge"]`` in units of e; zero where it is missing or None.
-
-    Raises
-    ------
-    InputError: it is no finite number; ``where`` names the structure.
-    """
-    charge = atoms.info.get("charge")
-    try:
-        number = 0.0 if charge is None else float(charge)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not np.isfinite(number):
-        raise InputError(
-            "the total charge is not a number",
-            where=where,
-            got=repr(charge),
-            wanted="info['charge'] in units of e",
-        )
-    return number
+from limbeck.core.charge import spin_multiplicity, total_charge, write_charge
 
 
 @dataclass(frozen=True)
@@ -45,6 +23,9 @@ class StructureBatch:
     pbc: (S, 3) bool.
     offsets: (S + 1,) int64; structure s owns atoms ``offsets[s]:offsets[s + 1]``.
     charge: (S,) float64, total charge in units of e (``atoms.info["charge"]``, else 0).
+    spin: (S,) int64, multiplicity 2S + 1 (``atoms.info["spin"]``), 0 where it is not given.
+
+    Of ``atoms.info`` the other usual names count too: see :mod:`limbeck.core.charge`.
     """
 
     numbers: np.ndarray
@@ -53,6 +34,11 @@ class StructureBatch:
     pbc: np.ndarray
     offsets: np.ndarray
     charge: np.ndarray
+    spin: np.ndarray = None  # type: ignore[assignment]  # zeros unless given
+
+    def __post_init__(self) -> None:
+        if self.spin is None:
+            object.__setattr__(self, "spin", np.zeros(len(self), np.int64))
 
     @classmethod
     def of_one(
@@ -84,6 +70,7 @@ class StructureBatch:
             pbc=np.array([a.pbc for a in frames], bool).reshape(-1, 3),
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             charge=np.array([total_charge(a) for a in frames], np.float64),
+            spin=np.array([spin_multiplicity(a) for a in frames], np.int64),
         )
 
     def __len__(self) -> int:
@@ -131,6 +118,7 @@ class StructureBatch:
             pbc=self.pbc[index],
             offsets=np.concatenate([[0], np.cumsum(self.counts[index])]).astype(np.int64),
             charge=self.charge[index],
+            spin=self.spin[index],
         )
 
     def to_atoms(self) -> list[Atoms]:
@@ -144,8 +132,7 @@ class StructureBatch:
                 cell=self.cell[s],
                 pbc=self.pbc[s],
             )
-            if self.charge[s]:
-                frame.info["charge"] = float(self.charge[s])
+            write_charge(frame.info, self.charge[s], self.spin[s])
             frames.append(frame)
         return frames
 
@@ -160,4 +147,5 @@ def concatenate(batches: Sequence[StructureBatch]) -> StructureBatch:
         pbc=np.concatenate([b.pbc for b in batches]),
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         charge=np.concatenate([b.charge for b in batches]),
+        spin=np.concatenate([b.spin for b in batches]),
     )

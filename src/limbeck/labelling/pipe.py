@@ -56,6 +56,7 @@ def pack_batch(batch: StructureBatch) -> dict[str, np.ndarray]:
         "pbc": batch.pbc,
         "offsets": batch.offsets,
         "charge": batch.charge,
+        "spin": batch.spin,
     }
 
 

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from ase import Atoms
 
+from limbeck.core.charge import spin_multiplicity, total_charge
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet, Labels
-from limbeck.core.structures import StructureBatch, total_charge
+from limbeck.core.structures import StructureBatch
 from limbeck.labelling.codec import decode, encode
 from limbeck.teachers.card import TeacherIdentity
 
@@ -23,7 +24,7 @@ class LabelRecord:
     Attributes
     ----------
     key: see :func:`label_key`.
-    numbers (n,), positions (n, 3) Å, cell (3, 3) Å, pbc (3,), charge: the structure.
+    numbers (n,), positions (n, 3) Å, cell (3, 3) Å, pbc (3,), charge, spin (0: not given): the structure.
     energy: eV. forces: (n, 3) eV/Å. stress: (3, 3) eV/Å³ or None. atom_energies: (n,) eV or None.
     identity: teacher, version, weights, options and precision.
     family, step, temperature_k: provenance ("" and NaN where unknown).
@@ -45,6 +46,7 @@ class LabelRecord:
     step: str = ""
     temperature_k: float = float("nan")
     order: int = 0
+    spin: int = 0
 
 
 def label_key(structure_hash: str, identity: TeacherIdentity) -> str:
@@ -74,6 +76,7 @@ def make_record(
         step=str(atoms.info.get("step", "")),
         temperature_k=float(atoms.info.get("temperature_K", np.nan)),
         order=order,
+        spin=spin_multiplicity(atoms),
     )
 
 
@@ -95,6 +98,8 @@ def pack_record(record: LabelRecord) -> bytes:
         "forces": record.forces,
         "temperature_k": np.array(record.temperature_k),
     }
+    if record.spin:
+        arrays["spin"] = np.array(record.spin)
     if record.stress is not None:
         arrays["stress"] = record.stress
     if record.atom_energies is not None:
@@ -121,6 +126,7 @@ def unpack_record(payload: bytes | memoryview) -> LabelRecord:
         step=meta["step"],
         temperature_k=float(arrays["temperature_k"]),
         order=meta["order"],
+        spin=int(arrays.get("spin", 0)),
     )
 
 
@@ -138,6 +144,7 @@ def collect(records: Sequence[LabelRecord]) -> LabelledSet:
         pbc=np.array([r.pbc for r in records], bool).reshape(-1, 3),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         charge=np.array([r.charge for r in records], np.float64),
+        spin=np.array([r.spin for r in records], np.int64),
     )
     stress = atom_energies = None
     if any(r.stress is not None for r in records):

@@ -18,7 +18,7 @@ from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.progress import Progress, no_progress
 from limbeck.teachers.card import TeacherCard, TeacherIdentity
-from limbeck.teachers.support import check_supported
+from limbeck.teachers.support import check_charges, check_supported
 
 # Labels are written as they come and forced to the disk so often: a power cut costs no more than these
 # seconds' labels, a killed process none that was written.
@@ -79,14 +79,15 @@ def label(
 
     Parameters
     ----------
-    frames: structures, with provenance in ``info`` (family, step, temperature_K, charge).
+    frames: structures, with provenance in ``info`` (family, step, temperature_K).
     teacher: from ``open_teacher``, or any Potential together with its ``identity``.
     card: what is checked before labelling starts; that of the teacher where it has one.
     deadline_s: no structure is begun after this many seconds; those at work are finished.
 
     Raises
     ------
-    InputError: structures that the teacher was not made for; a store with another teacher's labels.
+    InputError: structures that the teacher was not made for, a total charge or spin that it does not
+        treat; a store with another teacher's labels.
     LimbeckError: a worker died, the teacher fails on everything it is tried on, or labels cannot be
         written.
     """
@@ -101,6 +102,8 @@ def label(
     batch = StructureBatch.from_atoms(frames)
     if card is not None:
         check_supported(card, batch)
+    else:
+        check_charges(teacher.name, teacher.capabilities, batch)
     keys = tuple(label_key(hash_structure(atoms), identity) for atoms in frames)
     first: dict[str, int] = {}
     for i, key in enumerate(keys):

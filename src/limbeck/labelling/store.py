@@ -321,7 +321,8 @@ def _load_packed(path: Path, content_hash: str) -> LabelledSet | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return LabelledSet(
-        structures=StructureBatch(**{name: arrays[name] for name in _STRUCTURE_FIELDS}),
+        # a cache of before there were spins has none
+        structures=StructureBatch(**{name: arrays[name] for name in _STRUCTURE_FIELDS if name in arrays}),
         labels=Labels(**{name: arrays[name] for name in _LABEL_FIELDS if name in arrays}),
         **{name: arrays[name] for name in _ORIGIN_FIELDS},
     )

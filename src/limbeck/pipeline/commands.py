@@ -10,6 +10,7 @@ from typing import Any
 from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig
 from limbeck.core.checks import check_structures
 from limbeck.core.potential import Potential
+from limbeck.core.structures import StructureBatch
 from limbeck.dataset.read import read_reference
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
@@ -28,6 +29,7 @@ from limbeck.sampling.preparing import Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
 from limbeck.sampling.step import Driven
+from limbeck.teachers.support import check_supported
 from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import ValidationReport, validate
 from limbeck.validation.worst import check_worst_file, worst_atoms, write_worst
@@ -71,12 +73,13 @@ def run_sample(
             remedy="use limbeck distill, or change the driver",
         )
     potentials: dict[str, Potential] = {}
-    if config.teacher is not None and any(isinstance(s, Driven | Relax) for s in sampling.steps):
-        check_teacher_fits(config.teacher, starts)
-        potentials["teacher"] = open_configured(config.teacher, config.labelling)
     # finished trajectories are kept beside the file for the case of an interruption
     cache = out.with_name(f".{out.name}.sampling")
     try:
+        if config.teacher is not None and any(isinstance(s, Driven | Relax) for s in sampling.steps):
+            check_teacher_fits(config.teacher, starts)
+            potentials["teacher"] = teacher = open_configured(config.teacher, config.labelling)
+            check_supported(teacher.card, StructureBatch.from_atoms(starts))
         frames = run_sampling(
             starts,
             sampling,

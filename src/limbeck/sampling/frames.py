@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
+from limbeck.core.charge import copy_charge
 from limbeck.core.files import write_whole
 from limbeck.errors import InputError
 
@@ -16,8 +17,7 @@ POSITION_DECIMALS = 8  #: what ASE's extxyz keeps, so that a frame has one conte
 
 #: what ``info`` holds of a frame
 _KEPT = {
-    "family": str, "step": str, "temperature_K": float, "charge": float, "scan_pair": str,
-    "scan_distance_a": float,
+    "family": str, "step": str, "temperature_K": float, "scan_pair": str, "scan_distance_a": float,
 }  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def make_frame(
     temperature_k: float | None = None,
     positions: np.ndarray | None = None,
 ) -> Atoms:
-    """Elements, positions, cell, periodicity and total charge of ``atoms``, and its provenance.
+    """Elements, positions, cell, periodicity, charge and spin of ``atoms``, and its provenance.
 
     Positions are rounded to 1e-8 Å; constraints, momenta, labels and other entries stay behind.
     """
@@ -43,8 +43,7 @@ def make_frame(
         frame.info["step"] = step
     if temperature_k is not None:
         frame.info["temperature_K"] = float(temperature_k)
-    if atoms.info.get("charge"):
-        frame.info["charge"] = float(atoms.info["charge"])
+    copy_charge(atoms, frame)
     return frame
 
 
@@ -68,6 +67,7 @@ def read_frames(path: Path | str) -> list[Atoms]:
         for key, convert in _KEPT.items():
             if key in frame.info:
                 frame.info[key] = convert(frame.info[key])
+        copy_charge(frame, frame)
     return frames
 
 

@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from limbeck.core.charge import total_charge, write_charge
 from limbeck.core.checks import check_structures, close_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
@@ -115,11 +116,12 @@ def pack_liquid(liquid: Liquid, seed: int = 0) -> list[Atoms]:
 
     Returns
     -------
-    Periodic structures, ``info["family"]`` ``liquid#0``..., ``info["source"]`` "liquid".
+    Periodic structures, ``info["family"]`` ``liquid#0``..., ``info["source"]`` "liquid",
+    ``info["charge"]`` the sum of formal charges where it is not zero.
 
     Raises
     ------
-    InputError: a SMILES that cannot be read, a charge in all, a box too small for its molecules.
+    InputError: a SMILES that cannot be read, a box too small for its molecules.
     MissingPackageError: RDKit or Packmol is not installed.
     """
     program = _packmol()
@@ -127,10 +129,10 @@ def pack_liquid(liquid: Liquid, seed: int = 0) -> list[Atoms]:
     for k in range(liquid.n_packings):
         parts = [_conformers(molecule, seed + k) for molecule in liquid.molecules]
         copies = [copy for part in parts for copy in part]
-        _check_charge(copies)
         edge = _edge(liquid, copies)
         box = _pack(program, copies, edge, 1 + (seed * liquid.n_packings + k) % (2**31 - 2))
         box.info = {"family": f"liquid#{k}", "source": "liquid"}
+        write_charge(box.info, sum(n * total_charge(atoms) for atoms, n in copies))
         boxes.append(box)
     check_structures(boxes, "--liquid")
     return boxes
@@ -160,18 +162,6 @@ def _conformers(molecule: Molecule, seed: int) -> list[tuple[Atoms, int]]:
         ) from error
     share = [molecule.count // len(found) + (k < molecule.count % len(found)) for k in range(len(found))]
     return list(zip(found, share, strict=True))
-
-
-def _check_charge(copies: list[tuple[Atoms, int]]) -> None:
-    charge = sum(n * float(atoms.info.get("charge", 0.0)) for atoms, n in copies)
-    if charge:
-        raise InputError(
-            "the box is charged",
-            where="--liquid",
-            got=f"total charge {charge:+g}",
-            wanted="total charge 0",
-            remedy="charges are not supported yet: add counter-ions or use neutral molecules",
-        )
 
 
 def _edge(liquid: Liquid, copies: list[tuple[Atoms, int]]) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
 
+from limbeck.core.charge import repeat_charge
 from limbeck.core.checks import contacts
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
@@ -57,7 +59,7 @@ def supercell(atoms: Atoms, config: Supercell) -> Atoms:
     else:
         matrix = np.diag(_repeats(atoms, config))
     larger = make_supercell(atoms, matrix)
-    larger.info["charge"] = float(atoms.info.get("charge", 0.0)) * len(larger) / len(atoms)
+    repeat_charge(atoms, larger)
     return make_frame(larger, atoms.info.get("family", ""), "supercell")
 
 
@@ -116,9 +118,7 @@ def rattle(atoms: Atoms, stdev_a: float, config: _Spaced, rng: np.random.Generat
     batch = StructureBatch.from_atoms([atoms])
     shift = rng.normal(0.0, stdev_a, batch.positions.shape)  # (N, 3)
     for _ in range(_REDRAWS):
-        moved = StructureBatch(
-            batch.numbers, batch.positions + shift, batch.cell, batch.pbc, batch.offsets, batch.charge
-        )
+        moved = replace(batch, positions=batch.positions + shift)
         i, j, distance, _ = contacts(moved, config.min_ratio)
         if not len(distance):
             return moved.positions

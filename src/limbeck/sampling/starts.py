@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
 
+from limbeck.core.charge import write_charge
 from limbeck.core.checks import check_structures
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.sampling.frames import read_any
@@ -236,8 +237,7 @@ def smiles_conformers(smiles: str, n: int = 1, seed: int = 0) -> list[Atoms]:
             positions=molecule.GetConformer(conformer).GetPositions(),
         )
         atoms.info["family"] = f"smiles#{k}"
-        if charge:
-            atoms.info["charge"] = float(charge)
+        write_charge(atoms.info, charge)
         frames.append(atoms)
     return frames
 

@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import surface
 
+from limbeck.core.charge import repeat_charge
 from limbeck.errors import InputError
 from limbeck.sampling.frames import make_frame
 from limbeck.sampling.kinds import finite_molecules, heights, structure_kind
@@ -34,7 +35,7 @@ def slab(atoms: Atoms, config: Slab) -> Atoms:
     # Both sides keep half of the gap, which makes the whole gap between periodic images.
     made.center(vacuum=config.vacuum_a / 2, axis=2)
     made.pbc = [True, True, config.periodic]
-    made.info["charge"] = float(atoms.info.get("charge", 0.0)) * len(made) / len(atoms)
+    repeat_charge(atoms, made)
     return make_frame(made, f"{atoms.info.get('family', '')}/{config.name}", "slab")
 
 

@@ -52,8 +52,8 @@ class TeacherCard:
     elements: atomic numbers of the training set, or None where unknown.
     domain: what it was trained on, for people.
     periodic, molecular: treats fully periodic structures, and others (molecules, slabs).
-    stress, atom_energies, isolated_atoms, rotation, extensive, reflection, precision, batch_atoms: as in
-        Capabilities.
+    stress, atom_energies, isolated_atoms, rotation, extensive, charge, spin, reflection, precision,
+        batch_atoms: as in Capabilities.
     licence, citation: of the weights.
     weights: weight file or folder relative to the package's folder, or None where parameters are compiled
         in or a file is named.
@@ -84,6 +84,8 @@ class TeacherCard:
     isolated_atoms: bool = True
     rotation: bool = True
     extensive: bool = True
+    charge: bool = False
+    spin: bool = False
     reflection: bool = True
     precision: Literal["float32", "float64"] = "float64"
     batch_atoms: int | None = None

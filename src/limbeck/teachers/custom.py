@@ -30,7 +30,9 @@ def load(name: str, options: Mapping[str, Any], device: str) -> Potential:
 
     ``options["capabilities"]`` (a dict of Capabilities' fields, elements as symbols or numbers) or an
     attribute ``capabilities`` of what is returned says what it can do. Without either it is taken to
-    treat every structure, with stress where 'stress' is in ``implemented_properties``.
+    treat every neutral closed-shell structure, with stress where 'stress' is in
+    ``implemented_properties``; with ``charge`` or ``spin`` declared it finds them in
+    ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (2S + 1), or is set up for them.
 
     Raises
     ------

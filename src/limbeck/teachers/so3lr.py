@@ -27,12 +27,14 @@ CARDS = (
         extra="so3lr",
         # H C N O F P S Cl, the eight elements that the paper names; its network takes any silently.
         elements=frozenset([1, 6, 7, 8, 9, 15, 16, 17]),
-        domain="organic molecules, their complexes, biomolecules and solvents (PBE0+MBD), neutral here",
+        domain="organic molecules, their complexes, biomolecules and solvents (PBE0+MBD), closed shells",
         licence="MIT",
         citation="Kabylda et al., J. Am. Chem. Soc. 2025; doi 10.1021/jacs.5c09558",
         # Trained on whole molecules only: measured against its own single atoms the atomization energy
         # of H2 is 8.2 eV (4.75 in nature) and of water 16.1 eV (10.1), so these atoms mean nothing.
         isolated_atoms=False,
+        # Its package reads info["charge"]. It has an input for spin too, but was trained on singlets alone.
+        charge=True,
         precision="float64",
         weights="pretrained/so3lr/so3lr.model",
         batch_atoms=128,

@@ -9,6 +9,8 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from ase.symbols import Symbols
 
+from limbeck.core.checks import compared, first_other
+from limbeck.core.potential import Capabilities
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.teachers.card import TeacherCard
@@ -41,32 +43,39 @@ def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
     """Raise InputError for the first structure that ``card``'s teacher was not made for.
 
     Refused are elements it was not trained on (some teachers take them silently), periodicity it
-    cannot treat, different total charges in one set, and charged structures.
+    cannot treat, different total charges or spins in one set, and those it cannot treat.
     """
-    _check_charges(batch)
+    check_charges(card.name, card.capabilities, batch)
     _check_elements(card, batch)
     _check_periodicity(card, batch)
 
 
-def _check_charges(batch: StructureBatch) -> None:
-    charges = np.unique(batch.charge)
-    if len(charges) > 1:
-        s = int(np.flatnonzero(batch.charge != batch.charge[0])[0])
-        raise InputError(
-            "structures of different total charge in one set",
-            where=name_structure(batch, s),
-            got=f"charges {', '.join(f'{c:+g}' for c in charges)}",
-            wanted="one total charge, 0",
-            remedy="charges are not supported yet: keep the neutral structures",
-        )
-    if len(charges) and charges[0] != 0:
-        raise InputError(
-            "charged structure",
-            where=name_structure(batch, 0),
-            got=f"total charge {charges[0]:+g}",
-            wanted="total charge 0",
-            remedy="charges are not supported yet: use neutral structures",
-        )
+def check_charges(name: str, capabilities: Capabilities, batch: StructureBatch) -> None:
+    """Raise InputError for total charges or spins that differ, or that teacher ``name`` does not treat."""
+    states = ("total charge", batch.charge), ("multiplicity", batch.spin)
+    for (what, values), among in zip(states, compared(batch), strict=True):
+        if (pair := first_other(values, among)) is not None:
+            first, s = pair
+            raise InputError(
+                f"structures of different {what} in one set",
+                where=name_structure(batch, s),
+                got=f"{what} {values[s]:g} here and {values[first]:g} in structure {first}",
+                wanted=f"one {what} in the set",
+                remedy=f"one store and one student for each {what}",
+            )
+    beyond = {"charge": batch.charge != 0, "spin": batch.spin > 1}
+    for (what, values), (field, mask) in zip(states, beyond.items(), strict=True):
+        if mask.any() and not getattr(capabilities, field):
+            s = int(np.flatnonzero(mask)[0])
+            raise InputError(
+                f"teacher {name!r} does not treat a {what}",
+                where=name_structure(batch, s),
+                got=f"{what} {values[s]:g}",
+                wanted=f"{what} {0 if field == 'charge' else 1}, or no entry",
+                remedy=f"if it does, declare it: --set 'teacher.options.capabilities={{{field}: true}}'"
+                if ":" in name
+                else "choose another teacher (limbeck teachers), or leave these structures out",
+            )
 
 
 def _check_elements(card: TeacherCard, batch: StructureBatch) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import get_distances
 
+from limbeck.core.charge import copy_charge, repeat_charge
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError, WorkerDied
@@ -144,6 +145,7 @@ def _widen(atoms: Atoms, radius: float, max_atoms: int, rng: np.random.Generator
         raise _NotTested(f"a cell {2 * radius:.0f} Å wide has {needed} atoms, more than {max_atoms}")
     wide = atoms.repeat(times) if needed > len(atoms) else atoms.copy()
     wide.info = dict(atoms.info)
+    (repeat_charge if needed > len(atoms) else copy_charge)(atoms, wide)
     able = range(len(wide))
     if not atoms.pbc.all():
         able = [k for k in able if (_distances(wide, k) > radius).any()]  # type: ignore[assignment]

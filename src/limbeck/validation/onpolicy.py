@@ -15,6 +15,7 @@ from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
+from limbeck.core.charge import copy_charge
 from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
@@ -205,10 +206,9 @@ def _thermalized(potential: Potential, start: Atoms, temperature_k: float, rng: 
 
 
 def _bare_copy(atoms: Atoms) -> Atoms:
-    """Structure and charge alone: no calculator, constraints or momenta."""
+    """Structure, charge and spin alone: no calculator, constraints or momenta."""
     copy = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    if "charge" in atoms.info:
-        copy.info["charge"] = atoms.info["charge"]
+    copy_charge(atoms, copy)
     return copy
 
 

@@ -1,0 +1,120 @@
+"""Total charge and spin multiplicity of a structure: the one place that reads them from ``atoms.info``.
+
+Entries count whatever their case; None counts as missing, and an array of one number is that number.
+What they mean follows the data sets that carry them: ``spin`` of OMol25, fairchem and ORB and
+``total_spin`` of MACE are the multiplicity 2S + 1, and 0 is how fairchem says that no spin is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from limbeck.errors import InputError
+
+#: entries for the total charge in units of e; Limbeck itself writes the first
+CHARGE_KEYS = ("charge", "total_charge", "overall_charge", "molecular_charge", "net_charge")
+#: entries for the spin multiplicity; Limbeck itself writes the first
+SPIN_KEYS = ("spin", "total_spin", "multiplicity", "spin_multiplicity", "molecular_multiplicity")
+
+
+def stated_charge(atoms: Atoms, where: str | None = None) -> float | None:
+    """The total charge in units of e, None where no entry says anything.
+
+    Raises
+    ------
+    InputError: an entry is no finite number, or two differ; ``where`` names the structure.
+    """
+    found = _entries(atoms.info, CHARGE_KEYS)
+    if not found:
+        return None
+    numbers = [_number(value) for value in found.values()]
+    for key, number in zip(found, numbers, strict=True):
+        if not np.isfinite(number):
+            raise InputError(
+                "the total charge is not a number",
+                where=where,
+                got=repr(found[key]),
+                wanted=f"info['{key}'] in units of e",
+            )
+    _refuse_two("total charges", found, numbers, where)
+    return numbers[0]
+
+
+def total_charge(atoms: Atoms, where: str | None = None) -> float:
+    """As :func:`stated_charge`, zero where nothing says otherwise."""
+    return stated_charge(atoms, where) or 0.0
+
+
+def spin_multiplicity(atoms: Atoms, where: str | None = None) -> int:
+    """2S + 1, 0 where no entry says anything.
+
+    Raises
+    ------
+    InputError: an entry is no whole number, or two differ; ``where`` names the structure.
+    """
+    found = _entries(atoms.info, SPIN_KEYS)
+    if not found:
+        return 0
+    numbers = [_number(value) for value in found.values()]
+    for key, number in zip(found, numbers, strict=True):
+        if not (number >= 0 and float(number).is_integer()):
+            raise InputError(
+                "the spin multiplicity is not a whole number",
+                where=where,
+                got=repr(found[key]),
+                wanted=f"info['{key}'] = 2S + 1: 1, 2, 3, ...",
+                remedy=f"rename the entry '{key}' if it is something else",
+            )
+    stated = {key: n for key, n in zip(found, numbers, strict=True) if n}
+    _refuse_two("spin multiplicities", stated, list(stated.values()), where)
+    return int(next(iter(stated.values()), 0))
+
+
+def write_charge(info: MutableMapping[str, Any], charge: float, spin: int = 0) -> None:
+    """Entries ``charge`` and ``spin`` where they are not zero, in the place of all others of their kind."""
+    for key in [*_entries(info, CHARGE_KEYS), *_entries(info, SPIN_KEYS)]:
+        del info[key]
+    if charge:
+        info[CHARGE_KEYS[0]] = float(charge)
+    if spin:
+        info[SPIN_KEYS[0]] = int(spin)
+
+
+def copy_charge(source: Atoms, target: Atoms) -> None:
+    """Give ``target`` the charge and spin of ``source``, under the names that Limbeck writes."""
+    write_charge(target.info, total_charge(source), spin_multiplicity(source))
+
+
+def repeat_charge(source: Atoms, target: Atoms) -> None:
+    """Give ``target``, made of repeats of ``source``, its share of charge; spins do not add, so none."""
+    write_charge(target.info, total_charge(source) * len(target) / len(source))
+
+
+def _entries(info: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    if not info:
+        return {}
+    return {k: v for k, v in info.items() if isinstance(k, str) and k.lower() in keys and v is not None}
+
+
+def _number(value: object) -> float:
+    """NaN where it is no number; so is True, which extxyz reads of a name without a value."""
+    try:
+        array = np.asarray(value)
+        return float("nan") if array.dtype == bool else float(array.astype(np.float64).reshape(()))
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _refuse_two(what: str, found: Mapping[str, Any], numbers: list[float], where: str | None) -> None:
+    if len(set(numbers)) > 1:
+        raise InputError(
+            f"two {what} of one structure",
+            where=where,
+            got=", ".join(f"{key} {number:g}" for key, number in zip(found, numbers, strict=True)),
+            wanted="one",
+            remedy="remove the wrong entry",
+        )
