@@ -12,9 +12,10 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 from ase.data import atomic_masses
 
+from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.calculator import Calculator
-from limbeck.runtime.guard import OutOfDomainError, OutOfDomainWarning
+from limbeck.runtime.guard import KINDS, OutOfDomainError, OutOfDomainWarning
 from limbeck.runtime.student import Student
 from tests.students.tools import random_record
 
@@ -71,7 +72,7 @@ def evaluate(calculator: Calculator, atoms: Atoms) -> dict[str, int]:
 def test_inside_the_data_nothing_is_said(student):
     calculator = Calculator(student, strict=True)
     for atoms in (water(), at_density(2.3), at_temperature(600)):
-        assert evaluate(calculator, atoms) == {"distance": 0, "density": 0, "temperature": 0}
+        assert evaluate(calculator, atoms) == dict.fromkeys(KINDS, 0)
 
 
 BREACHES = {
@@ -212,9 +213,107 @@ def test_a_released_student_is_guarded():
     atoms = bulk("Si", cubic=True)
     atoms.set_momenta(np.full((8, 3), np.sqrt(atomic_masses[14] * units.kB * 1000.0)))
     calculator = Calculator("silicon-tiny", strict=True, threads=1)
-    assert evaluate(calculator, atoms) == {"distance": 0, "density": 0, "temperature": 0}
+    assert evaluate(calculator, atoms) == dict.fromkeys(KINDS, 0)
     atoms.set_cell(atoms.cell.array * 0.8, scale_atoms=True)
     with pytest.raises(
         OutOfDomainError, match="silicon-tiny: the density is outside the training data; got 4.5"
     ):
         calculator.get_stress(atoms)
+
+
+def ethanol(**info: object) -> Atoms:
+    atoms = molecule("CH3CH2OH")
+    atoms.info.update(info)
+    return atoms
+
+
+CHARGED = (
+    "3bpa-tiny: a structure of another total charge than the student's; got total charge +1; wanted total charge 0, "
+    "or no entry; remedy: energies and forces are those of the student's charge: train on this one"
+)
+
+
+@pytest.mark.parametrize("key", ["charge", "total_charge", "overall_charge"])
+def test_a_charged_structure_of_a_neutral_student(key):
+    calculator = Calculator("3bpa-tiny", threads=1)
+    atoms = ethanol(**{key: np.array([1])})
+    with pytest.warns(OutOfDomainWarning) as said:
+        calculator.get_forces(atoms)
+    atoms.positions[0, 0] += 0.01
+    calculator.get_forces(atoms)  # a second warning would be an error
+    assert [str(w.message) for w in said] == [
+        f"{CHARGED} (said once; calculator.guard.counts goes on counting)"
+    ]
+    assert calculator.guard.counts["charge"] == 2
+    strict = Calculator("3bpa-tiny", threads=1, strict=True)
+    with pytest.raises(OutOfDomainError) as caught:
+        strict.get_potential_energy(atoms)
+    assert str(caught.value) == CHARGED
+    assert strict.results == {}
+
+
+@pytest.mark.parametrize(
+    "info", [{}, {"charge": 0}, {"charge": np.array([0])}, {"charge": None}, {"spin": 1}]
+)
+def test_a_neutral_structure_says_nothing(info):
+    # warnings of limbeck are errors here
+    calculator = Calculator("3bpa-tiny", threads=1, strict=True)
+    calculator.get_potential_energy(ethanol(**info))
+    student = Student.load("3bpa-tiny", threads=1)
+    student.evaluate([ethanol(**info)], strict=True)
+    student.evaluate(StructureBatch.from_atoms([ethanol(**info)]), strict=True)
+    assert student.guard.counts == dict.fromkeys(KINDS, 0)
+
+
+def test_a_student_warns_of_charges_as_the_calculator_does():
+    student = Student.load("3bpa-tiny", threads=1)
+    frames = [ethanol(), ethanol(charge=1), ethanol(total_charge=1.0)]
+    with pytest.warns(OutOfDomainWarning) as said:
+        energy = student.evaluate(frames).energy
+    student.evaluate(StructureBatch.from_atoms(frames))
+    assert [str(w.message) for w in said] == [f"{CHARGED} (said once; student.guard.counts goes on counting)"]
+    assert student.guard.counts["charge"] == 4
+    assert energy[1] == energy[0]  # the neutral one's, which is why there is a warning
+    with pytest.raises(OutOfDomainError, match="another total charge"):
+        student.evaluate(frames, strict=True)
+
+
+def of_state(**card: object) -> Student:
+    return Student(replace(random_record(), card={"preset": "cation", **card}), threads=1)
+
+
+def test_a_charged_student():
+    student = of_state(total_charge=1.0, spin_multiplicity=2)
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1]])
+    # what says nothing goes with any student; so does a batch's zero
+    student.evaluate([atoms], strict=True)
+    student.evaluate(StructureBatch.from_atoms([atoms]), strict=True)
+    for info, kind, text in (
+        (
+            {"charge": 0},
+            "charge",
+            "got total charge 0; wanted total charge \\+1, spin multiplicity 2, or no entry",
+        ),
+        ({"charge": 1, "spin": 4}, "spin", "another spin than the student's; got spin multiplicity 4"),
+    ):
+        atoms.info = dict(info)
+        with pytest.raises(OutOfDomainError, match=text):
+            student.evaluate([atoms], strict=True)
+        calculator = Calculator(student)
+        with pytest.warns(OutOfDomainWarning, match=text):
+            calculator.get_potential_energy(atoms)
+        assert calculator.guard.counts == dict.fromkeys(KINDS, 0) | {kind: 1}
+    atoms.info = {"charge": 1, "multiplicity": 2}
+    Calculator(student, strict=True).get_potential_energy(atoms)
+
+
+def test_a_student_without_a_spin_goes_with_any():
+    of_state().evaluate([Atoms("OH", [[0, 0, 0], [0, 0, 1]], info={"spin": 4})], strict=True)
+
+
+@pytest.mark.parametrize(
+    "card", [{"total_charge": "plus"}, {"spin_multiplicity": 1.5}, {"total_charge": float("nan")}]
+)
+def test_a_card_without_sense_in_charge(card):
+    with pytest.raises(InputError, match="the card has no sense in total charge or spin"):
+        of_state(**card)

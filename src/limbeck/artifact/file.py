@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from limbeck import __version__
+from limbeck.core.charge import ChargeState
 from limbeck.core.files import write_whole
 from limbeck.errors import InputError
 from limbeck.students.baseline import Baseline
@@ -40,6 +41,11 @@ class StudentRecord:
     def dtype(self) -> str:
         # one array of float64 makes the student one, whatever the order of the file
         return str(np.result_type(*(value.dtype for value in self.weights.values())))
+
+    @property
+    def state(self) -> ChargeState:
+        """The total charge and spin that it is for."""
+        return ChargeState.of_card(self.card, self.card.get("preset", "student"))
 
 
 def write_student(path: Path | str, record: StudentRecord) -> None:
@@ -127,6 +133,7 @@ def read_student(path: Path | str) -> StudentRecord:
     architecture = read_architecture(card, path)
     baseline = read_baseline(card, architecture, path)
     check_weights(architecture, weights, path)
+    ChargeState.of_card(card, path)
     return StudentRecord(
         architecture=architecture,
         baseline=baseline,

@@ -27,9 +27,14 @@ def convert(
 ) -> None:
     """Turn a state dict saved by a wrapper into a student file; pickled code is never run."""
     from limbeck.artifact.convert import convert_checkpoint
+    from limbeck.artifact.file import read_card
+    from limbeck.core.charge import ChargeState
 
     convert_checkpoint(old, out)
     typer.echo(f"wrote {out}")
+    state = ChargeState.of_card(read_card(out), out)
+    if not state.is_plain:
+        typer.echo(f"note: it is for structures of {state}")
 
 
 @app.command(
@@ -47,10 +52,12 @@ def info(
     """Print the card of a student: where it comes from, what it has seen, how far off it is."""
     from limbeck.artifact.file import read_card
     from limbeck.config import dump_yaml
+    from limbeck.core.charge import ChargeState
     from limbeck.runtime.released import find_student
 
     path = find_student(student)
     card = read_card(path)
+    card |= ChargeState.of_card(card, path).on_card()
     typer.echo(dump_yaml(card), nl=False)
     write_json(json, card)
     if card_md is not None:

@@ -8,6 +8,7 @@ What they mean follows the data sets that carry them: ``spin`` of OMol25, fairch
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,60 @@ from limbeck.errors import InputError
 CHARGE_KEYS = ("charge", "total_charge", "overall_charge", "molecular_charge", "net_charge")
 #: entries for the spin multiplicity; Limbeck itself writes the first
 SPIN_KEYS = ("spin", "total_spin", "multiplicity", "spin_multiplicity", "molecular_multiplicity")
+
+
+#: entries of a student's card
+_CARD_CHARGE, _CARD_SPIN = "total_charge", "spin_multiplicity"
+
+
+@dataclass(frozen=True)
+class ChargeState:
+    """What a student was trained for: one total charge and one spin.
+
+    Attributes
+    ----------
+    charge: units of e. spin: multiplicity 2S + 1, 0 where the training data gave none.
+    """
+
+    charge: float = 0.0
+    spin: int = 0
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any], where: object) -> ChargeState:
+        """The state on a student's card; cards of before there was one are of neutral training data.
+
+        Raises
+        ------
+        InputError: entries that are no numbers.
+        """
+        charge, spin = card.get(_CARD_CHARGE) or 0, card.get(_CARD_SPIN) or 0
+        if not np.isfinite(_number(charge)) or _number(spin) not in range(1000):
+            raise InputError(
+                "the card has no sense in total charge or spin",
+                where=where,
+                got=f"{charge!r} and {spin!r}",
+                remedy="make the file again",
+            )
+        return cls(float(charge), int(spin))
+
+    def on_card(self) -> dict[str, Any]:
+        """Entries of a card."""
+        return {_CARD_CHARGE: self.charge, _CARD_SPIN: self.spin or None}
+
+    def __str__(self) -> str:
+        charge = f"total charge {self.charge:+g}" if self.charge else "total charge 0"
+        return f"{charge}, spin multiplicity {self.spin}" if self.spin else charge
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a neutral closed shell, or says nothing else."""
+        return not self.charge and self.spin <= 1
+
+    def differs(self, charge: float, spin: int) -> str | None:
+        """What of a structure is not the student's: "charge", "spin" or None; a spin of 0 goes with any."""
+        if charge != self.charge:
+            return "charge"
+        return "spin" if spin and self.spin and spin != self.spin else None
 
 
 def stated_charge(atoms: Atoms, where: str | None = None) -> float | None:

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from scipy.spatial import cKDTree
 
-from limbeck.core.charge import spin_multiplicity, total_charge
+from limbeck.core.charge import ChargeState, spin_multiplicity, total_charge
 from limbeck.core.scans import is_scan
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
@@ -157,7 +157,7 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
     ordinary = [not is_scan(str(frame.info.get("step", ""))) for frame in frames]
     _check_overlap(batch, np.flatnonzero(ordinary), where)
     _check_spins(batch, where)
-    _check_one_state(batch, where)
+    check_one_state(batch, where)
 
 
 def compared(batch: StructureBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -177,8 +177,35 @@ def first_other(values: np.ndarray, among: np.ndarray) -> tuple[int, int] | None
     return (int(index[0]), int(differing[0])) if len(differing) else None
 
 
-def _check_one_state(batch: StructureBatch, where: str) -> None:
-    """One student has one total charge and one spin."""
+def state_of_set(batch: StructureBatch) -> ChargeState:
+    """Total charge and spin that the structures share, as :func:`check_structures` makes sure."""
+    charged, spinning = (np.flatnonzero(mask) for mask in compared(batch))
+    return ChargeState(
+        float(batch.charge[charged[0]]) if len(charged) else 0.0,
+        int(batch.spin[spinning[0]]) if len(spinning) else 0,
+    )
+
+
+def suits(student: ChargeState, batch: StructureBatch) -> bool:
+    """Whether the set has the student's total charge and spin; one without entries goes with any."""
+    found = state_of_set(batch)
+    return student.differs(found.charge or student.charge, found.spin) is None
+
+
+def check_suits(student: ChargeState, batch: StructureBatch, where: object) -> None:
+    """InputError where the set does not suit the student."""
+    if not suits(student, batch):
+        raise InputError(
+            "structures of another total charge or spin than the student's",
+            where=where,
+            got=str(state_of_set(batch)),
+            wanted=str(student),
+            remedy="train a student on these, or correct their entries",
+        )
+
+
+def check_one_state(batch: StructureBatch, where: str) -> None:
+    """InputError unless the structures share one total charge and one spin, as a student has."""
     states = zip((batch.charge, batch.spin), compared(batch), ("total charge", "spin"), strict=True)
     for values, among, what in states:
         if (pair := first_other(values, among)) is not None:

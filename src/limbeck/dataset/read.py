@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from limbeck.core.checks import check_structures
+from limbeck.core.checks import check_one_state, check_structures
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
@@ -86,7 +86,9 @@ def read_labelled(
         from limbeck.labelling.store import LabelStore
 
         with LabelStore(path) as store:
-            return store.read()
+            labelled = store.read()
+        check_one_state(labelled.structures, str(path))
+        return labelled
     if stress_key is not None and virial_key is not None:
         raise InputError("both a stress key and a virial key", where=path, wanted="one of them")
     frames = read_any(path)

@@ -69,6 +69,7 @@ def make_metadata(
         "elements": list(arch.elements),
         "symbols": [chemical_symbols[z] for z in arch.elements],
         "cutoff_a": arch.cutoff,
+        **record.state.on_card(),
         "energy_references_ev": {str(z): record.baseline.references[z] for z in arch.elements},
         "precision": record.dtype,
         "weights": quantisation or record.dtype,

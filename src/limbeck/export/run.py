@@ -103,6 +103,9 @@ def export_student(
     path, kept, work = _begin(student, out, options)
     if work is None:
         return kept.value
+    if not work.student.record.state.is_plain:
+        state = work.student.record.state
+        say(f"note: {path.stem} is for structures of {state}; the files have no input for it, nor check it")
     for kind in formats:
         kept.attempt(kind, partial(_export_one, work, kind, path.stem, out, None), say)
     if "torch-export" in formats and options.aot:

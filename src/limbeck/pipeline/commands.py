@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ase import Atoms
+
 from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig
-from limbeck.core.checks import check_structures
+from limbeck.core.checks import check_one_state, check_structures, check_suits
 from limbeck.core.potential import Potential
-from limbeck.core.structures import StructureBatch
+from limbeck.core.structures import StructureBatch, concatenate
 from limbeck.dataset.read import read_reference
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
@@ -135,6 +138,7 @@ def run_label(
     check_teacher_fits(config.teacher, structures)
     settings = config.labelling
     with open_configured(config.teacher, settings) as teacher, LabelStore(out) as store:
+        _check_store(store, structures)
         report = label(structures, teacher, store, progress=progress)
         first = {key: i for i, key in reversed(list(enumerate(report.keys))) if key in store}
         kept, dropped = audit(store.read(list(first)), max_force_ev_per_a=settings.max_force_ev_per_a)
@@ -160,6 +164,13 @@ def run_label(
             remedy=f"mend or remove them; the other labels are in {out}",
         )
     return {"labelled": report.labelled, "present": report.present, "kept": len(kept)}
+
+
+def _check_store(store: LabelStore, structures: Sequence[Atoms]) -> None:
+    """Refuse frames of another total charge or spin than the labels there: no student learns both."""
+    if len(store):
+        old, new = store.read().structures, StructureBatch.from_atoms(structures)
+        check_one_state(concatenate([new, old]), f"{store.path} and the new frames")
 
 
 def run_validate(
@@ -190,6 +201,7 @@ def run_validate(
         check_matplotlib()
     loaded = Student.load(student, device=device)
     labelled = read_reference(data, **(keys or LabelKeys()).model_dump())
+    check_suits(loaded.record.state, labelled.structures, data)
     report = validate(loaded, labelled, n_worst=n_worst, progress=progress)
     overall = report.metrics["all"]
     say(format_table([{"model": loaded.name, "parameters": loaded.n_parameters, **overall}]))

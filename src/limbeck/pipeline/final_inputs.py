@@ -14,6 +14,7 @@ import numpy as np
 from limbeck.artifact.convert import convert_checkpoint
 from limbeck.artifact.file import read_student
 from limbeck.benchmark.models import StudentFile, TeacherChoice, read_students
+from limbeck.core.charge import ChargeState
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import usable_cores
@@ -78,6 +79,10 @@ class Ware:
     @property
     def card(self) -> dict[str, Any]:
         return dict(self.file.card)
+
+    @property
+    def state(self) -> ChargeState:
+        return ChargeState.of_card(self.file.card, self.path)
 
     @property
     def elements(self) -> frozenset[int]:

@@ -69,6 +69,7 @@ def _student(ware: Ware, inputs: Inputs, ledger: Ledger, rows: Sequence[dict[str
         "sha256": ware.sha256,
         "preset": ware.card.get("preset"),
         "elements": sorted(ware.elements),
+        **ware.state.on_card(),
         "teacher": teacher.get("name"),
         "licence": teacher.get("licence"),
         "parameters": parameters,

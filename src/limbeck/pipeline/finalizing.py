@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from limbeck.core.checks import suits
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
@@ -134,6 +135,8 @@ def _validate(job: _Job) -> None:
             reason = f"no {HELDOUT} in the run; --data FILE names labels" if inputs.run else "no --data given"
         if reason is None and not elements <= ware.elements:
             reason = "the data hold elements that it does not know"
+        if reason is None and labelled is not None and not suits(ware.state, labelled.structures):
+            reason = f"the data are of another total charge or spin than {ware.state}"
         if reason is not None:
             ledger.skip("validate", ware.name, reason)
             continue

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from limbeck.core.checks import check_structures
+from limbeck.core.checks import check_one_state, check_structures
 from limbeck.core.labels import LabelledSet
-from limbeck.core.structures import StructureBatch
+from limbeck.core.structures import StructureBatch, concatenate
 from limbeck.dataset.lint import NOTHING_EXPECTED, Expected, LintReport, check_codes, lint
 from limbeck.dataset.read import read_labelled
 from limbeck.errors import InputError
@@ -52,6 +52,9 @@ def run_lint(
     starts = None if like is None else StructureBatch.from_atoms(read_structures(like))
     asked = _parse_elements(elements) if elements else None if like else _elements_of_run(data)
     expected = Expected(asked, starts, None if val is None else _read(val, keys))
+    judges = [] if expected.validation is None else [(str(val), expected.validation)]
+    whole = concatenate([labelled.structures for _, labelled in [*sets, *judges]])
+    check_one_state(whole, ", ".join(name for name, _ in [*sets, *judges]))
     report = lint(sets, expected, ignore)
     for line in report.lines():
         say(line)

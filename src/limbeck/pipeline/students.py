@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord, read_student, write_student
+from limbeck.core.checks import state_of_set
 from limbeck.core.hashing import hash_json
 from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import available_threads
@@ -203,6 +204,7 @@ def _card(
     return {
         "preset": preset,
         "teacher": lesson.teacher,
+        **state_of_set(lesson.train.structures).on_card(),
         "limits": limits(begin.architecture, lesson.teacher.get("long_range")),
         "data": begin.figures,
         "training": {
@@ -244,6 +246,15 @@ def _adopt(
             where=path,
             got=f"Z = {strange} in the data",
             wanted=f"Z among {list(start.architecture.elements)}",
+            remedy="start without --init",
+        )
+    state = state_of_set(train.structures)
+    if start.state.differs(state.charge, state.spin):
+        raise InputError(
+            "the student to start from is of another total charge or spin",
+            where=path,
+            got=str(start.state),
+            wanted=f"{state}, as the data",
             remedy="start without --init",
         )
     if same_origin:

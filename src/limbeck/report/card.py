@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from ase.data import chemical_symbols
 
+from limbeck.core.charge import ChargeState
 from limbeck.students.specification import Architecture
 
 _NAMES = {
@@ -143,7 +144,8 @@ def _limits(card: dict[str, Any]) -> str:
         "No electrostatics or dispersion beyond its receptive field"
         + (f" of {limits['receptive_field_a']:g} Å" if limits.get("receptive_field_a") else "")
         + (f" ({_line(limits['long_range'])})" if limits.get("long_range") else "")
-        + "; total charge and spin are those of the training data.",
+        + ".",
+        f"For structures of {ChargeState.of_card(card, 'card')}, those of the training data, and no others.",
         f"It inherits the errors of its {'teacher' if _is_distilled(card) else 'labels'}, which the figures "
         "below do not contain.",
     ]

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from ase import Atoms
 
+from limbeck.core.checks import check_suits
 from limbeck.core.labels import LabelledSet
 from limbeck.dataset.read import read_labelled, read_reference, split_isolated_atoms
 from limbeck.errors import LimbeckError
@@ -113,7 +114,9 @@ def _compared(run: Run, notes: list[str]) -> LabelledSet | None:
 
 
 def _judge(run: Run, preset: str, compared: LabelledSet, progress: Progress) -> ValidationReport:
-    return validate(Student.load(run.students[preset].path), compared, progress=progress)
+    student = Student.load(run.students[preset].path)
+    check_suits(student.record.state, compared.structures, run.what)
+    return validate(student, compared, progress=progress)
 
 
 def _starts(run: Run) -> list[Atoms]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from limbeck.core.charge import ChargeState
 from limbeck.report.evidence import Evidence
 from limbeck.report.markup import code, judged, missing, number, paragraph, table, text, verdict
 from limbeck.report.reading import GIVEN, HELDOUT, RUN, VALIDATION, Run, as_dict, figures
@@ -197,9 +198,10 @@ def long_range(run: Run) -> str:
     said = [
         "Students see no further than their receptive field"
         + (f" ({reach})." if reach else ".")
-        + " Electrostatics and dispersion beyond it are not described; total charge and spin are those of "
-        "the training data."
+        + " Electrostatics and dispersion beyond it are not described."
     ]
+    states = {str(ChargeState.of_card(student.card, preset)) for preset, student in run.students.items()}
+    said += [f"They are for structures of {state}, as in the training data." for state in sorted(states)]
     said.append(f"{'. '.join(line[0].upper() + line[1:] for line in lines)}." if lines else
                 "How much force the teacher carries from beyond was not measured in this run.")  # fmt: skip
     return "<h3>Reach</h3>" + "".join(paragraph(line) for line in said)

@@ -1,6 +1,12 @@
 """A cheap watch over where a student is used: outside its training data its figures mean little.
 
-Three kinds of breach, each judged only where the student's card knows the range:
+Five kinds of breach. Of charge and spin, where the structure's ``info`` has an entry (see
+:mod:`limbeck.core.charge`):
+
+charge: another total charge than the student's (0 where its card has none).
+spin: another multiplicity than the student's, where its card has one.
+
+Three more are judged only where the student's card knows the range:
 
 distance: an element pair closer than ``data.shortest_pair_a`` by over 0.001 Å (6 Å where the card
     has no such pair).
@@ -20,13 +26,14 @@ import numpy as np
 from ase import Atoms, units
 from ase.data import atomic_masses, chemical_symbols
 
+from limbeck.core.charge import ChargeState, spin_multiplicity, stated_charge
 from limbeck.core.neighbours import neighbour_list, pair_vectors
 from limbeck.dataset.statistics import PAIR_CUTOFF_A
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.session import Evaluation
 from limbeck.units import G_PER_CM3
 
-KINDS = ("distance", "density", "temperature")
+KINDS = ("distance", "density", "temperature", "charge", "spin")
 DISTANCE_MARGIN_A = 1e-3
 DENSITY_MARGIN = 0.05
 TEMPERATURE_MARGIN = 0.10
@@ -51,13 +58,19 @@ class Guard:
     """
 
     def __init__(
-        self, card: dict[str, Any], elements: tuple[int, ...], *, name: str, strict: bool = False
+        self,
+        card: dict[str, Any],
+        elements: tuple[int, ...],
+        *,
+        name: str,
+        strict: bool = False,
+        owner: str = "calculator",
     ) -> None:
         data = card.get("data")
         data = data if isinstance(data, dict) else {}
-        self.name, self.strict = name, strict
+        self.name, self.strict, self.state = name, strict, ChargeState.of_card(card, name)
         self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
-        self._elements = elements
+        self._elements, self._owner = elements, owner
         self._shortest = _shortest_table(data.get("shortest_pair_a"), elements, name)
         self._density = _range(data, "density_g_per_cm3", name)
         self._kelvin = _range(data, "temperature_k", name)
@@ -70,6 +83,7 @@ class Guard:
         ------
         OutOfDomainError: a breach, where ``strict``.
         """
+        self.check_state(stated_charge(atoms), spin_multiplicity(atoms))
         if self._shortest is not None and np.count_nonzero(found.shortest < self._shortest):
             self._check_distance(atoms, found.shortest, self._shortest)
         if self._density is None and self._kelvin is None:
@@ -79,6 +93,35 @@ class Guard:
             self._check_density(self._mass / found.volume * G_PER_CM3, *self._density)
         if self._kelvin is not None and "momenta" in atoms.arrays:
             self._check_temperature(atoms, self._kelvin[1])
+
+    def check_state(self, charge: float | None, spin: int, *, strict: bool | None = None) -> None:
+        """Judge a structure's total charge (None: it says nothing) and multiplicity (0: nothing).
+
+        ``strict``: raise, whatever the guard's own setting.
+        """
+        own = self.state
+        kind = own.differs(own.charge if charge is None else charge, spin)
+        if kind is None:
+            return
+
+        def describe() -> OutOfDomainError:
+            if kind == "charge":
+                return OutOfDomainError(
+                    "a structure of another total charge than the student's",
+                    where=self.name,
+                    got=str(ChargeState(charge or 0.0)),
+                    wanted=f"{own}, or no entry",
+                    remedy="energies and forces are those of the student's charge: train on this one",
+                )
+            return OutOfDomainError(
+                "a structure of another spin than the student's",
+                where=self.name,
+                got=f"spin multiplicity {spin}",
+                wanted=f"{own}, or no entry",
+                remedy="energies and forces are those of the student's spin: train on this one",
+            )
+
+        self._breach(kind, describe, strict)
 
     def _weigh(self, atoms: Atoms) -> None:
         """Total standard mass for the density, inverse masses for the temperature; kept while they hold."""
@@ -152,12 +195,14 @@ class Guard:
         if kelvin > limit:
             self._breach("temperature", describe)
 
-    def _breach(self, kind: str, describe: Callable[[], OutOfDomainError]) -> None:
+    def _breach(
+        self, kind: str, describe: Callable[[], OutOfDomainError], strict: bool | None = None
+    ) -> None:
         self.counts[kind] += 1
-        if self.strict:
+        if self.strict if strict is None else strict:
             raise describe()
         if self.counts[kind] == 1:
-            text = f"{describe()} (said once; calculator.guard.counts goes on counting)"
+            text = f"{describe()} (said once; {self._owner}.guard.counts goes on counting)"
             warnings.warn(text, OutOfDomainWarning, stacklevel=2)
 
 

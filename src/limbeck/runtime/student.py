@@ -10,12 +10,14 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.core.charge import stated_charge
 from limbeck.core.labels import Labels
 from limbeck.core.machine import available_threads
 from limbeck.core.potential import CachingCalculator, Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.backend import make_backend, positive_threads
+from limbeck.runtime.guard import Guard
 from limbeck.runtime.released import find_student
 from limbeck.runtime.session import Session
 from limbeck.students.engine import EngineKind, Precision
@@ -33,6 +35,7 @@ class Student(Potential):
     name: preset, or the file's name.
     cutoff: Å.
     record: everything the file holds.
+    guard: counts structures of another total charge or spin that :meth:`evaluate` was given.
     """
 
     thread_safe = True
@@ -54,6 +57,8 @@ class Student(Potential):
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")
         chosen: Precision = precision or ("float64" if record.dtype == "float64" else "float32")
+        # of a batch nothing but charge and spin is judged: ranges are for whoever runs dynamics
+        self.guard = Guard(record.state.on_card(), arch.elements, name=self.name, owner="student")
         self._threads = positive_threads(available_threads() if threads is None else threads)
         self.backend = make_backend(record, kind=engine, precision=chosen, device=device, where=self.name)
         self.capabilities = Capabilities(
@@ -107,20 +112,35 @@ class Student(Potential):
         """A :class:`Session` (``skin=``, ``threads=``), for structures that change little between calls."""
         return Session(self, **options)
 
-    def evaluate(self, batch: StructureBatch | Iterable[Atoms], threads: int | None = None) -> Labels:
+    def evaluate(
+        self,
+        batch: StructureBatch | Iterable[Atoms],
+        threads: int | None = None,
+        *,
+        strict: bool = False,
+    ) -> Labels:
         """Energies (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³ where periodic, atomic energies.
+
+        A structure of another total charge or spin than the student's is warned of once and counted in
+        ``guard.counts``; one that says nothing of them (in a StructureBatch: zero) is not.
 
         Parameters
         ----------
         threads: share the structures, or the atoms of few large ones; None takes the student's number.
+        strict: raise :class:`OutOfDomainError` instead of that warning.
 
         Raises
         ------
         InputError: an element the student does not know, positions that are not finite.
         """
-        if not isinstance(batch, StructureBatch):
-            batch = StructureBatch.from_atoms(batch)
+        if isinstance(batch, StructureBatch):
+            charges: list[float | None] = [charge or None for charge in batch.charge.tolist()]
+        else:
+            frames = list(batch)
+            batch, charges = StructureBatch.from_atoms(frames), [stated_charge(atoms) for atoms in frames]
         self.check(batch)
+        for charge, spin in zip(charges, batch.spin.tolist(), strict=True):
+            self.guard.check_state(charge, spin, strict=strict)
         out = self.backend.evaluate(batch, self.number_of_threads(threads))
         periodic = batch.periodic
         stress = np.full((len(batch), 3, 3), np.nan)
