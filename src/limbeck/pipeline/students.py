@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord, read_student, write_student
+from limbeck.core.charge import ChargeState, spin_multiplicity, total_charge
 from limbeck.core.checks import state_of_set
 from limbeck.core.hashing import hash_json
 from limbeck.core.labels import LabelledSet
@@ -46,8 +47,9 @@ def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
     baseline = Baseline(
         references=dict.fromkeys(architecture.elements, 0.0), zbl_radius=zbl_radii(architecture.elements, {})
     )
+    card = {"preset": preset, **ChargeState(total_charge(atoms), spin_multiplicity(atoms)).on_card()}
     record = StudentRecord(
-        architecture, baseline, {k: v.astype(np.float32) for k, v in weights.items()}, {"preset": preset}
+        architecture, baseline, {k: v.astype(np.float32) for k, v in weights.items()}, card
     )
     return Student(record)
 
