@@ -133,7 +133,6 @@ def read_student(path: Path | str) -> StudentRecord:
     architecture = read_architecture(card, path)
     baseline = read_baseline(card, architecture, path)
     check_weights(architecture, weights, path)
-    ChargeState.of_card(card, path)
     return StudentRecord(
         architecture=architecture,
         baseline=baseline,

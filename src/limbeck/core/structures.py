@@ -25,7 +25,7 @@ class StructureBatch:
     charge: (S,) float64, total charge in units of e (``atoms.info["charge"]``, else 0).
     spin: (S,) int64, multiplicity 2S + 1 (``atoms.info["spin"]``), 0 where it is not given.
 
-    Of ``atoms.info`` the other usual names count too: see :mod:`limbeck.core.charge`.
+    The other usual entries of ``atoms.info`` count too: see ``limbeck/core/charge.py``.
     """
 
     numbers: np.ndarray

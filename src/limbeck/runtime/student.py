@@ -28,14 +28,14 @@ class Student(Potential):
     """A trained student: network, references and core repulsion.
 
     Any number of threads may evaluate with one student. ``threads`` is for the native engine; PyTorch takes
-    its own number (``torch.set_num_threads``).
+    its own number (``torch.set_num_threads``). ``guard.counts`` has the structures of another total charge
+    or spin that :meth:`evaluate` was given.
 
     Attributes
     ----------
     name: preset, or the file's name.
     cutoff: Å.
     record: everything the file holds.
-    guard: counts structures of another total charge or spin that :meth:`evaluate` was given.
     """
 
     thread_safe = True
