@@ -293,6 +293,31 @@ def test_torque_of_a_molecule_turned_alone():
     assert codes(sp.turned_alone(data, [3])) == {"net-torque"}
 
 
+@pytest.mark.parametrize(
+    ("sign", "codes_wanted"), [(1.0, {"stress-order"}), (-1.0, {"stress-order", "stress-sign"})]
+)
+def test_orders_of_stress_are_tried_where_all_cells_differ(sign, codes_wanted):
+    """No two cells alike, so that shears alone can be checked; six numbers as VASP writes them."""
+    rng = np.random.default_rng(3)
+    frames = []
+    for _ in range(40):
+        frame = bulk("Cu", cubic=True) * (2, 2, 2)
+        frame.set_cell(frame.cell.array @ (np.eye(3) + rng.normal(scale=0.02, size=(3, 3))), scale_atoms=True)
+        frame.rattle(0.08, rng=rng)
+        frames.append(frame)
+    data = labelled_by_emt(frames)
+    assert codes(data) == set()
+    stress = data.labels.stress.copy()
+    xx_yy_zz_xy_yz_zx = sign * stress[:, [0, 1, 2, 0, 1, 0], [0, 1, 2, 1, 2, 2]]
+    for column, (a, b) in enumerate(((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))):
+        stress[:, a, b] = stress[:, b, a] = xx_yy_zz_xy_yz_zx[:, column]
+    report = lint([("data", replace(data, labels=replace(data.labels, stress=stress)))])
+    assert {f.code for f in report.findings} == codes_wanted
+    (finding,) = [f for f in report.findings if f.code == "stress-order"]
+    assert "in the order xy, yz, xz" in finding.message
+    assert "VASP writes xx, yy, zz, xy, yz, zx" in finding.remedy
+
+
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1))
 def test_findings_do_not_depend_on_order_or_orientation(seed):

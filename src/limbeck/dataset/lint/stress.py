@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -45,8 +45,14 @@ def check_stress(material: Material) -> Iterator[Finding]:
         else:
             yield from _order(material)
         return
-    fitted = _fitted_ratio(material)
-    if fitted is None:
+    fitted, misplaced = _fitted_ratio(material), None
+    if fitted is None and (misplaced := _misplaced(material)) is not None:
+        fitted = _fitted_ratio(material, misplaced[0])
+    if misplaced is not None:
+        yield _order_finding(*misplaced)
+        if fitted is not None and (fitted < 0 or not 1 / _RATIO < fitted < _RATIO):
+            yield _verdict(material, 1 / fitted, "in that order, against a pair potential", _COARSE)
+    elif fitted is None:
         yield Finding(
             "stress-unchecked",
             "note",
@@ -85,14 +91,15 @@ def _components(material: Material) -> tuple[np.ndarray, np.ndarray]:
     return voigt / root, material.surrogate.virial[with_stress] / root
 
 
-def _fitted_ratio(material: Material) -> float | None:
+def _fitted_ratio(material: Material, order: Sequence[int] = (0, 1, 2)) -> float | None:
     """Labelled over fitted size, negative where the sign is opposite; None where it cannot be told.
 
     A pair potential has the mean stress of a cell wrong (it knows no energy that depends on volume
     alone), and how stress varies at a fixed cell right: shears, which are zero on average, and normal
-    components from the mean of their cell.
+    components from the mean of their cell. ``order``: of the labelled shears, as :func:`_misplaced` has it.
     """
     own, fitted = _components(material)
+    fitted = fitted[:, [0, 1, 2, *(3 + k for k in order)]]
     if len(own) < _LEAST_FRAMES or material.surrogate is None or material.surrogate.fit < _FITTED:
         return None
     shear = own[:, 3:], fitted[:, 3:]
@@ -155,21 +162,39 @@ def _verdict(material: Material, slope: float, how: str, tolerance: float) -> Fi
 
 def _order(material: Material) -> Iterator[Finding]:
     """Shear components in another order than yz, xz, xy."""
+    if (misplaced := _misplaced(material)) is not None:
+        yield _order_finding(*misplaced)
+
+
+def _misplaced(material: Material) -> tuple[tuple[int, ...], float, float] | None:
+    """The order in which shears follow the forces, where it is not that of the labels, else None.
+
+    Returns
+    -------
+    Which fitted shear (yz, xz, xy) each labelled one follows, and the correlation so and as labelled;
+    both negative where the sign is wrong as well.
+    """
     own, fitted = _components(material)
     if len(own) < _LEAST_FRAMES or not (own[:, 3:].std(axis=0) > 0).all():
-        return
+        return None
     table = [[_correlation(own[:, 3 + i], fitted[:, 3 + j]) for j in range(3)] for i in range(3)]
     score = {order: sum(table[i][order[i]] for i in range(3)) / 3 for order in permutations(range(3))}
-    best = max(score, key=lambda order: score[order])
-    if best != (0, 1, 2) and score[best] > _ORDER[0] and score[0, 1, 2] < _ORDER[1]:
-        names = ", ".join(("yz", "xz", "xy")[k] for k in best)
-        yield Finding(
-            "stress-order",
-            "warning",
-            f"shear stresses follow the forces in the order {names} (correlation {score[best]:.2f}), "
-            f"not in yz, xz, xy ({score[0, 1, 2]:.2f})",
-            remedy="six components are xx, yy, zz, yz, xz, xy",
-        )
+    best = max(score, key=lambda order: abs(score[order]))
+    given = score[0, 1, 2]
+    found = best != (0, 1, 2) and abs(score[best]) > _ORDER[0] and abs(given) < _ORDER[1]
+    return (best, score[best], given) if found else None
+
+
+def _order_finding(order: Sequence[int], best: float, given: float) -> Finding:
+    names = ", ".join(("yz", "xz", "xy")[k] for k in order)
+    vasp = ", and VASP writes xx, yy, zz, xy, yz, zx" if tuple(order) == (2, 0, 1) else ""
+    return Finding(
+        "stress-order",
+        "warning",
+        f"shear stresses follow the forces in the order {names} (correlation {best:.2f}), "
+        f"not in yz, xz, xy ({given:.2f})",
+        remedy=f"six components are xx, yy, zz, yz, xz, xy{vasp}",
+    )
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
