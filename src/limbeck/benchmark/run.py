@@ -29,9 +29,10 @@ from limbeck.benchmark.rows import Row, Timing, make_row
 from limbeck.benchmark.runner import Unmeasured
 from limbeck.benchmark.systems import STARTS_FILE, System, build_system, find_origin
 from limbeck.benchmark.turns import Limits, measure_in_turns
+from limbeck.core.devices import require_device
 from limbeck.core.machine import available_threads, describe_machine, usable_cores
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError, LimbeckError, MissingPackageError
+from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.students.engine import EngineKind
 
@@ -262,26 +263,7 @@ def _check(
         )
     if not (row_limit_s > 0 and budget_s > 0):
         raise InputError("a limit of time is not positive", got=min(row_limit_s, budget_s), wanted="seconds")
-    if device not in ("cpu", "cuda"):
-        raise InputError("unknown device", got=device, wanted="cpu or cuda")
-    if device == "cuda":
-        _require_cuda()
-
-
-def _require_cuda() -> None:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingPackageError(
-            "PyTorch is not installed", wanted="torch", remedy="pip install torch"
-        ) from error
-    if not torch.cuda.is_available():
-        raise InputError(
-            "PyTorch finds no GPU here",
-            got=f"torch {torch.__version__}",
-            wanted="a CUDA device and a build of torch for it",
-            remedy="give --device cpu; limbeck doctor says more",
-        )
+    require_device(device)
 
 
 def _versions() -> dict[str, str]:

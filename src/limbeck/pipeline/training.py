@@ -11,6 +11,7 @@ from typing import Any
 from limbeck.artifact.file import StudentRecord
 from limbeck.config import TrainRunConfig, dump_yaml
 from limbeck.core.checks import check_structures
+from limbeck.core.devices import require_device
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.lint import Expected
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
@@ -51,6 +52,7 @@ def run_train(
     command line, for the cards.
     """
     began = time.monotonic() if began is None else began
+    require_device(config.training.device)
     config = config.with_end()
     tell = say_nothing if (out / "metrics.json").exists() and not overwrite else say
     labelled, references = _read(config, data, tell)

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord, read_student
 from limbeck.core.charge import stated_charge
+from limbeck.core.devices import require_device
 from limbeck.core.labels import Labels
 from limbeck.core.machine import available_threads
 from limbeck.core.potential import CachingCalculator, Capabilities, Potential
@@ -53,6 +54,7 @@ class Student(Potential):
         self._options: dict[str, Any] = {
             "name": name, "threads": threads, "precision": precision, "engine": engine, "device": device
         }  # fmt: skip
+        require_device(device)
         arch = record.architecture
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from limbeck.core.devices import require_device
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
 from limbeck.teachers import (
@@ -109,6 +111,8 @@ def load_teacher(
     """
     options = dict(options or {})
     check_teacher(name, options, trust=trust)
+    if importlib.util.find_spec("torch") is not None:
+        require_device(device)
     if custom.is_custom(name):
         potential = custom.load(name, options, device)
         return LoadedTeacher(
