@@ -16,3 +16,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder}: set LIMBECK_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_field() -> Path:
+    """Folder of files in the shapes that users have: ../shared/field beside the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "field"
+    if not folder.is_dir():
+        pytest.skip(f"no files of the field at {folder}")
+    return folder

@@ -299,3 +299,12 @@ def test_teacher_and_folder_are_asked_for_at_once(load):
         InputError, match="no teacher and no run folder given; .*add --teacher NAME and --out RUN"
     ):
         config.required_teacher(writes=True)
+
+
+def test_names_of_labels_go_with_a_validation_file(tmp_path):
+    named = {"bulk": "Si", "teacher": "sevennet-0", "energy_key": "REF_energy"}
+    config = load_config(**named, val=tmp_path / "val.xyz")
+    assert config.keys.energy_key == "REF_energy"
+    assert load_config(bulk="Si").keys.model_dump() == dict.fromkeys(config.keys.model_dump())
+    with pytest.raises(InputError, match="names of labels without a file; wanted --val FILE beside them"):
+        load_config(**named)

@@ -10,6 +10,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from limbeck.core.labels import concatenate_labelled
 from limbeck.dataset import read_labelled, split_isolated_atoms
 from limbeck.errors import InputError
 
@@ -198,6 +199,89 @@ def test_isolated_atoms_are_told_from_crystals(tmp_path):
         InputError, match=r"isolated atoms of one element differ in energy; got -13.6000 and -13.5000"
     ):
         split_isolated_atoms(read_labelled(tmp_path / "two.extxyz"))
+
+
+def test_frames_keep_the_numbers_they_have_in_the_file(tmp_path):
+    alone = Atoms("Cu")
+    alone.calc = SinglePointCalculator(alone, energy=-3.0)
+    one, two, three = copper(3)
+    path = tmp_path / "mixed.extxyz"
+    write(path, [alone, one, alone, two, three])
+    path.write_text(path.read_text() + "\n" + path.read_text())  # joined with an empty line between
+    rest, _ = split_isolated_atoms(read_labelled(path))
+    assert rest.frame.tolist() == [1, 3, 4, 6, 8, 9]
+    assert rest.select([5, 0]).frame.tolist() == [9, 1]
+    joined = concatenate_labelled([rest.select([1, 2]), rest.select([0])])
+    assert joined.frame.tolist() == [3, 4, 1]
+    assert joined.structures.counts.tolist() == [8, 12, 4]
+
+
+def named_otherwise(frames: list[Atoms], *names: str) -> list[Atoms]:
+    """Frames with labels under the usual names, and virial, REF_energy or mine_forces beside them."""
+    for frame in frames:
+        if "virial" in names:
+            frame.info["virial"] = -frame.get_stress(voigt=False) * frame.get_volume()
+            del frame.calc.results["stress"]
+        if "REF_energy" in names:
+            frame.info["REF_energy"] = 1.0
+        if "mine_forces" in names:
+            frame.arrays["mine_forces"] = np.ones((len(frame), 3))
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["virial"], "virial looks like a label and is not used; --virial-key virial reads it"),
+        (
+            ["REF_energy", "mine_forces"],
+            "REF_energy, mine_forces look like labels and are not used; --energy-key REF_energy --forces-key "
+            "mine_forces read them",
+        ),
+    ],
+)
+def test_labels_that_are_not_used_are_named(tmp_path, names, told):
+    path = tmp_path / "nep.extxyz"
+    write(path, named_otherwise(copper(), *names))
+    with pytest.warns(UserWarning, match="not used") as caught:
+        read_labelled(path)
+    assert [str(one.message) for one in caught] == [f"{path}: {told}"]
+
+
+def test_names_that_mean_no_label_are_passed_over(tmp_path, recwarn):
+    frames = copper()
+    for frame in frames:
+        frame.info |= {
+            "kinetic_energy": 1.0,
+            "force_rmse_mev_per_a": 2.0,
+            "student_energy": 3.0,
+            "energy_unit": "eV",
+        }
+        frame.arrays["student_forces"] = np.ones((len(frame), 3))
+    write(tmp_path / "a.extxyz", frames)
+    read_labelled(tmp_path / "a.extxyz")
+    # with its name the virial is used, and beside a stress it is the same thing
+    write(tmp_path / "b.extxyz", named_otherwise(copper(), "virial"))
+    read_labelled(tmp_path / "b.extxyz", virial_key="virial")
+    for frame in frames:
+        frame.info["virial"] = np.eye(3)
+    write(tmp_path / "c.extxyz", frames)
+    read_labelled(tmp_path / "c.extxyz")
+    assert [str(w.message) for w in recwarn if "label" in str(w.message)] == []
+
+
+def test_stress_of_slabs_does_not_count(tmp_path):
+    frames = copper(2)
+    for frame in frames:
+        frame.pbc = (True, True, False)
+    path = tmp_path / "slab.extxyz"
+    write(path, frames)
+    text = "stress counts only where all three directions repeat"
+    with pytest.warns(UserWarning, match=text + r'.*2 frames with stress, the first of pbc="T T F"'):
+        labelled = read_labelled(path)
+    assert labelled.labels.stress is None
+    with pytest.raises(InputError, match=text + ".*remedy: leave the stress key out"):
+        read_labelled(path, stress_key="stress")
 
 
 def test_public_labelled_sets(shared_data):

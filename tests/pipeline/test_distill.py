@@ -143,6 +143,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path, monkeypatch):
     assert code == 0, err
     words = (
         "budget: 10 min 00 s",
+        "system: crystal; 1 structure of 4 atoms; cell 3.61 x 3.61 x 3.61 Å; recipe crystal at 300, 600, 900, ",
         "held-out frames:",
         "frames to label:",
         "training: ultra-tiny",

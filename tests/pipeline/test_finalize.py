@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.io import read, write
 
 from limbeck.artifact.convert import checkpoint_state
@@ -332,6 +333,7 @@ def test_a_refused_rounding_is_a_finding_but_of_float16_a_failure(run, folder, c
         (["--threads", 10_000], "--threads: so many threads have no cores of their own here; got 10000"),
         (["--data", "nowhere.extxyz"], "nowhere.extxyz: no such file"),
         (["--teacher", "sevenet-0"], "sevenet-0"),
+        (["--energy-key", "REF_energy"], "names of labels without a file; wanted --data FILE beside them"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(refused, folder, calls, arguments, text):
@@ -402,6 +404,33 @@ def test_labels_that_are_given_decide_recommendation_and_page(run, folder, tmp_p
     assert "Use ultra-tiny" in printed
     code, printed, err = run("report", folder, "--target-force-rmse", 25)
     assert "Use tiny" in printed
+
+
+def test_labels_of_other_names_beside_an_isolated_atom(run, refused, folder, tmp_path):
+    pytest.importorskip("plotly")
+    frames = frames_like(folder / "ultra-tiny.safetensors", 1.0)
+    for atoms in frames:
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = (
+            atoms.get_potential_energy(),
+            atoms.get_forces(),
+        )
+        atoms.calc = None
+    frames.insert(0, Atoms("Cu", info={"REF_energy": -3.5}))
+    given = tmp_path / "mace.xyz"
+    write(given, frames, format="extxyz")
+    names = ("--energy-key", "REF_energy", "--forces-key", "REF_forces")
+    options = ("--skip", "bench,export,quantize")
+    for command in ("finalize", "report"):
+        more = options if command == "finalize" else ()
+        assert "no energy" in refused(command, folder, *more, "--data", given)
+        code, printed, err = run(command, folder, *more, "--data", given, *names, "--target-force-rmse", 25)
+        assert code == 0, err
+        assert (
+            "Use ultra-tiny: the cheapest preset that meets the target of 25 meV/Å (force RMSE 0.0" in printed
+        )
+    found = json.loads((folder / "validation" / "tiny.json").read_text())["run"]["worst_frames"]
+    assert sorted(one["index"] for one in found) == [1, 2, 3, 4]
+    assert "names of labels without a file" in refused("report", folder, *names)
 
 
 def test_a_run_without_held_out_set_is_judged_on_the_labels_given(run, folder, calls, tmp_path):

@@ -9,6 +9,7 @@ from ase.io import read, write
 
 from limbeck.config import load_config, resolved_yaml
 from limbeck.pipeline.opening import MOST_STARTS, PACKED_RELAX, relaxed_first, starting_structures
+from limbeck.pipeline.recipes import describe_system
 from limbeck.sampling.config import SamplingConfig
 
 EMT = "ase.calculators.emt:EMT"
@@ -145,3 +146,47 @@ def test_liquid_survives_yaml(tmp_path):
     changed = load_config(tmp_path / "box.yaml", density=0.7).liquid
     assert (changed.box_a, changed.density_g_per_cm3) == (None, 0.7)
     assert load_config(tmp_path / "box.yaml", bulk="Cu").liquid is None
+
+
+def test_constraints_of_a_file_are_told(run, tmp_path):
+    from ase.constraints import FixAtoms
+
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_constraint(FixAtoms([0, 1]))
+    write(tmp_path / "POSCAR_sel", atoms, format="vasp")
+    out = tmp_path / "POSCAR_frames.extxyz"
+    code, told, err = run("sample", "--structures", tmp_path / "POSCAR_sel", "--out", out)
+    assert code == 0, err
+    assert "constraints (selective dynamics) are not kept: all atoms move" in told
+    # and what Limbeck wrote it reads, whatever the name looks like
+    assert len(starting_structures(load_config(structures=out))) == len(read(out, ":", format="extxyz"))
+
+
+def droplet(cell: bool) -> list:
+    """27 water molecules on a grid, as CP2K's -pos-1.xyz holds them or in their box."""
+    from ase.build import molecule
+
+    atoms = molecule("H2O")
+    atoms.set_cell(3.2 * np.eye(3))
+    atoms = atoms.repeat(3)
+    turned = atoms.copy()
+    turned.rattle(0.05, seed=1)
+    for box in (atoms, turned):
+        box.pbc = cell
+        if not cell:
+            box.cell = None
+    return [atoms, turned]
+
+
+@pytest.mark.parametrize(("cell", "system"), [(False, "molecule or cluster in vacuum"), (True, "crystal")])
+def test_the_plan_names_system_cell_and_recipe(tmp_path, cell, system):
+    path = tmp_path / "water-pos-1.xyz"
+    write(path, droplet(cell), format="extxyz" if cell else "xyz")
+    config = load_config(structures=path, teacher="so3lr")
+    notes: list[str] = []
+    line = describe_system(config, starting_structures(config, notes))
+    many = [note for note in notes if "27 separate molecules and no cell" in note]
+    assert len(many) == (not cell)
+    where = "cell" if cell else "no cell"
+    assert line.startswith(f"system: {system}; 2 structures of 81 atoms; {where}")
+    assert f"recipe {'crystal' if cell else 'molecule'} at 300, 500, 700, 1000 K" in line

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from limbeck.dataset.read import read_labelled
@@ -56,3 +58,22 @@ def test_a_file_that_cannot_be_meant_is_refused(refused, files):
     student, data = files
     assert "would replace the reference labels" in refused("validate", student, data, "--worst", data)
     assert "wanted a name that ends in .extxyz" in refused("validate", student, data, "--worst", "worst.cif")
+
+
+def test_frames_have_the_numbers_of_the_file_beside_isolated_atoms(run, files, tmp_path):
+    student, data = files
+    frames = read(data, ":")
+    alone = Atoms("Cu")
+    alone.calc = SinglePointCalculator(alone, energy=-3.5)
+    mixed, worst, told = tmp_path / "mixed.extxyz", tmp_path / "worst.extxyz", tmp_path / "told.json"
+    write(mixed, [alone, *frames[:3], alone, *frames[3:]])
+    code, printed, err = run("validate", student, mixed, "--worst", worst, "--n-worst", 6, "--json", told)
+    assert code == 0, err
+    number_of = {frame.info["family"]: k for k, frame in enumerate(read(mixed, ":")) if len(frame) > 1}
+    assert sorted(number_of.values()) == [1, 2, 3, 5, 6, 7]
+    for frame in read(worst, ":"):
+        assert frame.info["frame"] == number_of[frame.info["family"]]
+        assert frame.positions == pytest.approx(read(mixed, frame.info["frame"]).positions)
+    listed = json.loads(told.read_text())["student"]["run"]["worst_frames"]
+    assert [one["index"] for one in listed] == [number_of[one["family"]] for one in listed]
+    assert f"frame {listed[0]['index']} ({listed[0]['family']}): force RMSE" in printed

@@ -46,7 +46,11 @@ def test_every_structure_of_a_file_has_its_family(tmp_path):
         ("empty.xyz", "", "empty.xyz: the file is empty; wanted at least one structure"),
         ("bad.cif", "hello", "bad.cif: cannot read the file as structures; got "),
         ("bad.unknown", "hello", "bad.unknown: cannot read the file as structures; got UnknownFileTypeError"),
-        ("short.xyz", "3\n\nH 0 0 0\n", "short.xyz: cannot read the file as structures; got "),
+        (
+            "short.xyz",
+            "3\n\nH 0 0 0\n",
+            "short.xyz, line 1 (frame 0): a frame ends before its last atom; got 1 atoms; wanted 3",
+        ),
     ],
 )
 def test_unreadable_files(tmp_path, name, text, message):

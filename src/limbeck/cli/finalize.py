@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from limbeck.cli.options import Debug, JsonFile, Sets, Trust
+from limbeck.cli.options import Debug, EnergyKey, ForcesKey, JsonFile, Sets, StressKey, Trust, VirialKey
 from limbeck.cli.output import write_json
 from limbeck.cli.root import app, invocation
 from limbeck.errors import InputError
@@ -58,6 +58,10 @@ def finalize(
     ] = None,
     row_limit: Annotated[str, typer.Option(help="Time that one row of the benchmark may take.")] = "20s",
     trust: Trust = False,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    virial_key: VirialKey = None,
     sets: Sets = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished parts again too.")] = False,
     json: JsonFile = None,
@@ -70,7 +74,7 @@ def finalize(
     """
     from limbeck.cli.bench import teacher_choice
     from limbeck.cli.exports import parse_formats
-    from limbeck.config import parse_budget
+    from limbeck.config import load_label_keys, parse_budget
 
     options: dict[str, Any] = {
         "out": out, "data": data, "target_force_rmse_mev_per_a": target_force_rmse, "threads": threads,
@@ -80,6 +84,9 @@ def finalize(
         "quantisations": _quantisations(quantize),
         "skip": frozenset(part.strip() for part in skip.split(",") if part.strip()),
         "teacher": teacher_choice(teacher, trust, None, sets or ()),
+        "keys": load_label_keys(
+            energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, virial_key=virial_key
+        ),
     }  # fmt: skip
     from limbeck.pipeline.final_inputs import FinalizeSettings
     from limbeck.pipeline.finalizing import finalize as run_finalize

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from limbeck.cli.options import Debug, JsonFile
+from limbeck.cli.options import Debug, EnergyKey, ForcesKey, JsonFile, StressKey, VirialKey
 from limbeck.cli.output import write_json
 from limbeck.cli.root import app
 from limbeck.errors import InputError
@@ -32,6 +32,10 @@ def report(
         Path | None,
         typer.Option(help="Labels to judge the students on, instead of the run's held-out structures."),
     ] = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    virial_key: VirialKey = None,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -45,12 +49,23 @@ def report(
         )
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise InputError("the report is a page", where=out, wanted="a name that ends in .html")
+    from limbeck.config import LabelKeys, load_label_keys
     from limbeck.progress import open_progress
     from limbeck.report.page import write_report
 
+    keys = load_label_keys(
+        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, virial_key=virial_key
+    )
+    if data is None and keys != LabelKeys():
+        raise InputError("names of labels without a file", wanted="--data FILE beside them")
     with open_progress() as progress:
         written = write_report(
-            run, out, target_force_rmse_mev_per_a=target_force_rmse, data=data, progress=progress
+            run,
+            out,
+            target_force_rmse_mev_per_a=target_force_rmse,
+            data=data,
+            keys=keys.model_dump(),
+            progress=progress,
         )
     for note in written.notes:
         typer.echo(f"note: {note}")

@@ -66,6 +66,10 @@ def distill(
     seed: Seed = None,
     device: Device = None,
     workers: Workers = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    virial_key: VirialKey = None,
     sets: Sets = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; the same command goes on in it.")] = None,
     overwrite: Overwrite = False,
@@ -85,6 +89,7 @@ def distill(
         structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
         trust=trust or None, presets=preset, budget=budget, recipe=recipe, temperatures_K=temperatures,
         epochs=epochs, rounds=rounds, val=val, seed=seed, device=device, workers=workers, out=out,
+        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, virial_key=virial_key,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
     settings.required_teacher(writes=not dry_run)

@@ -212,6 +212,25 @@ class LintConfig(Settings):
         return codes
 
 
+class LabelKeys(Settings):
+    """Names of the labels in a file, where they are not those ASE reads by itself."""
+
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    virial_key: str | None = None
+
+    @model_validator(mode="after")
+    def _one_stress(self) -> LabelKeys:
+        if self.stress_key is not None and self.virial_key is not None:
+            raise InputError(
+                "both --stress-key and --virial-key are given",
+                got=f"{self.stress_key!r} and {self.virial_key!r}",
+                wanted="one: stress = -virial / volume",
+            )
+        return self
+
+
 class DistillConfig(Settings):
     """Everything ``limbeck distill`` does.
 
@@ -219,8 +238,9 @@ class DistillConfig(Settings):
     liquid: exactly one begins the run. n_conformers: starts made from the SMILES.
     presets: students to train. budget: seconds for the whole command. seed: of every random number
     that has no seed of its own. val: fraction of the labels, or a labelled file, that
-    chooses the best weights. sampling, heldout: None lets a recipe choose; recipe: for which kind of
-    system (judged from the structures unless given), temperatures_K: that the students are for.
+    chooses the best weights; keys: names of the labels in that file.
+    sampling, heldout: None lets a recipe choose; recipe: for which kind of system (judged from the
+    structures unless given), temperatures_K: that the students are for.
     rounds: how often students learn from their own failures.
     target_force_rmse_mev_per_a: what a report recommends the cheapest preset for.
     out: the run folder.
@@ -241,6 +261,7 @@ class DistillConfig(Settings):
     budget: Budget | None = None
     seed: NonNegativeInt = 0
     val: HeldBack = 0.1
+    keys: LabelKeys = LabelKeys()
     recipe: RecipeName | None = None
     temperatures_K: Temperatures | None = None
     sampling: SamplingConfig | None = None
@@ -265,6 +286,12 @@ class DistillConfig(Settings):
                 wanted=f"exactly one of {', '.join(SOURCES)}",
                 remedy="give --structures FILE, --smiles SMILES, --bulk SYMBOL or --liquid MOLECULES",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_of_a_file(self) -> DistillConfig:
+        if self.keys != LabelKeys() and not isinstance(self.val, Path):
+            raise InputError("names of labels without a file", wanted="--val FILE beside them")
         return self
 
     def with_end(self) -> DistillConfig:
@@ -301,25 +328,6 @@ class LabelRunConfig(Settings):
 
     teacher: TeacherConfig
     labelling: LabellingConfig = LabellingConfig()
-
-
-class LabelKeys(Settings):
-    """Names of the labels in a file, where they are not those ASE reads by itself."""
-
-    energy_key: str | None = None
-    forces_key: str | None = None
-    stress_key: str | None = None
-    virial_key: str | None = None
-
-    @model_validator(mode="after")
-    def _one_stress(self) -> LabelKeys:
-        if self.stress_key is not None and self.virial_key is not None:
-            raise InputError(
-                "both --stress-key and --virial-key are given",
-                got=f"{self.stress_key!r} and {self.virial_key!r}",
-                wanted="one: stress = -virial / volume",
-            )
-        return self
 
 
 class TrainRunConfig(Settings):

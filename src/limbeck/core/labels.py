@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
@@ -42,6 +42,8 @@ class LabelledSet:
     family: (S,) str, origin family; frames of one trajectory share it ("" where unknown).
     step: (S,) str, the sampling step that made the frame ("" where unknown).
     temperature_k: (S,) float64, K, NaN where unknown.
+    frame: (S,) int64, the number of each in the file or store it was read from, which it keeps when others
+        are taken out; the place in the set unless given.
     """
 
     structures: StructureBatch
@@ -49,6 +51,11 @@ class LabelledSet:
     family: np.ndarray
     step: np.ndarray
     temperature_k: np.ndarray
+    frame: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.frame) != len(self.structures):
+            object.__setattr__(self, "frame", np.arange(len(self.structures)))
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -69,6 +76,7 @@ class LabelledSet:
             family=self.family[index],
             step=self.step[index],
             temperature_k=self.temperature_k[index],
+            frame=self.frame[index],
         )
 
     def to_atoms(self) -> list[Atoms]:
@@ -117,6 +125,7 @@ def concatenate_labelled(sets: Sequence[LabelledSet]) -> LabelledSet:
         family=np.concatenate([s.family for s in sets]),
         step=np.concatenate([s.step for s in sets]),
         temperature_k=np.concatenate([s.temperature_k for s in sets]),
+        frame=np.concatenate([s.frame for s in sets]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from limbeck.core.checks import check_one_state, check_structures
 from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.reading import read_any
 from limbeck.core.structures import StructureBatch
+from limbeck.dataset.unused import warn_of_unused
 from limbeck.errors import InputError
-from limbeck.sampling.frames import read_any
 
 SHARD_PATTERN = "shard-*.lbk"
 _ISOLATED_WIDTH_A = 8.0  # one atom in a wider cell is no crystal: no element's bond is so long
@@ -118,13 +120,11 @@ def labelled_from_atoms(
     stress = np.stack([_stress(a, k, where, stress_key, virial_key) for k, a in enumerate(frames)])
     atomic = np.concatenate([_atom_energies(a, k, where) for k, a in enumerate(frames)])
     named = stress_key or virial_key
-    if named and np.isnan(stress).all():
-        raise InputError(
-            "no frame has the named stress",
-            where=where,
-            got=_keys_found(frames[0]),
-            wanted=f"an entry {named!r}",
-        )
+    open_cells = [k for k, a in enumerate(frames) if _gives_stress(a, named) and not _repeats(a)]
+    if np.isnan(stress).all() and (named or open_cells):
+        _tell_no_stress(frames, where, named, open_cells)
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key}
+    warn_of_unused(frames, where, keys, stress=bool(np.isfinite(stress).any() or open_cells))
     return LabelledSet(
         structures=StructureBatch.from_atoms(frames),
         labels=Labels(
@@ -160,7 +160,7 @@ def split_isolated_atoms(labelled: LabelledSet) -> tuple[LabelledSet, dict[int, 
         if abs(energies.setdefault(z, energy) - energy) > _ISOLATED_SPREAD_EV:
             raise InputError(
                 "isolated atoms of one element differ in energy",
-                where=f"structure {s}",
+                where=f"structure {labelled.frame[s]}",
                 got=f"{energies[z]:.4f} and {energy:.4f} eV for atomic number {z}",
                 wanted="one energy an element",
             )
@@ -172,6 +172,37 @@ def _isolated(cell: np.ndarray, pbc: np.ndarray) -> bool:
         return True
     # The smallest singular value bounds the length of every lattice vector from below.
     return bool(np.linalg.svd(cell[pbc], compute_uv=False).min() >= _ISOLATED_WIDTH_A)
+
+
+def _repeats(atoms: Atoms) -> bool:
+    """Whether the stress of the structure is defined: a volume that repeats in all three directions."""
+    return bool(atoms.pbc.all() and abs(float(np.linalg.det(atoms.cell.array))))
+
+
+def _gives_stress(atoms: Atoms, named: str | None) -> bool:
+    value = _result(atoms, "stress") if named is None else atoms.info.get(named, _result(atoms, named))
+    return value is not None and bool(np.any(np.nan_to_num(np.asarray(value, dtype=np.float64))))
+
+
+def _tell_no_stress(
+    frames: Sequence[Atoms], where: str, named: str | None, open_cells: Sequence[int]
+) -> None:
+    """Refuse a name that finds nothing; only warn where no name was given."""
+    if not open_cells:
+        raise InputError(
+            "no frame has the named stress",
+            where=where,
+            got=_keys_found(frames[0]),
+            wanted=f"an entry {named!r}",
+        )
+    what = "stress counts only where all three directions repeat"
+    pbc = " ".join("FT"[int(side)] for side in frames[open_cells[0]].pbc)
+    got = f'{len(open_cells)} frames with stress, the first of pbc="{pbc}"'
+    if named is not None:
+        raise InputError(
+            what, where=where, got=got, wanted='pbc="T T T" and a cell', remedy="leave the stress key out"
+        )
+    warnings.warn(f"{where}: {what}, so it is not used; got {got}", stacklevel=3)
 
 
 def _result(atoms: Atoms, name: str) -> Any:
@@ -258,8 +289,7 @@ def _stress(
 ) -> np.ndarray:
     """(3, 3), eV/Å³; NaN where the frame has none or does not repeat in three directions."""
     absent = np.full((3, 3), np.nan)
-    volume = abs(float(np.linalg.det(atoms.cell.array)))
-    if not atoms.pbc.all() or not volume:
+    if not _repeats(atoms):
         return absent
     key = stress_key or virial_key or "stress"
     value = (
@@ -280,4 +310,4 @@ def _stress(
             wanted="(3, 3), (9,) or (6,) in the order xx yy zz yz xz xy",
         )
     tensor = 0.5 * (tensor + tensor.T)
-    return -tensor / volume if virial_key else tensor
+    return -tensor / atoms.get_volume() if virial_key else tensor

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.data import chemical_symbols, covalent_radii, reference_states
 
+from limbeck.core.reading import read_any
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.sampling.starts import set_density
@@ -146,18 +147,7 @@ def make_molecule(elements: tuple[int, ...]) -> Atoms:
 
 
 def _read(path: Path, architecture: Architecture) -> list[Atoms]:
-    from ase.io import read
-
-    try:
-        frames = read(path, ":")
-    except FileNotFoundError as error:
-        raise InputError("no such file", where=path, wanted="structures that ASE reads") from error
-    except Exception as error:
-        raise InputError(
-            "cannot read the structures", where=path, got=f"{type(error).__name__}: {error}",
-            wanted="structures that ASE reads",
-        ) from error  # fmt: skip
-    frames = [frame for frame in frames if len(frame)]
+    frames = [frame for frame in read_any(path) if len(frame)]
     if not frames:
         raise InputError("no structures", where=path, got="an empty file", wanted="one at least")
     strange = {z for frame in frames for z in frame.numbers.tolist()} - set(architecture.elements)

@@ -22,6 +22,7 @@ from limbeck.config import (
     load_config,
     resolved_yaml,
 )
+from limbeck.core.devices import require_device
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset.lint import Expected
@@ -51,6 +52,7 @@ from limbeck.pipeline.planning import (
     temperature_of,
 )
 from limbeck.pipeline.reach import measure_reach
+from limbeck.pipeline.recipes import describe_system
 from limbeck.pipeline.results import about_run, add_speeds, say_results, write_metrics
 from limbeck.pipeline.rounds import RoundLoop
 from limbeck.pipeline.sampling import Collector
@@ -97,6 +99,7 @@ def distill(
     """
     began = time.monotonic() if began is None else began
     config = _settled(as_config(config), say)
+    require_device(config.training.device)
     spec = config.required_teacher()
     folder = None if dry_run else Path(out) if out is not None else config.run_folder()
     notes: list[str] = []
@@ -111,10 +114,12 @@ def distill(
         check_supported(teacher.card, StructureBatch.from_atoms(starts))
         check_atom_energies(config, teacher)
         if folder is None:
+            system = describe_system(config, starts)
+            say(system)
             dry = plan(config, starts, teacher, time.monotonic() - began)
             for line in dry.lines():
                 say(line)
-            return {"plan": dry.to_dict()}
+            return {"plan": dry.to_dict(), "system": system}
         clock = RunClock(folder, began)
         about = about_run(config.name, folder, command)
         quiet = say_nothing if finished else say
@@ -209,6 +214,7 @@ class _Run:
         if kept is not None:
             self.say(f"going on after {format_seconds(self.clock.spent_s)}")
             return Plan.from_dict(kept)
+        self.say(describe_system(self.config, starts))
         chosen = plan(self.config, starts, self.teacher, self.clock.spent_s)
         for line in chosen.lines():
             self.say(line)
@@ -230,7 +236,8 @@ class _Run:
     def _lesson(self, labelled: LabelledSet, heldout: LabelledSet) -> Lesson:
         config, teacher = self.config, self.teacher
         limit = config.labelling.max_force_ev_per_a
-        val = held_back(config.val, labelled, self.say, max_force_ev_per_a=limit)
+        keys = config.keys.model_dump()
+        val = held_back(config.val, labelled, self.say, keys=keys, max_force_ev_per_a=limit)
         card: dict[str, Any] = {"licence": teacher.card.licence, "citation": teacher.card.citation}
         elements = sorted({int(z) for z in labelled.structures.numbers})
         alone = self.clock.get("isolated_atoms_ev")

@@ -15,6 +15,7 @@ from limbeck.artifact.convert import convert_checkpoint
 from limbeck.artifact.file import read_student
 from limbeck.benchmark.models import StudentFile, TeacherChoice, read_students
 from limbeck.core.charge import ChargeState
+from limbeck.config import LabelKeys
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import usable_cores
@@ -37,7 +38,7 @@ class FinalizeSettings:
     Attributes
     ----------
     out: None takes the run folder, or ``finalized`` in the working directory.
-    data: labels to validate on instead of the run's held-out set.
+    data: labels to validate on instead of the run's held-out set. keys: their names.
     teacher: None takes the one on the card, ``"none"`` leaves it out of the benchmark.
     formats: None takes all that are installed. quantisations, skip: names.
     target_force_rmse_mev_per_a: what the recommended student must meet.
@@ -48,6 +49,7 @@ class FinalizeSettings:
 
     out: Path | None = None
     data: Path | None = None
+    keys: LabelKeys = field(default_factory=LabelKeys)
     teacher: TeacherChoice | str | None = None
     formats: tuple[FormatName, ...] | None = None
     quantisations: tuple[Quantisation, ...] = QUANTISATIONS
@@ -99,6 +101,7 @@ class Inputs:
     wares: students that can be used, the largest first. broken: name -> why, of a run's that cannot.
     converted: (old checkpoint, student file). data: the labels' file, None where there is none.
     given: the same, where it was named instead of the run's held-out set and judges the students.
+    keys: names of its labels.
     """
 
     out: Path
@@ -109,13 +112,15 @@ class Inputs:
     data: Path | None = None
     labelled: LabelledSet | None = None
     given: Path | None = None
+    keys: LabelKeys = field(default_factory=LabelKeys)
 
     @property
     def data_hash(self) -> str | None:
         """Of the labels, whatever they are read from."""
         if self.labelled is None:
             return None
-        parts = (self.labelled.structures.positions, self.labelled.labels.forces, self.labelled.labels.energy)
+        labels = self.labelled.labels
+        parts = (self.labelled.structures.positions, labels.forces, labels.energy, self.labelled.frame)
         digest = hashlib.sha256()
         for part in parts:
             digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
@@ -167,7 +172,9 @@ def _of_run(folder: Path, settings: FinalizeSettings) -> Inputs:
     if data is None and (folder / HELDOUT).is_file():
         data = folder / HELDOUT
     given = None if "validate" in settings.skip else settings.data
-    made = Inputs(settings.out or folder, run, tuple(wares), broken, data=data, given=given)
+    made = Inputs(
+        settings.out or folder, run, tuple(wares), broken, data=data, given=given, keys=settings.keys
+    )
     return _with_data(made)
 
 
@@ -188,7 +195,8 @@ def _of_students(given: Sequence[Path | str], settings: FinalizeSettings) -> Inp
     for name in names:
         read_student(find_student(name))
     if settings.data is not None and names:
-        _with_data(Inputs(out, None, tuple(map(_ware, read_students(names))), data=settings.data))
+        wares = tuple(map(_ware, read_students(names)))
+        _with_data(Inputs(out, None, wares, data=settings.data, keys=settings.keys))
     converted = [(path, out / "converted" / f"{path.stem}.safetensors") for path in old]
     targets = [target for _, target in converted]
     if len(set(targets)) < len(targets):
@@ -200,7 +208,8 @@ def _of_students(given: Sequence[Path | str], settings: FinalizeSettings) -> Inp
     for path, target in converted:
         convert_checkpoint(path, target)
     wares = tuple(map(_ware, read_students([*names, *targets])))
-    return _with_data(Inputs(out, None, wares, converted=tuple(converted), data=settings.data))
+    made = Inputs(out, None, wares, converted=tuple(converted), data=settings.data, keys=settings.keys)
+    return _with_data(made)
 
 
 def _ware(file: StudentFile) -> Ware:
@@ -211,7 +220,7 @@ def _with_data(inputs: Inputs) -> Inputs:
     """The labels read; InputError where no student knows their elements."""
     if inputs.data is None:
         return inputs
-    labelled = read_reference(inputs.data)
+    labelled = read_reference(inputs.data, **inputs.keys.model_dump())
     elements = {int(z) for z in np.unique(labelled.structures.numbers)}
     if not any(elements <= ware.elements for ware in inputs.wares):
         from ase.data import chemical_symbols
@@ -232,6 +241,8 @@ def _check(settings: FinalizeSettings) -> None:
     strange = sorted(settings.skip - set(PARTS))
     if strange:
         raise InputError("unknown part", where="--skip", got=", ".join(strange), wanted=", ".join(PARTS))
+    if settings.data is None and settings.keys != LabelKeys():
+        raise InputError("names of labels without a file", wanted="--data FILE beside them")
     target = settings.target_force_rmse_mev_per_a
     if target is not None and not 0 < target < math.inf:
         raise InputError(

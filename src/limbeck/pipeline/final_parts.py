@@ -186,6 +186,7 @@ def report_page(inputs: Inputs, target: float | None, progress: Progress) -> Don
         inputs.out / "report.html",
         target_force_rmse_mev_per_a=target,
         data=inputs.given,
+        keys=inputs.keys.model_dump(),
         results=inputs.out,
         progress=progress,
     )

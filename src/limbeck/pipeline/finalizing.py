@@ -325,6 +325,7 @@ def _told(settings: FinalizeSettings) -> dict[str, Any]:
     """The settings, JSON-able."""
     return {
         "data": settings.data and str(settings.data),
+        "keys": settings.keys.model_dump(exclude_none=True),
         "teacher": getattr(settings.teacher, "name", settings.teacher),
         "formats": list(settings.formats or FORMATS),
         "quantisations": list(settings.quantisations),

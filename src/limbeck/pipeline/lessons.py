@@ -64,7 +64,8 @@ def audited(labelled: LabelledSet, say: Say, *, max_force_ev_per_a: float | None
     say_some(say, replaced, "contact scans with a hole")
     limit = {} if max_force_ev_per_a is None else {"max_force_ev_per_a": max_force_ev_per_a}
     kept, dropped = audit(labelled, **limit)
-    say_some(say, [f"label {d.index} left out: {d.reason}" for d in dropped], "labels left out")
+    out = [f"label {labelled.frame[d.index]} left out: {d.reason}" for d in dropped]
+    say_some(say, out, "labels left out")
     return labelled.select(kept)
 
 

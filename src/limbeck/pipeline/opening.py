@@ -16,7 +16,7 @@ from limbeck.labelling.config import LabellingConfig
 from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.pipeline.lengths import check_lengths
 from limbeck.sampling.config import SamplingConfig
-from limbeck.sampling.kinds import structure_kind
+from limbeck.sampling.kinds import LEAST_MOLECULES, finite_molecules, structure_kind
 from limbeck.sampling.liquids import pack_liquid
 from limbeck.sampling.preparing import Relax
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
@@ -50,8 +50,29 @@ def starting_structures(config: DistillConfig, notes: list[str] | None = None) -
             got=starts[0].get_chemical_formula(),
             wanted="a molecule or a crystal",
         )
-    notes += check_lengths(starts, where)
+    notes += [*check_lengths(starts, where), *_left_behind(starts, where)]
     return starts
+
+
+def _left_behind(starts: Sequence[Atoms], where: str) -> list[str]:
+    """Notes on what a file said and sampling does not keep, or did not say."""
+    notes = []
+    fixed = sum(bool(atoms.constraints) for atoms in starts)
+    if fixed:
+        some = "" if fixed == len(starts) else f" of {fixed} structures"
+        notes.append(f"{where}: constraints{some} (selective dynamics) are not kept: all atoms move")
+    for k, atoms in enumerate(starts):
+        if len(atoms) <= LEAST_MOLECULES or atoms.pbc.any():
+            continue
+        molecules = len(finite_molecules(atoms))
+        if molecules >= LEAST_MOLECULES:
+            notes.append(
+                f"{where}: structure {k} holds {molecules} separate molecules and no cell, so it is sampled "
+                'as a cluster in vacuum; for a liquid give its cell (Lattice="..." pbc="T T T" in extended '
+                "XYZ), or --liquid"
+            )
+            break
+    return notes
 
 
 def _read(path: Path, notes: list[str]) -> list[Atoms]:

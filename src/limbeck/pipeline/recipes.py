@@ -83,6 +83,34 @@ def recipe_of(config: DistillConfig, starts: Sequence[Atoms]) -> Recipe:
     return Recipe(kind, tuple(sorted(set(temperatures))))
 
 
+def describe_system(config: DistillConfig, starts: Sequence[Atoms]) -> str:
+    """A line for the plan: kind of system, size, cell, recipe and temperatures."""
+    recipe, kind = recipe_of(config, starts), system_kind(starts)
+    name = "molecule or cluster in vacuum" if kind == "molecule" else kind
+    sizes = sorted({len(atoms) for atoms in starts})
+    size = f"{sizes[0]} atoms" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} atoms"
+    number = "1 structure" if len(starts) == 1 else f"{len(starts)} structures"
+    kelvin = ", ".join(f"{t:g}" for t in recipe.temperatures_K)
+    asked = " (asked for)" if config.recipe else ""
+    return (
+        f"system: {name}; {number} of {size}; {_describe_cells(starts)}; "
+        f"recipe {recipe.kind}{asked} at {kelvin} K"
+    )
+
+
+def _describe_cells(starts: Sequence[Atoms]) -> str:
+    periodic = [atoms for atoms in starts if atoms.pbc.any()]
+    if not periodic:
+        return "no cell"
+    largest = max(periodic, key=lambda atoms: float(atoms.cell.lengths().sum()))
+    text = " x ".join(f"{length:.4g}" for length in largest.cell.lengths()) + " Å"
+    along = "".join(axis for axis, repeats in zip("abc", largest.pbc, strict=True) if repeats)
+    text += "" if largest.pbc.all() else f", periodic along {along}"
+    text = f"cell {text}" if len(periodic) == 1 else f"cells up to {text}"
+    without = len(starts) - len(periodic)
+    return text + (f", {without} without a cell" if without else "")
+
+
 def _sampled_K(config: DistillConfig) -> tuple[float, ...]:
     """Temperatures of the user's own dynamics: those that the student will be for."""
     steps = () if config.sampling is None else config.sampling.steps

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
 
 from limbeck.core.checks import check_suits
 from limbeck.core.labels import LabelledSet
+from limbeck.core.reading import read_any
 from limbeck.dataset.read import read_labelled, read_reference, split_isolated_atoms
 from limbeck.errors import LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.report.reading import Run
 from limbeck.runtime.student import Student
-from limbeck.sampling.frames import read_any
 from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import ValidationReport, validate
 
@@ -54,12 +54,15 @@ class Evidence:
         return [(name, labelled) for name, labelled in named if labelled is not None and len(labelled)]
 
 
-def gather(run: Run, progress: Progress = no_progress) -> Evidence:
-    """Read the structures of a run and evaluate its students on those they are compared on."""
+def gather(run: Run, progress: Progress = no_progress, keys: Mapping[str, Any] | None = None) -> Evidence:
+    """Read the structures of a run and evaluate its students on those they are compared on.
+
+    ``keys``: names of the labels that were given, as :func:`~limbeck.dataset.read.read_labelled` takes them.
+    """
     notes: list[str] = []
     learned = _attempt(partial(_learned, run, notes), notes)
     # labels that somebody named must be usable; a run's own may be missing
-    read = partial(_compared, run, notes)
+    read = partial(_compared, run, notes, keys or {})
     compared = _attempt(read, notes) if run.given is None else read()
     reports: dict[str, ValidationReport] = {}
     for preset in run.presets:
@@ -96,10 +99,10 @@ def _learned(run: Run, notes: list[str]) -> LabelledSet | None:
     return labelled.select(np.flatnonzero(finite & trained))
 
 
-def _compared(run: Run, notes: list[str]) -> LabelledSet | None:
+def _compared(run: Run, notes: list[str], keys: Mapping[str, Any]) -> LabelledSet | None:
     path = run.compared_on
     if run.given is not None:
-        return read_reference(run.given)
+        return read_reference(run.given, **keys)
     if not path.is_file():
         notes.append(f"{path.name} is not in the run folder, so there are no figures of errors")
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -49,6 +49,7 @@ def write_report(
     *,
     target_force_rmse_mev_per_a: float | None = None,
     data: Path | None = None,
+    keys: Mapping[str, Any] | None = None,
     results: Path | None = None,
     progress: Progress = no_progress,
 ) -> Written:
@@ -59,6 +60,7 @@ def write_report(
     out: the page; ``report.html`` in the run folder unless given.
     target_force_rmse_mev_per_a: what the recommendation must meet; else what the configuration wants.
     data: labels to judge the students on, instead of the run's held-out (else validation) structures.
+    keys: names of these labels, as :func:`~limbeck.dataset.read.read_labelled` takes them.
     results: as :func:`read_run` takes it.
 
     Raises
@@ -73,7 +75,7 @@ def write_report(
         target = run.target_force_rmse
     if data is not None:
         run = replace(run, given=data)
-    evidence = gather(run, progress)
+    evidence = gather(run, progress, keys)
     if data is not None:
         _check_judged(run, evidence, data)
         run = run.judged_on(data, {name: one.metrics for name, one in evidence.reports.items()})
@@ -256,9 +258,9 @@ def _worst_view(evidence: Evidence, preset: str) -> list[Figure | Picture]:
     report, compared = evidence.reports.get(preset), evidence.compared
     if report is None or compared is None or not report.worst:
         return []
-    worst = report.worst[0]
-    atoms = compared.structures.select([worst.index]).to_atoms()[0]
-    own = compared.structures.atom_index([worst.index])
+    worst, place = report.worst[0], report.worst_places[0]
+    atoms = compared.structures.select([place]).to_atoms()[0]
+    own = compared.structures.atom_index([place])
     miss = ((report.prediction.forces - compared.labels.forces)[own] ** 2).sum(axis=1) ** 0.5 * EV_TO_MEV
     kelvin = f", {worst.temperature_k:.0f} K" if worst.temperature_k else ""
     return [

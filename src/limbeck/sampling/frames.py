@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io import read, write
+from ase.io import write
 
 from limbeck.core.charge import copy_charge
 from limbeck.core.files import write_whole
-from limbeck.errors import InputError
+from limbeck.core.reading import read_any
 
 POSITION_DECIMALS = 8  #: what ASE's extxyz keeps, so that a frame has one content hash in memory and on disk
 
@@ -68,31 +68,4 @@ def read_frames(path: Path | str) -> list[Atoms]:
             if key in frame.info:
                 frame.info[key] = convert(frame.info[key])
         copy_charge(frame, frame)
-    return frames
-
-
-def read_any(path: Path | str, format: str | None = None) -> list[Atoms]:
-    """Every structure of a file that ASE reads.
-
-    Raises
-    ------
-    InputError: the file is missing, not readable as structures, or holds none.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("no such file", where=path, wanted="a structure file that ASE reads")
-    if not path.stat().st_size:
-        raise InputError("the file is empty", where=path, wanted="at least one structure")
-    try:
-        found = read(path, index=":", format=format)
-    except Exception as error:  # ASE's readers raise whatever their parsing runs into
-        raise InputError(
-            "cannot read the file as structures",
-            where=path,
-            got=f"{type(error).__name__}: {error}",
-            wanted="a format that ASE reads (extxyz, cif, POSCAR, ...)",
-        ) from error
-    frames = found if isinstance(found, list) else [found]
-    if not frames:
-        raise InputError("no structures", where=path, wanted="at least one structure")
     return frames

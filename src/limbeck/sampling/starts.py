@@ -17,8 +17,8 @@ from ase.data import atomic_masses, chemical_symbols
 
 from limbeck.core.charge import write_charge
 from limbeck.core.checks import check_structures
+from limbeck.core.reading import read_any
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
-from limbeck.sampling.frames import read_any
 from limbeck.units import G_PER_CM3
 
 _PRUNE_RMSD_A = 0.3  # heavy atoms; closer conformers relax to the same minimum as a rule

@@ -78,6 +78,7 @@ def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> dict[str, Any]
     ------
     As `compute_metrics`.
     """
+    _check(labelled.structures, labelled.labels, prediction, labelled.frame)
     everything = compute_metrics(labelled.structures, labelled.labels, prediction)
     by_family = {
         str(family): _subset_metrics(labelled, prediction, labelled.family == family)
@@ -185,7 +186,10 @@ def _rmse(error: np.ndarray) -> float:
     return float(np.sqrt((error**2).mean())) * EV_TO_MEV
 
 
-def _check(structures: StructureBatch, reference: Labels, prediction: Labels) -> None:
+def _check(
+    structures: StructureBatch, reference: Labels, prediction: Labels, frame: np.ndarray | None = None
+) -> None:
+    """``frame``: numbers of the structures in their file, for the message."""
     if not len(structures) or not structures.n_atoms:
         raise InputError(
             "no structures to compare", got=0, wanted="at least one", remedy="check the file of labels"
@@ -198,9 +202,10 @@ def _check(structures: StructureBatch, reference: Labels, prediction: Labels) ->
         bad = ~np.isfinite(labels.energy)
         bad[structures.structure_of_atom[~np.isfinite(labels.forces).all(axis=1)]] = True
         if bad.any():
+            first = int(np.flatnonzero(bad)[0])
             raise LimbeckError(
                 f"{side} energies or forces are not finite",
-                where=f"structure {int(np.flatnonzero(bad)[0])}",
+                where=f"structure {first}" if frame is None else f"frame {frame[first]}",
                 got=f"{int(bad.sum())} such structures of {len(structures)}",
                 wanted="finite numbers",
                 remedy="look at these structures; overlapping atoms are the usual cause",

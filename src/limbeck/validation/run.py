@@ -29,7 +29,8 @@ class WorstFrame:
 
     Attributes
     ----------
-    index: position in the labelled set. family, step, temperature_k: where it came from.
+    index: its number in the file of the labels (``LabelledSet.frame``).
+    family, step, temperature_k: where it came from.
     force_rmse_mev_per_a, energy_error_mev_per_atom: of this structure (energy: signed).
     worst_atom: index within the structure of the atom with the largest |F' - F|.
     worst_element: its symbol. worst_force_error_mev_per_a: its |F' - F|.
@@ -48,11 +49,15 @@ class WorstFrame:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """Metrics by group (as metrics.json has them for one split), predictions, worst frames."""
+    """Metrics by group (as metrics.json has them for one split), predictions, worst frames.
+
+    ``worst_places``: where ``worst`` stand in the labelled set.
+    """
 
     metrics: dict[str, Any]
     prediction: Labels
     worst: tuple[WorstFrame, ...]
+    worst_places: tuple[int, ...]
 
 
 def validate(
@@ -81,7 +86,21 @@ def validate(
         metrics=grouped_metrics(labelled, prediction),
         prediction=prediction,
         worst=worst_frames(labelled, prediction, n_worst),
+        worst_places=worst_places(labelled, prediction, n_worst),
     )
+
+
+def worst_places(labelled: LabelledSet, prediction: Labels, count: int = 10) -> tuple[int, ...]:
+    """Places in the set of the ``count`` structures with the largest force RMSE, worst first."""
+    return tuple(int(s) for s in np.argsort(-_force_rmse(labelled, prediction), kind="stable")[:count])
+
+
+def _force_rmse(labelled: LabelledSet, prediction: Labels) -> np.ndarray:
+    """(S,) eV/Å, over the components of each structure."""
+    structures = labelled.structures
+    square = ((prediction.forces - labelled.labels.forces) ** 2).sum(axis=1)  # (N,)
+    of_structure = np.bincount(structures.structure_of_atom, weights=square, minlength=len(structures))
+    return np.sqrt(of_structure / (3 * structures.counts))
 
 
 def worst_frames(labelled: LabelledSet, prediction: Labels, count: int = 10) -> tuple[WorstFrame, ...]:
@@ -89,17 +108,16 @@ def worst_frames(labelled: LabelledSet, prediction: Labels, count: int = 10) -> 
     structures = labelled.structures
     error = prediction.forces - labelled.labels.forces  # (N, 3)
     square = (error**2).sum(axis=1)  # (N,)
-    of_structure = np.bincount(structures.structure_of_atom, weights=square, minlength=len(structures))
-    rmse = np.sqrt(of_structure / (3 * structures.counts))  # (S,)
+    rmse = _force_rmse(labelled, prediction)
     energy = energy_errors_per_atom(structures, labelled.labels, prediction)
     frames = []
-    for s in np.argsort(-rmse, kind="stable")[:count]:
+    for s in worst_places(labelled, prediction, count):
         first, last = structures.offsets[s], structures.offsets[s + 1]
         atom = int(np.argmax(square[first:last]))
         kelvin = float(labelled.temperature_k[s])
         frames.append(
             WorstFrame(
-                index=int(s),
+                index=int(labelled.frame[s]),
                 family=str(labelled.family[s]),
                 step=str(labelled.step[s]),
                 temperature_k=kelvin if np.isfinite(kelvin) else None,

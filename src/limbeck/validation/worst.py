@@ -22,10 +22,10 @@ def worst_atoms(report: ValidationReport, labelled: LabelledSet, student: str) -
 
     Reference labels stand where labels always do, so the file can be labelled anew, trained on or
     validated on. Beside them: arrays ``student_forces`` (eV/Å), ``info`` ``student_energy`` (eV),
-    ``student_stress`` (eV/Å³, where periodic), ``student``, ``frame`` (place in the set) and
+    ``student_stress`` (eV/Å³, where periodic), ``student``, ``frame`` (its number in the file) and
     ``force_rmse_mev_per_a``.
     """
-    index = [worst.index for worst in report.worst]
+    index = list(report.worst_places)
     chosen = labelled.select(index)
     predicted = select_labels(labelled.structures, report.prediction, np.array(index, dtype=np.int64))
     offsets, periodic = chosen.structures.offsets, chosen.structures.periodic

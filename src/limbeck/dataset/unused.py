@@ -1,0 +1,71 @@
+"""Entries of a labelled file that look like labels and are not read."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+#: kind of label -> words of a name that mean it, and the option that names such an entry
+_KINDS = {
+    "energy": ({"energy", "energies"}, "--energy-key"),
+    "forces": ({"force", "forces"}, "--forces-key"),
+    "stress": ({"stress"}, "--stress-key"),
+    "virial": ({"virial", "virials"}, "--virial-key"),
+}
+#: words of names that mean something else: parts of an energy, errors, what Limbeck's own files hold
+_OTHER = frozenset(
+    """kinetic per rmse mae error errors std stdev var sigma max min mean cutoff weight weights student
+    formation hull free zero fermi dipole atom atomic isolated vdw dispersion bond corrected raw
+    id is mask has""".split()
+)
+
+
+def warn_of_unused(frames: Sequence[Atoms], where: str, keys: Mapping[str, str | None], stress: bool) -> None:
+    """A warning that names what looks like a label and is not read, and the option that reads it.
+
+    Parameters
+    ----------
+    keys: the names that were given, by kind; a kind whose name was given is settled.
+    stress: whether any stress was read.
+    """
+    used = {kind for kind, key in keys.items() if key is not None}
+    if stress or used & {"stress", "virial"}:
+        used |= {"stress", "virial"}
+    found = {kind: _names(frames, kind) for kind in _KINDS if kind not in used}
+    pairs = [(name, _KINDS[kind][1]) for kind, names in found.items() for name in sorted(names)]
+    if pairs:
+        named = ", ".join(name for name, _ in pairs)
+        options = " ".join(f"{option} {name}" for name, option in pairs)
+        what = "looks like a label and is" if len(pairs) == 1 else "look like labels and are"
+        reads = "reads it" if len(pairs) == 1 else "read them"
+        warnings.warn(f"{where}: {named} {what} not used; {options} {reads}", stacklevel=4)
+
+
+def _names(frames: Sequence[Atoms], kind: str) -> set[str]:
+    """Names of entries of this kind in any frame, of the right shape."""
+    wanted = _KINDS[kind][0]
+    names = {str(key) for frame in frames for key in (frame.arrays if kind == "forces" else frame.info)}
+    meant = {name for name in names if (words := _words(name)) & wanted and not words & _OTHER}
+    return {name for name in meant if any(_fits(frame, name, kind) for frame in frames)}
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in re.split(r"[^A-Za-z]+", name) if word}
+
+
+def _fits(frame: Atoms, name: str, kind: str) -> bool:
+    value: Any = (frame.arrays if kind == "forces" else frame.info).get(name)
+    if value is None or isinstance(value, str | dict):
+        return False
+    try:
+        shape = np.asarray(value, dtype=np.float64).shape
+    except (TypeError, ValueError):
+        return False
+    if kind == "forces":
+        return shape == (len(frame), 3)
+    return shape in ((), (1,)) if kind == "energy" else shape in ((6,), (9,), (3, 3))
