@@ -14,8 +14,8 @@ import numpy as np
 from limbeck.artifact.convert import convert_checkpoint
 from limbeck.artifact.file import read_student
 from limbeck.benchmark.models import StudentFile, TeacherChoice, read_students
-from limbeck.core.charge import ChargeState
 from limbeck.config import LabelKeys
+from limbeck.core.charge import ChargeState
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import usable_cores
