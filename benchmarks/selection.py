@@ -75,8 +75,7 @@ class Bench:
             for n, s in zip(sampling.names, sampling.steps, strict=True)
             if getattr(s, "driver", "") == "scout"
         ]
-        store = LabelStore(run / "labels")
-        labelled = store.read(list(store.keys()))
+        labelled = LabelStore(run / "labels").read()
         labelled = labelled.select(np.flatnonzero(np.isin(labelled.step, scouted)))
         families = np.random.default_rng(0).permutation(np.unique(labelled.family))
         kept_back = np.isin(labelled.family, families[: max(1, len(families) // 10)])

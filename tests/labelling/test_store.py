@@ -92,6 +92,25 @@ def test_stores_of_before_there_were_spins(tmp_path: Path, label_record: Callabl
     assert cache.stat().st_mtime_ns == before
 
 
+def test_a_test_set_among_other_labels_is_read_by_name_only(
+    tmp_path: Path, label_record: Callable[..., LabelRecord]
+) -> None:
+    """Earlier versions stored it there, under a prefix."""
+    own = [label_record(i) for i in (0, 3)]
+    test_set = [label_record(i, family=f"heldout/md-{i}") for i in (1, 2, 6)]
+    with LabelStore(tmp_path / "labels") as store:
+        store.append_many([*own, *test_set])
+        with pytest.warns(UserWarning, match="labels: 3 of 5 labels are left out: they are of a test set"):
+            assert_same_set(store.read(), collect(own))
+        with pytest.warns(UserWarning, match="of a test set"):
+            assert store.export_extxyz(tmp_path / "own.extxyz") == 2
+        assert_same_set(store.read([r.key for r in test_set]), collect(test_set))
+        with LabelStore(tmp_path / "test") as test:
+            assert (store.copy_earlier_test(test), store.copy_earlier_test(test)) == (3, 0)
+            # labels of nothing else are somebody's own: a test set labelled by another teacher
+            assert_same_set(test.read(), collect(test_set))
+
+
 def test_labels_are_in_the_file_before_they_are_synced(
     tmp_path: Path, label_record: Callable[..., LabelRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:

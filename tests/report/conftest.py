@@ -54,10 +54,11 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labelled_frame(50 + k, t, f"heldout/Cu#0/md-{t:.0f}K", "md") for t in (300.0, 900.0) for k in range(8)
     ]
     identity = TeacherIdentity(TEACHER, "3", "a" * 64)
-    with LabelStore(folder / "labels") as store:
-        for order, frame in enumerate([*frames, *heldout]):
-            labels = labelled_from_atoms([frame], "frame").labels
-            store.append(make_record(frame, labels, identity, order=order))
+    for name, part in (("labels", frames), ("test", heldout)):
+        with LabelStore(folder / name) as store:
+            for order, frame in enumerate(part):
+                labels = labelled_from_atoms([frame], "frame").labels
+                store.append(make_record(frame, labels, identity, order=order))
     write(folder / "structures.extxyz", frames[:1])
     write(folder / "heldout.extxyz", heldout)
     labelled = read_labelled(folder / "heldout.extxyz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
-from limbeck.report.evidence import Evidence
+from limbeck.labelling.store import LabelStore
+from limbeck.report.evidence import Evidence, gather
 from limbeck.report.page import render, write_report
 from limbeck.report.reading import read_run
 from limbeck.report.recommendation import Recommendation, preset_rows
@@ -316,8 +318,18 @@ def test_damaged_labels_are_told_on_the_page(run_folder):
     assert "damaged label shard" in Page(written.page).text
 
 
+def test_a_test_set_that_an_earlier_version_stored_among_the_labels_is_no_training_data(run_folder):
+    before = gather(read_run(run_folder)).learned
+    with LabelStore(run_folder / "test") as test, LabelStore(run_folder / "labels") as labels:
+        labels.append_many(test.records())
+    shutil.rmtree(run_folder / "test")
+    found = gather(read_run(run_folder))
+    assert len(found.learned) == len(before) == 20
+    np.testing.assert_array_equal(found.learned.labels.energy, before.labels.energy)
+    assert any("16 of 36 labels are left out: they are of a test set" in note for note in found.notes)
+
+
 def test_a_run_without_its_data_still_has_a_page(run_folder):
-    import shutil
 
     for name in ("heldout.extxyz", "structures.extxyz", "tiny.safetensors"):
         (run_folder / name).unlink()

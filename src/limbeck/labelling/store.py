@@ -24,6 +24,8 @@ from limbeck.teachers.card import TeacherIdentity
 
 __all__ = ["LabelRecord", "LabelStore", "label_key"]
 
+#: of families: versions that kept the test set among the training labels told it apart by this prefix
+_EARLIER_TEST = "heldout/"
 _STRUCTURE_FIELDS = tuple(StructureBatch.__dataclass_fields__)
 _LABEL_FIELDS = ("energy", "forces", "stress", "atom_energies")
 _ORIGIN_FIELDS = ("family", "step", "temperature_k")
@@ -155,13 +157,16 @@ class LabelStore:
     def read(self, keys: Sequence[str] | None = None) -> LabelledSet:
         """All labels, or those of ``keys`` in that order, from the packed arrays.
 
+        Without ``keys``, labels of a test set are left out, with a warning, where an earlier version of
+        Limbeck stored them among training labels.
+
         Raises
         ------
         InputError: a key is not in the store.
         """
         labelled = self._read_packed()
         if keys is None:
-            return labelled
+            return self._without_earlier_test(labelled)
         place = {key: i for i, key in enumerate(self.keys())}
         missing = [key for key in keys if key not in place]
         if missing:
@@ -173,8 +178,25 @@ class LabelStore:
             )
         return labelled.select(np.array([place[key] for key in keys], np.int64))
 
+    def _without_earlier_test(self, labelled: LabelledSet) -> LabelledSet:
+        test = _of_earlier_test(labelled)
+        if not test.any() or test.all():  # a store of nothing else is a test set that somebody labelled
+            return labelled
+        warnings.warn(
+            f"{self.path}: {int(test.sum())} of {len(labelled)} labels are left out: they are of a test set, "
+            "which earlier versions of Limbeck stored here",
+            stacklevel=3,
+        )
+        return labelled.select(np.flatnonzero(~test))
+
+    def copy_earlier_test(self, test: LabelStore) -> int:
+        """Copy a test set that an earlier version stored here to ``test``; gives how many were new."""
+        if not _of_earlier_test(self._read_packed()).any():
+            return 0
+        return test.append_many(r for r in self.records() if r.family.startswith(_EARLIER_TEST))
+
     def export_extxyz(self, path: Path | str) -> int:
-        """Write all labels as extended XYZ (8 decimals, as ASE does) and give their number."""
+        """Write the labels that :meth:`read` gives as extended XYZ (8 decimals, as ASE does); how many."""
         from ase.io import write
 
         frames = self.read().to_atoms()
@@ -298,6 +320,11 @@ class LabelStore:
                     # Reading a store that may not be written is fine; it is only slower.
                     warnings.warn(f"packed labels are not cached: {error}", stacklevel=3)
         return labelled
+
+
+def _of_earlier_test(labelled: LabelledSet) -> np.ndarray:
+    """(S,) bool."""
+    return np.char.startswith(labelled.family, _EARLIER_TEST)
 
 
 def _save_packed(path: Path, labelled: LabelledSet, content_hash: str) -> None:

@@ -20,10 +20,10 @@ from limbeck.dataset.split import split
 from limbeck.errors import InputError
 from limbeck.pipeline.lessons import Lesson, audited
 from limbeck.pipeline.telling import Say
+from limbeck.pipeline.training_data import without_test
 from limbeck.report.reading import as_dict, figures
 from limbeck.training.config import TrainingConfig
 
-_HELD_OUT = "heldout/"  # families of a run's store that no student trains on
 _FRACTION = 0.2
 
 
@@ -62,6 +62,7 @@ def read_curve_data(path: Path, keys: LabelKeys, seed: int, say: Say) -> CurveDa
     labelled, references = _read(path, say, **keys.model_dump())
     parts = split(labelled, _FRACTION, seed)
     rest, heldout = parts.parts(labelled)
+    rest = without_test(rest, heldout, say)
     inner = split(rest, _FRACTION, seed + 1)
     train, validation = inner.parts(rest)
     lesson = Lesson(train, validation, references or None, inner.how, {"name": f"labels of {path.name}"})
@@ -82,10 +83,8 @@ def _of_run(folder: Path, say: Say) -> CurveData:
     labelled, references = _read(store, say)
     heldout, _ = split_isolated_atoms(read_labelled(held))
     validation, _ = split_isolated_atoms(read_labelled(chosen))
-    own = np.array([not str(family).startswith(_HELD_OUT) for family in labelled.family], bool)
-    pool = labelled.select(np.flatnonzero(own))
-    for apart in (validation, heldout):
-        pool, _ = split(pool, apart).parts(pool)
+    pool, _ = split(labelled, validation).parts(labelled)
+    pool = without_test(pool, heldout, say)
     lesson = Lesson(pool, validation, references or None, "the run's own", {"name": f"labels of {folder}"})
     how = "the run's held-out and validation sets"
     return CurveData(lesson, heldout, settings, how, _trained_seconds(folder))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -25,17 +25,15 @@ from limbeck.config import (
 from limbeck.core.devices import require_device
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
-from limbeck.dataset.lint import Expected
 from limbeck.labelling.isolated import isolated_atom_energies
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, Costs, check_s, seconds_per_call, shortened
 from limbeck.pipeline.examining import Round, round_path
-from limbeck.pipeline.folder import prepare_folder, say_if_finished
+from limbeck.pipeline.folder import LABELS, prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
-from limbeck.pipeline.lessons import Lesson, held_back, make_lesson
-from limbeck.pipeline.linting import preflight
+from limbeck.pipeline.lessons import Lesson
 from limbeck.pipeline.opening import (
     check_atom_energies,
     check_teacher_fits,
@@ -55,9 +53,10 @@ from limbeck.pipeline.reach import measure_reach
 from limbeck.pipeline.recipes import describe_system
 from limbeck.pipeline.results import about_run, add_speeds, say_results, write_metrics
 from limbeck.pipeline.rounds import RoundLoop
-from limbeck.pipeline.sampling import Collector
+from limbeck.pipeline.sampling import Collector, open_stores
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.telling import Say, say_nothing, say_some
+from limbeck.pipeline.training_data import LabelSource, Preparation, prepare_training_data
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.frames import write_frames
@@ -65,9 +64,7 @@ from limbeck.teachers.support import check_supported
 from limbeck.training.loop import Stop
 from limbeck.validation.longrange import LongRangeReport
 
-#: of a teacher's own labels, the share that may look wrong and is left out: a run of hours does not end
-#: because a few of its frames are strange
-SPARED = 0.02
+T = TypeVar("T")
 _LATE = 1.25  # a stage that took longer than this multiple of its plan is remarked on
 
 
@@ -162,30 +159,20 @@ class _Run:
     def run(self, starts: list[Atoms]) -> dict[str, Any]:
         chosen = self._plan(starts)
         write_frames(self.folder / "structures.extxyz", starts)
-        with LabelStore(self.folder / "labels") as store:
-            collector = self._collector(store)
+        with open_stores(self.folder) as (store, test_store):
+            test_set, collector = self._collector(test_store), self._collector(store)
             heldout = self._timed(
                 "the held-out set",
                 chosen.heldout_s,
-                lambda: collector.collect_heldout(starts, chosen),
+                lambda: test_set.collect_heldout(starts, chosen),
             )
             planned = chosen.labelling_s + chosen.scouts * chosen.scout_s
-            labelled = self._timed(
-                "sampling and labelling", planned, lambda: collector.collect(starts, chosen)
-            )
-        for note in collector.notes:
+            labels = self._timed("sampling and labelling", planned, lambda: collector.collect(starts, chosen))
+        for note in (*test_set.notes, *collector.notes):
             self.say(f"note: {note}")
-        asked = tuple(sorted({int(z) for atoms in starts for z in atoms.numbers}))
-        spoiled = preflight(
-            [(str(self.folder / "labels"), labelled)],
-            self.config.lint.ignore,
-            self.say,
-            Expected(asked),
-            spare=SPARED,
-        )
-        labelled = labelled.select(np.setdiff1d(np.arange(len(labelled)), spoiled))
-        lesson = self._lesson(labelled, heldout)
-        say_some(self.say, collector.lost, "frames without a label to train on")
+        lost = [*test_set.lost, *collector.lost]
+        say_some(self.say, lost, "frames without a label")
+        lesson = self._lesson(labels, heldout, starts)
         self.say(
             f"{len(lesson.train)} labels to train on, {len(lesson.validation)} to validate, "
             f"{len(heldout)} held out"
@@ -221,7 +208,7 @@ class _Run:
         self.clock.put("plan", chosen.to_dict())
         return chosen
 
-    def _timed(self, what: str, planned_s: float, work: Callable[[], LabelledSet]) -> LabelledSet:
+    def _timed(self, what: str, planned_s: float, work: Callable[[], T]) -> T:
         began = time.monotonic()
         result = work()
         took = time.monotonic() - began
@@ -233,20 +220,28 @@ class _Run:
         self.clock.save()
         return result
 
-    def _lesson(self, labelled: LabelledSet, heldout: LabelledSet) -> Lesson:
+    def _lesson(self, labels: LabelSource, heldout: LabelledSet, starts: Sequence[Atoms]) -> Lesson:
         config, teacher = self.config, self.teacher
-        limit = config.labelling.max_force_ev_per_a
-        keys = config.keys.model_dump()
-        val = held_back(config.val, labelled, self.say, keys=keys, max_force_ev_per_a=limit)
+        how = Preparation(
+            config.val,
+            config.seed,
+            config.lint.ignore,
+            config.keys.model_dump(),
+            elements=tuple(sorted({int(z) for atoms in starts for z in atoms.numbers})),
+            test=heldout,
+            max_force_ev_per_a=config.labelling.max_force_ev_per_a,
+        )
         card: dict[str, Any] = {"licence": teacher.card.licence, "citation": teacher.card.citation}
-        elements = sorted({int(z) for z in labelled.structures.numbers})
+        lesson = prepare_training_data([labels], how, asdict(teacher.identity) | card, self.say)
+        both = (lesson.train.structures.numbers, lesson.validation.structures.numbers)
+        elements = sorted({int(z) for z in np.concatenate(both)})
         alone = self.clock.get("isolated_atoms_ev")
         if alone is None:
             found = isolated_atom_energies(teacher, elements)
             alone = self.clock.once("isolated_atoms_ev", {str(z): e for z, e in (found or {}).items()})
-        references = {int(z): float(e) for z, e in alone.items()}
-        card["long_range"] = self._reach(heldout)
-        return make_lesson(labelled, val, config.seed, references, asdict(teacher.identity) | card)
+        references = {int(z): float(e) for z, e in alone.items()} or lesson.references
+        known = lesson.teacher | {"long_range": self._reach(heldout)}
+        return replace(lesson, references=references, teacher=known)
 
     def _reach(self, heldout: LabelledSet) -> list[dict[str, Any]]:
         """The teacher's forces beyond the students' reach; measured once a run."""
@@ -265,7 +260,7 @@ class _Run:
 
     def _rounds(self, chosen: Plan, lesson: Lesson, trial: Trial, starts: list[Atoms]) -> RoundLoop:
         """The failure-driven loop, run to its end."""
-        with LabelStore(self.folder / "labels") as store:
+        with LabelStore(self.folder / LABELS) as store:
             collector = self._collector(store)
             loop = RoundLoop(
                 self.config,

@@ -15,12 +15,13 @@ from limbeck.pipeline.telling import Say
 from limbeck.students.specification import PRESETS
 
 HEADER = "# Limbeck run: the resolved configuration\n"
+LABELS, TEST = "labels", "test"  #: label stores of a run: to train and validate on, and of the test set
 _BEFORE_WORK = ("config.yaml", "state.json")
 #: everything a run writes; --overwrite removes these and leaves the rest
 _WRITTEN = (
     *_BEFORE_WORK,
     *("structures.extxyz", "validation.extxyz", "heldout.extxyz", "metrics.json"),
-    *("labels", "sampling", "train", "rounds", "report.html"),
+    *(LABELS, TEST, "sampling", "train", "rounds", "report.html"),
     # what limbeck finalize and learning-curve made of students that are replaced
     *("exports", "finalize.bench.json", "validation", "worst.extxyz", "finalize.json", ".finalize"),
     "learning-curve",

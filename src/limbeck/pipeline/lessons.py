@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 
-from limbeck.core.checks import check_structures, contacts
+from limbeck.core.checks import contacts
 from limbeck.core.labels import LabelledSet
 from limbeck.core.scans import scan_mask
-from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, shortest_pairs, statistics, without_scans
-from limbeck.errors import InputError
 from limbeck.labelling.audit import audit
 from limbeck.labelling.contacts import judge_contacts
 from limbeck.pipeline.telling import Say, say_some
@@ -58,12 +54,11 @@ def make_lesson(
     return Lesson(train, validation, references or None, parts.how, teacher)
 
 
-def audited(labelled: LabelledSet, say: Say, *, max_force_ev_per_a: float | None = None) -> LabelledSet:
+def audited(labelled: LabelledSet, say: Say) -> LabelledSet:
     """Without the labels that are not finite or far too large; those are named. Contact scans are mended."""
     labelled, replaced = mended(labelled)
     say_some(say, replaced, "contact scans with a hole")
-    limit = {} if max_force_ev_per_a is None else {"max_force_ev_per_a": max_force_ev_per_a}
-    kept, dropped = audit(labelled, **limit)
+    kept, dropped = audit(labelled)
     out = [f"label {labelled.frame[d.index]} left out: {d.reason}" for d in dropped]
     say_some(say, out, "labels left out")
     return labelled.select(kept)
@@ -95,50 +90,6 @@ def without_cores(labelled: LabelledSet) -> LabelledSet:
     core = np.array([radii[int(a), int(b)] / 2 for a, b in numbers.T])
     close = frames.structure_of_atom[i[distance < core]]
     return labelled.select(np.setdiff1d(np.arange(len(labelled)), scans[close]))
-
-
-def held_back(
-    val: float | Path,
-    labelled: LabelledSet,
-    say: Say,
-    *,
-    keys: Mapping[str, Any] | None = None,
-    max_force_ev_per_a: float | None = None,
-) -> float | LabelledSet:
-    """What validates: the fraction as it is, or the audited labels of the file.
-
-    Raises
-    ------
-    InputError: the file's labels do not go with ``labelled``: see :func:`check_validation`.
-    """
-    if not isinstance(val, Path):
-        return float(val)
-    own, _ = split_isolated_atoms(read_labelled(val, **(keys or {})))
-    own = audited(own, say, max_force_ev_per_a=max_force_ev_per_a)
-    check_validation(labelled, own, val)
-    return own
-
-
-def check_validation(labelled: LabelledSet, val: LabelledSet, where: object) -> None:
-    """Refuse a validation set of its own that does not go with the labels.
-
-    Raises
-    ------
-    InputError: it is empty, holds an element that the labels lack, or has another total charge.
-    """
-    if not len(val):
-        raise InputError(
-            "nothing to validate on", where=where, got="isolated atoms and labels that were left out only"
-        )
-    strange = sorted({int(z) for z in val.structures.numbers} - {int(z) for z in labelled.structures.numbers})
-    if strange:
-        raise InputError(
-            "the validation set holds an element that the training labels do not",
-            where=where,
-            got=", ".join(chemical_symbols[z] for z in strange),
-            wanted="the elements of the training labels",
-        )
-    check_structures([*labelled.select([0]).to_atoms(), *val.to_atoms()], str(where))
 
 
 def make_baseline(lesson: Lesson) -> tuple[Baseline, dict[str, Any], str]:

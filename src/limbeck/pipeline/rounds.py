@@ -32,6 +32,7 @@ from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.students import save_student, train_student, untrained_student
 from limbeck.pipeline.table import format_rounds
 from limbeck.pipeline.telling import Say
+from limbeck.pipeline.training_data import without_test
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.config import MD, SamplingConfig
@@ -194,6 +195,7 @@ class RoundLoop:
 
     def _joined(self, lesson: Lesson, more: LabelledSet) -> Lesson:
         """``lesson`` with more labels, cut by families of their own: what validated goes on to."""
+        more = without_test(more, self.trial.heldout, self.say)
         if not len(more):
             return lesson
         train, validation = more, lesson.validation

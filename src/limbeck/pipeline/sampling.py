@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,12 @@ from limbeck.labelling.run import LabelReport, label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import SCOUT_PRESET
+from limbeck.pipeline.folder import LABELS, TEST
 from limbeck.pipeline.lessons import make_lesson, mended
 from limbeck.pipeline.planning import LEAST_LABELS, Plan, is_scouted
 from limbeck.pipeline.students import save_student, train_student
 from limbeck.pipeline.telling import Say
+from limbeck.pipeline.training_data import LabelSource
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.config import SamplingConfig
@@ -36,9 +39,22 @@ from limbeck.training.loop import Stop
 HELDOUT = "heldout"
 
 
+@contextmanager
+def open_stores(folder: Path) -> Iterator[tuple[LabelStore, LabelStore]]:
+    """The label stores of a run: that to train and validate on, and that of its test set.
+
+    What an earlier version stored of the test set among the training labels is copied to where it belongs.
+    """
+    with LabelStore(folder / LABELS) as labels, LabelStore(folder / TEST) as test:
+        labels.copy_earlier_test(test)
+        yield labels, test
+
+
 @dataclass
 class Collector:
     """Samples and labels one run; every piece of work is keyed, so a second call repeats nothing.
+
+    Labels to train on and those of the test set lie in stores, and come from collectors, of their own.
 
     Attributes
     ----------
@@ -56,8 +72,11 @@ class Collector:
     notes: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
-    def collect(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
-        """Frames of the plan, labelled; before each scout-driven step a scout learns from the rest."""
+    def collect(self, starts: Sequence[Atoms], plan: Plan) -> LabelSource:
+        """Frames of the plan, labelled; before each scout-driven step a scout learns from the rest.
+
+        The labels are as the store holds them: :mod:`limbeck.pipeline.training_data` audits them.
+        """
         sampling, until = plan.sampling, plan.labels_until_s
         potentials: dict[str, Potential] = {"teacher": self.teacher}
         # Frames that come too late to be labelled need not be made. A scout is quick, so its
@@ -72,9 +91,10 @@ class Collector:
                     wanted="a rattle, strain or teacher-driven md step before it",
                 )
             frames = self._frames(starts, before, potentials, "", stop)
-            labelled = self.label(frames, f"labels-{count}", until)
+            labelled = self.label(frames, f"labels-{count}", until, told=False)
             potentials[sampling.names[k]] = self._scout(labelled, count, plan.scout_s)
-        return self.label(self._frames(starts, sampling, potentials, "", stop), "labels", until)
+        labelled, numbers = self._read(self._frames(starts, sampling, potentials, "", stop), "labels", until)
+        return LabelSource(str(self.store.path), labelled, numbers)
 
     def collect_heldout(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
         """Frames and labels of the held-out set, from trajectories of their own.
@@ -119,35 +139,30 @@ class Collector:
         return frames
 
     def label(
-        self, frames: Sequence[Atoms], name: str, until_s: float | None = None, *, needed: bool = True
+        self,
+        frames: Sequence[Atoms],
+        name: str,
+        until_s: float | None = None,
+        *,
+        needed: bool = True,
+        told: bool = True,
     ) -> LabelledSet:
         """Labels of ``frames``, in their order; those not begun when ``until_s`` is spent go without.
 
         How far it came is a fact of the run: interrupted and called again, it labels the same frames.
+        ``told``: whether what the audit leaves out is noted; else whoever trains on the labels does that.
 
         Raises
         ------
         LimbeckError: no label is usable, where one is ``needed``.
         """
-        prefix = "held-out " if name == HELDOUT else ""
-        order, report = self._evaluate(frames, name, until_s)
-        key_of = dict(zip(order.tolist(), report.keys, strict=True))
-        failed = {int(order[f.index]): f.reason for f in report.failed}
-        left_out = self.clock.once(
-            name, sorted(k for k, key in key_of.items() if key not in self.store and k not in failed)
-        )
-        if left_out:
-            done = f"{len(frames) - len(left_out)} of {len(frames)} {prefix}frames"
-            _add(self.notes, [f"labelling stopped at its share of the budget: {done} have labels"])
-        reasons = [f"{prefix}frame {k} has no label: {reason}" for k, reason in sorted(failed.items())]
-        # structures that were sampled twice have one label, that of the first
-        frame_of = {key_of[k]: k for k in sorted(key_of, reverse=True) if key_of[k] in self.store}
-        keys = sorted(frame_of, key=frame_of.__getitem__)
-        labelled, replaced = mended(self.store.read(keys))
-        _add(self.notes, replaced)
+        labelled, numbers = self._read(frames, name, until_s)
+        labelled, replaced = mended(labelled)
         kept, dropped = audit(labelled, max_force_ev_per_a=self.config.labelling.max_force_ev_per_a)
-        reasons += [f"{prefix}frame {frame_of[keys[d.index]]} left out: {d.reason}" for d in dropped]
-        _add(self.lost, reasons)
+        reasons = [f"{_prefix(name)}frame {numbers[d.index]} left out: {d.reason}" for d in dropped]
+        if told:
+            _add(self.notes, replaced)
+            _add(self.lost, reasons)
         if needed and not len(kept):
             raise LimbeckError(
                 "no label survived the audit",
@@ -155,6 +170,25 @@ class Collector:
                 remedy="look at the structures, or raise labelling.max_force_ev_per_a",
             )
         return labelled.select(kept)
+
+    def _read(
+        self, frames: Sequence[Atoms], name: str, until_s: float | None
+    ) -> tuple[LabelledSet, np.ndarray]:
+        """Labels of ``frames`` as the store holds them, and the number of each one's frame."""
+        order, report = self._evaluate(frames, name, until_s)
+        key_of = dict(zip(order.tolist(), report.keys, strict=True))
+        failed = {int(order[f.index]): f.reason for f in report.failed}
+        left_out = self.clock.once(
+            name, sorted(k for k, key in key_of.items() if key not in self.store and k not in failed)
+        )
+        if left_out:
+            done = f"{len(frames) - len(left_out)} of {len(frames)} {_prefix(name)}frames"
+            _add(self.notes, [f"labelling stopped at its share of the budget: {done} have labels"])
+        _add(self.lost, [f"{_prefix(name)}frame {k} has no label: {r}" for k, r in sorted(failed.items())])
+        # structures that were sampled twice have one label, that of the first
+        frame_of = {key_of[k]: k for k in sorted(key_of, reverse=True) if key_of[k] in self.store}
+        keys = sorted(frame_of, key=frame_of.__getitem__)
+        return self.store.read(keys), np.array([frame_of[key] for key in keys], np.int64)
 
     def _evaluate(
         self, frames: Sequence[Atoms], name: str, until_s: float | None
@@ -202,6 +236,10 @@ class Collector:
         scout = Student.load(path)
         scout.name = path.stem  # holds the hash of what it learned from, so trajectories are keyed by it
         return scout
+
+
+def _prefix(name: str) -> str:
+    return "held-out " if name == HELDOUT else ""
 
 
 def _add(texts: list[str], more: Sequence[str]) -> None:

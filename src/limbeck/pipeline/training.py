@@ -10,22 +10,18 @@ from typing import Any
 
 from limbeck.artifact.file import StudentRecord
 from limbeck.config import TrainRunConfig, dump_yaml
-from limbeck.core.checks import check_structures
 from limbeck.core.devices import require_device
-from limbeck.core.labels import LabelledSet, concatenate_labelled
-from limbeck.dataset.lint import Expected
-from limbeck.dataset.read import read_labelled, split_isolated_atoms
-from limbeck.errors import InputError
+from limbeck.dataset.read import read_labelled
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.folder import prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN
-from limbeck.pipeline.lessons import Lesson, audited, held_back, make_lesson
-from limbeck.pipeline.linting import preflight
+from limbeck.pipeline.lessons import Lesson
 from limbeck.pipeline.planning import LEAST_TRAINING_S, share_time
 from limbeck.pipeline.results import about_run, write_metrics
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say, say_nothing
+from limbeck.pipeline.training_data import LabelSource, Preparation, prepare_training_data
 from limbeck.progress import Progress, no_progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.frames import write_frames
@@ -55,13 +51,14 @@ def run_train(
     require_device(config.training.device)
     config = config.with_end()
     tell = say_nothing if (out / "metrics.json").exists() and not overwrite else say
-    labelled, references = _read(config, data, tell)
-    val = held_back(config.val, labelled, tell, keys=config.keys.model_dump())
+    keys = config.keys.model_dump()
+    sources = [LabelSource(str(path), read_labelled(path, **keys)) for path in data]
+    how = Preparation(config.val, config.seed, config.lint.ignore, keys)
+    teacher = {"name": "labels of " + ", ".join(Path(d).name for d in data)}
+    lesson = prepare_training_data(sources, how, teacher, tell)
     settings = dump_yaml({"data": [str(Path(d).absolute()) for d in data], **config.model_dump(mode="json")})
     prepare_folder(out, settings, overwrite=overwrite)
     say_if_finished(out, say)
-    teacher = {"name": "labels of " + ", ".join(Path(d).name for d in data)}
-    lesson = make_lesson(labelled, val, config.seed, references, teacher)
     tell(
         f"{len(lesson.train)} structures to train on, {len(lesson.validation)} to validate: "
         f"{lesson.how_split}"
@@ -77,25 +74,6 @@ def run_train(
     say(format_table([_row(preset, metrics[preset]) for preset in config.presets]))
     say(f"(errors on {len(lesson.validation)} validation structures) results in {out}")
     return metrics
-
-
-def _read(config: TrainRunConfig, data: Sequence[Path], say: Say) -> tuple[LabelledSet, dict[int, float]]:
-    """The labels to train on, checked and audited, and the energies of isolated atoms among them."""
-    keys = config.keys.model_dump()
-    sets = [(str(path), read_labelled(path, **keys)) for path in data]
-    held = read_labelled(config.val, **keys) if isinstance(config.val, Path) else None
-    preflight(sets, config.lint.ignore, say, Expected(validation=held, copies_removed=True))
-    labelled = concatenate_labelled([part for _, part in sets])
-    labelled, references = split_isolated_atoms(labelled)
-    if not len(labelled):
-        raise InputError("no structures but isolated atoms", where=data[0], remedy="add labelled structures")
-    labelled = audited(labelled, say)
-    if len(labelled) < 2:
-        raise InputError(
-            "too few labels", where=data[0], got=len(labelled), wanted="at least two that the audit keeps"
-        )
-    check_structures(labelled.to_atoms(), ", ".join(map(str, data)))
-    return labelled, references
 
 
 @dataclass

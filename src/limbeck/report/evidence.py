@@ -24,7 +24,6 @@ from limbeck.validation.run import ValidationReport, validate
 
 MOST_ATOMS = 100_000  #: so many are compared at most; more change no figure that can be seen
 T = TypeVar("T")
-_HELDOUT_FAMILY = "heldout/"  # of frames that the store holds and training never sees
 
 
 @dataclass(frozen=True)
@@ -88,15 +87,14 @@ def _learned(run: Run, notes: list[str]) -> LabelledSet | None:
     folder = run.folder / "labels"
     if not folder.is_dir():
         return None
-    with warnings.catch_warnings(record=True) as told:  # of shards that are damaged
+    with warnings.catch_warnings(record=True) as told:  # of damaged shards, of a test set among the labels
         warnings.simplefilter("always")
         labelled, _ = split_isolated_atoms(read_labelled(folder))
     notes += [str(one.message) for one in told if issubclass(one.category, UserWarning)]
     finite = np.isfinite(labelled.labels.energy)
     lost = ~np.isfinite(labelled.labels.forces).all(axis=1)
     finite[labelled.structures.structure_of_atom[lost]] = False
-    trained = np.array([not str(family).startswith(_HELDOUT_FAMILY) for family in labelled.family], bool)
-    return labelled.select(np.flatnonzero(finite & trained))
+    return labelled.select(np.flatnonzero(finite))
 
 
 def _compared(run: Run, notes: list[str], keys: Mapping[str, Any]) -> LabelledSet | None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from limbeck.core.labels import concatenate_labelled
-from limbeck.dataset.lint.close import find_close
+from limbeck.core.hashing import hash_structure
+from limbeck.core.labels import LabelledSet, concatenate_labelled
+from limbeck.dataset.lint.close import ClosePairs, find_close
 from limbeck.dataset.lint.finding import Finding
 from limbeck.dataset.lint.material import Material
 
@@ -64,8 +65,7 @@ def check_leak(material: Material) -> Iterator[Finding]:
     count = len(material.labelled)
     both = concatenate_labelled([material.labelled, held])
     near = find_close(both)
-    across = (near.first < count) & (near.second >= count)
-    across &= (near.distance < _RATTLED_A) & (near.strain < _SAME_STRAIN)
+    across = (near.first < count) & (near.second >= count) & _leaks(near)
     if material.expected.copies_removed:
         across &= near.distance > _COPY_A
     leaked = np.unique(near.second[across]) - count
@@ -87,6 +87,26 @@ def check_leak(material: Material) -> Iterator[Finding]:
             material.frames(np.isin(material.labelled.family, common)),
             "put whole trajectories on one side",
         )
+
+
+def find_copies(labelled: LabelledSet, test: LabelledSet) -> np.ndarray:
+    """(S,) bool: structures of ``labelled`` that are in ``test``, or within 0.01 Å of one."""
+    known = {hash_structure(atoms) for atoms in test.structures.to_atoms()}
+    copies = np.array([hash_structure(atoms) in known for atoms in labelled.structures.to_atoms()], bool)
+    while len(test) and not copies.all():
+        rest = np.flatnonzero(~copies)
+        near = find_close(concatenate_labelled([labelled.select(rest), test]))
+        across = (near.first < len(rest)) & (near.second >= len(rest)) & _leaks(near)
+        if not across.any():
+            break
+        # of many copies only the few nearest are found at a time
+        copies[rest[near.first[across]]] = True
+    return copies
+
+
+def _leaks(near: ClosePairs) -> np.ndarray:
+    """(P,) bool: so near that an error on one tells nothing of a student that learned the other."""
+    return (near.distance < _RATTLED_A) & (near.strain < _SAME_STRAIN)
 
 
 def _equal_pairs(material: Material) -> tuple[np.ndarray, np.ndarray]:

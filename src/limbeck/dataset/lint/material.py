@@ -24,12 +24,15 @@ class Expected:
 
     elements: atomic numbers asked for. starts: structures the data should be made of.
     validation: labels that will judge; copies_removed: those equal to one of them will not train.
+    max_force_ev_per_a: where the unit of forces is known: labels that are not finite or beyond it are left
+        out without a finding.
     """
 
     elements: tuple[int, ...] | None = None
     starts: StructureBatch | None = None
     validation: LabelledSet | None = None
     copies_removed: bool = False
+    max_force_ev_per_a: float | None = None
 
 
 NOTHING_EXPECTED = Expected()

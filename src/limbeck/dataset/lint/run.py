@@ -78,7 +78,7 @@ def lint(
     sources = tuple(Source(name, len(labelled)) for name, labelled in sets)
     whole = concatenate_labelled([labelled for _, labelled in sets])
     part = np.repeat(np.arange(len(sets)), [s.count for s in sources])
-    finite, found = values.check_finite(whole)
+    finite, found = values.check_finite(whole, expected.max_force_ev_per_a)
     single = whole.structures.counts[finite] == 1
     kept = finite
     try:

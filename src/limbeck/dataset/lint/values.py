@@ -20,11 +20,16 @@ _REACH_A = 5.0
 _UNEVEN = 0.01
 
 
-def check_finite(labelled: LabelledSet) -> tuple[np.ndarray, list[Finding]]:
+def check_finite(
+    labelled: LabelledSet, max_force_ev_per_a: float | None = None
+) -> tuple[np.ndarray, list[Finding]]:
     """Indices of the labels that training would use, and findings on those that its audit drops.
 
     Where forces are large in many, their unit is wrong as a rule, and they stay for the other checks.
+    With a limit of the user's own, nothing is found and the audit tells.
     """
+    if max_force_ev_per_a is not None:
+        return audit(labelled, max_force_ev_per_a=max_force_ev_per_a)[0], []
     finite, broken = audit(labelled, max_force_ev_per_a=np.inf)
     usable, dropped = audit(labelled)
     large = sorted({d.index for d in dropped} - {d.index for d in broken})
