@@ -32,10 +32,12 @@ class Costly(Potential):
         self.name, self.clock, self.cost_s = name, clock, cost_s
         self.log = [] if log is None else log
         self.bad_after: int | None = None
+        self.cold_s = 0.0  #: more where another model of the same log was called before
 
     def evaluate(self, batch: StructureBatch) -> Labels:
+        cold = self.log[-1:] != [self.name]
         self.log.append(self.name)
-        self.clock.now += self.cost_s(batch)
+        self.clock.now += self.cost_s(batch) + (self.cold_s if cold else 0.0)
         bad = self.bad_after is not None and self.log.count(self.name) > self.bad_after
         return Labels(
             energy=np.zeros(len(batch)),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from ase.build import bulk
 
 from limbeck.benchmark.rows import Timing
-from limbeck.benchmark.runner import LocalSubject, Unmeasured, moved
+from limbeck.benchmark.runner import SWING_A, SWING_CALLS, LocalSubject, Unmeasured, moved
 from limbeck.benchmark.turns import Limits, measure_in_turns
 from limbeck.core.structures import StructureBatch
 from tests.benchmark.fakes import Clock, Costly
@@ -39,8 +40,26 @@ def test_models_alternate_block_by_block_after_the_warm_up():
 def test_fast_calls_come_in_blocks():
     (a, _), log = run({"a": 0.01, "b": 0.5}, {"rounds": 3, "enough_s": 100.0})
     turns = [(name, len(list(group))) for name, group in itertools.groupby(log[4:])]
-    assert turns == [("a", 5), ("b", 1)] * 3
+    assert turns == [("a", 1 + 5), ("b", 1)] * 3
     assert len(a.seconds) == 15
+
+
+def test_the_first_call_after_another_model_does_not_count():
+    clock, log = Clock(), []
+    fast, slow = Costly("fast", clock, lambda _: 0.01, log), Costly("slow", clock, lambda _: 0.1, log)
+    fast.cold_s = 0.04
+    opens = [lambda p=p: LocalSubject(p, clock=clock) for p in (slow, fast)]
+    (_, (found, _)) = measure_in_turns(opens, BATCH, Limits(clock=clock, rounds=4, enough_s=100.0))
+    assert found.seconds == pytest.approx([0.01] * 20)
+    assert log.count("fast") == 2 + 4 * 6
+
+
+def test_blocks_are_as_long_as_the_latest_calls_need():
+    clock, log = Clock(), []
+    model = Costly("a", clock, lambda _: 0.2 if len(log) < 3 else 0.01, log)
+    limits = Limits(clock=clock, rounds=3, enough_s=100.0)
+    ((found, _),) = measure_in_turns([lambda: LocalSubject(model, clock=clock)], BATCH, limits)
+    assert [len(block) for block in found.rounds] == [1, 5, 5]  # by a warm-up of 0.2 s, then by 0.01 s
 
 
 def test_enough_seconds_end_a_model_and_not_the_others():
@@ -98,7 +117,42 @@ def test_a_model_that_cannot_be_opened_is_a_reason_and_all_are_closed():
     assert closed == ["there"]
 
 
-def test_every_call_sees_atoms_that_moved():
+class Recorder(Costly):
+    """Keeps the positions it is asked about."""
+
+    def __init__(self):
+        super().__init__("recorder", Clock(), lambda _: 1.0)
+        self.seen = []
+
+    def evaluate(self, batch):
+        self.seen.append(batch.positions.copy())
+        return super().evaluate(batch)
+
+
+def test_one_structure_moves_on_in_small_steps_and_comes_back():
+    start = bulk("Si", cubic=True) * (2, 2, 2)
+    model = Recorder()
+    subject = LocalSubject(model, clock=model.clock)
+    subject.prepare(StructureBatch.from_atoms([start]), 100.0)
+    subject.time(SWING_CALLS - 2, 1e9)
+    path = np.array([*model.seen, model.seen[0]])  # (calls, N, 3)
+    steps = np.linalg.norm(np.diff(path, axis=0), axis=2)
+    assert 0 < steps.max() < 0.03  # of an atom at 1500 K in 1 fs: 0.012 Å by each of three components
+    assert steps[-1].max() < 0.03  # the last call is a step away from the first
+    far = np.linalg.norm(path - start.positions, axis=2)
+    assert far.max() == pytest.approx(SWING_A)
+
+
+def test_still_atoms_are_evaluated_at_every_call():
+    model = Recorder()
+    subject = LocalSubject(model, clock=model.clock, still=True)
+    subject.prepare(StructureBatch.from_atoms([bulk("Si", cubic=True)]), 100.0)
+    assert subject.time(3, 100.0) == [1.0] * 3
+    assert len(model.seen) == 5
+    assert np.ptp(model.seen, axis=0).max() == 0.0
+
+
+def test_every_call_of_a_batch_sees_atoms_that_moved():
     variants = moved(BATCH)
     for before, after in itertools.pairwise(variants):
         assert (before.positions != after.positions).all()

@@ -52,6 +52,11 @@ class Timing:
         """All evaluations."""
         return np.concatenate([np.asarray(block, float) for block in self.rounds])
 
+    @property
+    def median_s(self) -> float:
+        """Of one evaluation."""
+        return float(np.median(self.seconds))
+
 
 @dataclass(frozen=True)
 class Row:

@@ -64,7 +64,8 @@ class BenchReport:
     def to_dict(self) -> dict[str, Any]:
         """What ``bench.json`` holds."""
         return {
-            "what": "energies, forces and (where periodic) stress in one call, neighbour lists made anew",
+            "what": "energies, forces and (where periodic) stress in one call; one structure as a step of "
+            "dynamics takes it, its neighbour list kept while it holds, batches with lists made anew",
             "machine": self.machine,
             "versions": self.versions,
             "settings": self.settings,

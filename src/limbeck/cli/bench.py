@@ -140,6 +140,7 @@ def _shown(row: Row, reasons: Sequence[str]) -> dict[str, Any]:
         "system": row.system,
         "atoms": f"{row.atoms:,}",
         "batch": row.batch,
+        "threads": row.threads,
     }
     if row.skipped is not None:
         return {**shown, "ms": "-", "structures/s": "-", "atoms/s": "-", "MB": "-", "speed-up": "-",

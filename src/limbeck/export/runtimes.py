@@ -92,9 +92,9 @@ class Runtime:
         with np.load(path) as held:
             return [{o: held[f"{k}/{o}"] for o in runner.OUTPUT_NAMES} for k in range(count)]
 
-    def seconds(self, case: int, name: str = "model") -> float:
-        """Time of one evaluation of one case, taken inside the process."""
-        return self._ask(name, do="time", case=case, name=name)["seconds"]
+    def seconds(self, case: int, calls: int, name: str = "model") -> list[float]:
+        """Times of so many evaluations of one case, taken inside the process."""
+        return self._ask(name, do="time", case=case, calls=calls, name=name)["seconds"]
 
     def _ask(self, where: object, **request: Any) -> dict[str, Any]:
         if self._process.stdin is None or self._process.stdout is None:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ase import Atoms
 
+from limbeck.benchmark.runner import LocalSubject, Prepared, Subject, Unmeasured
+from limbeck.benchmark.turns import Limits, Open, measure_in_turns
 from limbeck.core.structures import StructureBatch
+from limbeck.errors import LimbeckError
 from limbeck.export.runtimes import Runtime, make_inputs
 from limbeck.export.structures import of_size
 from limbeck.runtime.student import Student
 
 SIZES = (16, 1000)  #: atoms
-_ROUNDS, _LEAST, _SECONDS = 15, 3, 4.0
+_ENOUGH_S = 1.5  # of calls of each model
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Medians over ``rounds`` of one evaluation, energy, forces and stress, the neighbour list given.
+    """Medians of one evaluation, energy, forces and stress, the neighbour list given.
 
     Attributes
     ----------
     atoms, edges: of the structure; edges are directed pairs.
+    rounds: blocks of calls, the models in turn.
     export_ms, native_ms: the file in its runtime, the student in the native engine.
     float32_ms: the same format with float32 weights, where weights are quantised.
-    export_best_ms, float32_best_ms: the quickest of the rounds, which other work on the machine, unlike
+    export_best_ms, float32_best_ms: the quickest of the calls, which other work on the machine, unlike
         a median, cannot slow; what the two are compared by.
     """
 
@@ -44,6 +48,21 @@ class Latency:
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "export_over_native": self.export_ms / self.native_ms}
+
+
+class _Exported(Subject):
+    """A file in its own runtime, on one of the cases that were set there; it measures its own time."""
+
+    def __init__(self, runtime: Runtime, case: int, name: str) -> None:
+        self._runtime, self._case, self._name = runtime, case, name
+
+    def prepare(self, batch: StructureBatch, limit_s: float) -> Prepared:
+        # a runtime may compile on the second call, as TorchScript does
+        first, second = self._runtime.seconds(self._case, 2, self._name)
+        return Prepared(first + second, second, None)
+
+    def time(self, calls: int, limit_s: float) -> list[float]:
+        return self._runtime.seconds(self._case, calls, self._name)
 
 
 def time_export(
@@ -63,30 +82,25 @@ def time_export(
 def _time_one(
     runtime: Runtime, student: Student, atoms: Atoms, case: int, edges: int, float32: str | None
 ) -> Latency:
-    session = student.session(threads=runtime.threads)
-
-    def native() -> float:
-        began = time.perf_counter()
-        session.evaluate(atoms)
-        return time.perf_counter() - began
-
-    calls: dict[str, Callable[[], float]] = {"export": lambda: runtime.seconds(case), "native": native}
+    native = Student(student.record, threads=runtime.threads)
+    opens: dict[str, Open] = {
+        "export": lambda: _Exported(runtime, case, "model"),
+        # an export is given its pairs, so the student's atoms stay where its list holds
+        "native": lambda: LocalSubject(native, still=True),
+    }
     if float32 is not None:
-        calls["float32"] = lambda: runtime.seconds(case, float32)
-    for call in calls.values():
-        call()
-        call()  # a runtime may compile on the second call, as TorchScript does
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    began = time.perf_counter()
-    for done in range(_ROUNDS):
-        if done >= _LEAST and time.perf_counter() - began > _SECONDS:
-            break
-        for name, call in calls.items():
-            taken[name].append(call())
-    best = {name: 1000 * min(values) for name, values in taken.items()}
-    medians = {name: 1000 * statistics.median(values) for name, values in taken.items()}
+        opens["float32"] = lambda: _Exported(runtime, case, float32)
+    limits = Limits(time.monotonic, row_s=math.inf, enough_s=_ENOUGH_S)
+    found = measure_in_turns(list(opens.values()), StructureBatch.from_atoms([atoms]), limits)
+    timings = {}
+    for name, (result, _) in zip(opens, found, strict=True):
+        if isinstance(result, Unmeasured):
+            raise LimbeckError("no latency could be measured", where=name, got=str(result))
+        timings[name] = result
+    medians = {name: 1000 * timing.median_s for name, timing in timings.items()}
+    best = {name: 1000 * float(timing.seconds.min()) for name, timing in timings.items()}
     return Latency(
-        atoms=len(atoms), edges=edges, threads=runtime.threads, rounds=len(taken["export"]),
+        atoms=len(atoms), edges=edges, threads=runtime.threads, rounds=len(timings["export"].rounds),
         export_ms=medians["export"], native_ms=medians["native"], float32_ms=medians.get("float32"),
         export_best_ms=best["export"], float32_best_ms=best.get("float32"),
     )  # fmt: skip

@@ -81,7 +81,7 @@ def open_teacher(
         for worker in team:
             worker.close()
         raise
-    return WorkerPotential(name, team, {**greetings[0], "options": options})
+    return WorkerPotential(name, team, {**greetings[0], "options": options}, threads, device)
 
 
 class WorkerPotential(Potential):
@@ -92,6 +92,7 @@ class WorkerPotential(Potential):
     card: what the teacher is made for.
     identity: what keys its labels.
     n_parameters: weights of its network, None for ``module:callable``.
+    threads, device: of each worker.
 
     Threads may evaluate single structures side by side, one in each worker; several structures at once
     (:meth:`stream` or a longer batch) take all workers and are for one thread alone.
@@ -99,8 +100,10 @@ class WorkerPotential(Potential):
 
     thread_safe = True
 
-    def __init__(self, name: str, team: list[_Worker], greeting: Mapping[str, Any]) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, team: list[_Worker], greeting: Mapping[str, Any], threads: int, device: str
+    ) -> None:
+        self.name, self.threads, self.device = name, threads, device
         self.capabilities = unpack_capabilities(greeting["capabilities"])
         self.identity = TeacherIdentity(**greeting["identity"])
         self.n_parameters: int | None = greeting["n_parameters"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from ase import Atoms
 
+from limbeck.benchmark.speed import ENOUGH_S, ROUNDS, seconds_per_label, seconds_per_step
 from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.core.potential import Potential
-from limbeck.core.structures import StructureBatch
 from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.students import untrained_student
 
@@ -37,26 +35,9 @@ def measure(config: DistillConfig, teacher: Potential, probe: Atoms) -> Costs:
     steps = {}
     for preset in {*config.presets, SCOUT_PRESET}:
         student = untrained_student(preset, probe, config.training.cutoff)
-        steps[preset] = seconds_per_call(student, probe, 3) + DYNAMICS_OVERHEAD_S
+        steps[preset] = seconds_per_step(student, probe) + DYNAMICS_OVERHEAD_S
     workers = config.labelling.workers
-    return Costs(seconds_per_call(teacher, probe, 2 * workers, together=True), steps, workers)
-
-
-def seconds_per_call(potential: Potential, frame: Atoms, calls: int, *, together: bool = False) -> float:
-    """Seconds one structure takes after one call to warm up; ``together``: all given at once."""
-    potential.evaluate(StructureBatch.from_atoms([frame]))
-    moved = []
-    for k in range(calls):
-        copy = frame.copy()
-        copy.positions += np.random.default_rng(k).normal(scale=1e-3, size=copy.positions.shape)
-        moved.append(StructureBatch.from_atoms([copy]))
-    began = time.monotonic()
-    if together:
-        potential.evaluate(StructureBatch.from_atoms([a for batch in moved for a in batch.to_atoms()]))
-    else:
-        for batch in moved:
-            potential.evaluate(batch)
-    return max((time.monotonic() - began) / calls, 1e-6)
+    return Costs(seconds_per_label(teacher, probe, 2 * workers), steps, workers)
 
 
 def check_s(settings: ValidationConfig, starts: Sequence[Atoms], step_s: float, costs: Costs) -> float:
@@ -70,6 +51,12 @@ def check_s(settings: ValidationConfig, starts: Sequence[Atoms], step_s: float, 
         )
         steps += length / timestep
     return steps * step_s + settings.onpolicy_frames * costs.label_s * costs.workers
+
+
+def speeds_s(costs: Costs, presets: int) -> float:
+    """Seconds that teacher and students take to be timed at the end."""
+    # a student's blocks are 50 ms and a call; a slow teacher is called three times
+    return ENOUGH_S + 3 * costs.label_s * costs.workers + 0.06 * ROUNDS * presets
 
 
 def shortened(settings: ValidationConfig, factor: float) -> ValidationConfig:

@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.benchmark.speed import seconds_per_step
 from limbeck.config import (
     DistillConfig,
     ValidationConfig,
@@ -29,7 +30,7 @@ from limbeck.labelling.isolated import isolated_atom_energies
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, Costs, check_s, seconds_per_call, shortened
+from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, Costs, check_s, shortened
 from limbeck.pipeline.examining import Round, round_path
 from limbeck.pipeline.folder import LABELS, prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
@@ -364,7 +365,7 @@ class _Run:
         """By how much the checks of this student must be shortened to take ``left_s``."""
         starts = trial.heldout.structures.select([0]).to_atoms()
         student = Student.load(self.folder / f"{preset}.safetensors")
-        step_s = seconds_per_call(student, starts[0], 3) + DYNAMICS_OVERHEAD_S
-        label_s = seconds_per_call(trial.teacher, starts[0], 1)
+        step_s = seconds_per_step(student, starts[0]) + DYNAMICS_OVERHEAD_S
+        label_s = seconds_per_step(trial.teacher, starts[0], calls=1)
         costs = Costs(label_s, {}, 1)
         return float(np.clip(left_s / check_s(self.config.validation, starts, step_s, costs), 0.05, 1.0))

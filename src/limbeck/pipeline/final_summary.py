@@ -56,6 +56,7 @@ def as_preset_row(student: dict[str, Any]) -> PresetRow:
         force_rmse=errors.get("force_rmse_mev_per_a"),
         atoms_per_s=speed.get("atoms_per_s"),
         speedup=speed.get("speedup_vs_teacher"),
+        threads=speed.get("threads"),
     )
 
 

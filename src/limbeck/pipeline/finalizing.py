@@ -40,6 +40,7 @@ _FIGURES = (
     ("compression", "compression", "{:.0f}x"),
     ("file_kb", "file, kB", "{:.0f}"),
     ("force_rmse", "F RMSE, meV/Å", "{:.1f}"),
+    ("threads", "threads", "{}"),
     ("atoms_per_s", "atoms/s", "{:,.0f}"),
     ("speedup", "speed-up", "{:.0f}x"),
 )

@@ -13,7 +13,7 @@ from ase import Atoms
 from limbeck.config import DistillConfig
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError
-from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure
+from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure, speeds_s
 from limbeck.pipeline.opening import relaxed_first
 from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of, starts_to_train_on
 from limbeck.progress import format_seconds
@@ -163,7 +163,7 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
     if budget is not None and not config.validation.model_fields_set:
         factor = float(np.clip(CHECKING_SHARE * left / sum(full.values()), 0.05, 1.0))
     checking = {p: factor * s + 1.0 for p, s in full.items()}
-    finishing_s = 1.0 + 7 * (costs.label_s * costs.workers + sum(costs.step_s[p] for p in config.presets))
+    finishing_s = 1.0 + speeds_s(costs, len(config.presets))
     work = _choose(config, starts, costs, left)
     least = LEAST_TRAINING_S * len(config.presets)
     rest = left - work.seconds - sum(checking.values()) - finishing_s

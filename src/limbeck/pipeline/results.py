@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from limbeck.benchmark.speed import atoms_per_second
+from limbeck.benchmark.rows import speedup
+from limbeck.benchmark.speed import time_in_turns
 from limbeck.core.files import write_whole
 from limbeck.core.machine import describe_machine, usable_cores
 from limbeck.pipeline.judging import RUN, Trial
@@ -39,21 +40,32 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def add_speeds(metrics: dict[str, Any], folder: Path, presets: Sequence[str], trial: Trial) -> None:
-    """Measure teacher and students side by side on a held-out structure; their rates and ratios."""
-    teacher = trial.teacher
-    students = [Student.load(folder / f"{p}.safetensors") for p in presets]
+    """Measure teacher and students in turns on a held-out structure; their rates and ratios.
+
+    All have as many threads as a worker of the teacher.
+    """
+    teacher, threads = trial.teacher, trial.teacher.threads
+    students = [Student.load(folder / f"{p}.safetensors", threads=threads) for p in presets]
     atoms = trial.heldout.structures.select([0]).to_atoms()[0]
-    slow, *rates = atoms_per_second([teacher, *students], atoms)
+    slow, *timings = time_in_turns([teacher, *students], atoms)
     load = describe_machine()["load"]
-    for preset, rate in zip(presets, rates, strict=True):
+    for preset, timing in zip(presets, timings, strict=True):
         facts = metrics[preset][RUN]
-        facts |= {"atoms_per_s": rate, "speedup": rate / slow}
+        facts |= {
+            "atoms_per_s": len(atoms) / timing.median_s,
+            "speedup": speedup(slow.rounds, timing.rounds),
+            "threads": threads,
+        }
         if teacher.n_parameters:
             facts["compression"] = teacher.n_parameters / facts["parameters"]
     metrics[RUN]["teacher"] = {
-        "name": teacher.name, "parameters": teacher.n_parameters, "atoms_per_s": slow
-    }  # fmt: skip
-    metrics[RUN]["load"] = load
+        "name": teacher.name,
+        "parameters": teacher.n_parameters,
+        "atoms_per_s": len(atoms) / slow.median_s,
+        "threads": threads,
+        "device": teacher.device,
+    }
+    metrics[RUN] |= {"load": load, "speed_atoms": len(atoms)}
 
 
 def say_results(
@@ -66,7 +78,8 @@ def say_results(
     say(format_table(rows))
     say(
         f"(errors on {len(trial.heldout)} held-out frames of the teacher's own dynamics; on-policy: frames "
-        f"of the student's own dynamics at {trial.hottest_k:g} K, labelled by the teacher)"
+        f"of the student's own dynamics at {trial.hottest_k:g} K, labelled by the teacher; speed: a step of "
+        f"dynamics of {metrics[RUN]['speed_atoms']} atoms, without the integrator)"
     )
     load, cores = metrics[RUN].get("load"), usable_cores()
     if load is not None and load > _BUSY * cores:

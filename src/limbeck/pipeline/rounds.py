@@ -18,12 +18,13 @@ from pathlib import Path
 
 from ase import Atoms
 
+from limbeck.benchmark.speed import seconds_per_step
 from limbeck.config import DistillConfig
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.split import split
 from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, SCOUT_PRESET, seconds_per_call
+from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, SCOUT_PRESET
 from limbeck.pipeline.examining import Examiner, Label, Round, frames_path, round_path
 from limbeck.pipeline.judging import Trial
 from limbeck.pipeline.lessons import Lesson
@@ -162,7 +163,7 @@ class RoundLoop:
         """What the runs of all students of a round take where they last to the end."""
         settings, structure = self.config.rounds, self.starts[0]
         step_s = sum(
-            seconds_per_call(untrained_student(p, structure, self.config.training.cutoff), structure, 3)
+            seconds_per_step(untrained_student(p, structure, self.config.training.cutoff), structure)
             + DYNAMICS_OVERHEAD_S
             for p in self.config.presets
         )

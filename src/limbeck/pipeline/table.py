@@ -15,6 +15,7 @@ COLUMNS = (
     ("energy_mae_mev_per_atom", "E MAE, meV/atom", "{:.2f}"),
     ("on_policy_force_rmse_mev_per_a", "on-policy F RMSE", "{:.1f}"),
     ("drift_mev_per_atom_per_ps", "drift, meV/atom/ps", "{:.3f}"),
+    ("threads", "threads", "{}"),
     ("atoms_per_s", "atoms/s", "{:,.0f}"),
     ("speedup", "speed-up", "{:.0f}x"),
 )

@@ -21,7 +21,7 @@ class PresetRow:
     force_rmse, force_mae: meV/Å, and energy_mae: meV/atom, on the compared split.
     on_policy_force_rmse: meV/Å, on frames of its own dynamics. stable: that dynamics reached its end.
     drift: of the total energy, meV/atom/ps. atoms_per_s, speedup: over the teacher.
-    speed_of: what the rate was measured on.
+    speed_of: what the rate was measured on. threads: of student and teacher alike.
     """
 
     name: str
@@ -41,6 +41,7 @@ class PresetRow:
     atoms_per_s: float | None = None
     speedup: float | None = None
     speed_of: str = ""
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,7 @@ def preset_rows(run: Run) -> list[PresetRow]:
         own = figures(as_dict(judged.get("on_policy")).get("all"))
         dynamics = as_dict(about.get("on_policy"))
         student = run.students.get(preset)
-        speed = _bench_speed(run.bench, preset) or {
-            "atoms_per_s": facts.get("atoms_per_s"),
-            "speedup": facts.get("speedup"),
-            "speed_of": "a held-out structure, at the end of the run" if facts.get("atoms_per_s") else "",
-        }
+        speed = _bench_speed(run.bench, preset) or _end_speed(run, facts)
         rows.append(
             PresetRow(
                 name=preset,
@@ -89,6 +86,25 @@ def preset_rows(run: Run) -> list[PresetRow]:
     return rows
 
 
+def _end_speed(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
+    """The rate that was measured at the end of the run."""
+    atoms = run.facts.get("speed_atoms")
+    of = f"{atoms:,} atoms" if isinstance(atoms, int) else "a held-out structure"
+    threads = facts.get("threads")
+    return {
+        "atoms_per_s": facts.get("atoms_per_s"),
+        "speedup": facts.get("speedup"),
+        "speed_of": f"{of}, native engine{_on(threads)}, at the end of the run"
+        if facts.get("atoms_per_s")
+        else "",
+        "threads": threads,
+    }
+
+
+def _on(threads: int | None) -> str:
+    return f", {threads} thread{'s' if threads != 1 else ''}" if threads else ""
+
+
 def _bench_speed(bench: dict[str, Any] | None, preset: str) -> dict[str, Any] | None:
     """The native rate on the single structure closest to 1,000 atoms, as the benchmark measured it."""
     rows = [
@@ -102,12 +118,11 @@ def _bench_speed(bench: dict[str, Any] | None, preset: str) -> dict[str, Any] | 
     row = min(rows, key=lambda row: abs(row["atoms"] - USUAL_ATOMS))
     ratios = [r for r in rows if r.get("speedup_vs_teacher")]
     beside: dict[str, Any] = min(ratios, key=lambda r: abs(r["atoms"] - USUAL_ATOMS), default={})
-    threads = row.get("threads")
     return {
         "atoms_per_s": row["atoms_per_s"],
         "speedup": beside.get("speedup_vs_teacher"),
-        "speed_of": f"{row['atoms']:,} atoms, native engine, "
-        + (f"{threads} thread{'s' if threads != 1 else ''}" if threads else "bench.json"),
+        "speed_of": f"{row['atoms']:,} atoms, native engine{_on(row.get('threads'))}",
+        "threads": row.get("threads"),
     }
 
 

@@ -23,7 +23,10 @@ def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target:
     models = [(text(row.name), row) for row in rows]
     if teacher.get("name"):
         at_once = teacher_rate(rows, teacher)
-        slow = PresetRow(str(teacher["name"]), parameters=teacher.get("parameters"), atoms_per_s=at_once)
+        threads = next((row.threads for row in rows if row.threads), teacher.get("threads"))
+        slow = PresetRow(
+            str(teacher["name"]), parameters=teacher.get("parameters"), atoms_per_s=at_once, threads=threads
+        )
         models.insert(0, (f"{code(slow.name)} (teacher)", slow))
     lines = [
         (
@@ -32,6 +35,7 @@ def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target:
             number(row.force_r2, "{:.4f}"),
             number(row.energy_mae, "{:.2f}"),
             number(row.on_policy_force_rmse, "{:.1f}"),
+            number(row.threads, "{:d}"),
             number(row.atoms_per_s, "{:,.0f}"),
             number(row.speedup, "{:,.0f}×"),
             number(row.parameters, "{:,}"),
@@ -44,7 +48,7 @@ def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target:
     marked = [k for k, line in enumerate(lines) if advice.preset and line[0] == text(advice.preset)]
     columns = (
         "model", "force RMSE, meV/Å", "force R²", "energy MAE, meV/atom", "on-policy force RMSE, meV/Å",
-        "atoms/s", "speed-up", "parameters", "smaller by", "file, kB", "drift, meV/atom/ps",
+        "threads", "atoms/s", "speed-up", "parameters", "smaller by", "file, kB", "drift, meV/atom/ps",
     )  # fmt: skip
     judged_rows = [run.errors(row.name) for row in rows]
     frames = (
@@ -60,7 +64,10 @@ def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target:
         notes.append("On-policy: frames of the student's own dynamics, labelled by the teacher.")
     speeds = {row.speed_of for row in rows if row.speed_of}
     if speeds:
-        notes.append(f"Speed of energies and forces: {'; '.join(sorted(speeds))}.")
+        notes.append(
+            "Speed of a step of dynamics (energies, forces and stress, without the integrator), teacher and "
+            f"students in turns: {'; '.join(sorted(speeds))}."
+        )
     aim = "" if target is not None else (
         f'<p class="note">No target is set: {code("limbeck report RUN --target-force-rmse 30")} asks for the '
         "cheapest preset that meets one.</p>"

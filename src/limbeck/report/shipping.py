@@ -40,8 +40,8 @@ def benchmark(run: Run) -> str:
         if part
     )
     columns = (
-        "model", "engine", "system", "atoms", "batch", "latency, ms", "± IQR", "structures/s", "atoms/s",
-        "memory, MB", "speed-up", "not measured",
+        "model", "engine", "system", "atoms", "batch", "threads", "latency, ms", "± IQR", "structures/s",
+        "atoms/s", "memory, MB", "speed-up", "not measured",
     )  # fmt: skip
     lines = [
         (
@@ -51,6 +51,7 @@ def benchmark(run: Run) -> str:
             text(row.get("system")),
             number(row.get("atoms"), "{:,}"),
             number(row.get("batch"), "{:d}"),
+            number(row.get("threads"), "{:d}"),
             number(row.get("latency_ms_median")),
             number(row.get("latency_ms_iqr"), "{:.2g}"),
             number(row.get("structures_per_s")),
@@ -64,7 +65,7 @@ def benchmark(run: Run) -> str:
     what = str(bench.get("what") or "")
     note = paragraph(f"{what[:1].upper()}{what[1:]}. {said}. Medians." if what else said, "note")
     return (
-        note + _unsteady(rows) + details(f"All {len(lines)} rows", table(columns, lines, words=(0, 1, 2, 11)))
+        note + _unsteady(rows) + details(f"All {len(lines)} rows", table(columns, lines, words=(0, 1, 2, 12)))
     )
 
 
