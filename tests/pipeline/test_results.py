@@ -6,9 +6,44 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from ase.build import bulk
 
+from limbeck.benchmark.rows import Timing
 from limbeck.core.machine import usable_cores
-from limbeck.pipeline.results import say_results
+from limbeck.core.structures import StructureBatch
+from limbeck.pipeline import results
+from limbeck.pipeline.results import add_speeds, say_results
+
+
+def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch):
+    loaded = []
+
+    class Loaded:
+        @classmethod
+        def load(cls, path, **options):
+            loaded.append((path.name, options))
+            return path.stem
+
+    def timings(potentials, atoms):
+        assert potentials == [teacher, "tiny", "ultra-tiny"]
+        assert len(atoms) == 8
+        # a machine that is twice as slow in its second block slows all alike
+        return [Timing(((s,), (2 * s,), (s,))) for s in (0.4, 0.001, 0.0005)]
+
+    monkeypatch.setattr(results, "Student", Loaded)
+    monkeypatch.setattr(results, "time_in_turns", timings)
+    teacher = SimpleNamespace(name="emt", n_parameters=900, threads=3, device="cuda")
+    frames = StructureBatch.from_atoms([bulk("Si", cubic=True), bulk("Si")])
+    trial = SimpleNamespace(teacher=teacher, heldout=SimpleNamespace(structures=frames))
+    metrics = {"tiny": {"run": {"parameters": 90}}, "ultra-tiny": {"run": {"parameters": 30}}, "run": {}}
+    add_speeds(metrics, tmp_path, ["tiny", "ultra-tiny"], trial)
+    assert loaded == [(f"{preset}.safetensors", {"threads": 3}) for preset in ("tiny", "ultra-tiny")]
+    tiny, ultra, run = (metrics[key].get("run", metrics[key]) for key in ("tiny", "ultra-tiny", "run"))
+    assert (tiny["atoms_per_s"], ultra["atoms_per_s"]) == pytest.approx((8_000.0, 16_000.0))
+    assert (tiny["speedup"], ultra["speedup"]) == pytest.approx((400.0, 800.0))
+    assert tiny["threads"] == ultra["threads"] == run["teacher"]["threads"] == 3
+    assert (tiny["compression"], run["teacher"]["device"], run["speed_atoms"]) == (10.0, "cuda", 8)
+    assert run["teacher"]["atoms_per_s"] == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(("share", "noted"), [(0.9, False), (3.0, True)])
