@@ -1,9 +1,11 @@
 """Speed and memory of the released students beside their teachers, by `limbeck bench`.
 
     python benchmarks/bench.py [--quick] [--threads 1] [--only silicon,water]
+    python benchmarks/bench.py --speeds && python students/table.py
 
 Systems are made of what the students were trained on: crystals, and conformers of 3BPA; copper's is the bulk.
-Writes results/bench.json and the table of the README.
+Writes results/bench.json and the table of the README. ``--speeds`` (about 4 minutes) measures one structure
+on the native engine and two threads, for the tables of the students' page: results/speeds.json.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from limbeck.sampling.starts import bulk_structure, smiles_conformers
 from limbeck.students.specification import PRESETS
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "bench.json"
+RESULTS, SPEEDS = HERE / "results" / "bench.json", HERE / "results" / "speeds.json"
 BEGIN, END = "<!-- bench.py writes from here -->\n", "<!-- to here -->\n"
 #: beginning of a released student's name -> what its systems are made of
 STARTS = {
@@ -43,6 +45,9 @@ WHERE = {
 #: a teacher's 4,000 atoms take half a minute a call
 WHOLE = ["--row-limit", "45s"]
 QUICK = ["--batch", "1,4", "--atoms", "16,100", "--row-limit", "5s"]
+ONE = ["--batch", "", "--engines", "native", "--row-limit", "60s"]
+#: of the one structure: a molecule as it is, others of about a hundred
+ONE_ATOMS = {"3bpa": 27}
 HEADS = (
     "model", "engine", "system", "atoms", "batch", "ms a call (quartile distance)", "structures/s", "atoms/s",
     "memory, MB", "speed-up over the teacher",
@@ -106,24 +111,28 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a smoke run: prints, and writes only where --json says"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speeds", action="store_true", help="one structure of each, for students/table.py")
+    parser.add_argument("--threads", type=int, help="1, with --speeds 2, unless given")
     parser.add_argument(
         "--only", default=",".join(STARTS), help="so many of them; the results keep what they say of others"
     )
     parser.add_argument("--json", type=Path, help="elsewhere; the README stays as it is")
     chosen = parser.parse_args()
     names = [student.name for student in list_students()]
-    more = ["--threads", str(chosen.threads), *(QUICK if chosen.quick else WHOLE)]
-    target = chosen.json or (None if chosen.quick else RESULTS)
+    threads = chosen.threads or (2 if chosen.speeds else 1)
+    more = ["--threads", str(threads), *(ONE if chosen.speeds else QUICK if chosen.quick else WHOLE)]
+    target = chosen.json or (SPEEDS if chosen.speeds else None if chosen.quick else RESULTS)
     reports = {}
     if target is not None and target.exists():
         reports = json.loads(target.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         for start in chosen.only.split(","):
-            # students of the same system and size are as fast as each other
-            students = [f"{start}-{preset}" for preset in PRESETS if f"{start}-{preset}" in names]
+            # students of the same system and size are as fast as each other: bench.json has one of each
+            kinds = [start, f"{start}-hot"] if chosen.speeds else [start]
+            students = [f"{k}-{preset}" for k in kinds for preset in PRESETS if f"{k}-{preset}" in names]
             if students:
-                reports[start] = measure(start, students, Path(folder), more)
+                size = ["--atoms", str(ONE_ATOMS.get(start, 100))] if chosen.speeds else []
+                reports[start] = measure(start, students, Path(folder), [*more, *size])
                 if target is not None:  # an hour's work is not lost with the next system
                     target.write_text(
                         json.dumps(reports, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -131,6 +140,8 @@ def main() -> None:
     whole = table([reports[start] for start in STARTS if start in reports])
     if target == RESULTS:
         write_readme(whole)
+    elif target == SPEEDS:
+        print(f"written to {SPEEDS}; python students/table.py makes the tables of it")
     else:
         print(whole)
 

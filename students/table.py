@@ -1,6 +1,7 @@
 """Write the tables of README.md here and the short one of the project's README (--check only compares).
 
-Errors come from the metrics.json beside it, exports from what `limbeck finalize` measured
+Errors come from the metrics.json beside it, speeds from `python benchmarks/bench.py --speeds`
+(benchmarks/results/speeds.json), exports from what `limbeck finalize` measured
 (benchmarks/results/finalize-NAME.json).
 """
 
@@ -15,6 +16,7 @@ FINALIZED = HERE.parent / "benchmarks" / "results"
 END = "<!-- to here -->\n"
 BEGIN = "<!-- table.py writes from here -->\n"
 ROUNDS_BEGIN = "<!-- table.py writes rounds from here -->\n"
+SPEEDS_BEGIN = "<!-- table.py writes speeds from here -->\n"
 EXPORTS_BEGIN = "<!-- table.py writes exports from here -->\n"
 HEAD = (
     "| student | teacher | parameters | held-out force R² | by temperature | force RMSE, meV/Å "
@@ -56,22 +58,56 @@ def table() -> str:
     return HEAD + "".join(lines)
 
 
+SPEEDS_HEAD = (
+    "| student | structure | atoms | threads | ms a step | atoms/s | teacher | its ms a step "
+    "| times as fast |\n" + "|---" * 9 + "|\n"
+)
+
+
+def speeds() -> dict[str, dict]:
+    """Student -> its row of the benchmark and, under ``teacher``, its teacher's."""
+    path = FINALIZED / "speeds.json"
+    found: dict[str, dict] = {}
+    for report in json.loads(path.read_text()).values() if path.exists() else ():
+        (teacher,) = (row for row in report["rows"] if row["engine"] == "teacher")
+        for row in report["rows"]:
+            if row["engine"] == "native" and row["skipped"] is None:
+                found[row["model"]] = {**row, "teacher": teacher}
+    return found
+
+
+def speeds_table() -> str:
+    """Steps of dynamics of one structure, released students and teachers in turns."""
+    lines = []
+    for name, row in speeds().items():
+        teacher = row["teacher"]
+        cells = [
+            f"`{name}`", row["system"], f"{row['atoms']:,}", str(row["threads"]),
+            f"{row['latency_ms_median']:.3g}", f"{row['atoms_per_s']:,.0f}", teacher["model"],
+            "" if teacher["skipped"] else f"{teacher['latency_ms_median']:,.0f}", times(row),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |\n")
+    return SPEEDS_HEAD + "".join(lines)
+
+
+def times(row: dict | None) -> str:
+    """The speed-up to two digits: more would be noise."""
+    ratio = row and row["speedup_vs_teacher"]
+    return f"{float(f'{ratio:.2g}'):,.0f}" if ratio else "not measured"
+
+
 EXPORTS_HEAD = (
-    "| student | over its teacher | size, KB | float16, KB | format | largest force difference, meV/Å "
-    "| structures | latency over native, 16 atoms | larger |\n" + "|---" * 9 + "|\n"
+    "| student | size, KB | float16, KB | format | largest force difference, meV/Å "
+    "| structures | latency over native, 16 atoms | larger |\n" + "|---" * 8 + "|\n"
 )
 
 
 def export_rows(name: str, student: dict) -> str:
     """A finalised student's lines, one a format."""
-    speed = student["speed"]
     kept = [q for q in student["quantisation"] if q["verdict"] == "kept"]
     half = [q for q in kept if q["quantisation"] == "float16"]
     first = [
         f"`{name}-{student['preset']}`",
-        f"{speed['speedup_vs_teacher']:.0f} times, {speed['speedup_at_atoms']} atoms"
-        if speed.get("speedup_vs_teacher")
-        else "",
         f"{student['bytes'] / 1e3:.0f}",
         f"{half[0]['bytes'] / 1e3:.0f}" if half else "refused",
     ]
@@ -141,7 +177,7 @@ SHORT_HEAD = (
 
 def short_table() -> str:
     """A line a system: `tiny` and `ultra-tiny`."""
-    lines = []
+    lines, measured = [], speeds()
     for name, system in SYSTEMS.items():
         metrics = json.loads((HERE / f"{name}.json").read_text())
         both = [metrics[preset] for preset in ("tiny", "ultra-tiny")]
@@ -153,7 +189,7 @@ def short_table() -> str:
             ", ".join(f"{h['force_rmse_mev_per_a']:.1f}" for h in held),
             ", ".join(f"{h['force_r2']:.4f}" for h in held),
             ", ".join(f"{h['energy_mae_mev_per_atom']:.2f}" for h in held),
-            ", ".join(f"{student['run']['speedup']:.0f}" for student in both),
+            ", ".join(times(measured.get(f"{name}-{preset}")) for preset in ("tiny", "ultra-tiny")),
         ]
         lines.append("| " + " | ".join(cells) + " |\n")
     return SHORT_HEAD + "".join(lines)
@@ -168,6 +204,7 @@ def between(text: str, begin: str, table: str) -> str:
 def main() -> int:
     here, project = HERE / "README.md", HERE.parent / "README.md"
     wanted = between(here.read_text(), BEGIN, table())
+    wanted = between(wanted, SPEEDS_BEGIN, speeds_table())
     wanted = between(between(wanted, ROUNDS_BEGIN, rounds_table()), EXPORTS_BEGIN, exports_table())
     pages = {here: wanted, project: between(project.read_text(), SHORT_BEGIN, short_table())}
     if "--check" in sys.argv[1:]:

@@ -97,3 +97,26 @@ def test_a_student_keeps_its_list_as_in_dynamics(monkeypatch):
     subject.prepare(StructureBatch.from_atoms([bulk("Si", cubic=True) * (2, 2, 2)]), 1e9)
     subject.time(2 * SWING_CALLS, 1e9)
     assert 0.02 < len(searches) / (2 * SWING_CALLS) < 0.10
+
+
+def test_memory_counts_from_when_the_calculator_is_there():
+    """Its imports are tens of megabytes that every user of the student has already."""
+    happened = []
+
+    class Memory:
+        def start(self):
+            happened.append("start")
+
+        def grown_mb(self):
+            return 1.0
+
+    class Model(Costly):
+        def make_calculator(self):
+            happened.append("calculator")
+            return super().make_calculator()
+
+    model = Model("model", Clock(), lambda _: 1.0)
+    LocalSubject(model, clock=model.clock, memory=Memory()).prepare(
+        StructureBatch.from_atoms([bulk("Si")]), 9.0
+    )
+    assert happened == ["calculator", "start"]

@@ -86,11 +86,11 @@ class LocalSubject(Subject):
         self._calls = 0
 
     def prepare(self, batch: StructureBatch, limit_s: float) -> Prepared:
-        if self.memory is not None:
-            self.memory.start()
         one = len(batch) == 1
         self._case = _Step(self.potential, batch, self.still) if one else _Batch(self.potential, batch)
         self._calls = 0
+        if self.memory is not None:  # from here, so that what a calculator imports is no part of it
+            self.memory.start()
         first = self._evaluate()
         # the first call may load code or plan; what a second one takes says more
         last = self._evaluate() if 4 * first < limit_s else first
