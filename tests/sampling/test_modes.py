@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -11,7 +13,7 @@ from ase.calculators.emt import EMT
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.errors import InputError
-from limbeck.sampling import Modes, SamplingConfig, count_evaluations, count_frames, run_sampling
+from limbeck.sampling import Modes, SamplingConfig, TimeLimit, count_evaluations, count_frames, run_sampling
 from limbeck.sampling.modes import hessian, normal_modes
 
 
@@ -117,10 +119,31 @@ def test_time_that_is_up_gives_one_frame():
     plan = SamplingConfig(steps=[Modes(temperature_K=300, n=5)])
     notes: list[str] = []
     frames = run_sampling(
-        [start()], plan, {"teacher": Springs(TETRAHEDRON, 7.0)}, notes=notes, stop=lambda share: True
+        [start()], plan, {"teacher": Springs(TETRAHEDRON, 7.0)}, notes=notes, limit=TimeLimit(lambda: 0.0)
     )
     assert len(frames) == 1
-    assert "1 of 1 trajectories ended when their time was up" in notes[0]
+    assert notes == ["modes: there was time for 1 of 1 runs, none of them whole: 1 of 5 frames"]
+
+
+def test_of_many_molecules_some_are_expanded_whole():
+    """Time for about three of eight, counted in evaluations: an expansion that is not whole gives nothing."""
+    potential = Springs(TETRAHEDRON, 7.0)
+    starts = [start() for _ in range(8)]
+    for k, atoms in enumerate(starts):
+        atoms.info["family"] = f"C{k}"
+    plan, notes = SamplingConfig(steps=[Modes(temperature_K=300, n=5, relax_steps=20)]), []
+    one = 21 + 6 * len(starts[0])
+    frames = run_sampling(
+        starts, plan, {"teacher": potential}, notes=notes,
+        limit=TimeLimit(lambda: 2.5 * one - potential.calls),
+    )  # fmt: skip
+    # a relaxation may end early, which leaves time for another
+    of = Counter(frame.info["family"].split("/")[0] for frame in frames)
+    assert set(of.values()) == {5}
+    assert 2 <= len(of) <= 5
+    assert {"C0", "C4"} <= set(of)
+    assert potential.calls <= 2.5 * one
+    assert notes == [f"modes: there was time for {len(of)} of 8 runs, all whole: {len(frames)} of 40 frames"]
 
 
 def test_what_cannot_be_expanded():

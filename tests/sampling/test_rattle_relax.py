@@ -12,7 +12,14 @@ from limbeck.core.checks import contacts
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.sampling import RattleRelax, SamplingConfig, count_evaluations, count_frames, run_sampling
+from limbeck.sampling import (
+    RattleRelax,
+    SamplingConfig,
+    TimeLimit,
+    count_evaluations,
+    count_frames,
+    run_sampling,
+)
 from limbeck.sampling.rattle_relax import _Member, parent_weights
 
 
@@ -107,7 +114,23 @@ def test_time_that_is_up():
     potential = Counting()
     plan = SamplingConfig(steps=[RattleRelax(n=10, trees=2)])
     frames = run_sampling(
-        [start()], plan, {"teacher": potential}, stop=lambda share: potential.calls > 40 * share
+        [start()], plan, {"teacher": potential}, limit=TimeLimit(lambda: 40.0 - potential.calls)
     )
     assert 2 <= len(frames) < 20
-    assert potential.calls <= 42
+    assert potential.calls <= 41
+
+
+def test_each_start_has_a_tree_before_any_has_two():
+    potential, notes = Counting(), []
+    starts = [start(), start(), start()]
+    for k, atoms in enumerate(starts):
+        atoms.info["family"] = f"Cu{k}"
+    plan = SamplingConfig(steps=[RattleRelax(n=4, trees=3)])
+    frames = run_sampling(
+        starts, plan, {"teacher": potential}, notes=notes, limit=TimeLimit(lambda: 130.0 - potential.calls)
+    )
+    trees = {frame.info["family"] for frame in frames}
+    assert {f"Cu{k}/rattle-relax-t0" for k in range(3)} <= trees
+    assert len(trees) < 9
+    assert len(frames) == 4 * len(trees)
+    assert notes[-1].startswith(f"rattle-relax: there was time for {len(trees)} of 9 trees, all whole: ")

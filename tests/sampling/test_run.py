@@ -140,40 +140,6 @@ def test_parallel_trajectories_are_the_same():
         run_sampling(starts, config(), {"teacher": Counting(fail_after=20)}, parallel=3)
 
 
-def test_time_that_is_up_ends_every_trajectory_at_its_share(tmp_path):
-    """The clock is the number of evaluations, of which half may be made; 54 would be whole."""
-    starts, potential, notes = [bulk_structure("Cu")], Counting(), []
-
-    def run(stop, potential=potential, cache=tmp_path, **settings):
-        return run_sampling(
-            starts, config(), {"teacher": potential}, cache_dir=cache, notes=notes, stop=stop, **settings
-        )
-
-    frames = run(lambda share: potential.calls >= 27 * share)
-    # shares of 4.5 evaluations: time that one did not use is the next one's
-    assert potential.calls == 27
-    assert sum(f.info["step"] == "md" for f in frames) == 6
-    assert notes == [
-        "dynamics: 6 of 6 trajectories ended when their time was up; 6 of 18 frames were reached"
-    ]
-    # called again, it finds them as they are
-    second = Counting()
-    assert hashes(run(lambda share: True, second)) == hashes(frames)
-    assert second.calls == 0
-    assert notes[0] == notes[1]
-    # no time at all: one step and one frame each
-    third = Counting()
-    assert len(run(lambda share: True, third, cache=None, prefix="heldout/")) == len(frames)
-    assert third.calls == 6 * 2
-    assert notes[2].startswith("heldout dynamics: 6 of 6 ")
-    shares = []
-    run(lambda share: shares.append(share) or False, Counting(), cache=None)
-    assert sorted(set(shares)) == pytest.approx([k / 6 for k in range(1, 7)])
-    shares.clear()
-    run(lambda share: shares.append(share) or False, Counting(), cache=None, parallel=3)
-    assert sorted(set(shares)) == pytest.approx([1 / 2, 1])
-
-
 def test_more_trajectories_than_starts_use_them_again():
     plan = SamplingConfig(steps=[{**MD_STEP, "temperature_K": 300, "starts": 3}])
     frames = run_sampling([bulk_structure("Cu")], plan, {"teacher": Counting()})

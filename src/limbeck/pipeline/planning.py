@@ -54,7 +54,8 @@ class Plan:
     preset, what follows its training. finishing_s: what follows the last. check_factor: by how much
     the checks are shortened. labels_until_s: time spent at which labelling of a default sampling
     stops; None where it does not. heldout_until_s: the same for the held-out set's dynamics and
-    labels. disk_mb: labels and checkpoints.
+    labels. disk_mb: labels and checkpoints. stages_s: of ``labelling_s``, the dynamics and the labels of
+    each stage; a stage ends where a scout learns from what there is.
     """
 
     sampling: SamplingConfig
@@ -78,6 +79,7 @@ class Plan:
     heldout_until_s: float | None = None
     rounds: int = 0
     rounds_s: float = 0.0
+    stages_s: tuple[tuple[float, float], ...] = ()
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -139,7 +141,8 @@ class Plan:
     def from_dict(cls, fields: dict[str, Any]) -> Plan:
         """Inverse of ``to_dict``."""
         parts = {name: SamplingConfig(**fields[name]) for name in ("sampling", "heldout")}
-        return cls(**(fields | parts))
+        stages = {"stages_s": tuple(map(tuple, fields.get("stages_s", ())))}
+        return cls(**(fields | parts | stages))
 
 
 def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s: float = 0.0) -> Plan:
@@ -192,7 +195,7 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
         labels_until_s=spent_s + SAMPLING_ENDS_AT * left if bounded else None,
         disk_mb=1 + (work.frames + work.heldout_frames) * len(probe) * 2.4e-4 + 12 * len(config.presets),
         budget_s=budget, spent_s=spent_s, rounds=config.rounds.n, rounds_s=rounds_s,
-        heldout_until_s=spent_s + work.heldout_s + yielded_s if training else None,
+        heldout_until_s=spent_s + work.heldout_s + yielded_s if training else None, stages_s=work.stages_s,
     )  # fmt: skip
 
 
@@ -210,9 +213,13 @@ class _Work:
     heldout: SamplingConfig
     frames: int
     heldout_frames: int
-    labelling_s: float
+    stages_s: tuple[tuple[float, float], ...]
     heldout_s: float
     scout_s: float
+
+    @property
+    def labelling_s(self) -> float:
+        return sum(map(sum, self.stages_s))
 
     @property
     def scouts(self) -> int:
@@ -242,7 +249,7 @@ def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: floa
         heldout=heldout,
         frames=count_frames(sampling, starts),
         heldout_frames=held,
-        labelling_s=_sampling_s(sampling, starts, costs),
+        stages_s=_stages_s(sampling, starts, costs),
         heldout_s=held * costs.label_s + driving_s,
         scout_s=scout_s,
     )
@@ -286,7 +293,7 @@ def _affordable(
         labels = int(np.clip(share / costs.label_s, LEAST_LABELS, most))
         for _ in range(12):
             sampling = default_sampling(starts, recipe, labels, config.seed, scouts, index)
-            cost = _sampling_s(relaxed_first(config, sampling), starts, costs)
+            cost = sum(map(sum, _stages_s(relaxed_first(config, sampling), starts, costs)))
             if cost <= share and (labels >= 3 * LEAST_LABELS or not scouts):
                 return sampling
             if labels <= LEAST_LABELS:
@@ -295,17 +302,26 @@ def _affordable(
     return default_sampling(starts, recipe, LEAST_LABELS, config.seed, 0, index)
 
 
-def _sampling_s(sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs) -> float:
-    """Seconds of labels and dynamics, without the training of scouts."""
+def _stages_s(
+    sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs
+) -> tuple[tuple[float, float], ...]:
+    """Seconds of dynamics and of labels of each stage, without the training of the scout that ends it."""
     parts = [
         sampling.model_copy(update={"steps": sampling.steps[:k]}) for k in range(len(sampling.steps) + 1)
     ]
     evaluations = np.diff([count_evaluations(part, starts) for part in parts])
-    scouted = np.array([is_scouted(step) for step in sampling.steps], dtype=bool)
-    driven = int(evaluations[scouted].sum())
     together = _trajectories(sampling, _n_starts(sampling, starts))
-    by_teacher = costs.teacher_steps_s(int(evaluations.sum()) - driven, together)
-    return count_frames(sampling, starts) * costs.label_s + by_teacher + driven * costs.step_s[SCOUT_PRESET]
+    making_s = [
+        n * costs.step_s[SCOUT_PRESET] if is_scouted(step) else costs.teacher_steps_s(int(n), together)
+        for n, step in zip(evaluations, sampling.steps, strict=True)
+    ]
+    scouted = [k for k, step in enumerate(sampling.steps) if is_scouted(step)]
+    begins, ends = [0, *scouted], [*scouted, len(sampling.steps)]
+    frames = [0, *(count_frames(parts[end], starts) for end in ends)]
+    return tuple(
+        (float(sum(making_s[begin:end])), max(made, 0) * costs.label_s)
+        for begin, end, made in zip(begins, ends, np.diff(frames).tolist(), strict=True)
+    )
 
 
 def _trajectories(sampling: SamplingConfig, n_starts: int) -> int:

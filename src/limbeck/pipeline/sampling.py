@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +33,14 @@ from limbeck.runtime.student import Student
 from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.preparing import Preparing
 from limbeck.sampling.run import run_sampling
+from limbeck.sampling.schedule import TimeLimit
 from limbeck.training.loop import Stop
 
 HELDOUT = "heldout"
+STAGE = "labels-"  #: and a number: the labels from which a scout learns
+#: of a stage's time, what its dynamics may take beyond the plan: more trajectories than there will be labels
+#: for cost little, and too few cost labels
+_SLACK = 0.1
 
 
 @contextmanager
@@ -75,13 +79,13 @@ class Collector:
     def collect(self, starts: Sequence[Atoms], plan: Plan) -> LabelSource:
         """Frames of the plan, labelled; before each scout-driven step a scout learns from the rest.
 
-        The labels are as the store holds them: :mod:`limbeck.pipeline.training_data` audits them.
+        With a default sampling each stage has its share of the time: labels of a slow teacher leave the
+        dynamics that follows its own. The labels are as the store holds them:
+        :mod:`limbeck.pipeline.training_data` audits them.
         """
-        sampling, until = plan.sampling, plan.labels_until_s
+        sampling = plan.sampling
         potentials: dict[str, Potential] = {"teacher": self.teacher}
-        # Frames that come too late to be labelled need not be made. A scout is quick, so its
-        # trajectories share no time: a pause of the machine must not end one of them.
-        stop = None if until is None else (lambda _: self._gone(until, 0.0, 1.0))
+        known = 0
         scouted = [k for k, step in enumerate(sampling.steps) if is_scouted(step)]
         for count, k in enumerate(scouted):
             before = sampling.model_copy(update={"steps": sampling.steps[:k]})
@@ -90,29 +94,49 @@ class Collector:
                     "the first sampling step is driven by a scout, which has nothing to learn from",
                     wanted="a rattle, strain or teacher-driven md step before it",
                 )
-            frames = self._frames(starts, before, potentials, "", stop)
-            labelled = self.label(frames, f"labels-{count}", until, told=False)
+            made_s, until = self._stage(plan, count)
+            frames = self._frames(starts, before, potentials, "", self._limit(plan, made_s))
+            labelled = self.label(frames, f"{STAGE}{count}", until, told=False, known=known)
+            known = len(frames)
             potentials[sampling.names[k]] = self._scout(labelled, count, plan.scout_s)
-        labelled, numbers = self._read(self._frames(starts, sampling, potentials, "", stop), "labels", until)
+        made_s, until = self._stage(plan, len(scouted))
+        frames = self._frames(starts, sampling, potentials, "", self._limit(plan, made_s))
+        labelled, numbers = self._read(frames, "labels", until, known)
         return LabelSource(str(self.store.path), labelled, numbers)
+
+    def _stage(self, plan: Plan, count: int) -> tuple[float, float] | tuple[None, None]:
+        """Until when, in seconds spent, the dynamics and the labels of stage ``count`` may last.
+
+        What is left when it begins is divided as the plan divides it, whatever came of the plan before.
+        """
+        until, stages = plan.labels_until_s, plan.stages_s[count:]
+        if until is None:
+            return None, None
+        if not stages:  # a plan of an earlier version
+            return until, until
+        now = self.clock.spent_s
+        left_s = max(0.0, until - now - (plan.scouts - count) * plan.scout_s)
+        stage_s = left_s * sum(stages[0]) / max(sum(map(sum, stages)), 1e-9)
+        made_s = stage_s * min(1.0, stages[0][0] / max(sum(stages[0]), 1e-9) + _SLACK)
+        ends = self.clock.once(f"stage_{count}_until_s", [now + made_s, now + stage_s])
+        return float(ends[0]), float(ends[1])
+
+    def _limit(self, plan: Plan, until_s: float | None, *, labels: bool = False) -> TimeLimit | None:
+        if until_s is None:
+            return None
+        planned = {"teacher": plan.label_s * self.config.labelling.workers}
+        return TimeLimit(lambda: until_s - self.clock.spent_s, planned, labels)
 
     def collect_heldout(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
         """Frames and labels of the held-out set, from trajectories of their own.
 
         With a budget its dynamics and labels end by ``plan.heldout_until_s``, whatever the teacher
-        turns out to take; each trajectory gives at least one frame.
+        turns out to take: fewer trajectories, each temperature its share of them.
         """
-        stop, until = None, plan.heldout_until_s
-        if until is not None:
-            dynamics = 1.0 - plan.heldout_frames * plan.label_s / max(plan.heldout_s, 1e-9)
-            seconds = dynamics * (until - plan.spent_s)
-            stop = partial(self._gone, plan.spent_s, seconds)
-        frames = self._frames(starts, plan.heldout, {"teacher": self.teacher}, f"{HELDOUT}/", stop)
+        until = plan.heldout_until_s
+        limit = self._limit(plan, until, labels=True)
+        frames = self._frames(starts, plan.heldout, {"teacher": self.teacher}, f"{HELDOUT}/", limit)
         return self.label(frames, HELDOUT, until)
-
-    def _gone(self, began_s: float, seconds: float, share: float) -> bool:
-        """Whether ``share`` of so many seconds, counted from when the run had spent ``began_s``, is gone."""
-        return self.clock.spent_s >= began_s + share * seconds
 
     def _frames(
         self,
@@ -120,7 +144,7 @@ class Collector:
         sampling: SamplingConfig,
         potentials: dict[str, Potential],
         prefix: str,
-        stop: Callable[[float], bool] | None,
+        limit: TimeLimit | None,
     ) -> list[Atoms]:
         notes: list[str] = []
         frames = run_sampling(
@@ -132,7 +156,7 @@ class Collector:
             parallel=self.config.labelling.workers,
             prefix=prefix,
             notes=notes,
-            stop=stop,
+            limit=limit,
         )
         _add(self.notes, notes)
         check_structures(frames, "sampled frames")
@@ -146,17 +170,19 @@ class Collector:
         *,
         needed: bool = True,
         told: bool = True,
+        known: int = 0,
     ) -> LabelledSet:
         """Labels of ``frames``, in their order; those not begun when ``until_s`` is spent go without.
 
-        How far it came is a fact of the run: interrupted and called again, it labels the same frames.
+        The first ``known`` had their turn before: what is left of them comes last. How far it came is a
+        fact of the run: interrupted and called again, it labels the same frames.
         ``told``: whether what the audit leaves out is noted; else whoever trains on the labels does that.
 
         Raises
         ------
         LimbeckError: no label is usable, where one is ``needed``.
         """
-        labelled, numbers = self._read(frames, name, until_s)
+        labelled, numbers = self._read(frames, name, until_s, known)
         labelled, replaced = mended(labelled)
         kept, dropped = audit(labelled, max_force_ev_per_a=self.config.labelling.max_force_ev_per_a)
         reasons = [f"{_prefix(name)}frame {numbers[d.index]} left out: {d.reason}" for d in dropped]
@@ -172,16 +198,16 @@ class Collector:
         return labelled.select(kept)
 
     def _read(
-        self, frames: Sequence[Atoms], name: str, until_s: float | None
+        self, frames: Sequence[Atoms], name: str, until_s: float | None, known: int
     ) -> tuple[LabelledSet, np.ndarray]:
         """Labels of ``frames`` as the store holds them, and the number of each one's frame."""
-        order, report = self._evaluate(frames, name, until_s)
+        order, report = self._evaluate(frames, name, until_s, known)
         key_of = dict(zip(order.tolist(), report.keys, strict=True))
         failed = {int(order[f.index]): f.reason for f in report.failed}
         left_out = self.clock.once(
             name, sorted(k for k, key in key_of.items() if key not in self.store and k not in failed)
         )
-        if left_out:
+        if left_out and not name.startswith(STAGE):  # a later stage may still come to them
             done = f"{len(frames) - len(left_out)} of {len(frames)} {_prefix(name)}frames"
             _add(self.notes, [f"labelling stopped at its share of the budget: {done} have labels"])
         _add(self.lost, [f"{_prefix(name)}frame {k} has no label: {r}" for k, r in sorted(failed.items())])
@@ -191,7 +217,7 @@ class Collector:
         return self.store.read(keys), np.array([frame_of[key] for key in keys], np.int64)
 
     def _evaluate(
-        self, frames: Sequence[Atoms], name: str, until_s: float | None
+        self, frames: Sequence[Atoms], name: str, until_s: float | None, known: int
     ) -> tuple[np.ndarray, LabelReport]:
         """Which frames were to be labelled, in what order, and the report."""
         tick = self.clock.ticking(self.progress, HELDOUT if name == HELDOUT else "")
@@ -199,6 +225,7 @@ class Collector:
         if until_s is not None:
             # In random order where time may end before the frames do: every step keeps its share.
             order = np.random.default_rng(self.config.seed).permutation(len(frames))
+            order = np.concatenate([order[order >= known], order[order < known]])
         deadline_s = None
         left_out = self.clock.get(name)
         if left_out is not None:

@@ -11,6 +11,7 @@ from limbeck.sampling.liquids import Liquid, pack_liquid
 from limbeck.sampling.moves import Contacts, Melt, Modes, RattleRelax, Torsions
 from limbeck.sampling.preparing import Interstitial, Relax, Slab, Supercell, Thin, Vacancy
 from limbeck.sampling.run import run_sampling
+from limbeck.sampling.schedule import TimeLimit
 from limbeck.sampling.selection import select_frames
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
 
@@ -30,6 +31,7 @@ __all__ = [
     "Strain",
     "Supercell",
     "Thin",
+    "TimeLimit",
     "Torsions",
     "Vacancy",
     "bulk_structure",

@@ -24,16 +24,22 @@ class TrajectoryCache:
         try:
             entry = json.loads((self.folder / f"{key}.json").read_text())
             frames = read_frames(self.folder / f"{key}.extxyz") if entry["frames"] else []
-            trajectory = Trajectory(frames, entry["stopped"], entry.get("cut", False))
+            cut, left_out = entry.get("cut", False), entry.get("left_out", False)
+            trajectory = Trajectory(frames, entry["stopped"], cut, left_out)
         except (OSError, ValueError, KeyError, InputError):
             return None  # made again, which is always right
         return trajectory if len(frames) == entry["frames"] else None
 
     def put(self, key: str, trajectory: Trajectory) -> None:
-        """Keep a finished (or cut) trajectory; the JSON file comes last and makes it count."""
+        """Keep a trajectory, finished, cut or left out; the JSON file comes last and makes it count."""
         if self.folder is None:
             return
         if trajectory.frames:
             write_frames(self.folder / f"{key}.extxyz", trajectory.frames)
-        entry = {"frames": len(trajectory.frames), "stopped": trajectory.stopped, "cut": trajectory.cut}
+        entry = {
+            "frames": len(trajectory.frames),
+            "stopped": trajectory.stopped,
+            "cut": trajectory.cut,
+            "left_out": trajectory.left_out,
+        }
         write_whole(self.folder / f"{key}.json", json.dumps(entry))

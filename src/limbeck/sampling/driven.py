@@ -30,7 +30,7 @@ class DrivenRun:
     ----------
     start: what it begins from. numbers: with seed and step they fix its random numbers.
     about: what else fixes it beside step and start, JSON-able. family: of its frames, or their prefix.
-    make: makes it.
+    make: makes it. group: which of the step's conditions (or starts of trees) it is a run of.
     """
 
     start: Atoms
@@ -38,6 +38,7 @@ class DrivenRun:
     about: list[Any]
     family: str
     make: Callable[[np.random.Generator, OnStep, Stop], Trajectory]
+    group: int = 0
 
 
 def runs_of(name: str, step: Driven, incoming: Sequence[Atoms], potential: Potential) -> list[DrivenRun]:
@@ -62,7 +63,7 @@ def _trajectories(
             family = trajectory_family(start.info["family"], name, step, condition, k)
             make = _trajectory(start, potential, step, condition, family)
             about = [condition.temperature_K, condition.pressure_gpa]
-            runs.append(DrivenRun(start, (k, t), about, family, make))
+            runs.append(DrivenRun(start, (k, t), about, family, make, group=t))
     return runs
 
 
@@ -83,7 +84,7 @@ def _trees(name: str, step: RattleRelax, incoming: Sequence[Atoms], potential: P
     for k, start in enumerate(incoming):
         for tree in range(step.trees):
             family = f"{start.info['family']}/{name}-t{tree}"
-            runs.append(DrivenRun(start, (k, tree), [], family, make(start, family)))
+            runs.append(DrivenRun(start, (k, tree), [], family, make(start, family), group=k))
     return runs
 
 

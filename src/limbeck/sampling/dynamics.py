@@ -37,12 +37,13 @@ class Trajectory:
     ----------
     frames: recorded frames in the order of time.
     stopped: one sentence with family, step and cause, or None for a trajectory that stayed physical.
-    cut: it ended early because its time was up.
+    cut: it ended early because its time was up. left_out: it was never begun, for want of time.
     """
 
     frames: list[Atoms]
     stopped: str | None = None
     cut: bool = False
+    left_out: bool = False
 
 
 def sample_md(start: Atoms, potential: Potential, config: MD, seed: int | Sequence[int] = 0) -> list[Atoms]:

@@ -117,6 +117,7 @@ class RattleRelax(Driven):
     min_ratio: Ratio = 0.5
 
     outside_key: ClassVar[frozenset[str]] = frozenset({"keep", "driver", "from_", "trees"})
+    runs_are: ClassVar[str] = "trees"
 
     def n_runs(self, n_incoming: int) -> int:
         return self.trees * n_incoming
@@ -127,6 +128,9 @@ class RattleRelax(Driven):
 
     def evaluations_per_run(self, n_atoms: int) -> int:
         return 1 + self.n * self.relax_steps
+
+    def evaluations_to_first(self, n_atoms: int) -> int:
+        return 1 + self.relax_steps
 
 
 class Modes(Driven):

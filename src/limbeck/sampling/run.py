@@ -23,16 +23,18 @@ from limbeck.sampling.config import SamplingConfig, Select
 from limbeck.sampling.contacts import scan_contacts
 from limbeck.sampling.copies import Copying, copy_family, perturbed
 from limbeck.sampling.counting import choose_starts, count_evaluations, kept_steps
-from limbeck.sampling.driven import DrivenRun, runs_of
+from limbeck.sampling.driven import DrivenRun, OnStep, Stop, runs_of
 from limbeck.sampling.dynamics import Trajectory
 from limbeck.sampling.frames import make_frame
 from limbeck.sampling.moves import Contacts
 from limbeck.sampling.preparing import Preparing, Relax
 from limbeck.sampling.relax import relax, relax_key
+from limbeck.sampling.schedule import Effort, Schedule, TimeLimit, Turn, even_order
 from limbeck.sampling.selection import select_frames
 from limbeck.sampling.step import Driven
 
 _FORMAT = 1  # raised when the same configuration comes to mean other trajectories
+_LATE = 1.25  # evaluations that took longer than this multiple of what was planned are remarked on
 
 
 class NoFrames(LimbeckError):
@@ -49,7 +51,7 @@ def run_sampling(
     parallel: int = 1,
     prefix: str = "",
     notes: list[str] | None = None,
-    stop: Callable[[float], bool] | None = None,
+    limit: TimeLimit | None = None,
 ) -> list[Atoms]:
     """Frames sampled from ``starts``, each with ``family``, ``step`` and ``temperature_K`` in ``info``.
 
@@ -63,16 +65,17 @@ def run_sampling(
     parallel: trajectories at a time, where the Potential's ``thread_safe`` is true.
     prefix: put before every family and mixed into the seeds, so that a held-out set shares
         neither with the training set ("heldout/").
-    notes: a sentence for each trajectory that became unphysical and ended early is added, one
-        for all that ``stop`` ended, and what a step could not make of a start.
-    stop: asked after each time step with the share of all evaluations (0 to 1) that is planned to be
-        done at the end of the trajectory at work. Once true, that trajectory ends with the frames it
-        has, at least one; so each gets its share of the time, and none is left out.
+    notes: a sentence for each trajectory that became unphysical and ended early is added, one for a
+        step of which ``limit`` allowed only a part, and what a step could not make of a start.
+    limit: each step gets its share of the time by the evaluations that are still to be made, and makes
+        as many whole trajectories as that allows at the rate measured at the time, each temperature its
+        share of them (see :class:`limbeck.sampling.schedule.Schedule`). What is left out is kept in the
+        cache as well, so that called again it gives the same frames.
 
     Returns
     -------
     Frames in the order of the steps; the same for the same starts, configuration and prefix,
-    whatever ``parallel`` and the cache.
+    whatever ``parallel`` and the cache, where no ``limit`` acts.
 
     Raises
     ------
@@ -83,11 +86,12 @@ def run_sampling(
     check_structures(chosen, "starting structures")
     prepared = [make_frame(a, prefix + a.info.get("family", f"start#{k}")) for k, a in enumerate(chosen)]
     counter, cache = _Counter(progress, config, prepared), TrajectoryCache(cache_dir)
-    run = _Run(config, potentials, counter, cache, parallel, stop or (lambda share: False))
+    run = _Run(config, potentials, counter, cache, parallel, limit)
     run.salt = (zlib.crc32(prefix.encode()),) if prefix else ()
     prepared, made = run.all_steps(prepared)
     if notes is not None:
-        notes.extend(run.notes(prefix))
+        what = prefix.rstrip("/")
+        notes.extend(run.unrelaxed + run.stopped + [f"{what} {text}".strip() for text in run.short])
     kept = kept_steps(config)
     frames = [frame for name in kept for frame in made[name]]
     if config.keep_starts or not kept:
@@ -104,6 +108,15 @@ def run_sampling(
 
 class _Stop(Exception):
     """Ends the other trajectories once one has failed."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run: the key of its cache, what it takes, and how it is made."""
+
+    key: str
+    effort: Effort
+    work: Callable[[OnStep, Stop], Trajectory]
 
 
 class _Counter:
@@ -132,13 +145,14 @@ class _Run:
     counter: _Counter
     cache: TrajectoryCache
     parallel: int
-    stop: Callable[[float], bool]
+    limit: TimeLimit | None
     salt: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.stopped: list[str] = []
         self.unrelaxed: list[str] = []
-        self.n_cut = self.n_trajectories = self.n_reached = self.n_wanted = self.evaluations = 0
+        self.short: list[str] = []
+        self.evaluations = self.owed = 0  # of the steps so far: at most, and frames still to be labelled
 
     def all_steps(self, prepared: list[Atoms]) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
         """The starts as the steps that prepare leave them, and the frames of each other step by its name."""
@@ -166,28 +180,12 @@ class _Run:
             return frames
         return self.perturb(index, name, step, incoming)
 
-    def notes(self, prefix: str) -> list[str]:
-        """What became of runs that ended early, a sentence each."""
-        cut = []
-        if self.n_cut:
-            what = f"{prefix.rstrip('/')} dynamics".strip()
-            cut.append(
-                f"{what}: {self.n_cut} of {self.n_trajectories} trajectories ended when their time was up; "
-                f"{self.n_reached} of {self.n_wanted} frames were reached"
-            )
-        return self.unrelaxed + self.stopped + cut
-
     def relax(self, name: str, step: Relax, starts: Sequence[Atoms]) -> list[Atoms]:
         """Each start relaxed by the teacher, several at a time where it can."""
         potential = self._potential(name, "teacher")
         threads = self._threads(potential, len(starts))
-        jobs: list[Callable[[], Trajectory]] = []
-        for start in starts:
-            ended = min(len(starts), (len(jobs) // threads + 1) * threads)
-            share = (self.evaluations + ended * (step.steps + 1)) / max(self.counter.total, 1)
-            jobs.append(self._relaxing(start, potential, step, share))
-        relaxed = self._all(jobs, threads)
-        self.evaluations += step.evaluations(len(starts))
+        tasks = [self._relaxing(k, start, potential, step) for k, start in enumerate(starts)]
+        relaxed, _ = self._made(tasks, range(len(tasks)), threads, needed=True)
         self.unrelaxed += [r.stopped for r in relaxed if r.stopped is not None]
         return [
             make_frame(r.frames[0], start.info["family"], name)
@@ -204,13 +202,11 @@ class _Run:
         chosen = select_frames(frames, step.count(len(frames)), step.method, seed=seed, known=known)
         return [frames[k] for k in sorted(chosen.tolist())]
 
-    def _relaxing(
-        self, start: Atoms, potential: Potential, step: Relax, share: float
-    ) -> Callable[[], Trajectory]:
-        def work(on_step: Callable[[], None]) -> Trajectory:
-            return relax(start, potential, step, on_step, lambda: self.stop(share))
+    def _relaxing(self, k: int, start: Atoms, potential: Potential, step: Relax) -> _Task:
+        def work(on_step: OnStep, stop: Stop) -> Trajectory:
+            return relax(start, potential, step, on_step, stop)
 
-        return self._once(relax_key(start, potential, step), step.steps + 1, work)
+        return _Task(relax_key(start, potential, step), Effort(step.steps + 1, 0, group=k), work)
 
     def _potential(self, name: str, driver: str) -> Potential:
         potential = self.potentials.get(name) or self.potentials.get(driver)
@@ -246,33 +242,32 @@ class _Run:
         step = step.model_copy(update={"name": name})
         runs = runs_of(name, step, incoming, potential)
         threads = self._threads(potential, len(runs))
-        costs = [step.evaluations_per_run(len(run.start)) for run in runs]
-        spent = self.evaluations + np.cumsum(costs)
-        jobs: list[Callable[[], Trajectory]] = []
-        for k, run in enumerate(runs):
-            # those that run side by side end together
-            ended = min(len(runs), (k // threads + 1) * threads)
-            share = float(spent[ended - 1]) / max(self.counter.total, 1)
-            seed = (self.config.seed, index, *run.numbers, *self.salt)
-            jobs.append(self._job(run, potential, step, seed, costs[k], share))
-        trajectories = self._all(jobs, threads)
-        self.evaluations += sum(costs)
-        self.n_trajectories += len(runs)
-        self.n_reached += sum(len(t.frames) for t in trajectories)
-        self.n_wanted += len(runs) * step.frames_per_run
-        self.n_cut += sum(t.cut for t in trajectories)
+        tasks = [
+            self._task(run, potential, step, (self.config.seed, index, *run.numbers, *self.salt))
+            for run in runs
+        ]
+        order = even_order([run.group for run in runs], [id(run.start) for run in runs])
+        trajectories, seconds = self._made(tasks, order, threads)
         self.stopped += [t.stopped for t in trajectories if t.stopped is not None]
+        self._tell_short(name, step, trajectories, seconds)
         return [frame for trajectory in trajectories for frame in trajectory.frames]
 
-    def _job(
-        self,
-        run: DrivenRun,
-        potential: Potential,
-        step: Driven,
-        seed: tuple[int, ...],
-        cost: int,
-        share: float,
-    ) -> Callable[[], Trajectory]:
+    def _tell_short(self, name: str, step: Driven, made: Sequence[Trajectory], seconds: float | None) -> None:
+        """What time did not allow; ``seconds``: what an evaluation took."""
+        cut, run = sum(t.cut for t in made), sum(not t.left_out for t in made)
+        if not cut and run == len(made):
+            return
+        whole = f"{run - cut or 'none'} of them whole" if cut else "all whole"
+        frames = f"{sum(len(t.frames) for t in made)} of {len(made) * step.frames_per_run} frames"
+        self.short.append(
+            f"{name}: there was time for {run} of {len(made)} {step.runs_are}, {whole}: {frames}"
+        )
+        planned = self.limit.planned_s.get(step.driver) if self.limit is not None else None
+        if planned is not None and seconds is not None and seconds > _LATE * planned:
+            times = f"{seconds / planned:.1f} times as long as planned"
+            self.short.append(f"{name}: an evaluation of the {step.driver} took {seconds:.2g} s, {times}")
+
+    def _task(self, run: DrivenRun, potential: Potential, step: Driven, seed: tuple[int, ...]) -> _Task:
         key = hash_json(
             [
                 _FORMAT,
@@ -287,47 +282,86 @@ class _Run:
             + ([asdict(identity)] if (identity := getattr(potential, "identity", None)) else [])
         )
 
-        def work(on_step: Callable[[], None]) -> Trajectory:
-            return run.make(np.random.default_rng(list(seed)), on_step, lambda: self.stop(share))
+        def work(on_step: OnStep, stop: Stop) -> Trajectory:
+            return run.make(np.random.default_rng(list(seed)), on_step, stop)
 
-        return self._once(key, cost, work)
+        n_atoms = len(run.start)
+        labels = step.frames_per_run if step.keep and self.limit is not None and self.limit.labels else 0
+        evaluations, first = step.evaluations_per_run(n_atoms), step.evaluations_to_first(n_atoms)
+        return _Task(key, Effort(evaluations, first, run.group, labels), work)
 
-    def _once(
-        self, key: str, evaluations: int, work: Callable[[Callable[[], None]], Trajectory]
-    ) -> Callable[[], Trajectory]:
-        """``work`` as a job that the cache answers for where it can; it calls back at each evaluation."""
+    def _made(
+        self, tasks: Sequence[_Task], order: Sequence[int], threads: int, *, needed: bool = False
+    ) -> tuple[list[Trajectory], float | None]:
+        """What the cache has of ``tasks``, and of the others those that time allows, in ``order``.
 
-        def job() -> Trajectory:
-            found = self.cache.get(key)
-            if found is not None:
-                self.counter.add(evaluations)
-                return found
-            taken = 0
+        And the seconds that an evaluation took, where any was made.
+        """
+        made = {k: found for k, task in enumerate(tasks) if (found := self.cache.get(task.key)) is not None}
+        self.counter.add(sum(tasks[k].effort.evaluations for k in made))
+        efforts = [task.effort for task in tasks]
+        todo = [k for k in order if k not in made]
+        schedule = Schedule(
+            efforts, todo, threads, self._left(efforts, todo),
+            covered=frozenset(efforts[k].group for k, found in made.items() if found.frames),
+            owed=self.owed + sum(efforts[k].labels for k in made), needed=needed,
+        )  # fmt: skip
 
-            def on_step() -> None:
-                nonlocal taken
-                taken += 1
-                self.counter.add()
+        def work() -> None:
+            while (turn := schedule.take()) is not None:
+                try:
+                    made[turn.index] = self._run_one(tasks[turn.index], turn)
+                except BaseException:
+                    # Also on Ctrl-C: running trajectories end at their next step, waiting ones never begin.
+                    self.counter.stop = True
+                    schedule.give_up()
+                    raise
+                finally:
+                    schedule.finish(turn)
 
-            trajectory = work(on_step)
-            self.cache.put(key, trajectory)
-            self.counter.add(max(evaluations - taken, 0))
-            return trajectory
+        self._all(work, min(threads, len(todo)))
+        for k in todo:
+            if k not in made:
+                made[k] = Trajectory([], left_out=True)
+                self.cache.put(tasks[k].key, made[k])
+                self.counter.add(efforts[k].evaluations)
+        self.evaluations += sum(effort.evaluations for effort in efforts)
+        self.owed = round(schedule.owed)
+        seconds = schedule.spent_s / schedule.evaluations if schedule.evaluations else None
+        return [made[k] for k in range(len(tasks))], seconds
 
-        return job
+    def _left(self, efforts: Sequence[Effort], todo: Sequence[int]) -> Callable[[], float] | None:
+        """Seconds left to a step: of what is left now, its share by the evaluations still to be made."""
+        if self.limit is None:
+            return None
+        left_s = self.limit.left_s
+        own = sum(efforts[k].evaluations for k in todo)
+        later = max(self.counter.total - self.evaluations - sum(e.evaluations for e in efforts), 0)
+        kept_s = left_s() * later / max(own + later, 1)
+        return lambda: left_s() - kept_s
 
-    def _all(self, jobs: Sequence[Callable[[], Trajectory]], threads: int) -> list[Trajectory]:
+    def _run_one(self, task: _Task, turn: Turn) -> Trajectory:
+        def on_step() -> None:
+            turn.tick()
+            self.counter.add()
+
+        trajectory = task.work(on_step, turn.over)
+        self.cache.put(task.key, trajectory)
+        self.counter.add(max(task.effort.evaluations - turn.taken, 0))
+        return trajectory
+
+    def _all(self, work: Callable[[], None], threads: int) -> None:
         if threads <= 1:
-            return [job() for job in jobs]
+            work()
+            return
         with ThreadPoolExecutor(threads) as pool:
-            futures = [pool.submit(job) for job in jobs]
+            futures = [pool.submit(work) for _ in range(threads)]
             try:
-                return [future.result() for future in futures]
+                for future in futures:
+                    future.result()
             except BaseException:
-                # Also on Ctrl-C: running trajectories end at their next step, waiting ones never begin.
                 self.counter.stop = True
-                pool.shutdown(cancel_futures=True)
-                failed = [f.exception() for f in futures if f.done() and not f.cancelled()]
+                failed = [f.exception() for f in futures]  # waits for all
                 causes = [e for e in failed if e is not None and not isinstance(e, _Stop)]
                 if causes:
                     raise causes[0] from None

@@ -36,6 +36,8 @@ class Driven(Adding):
 
     #: fields of no effect on what one run gives, or given to its key in another way
     outside_key: ClassVar[frozenset[str]] = frozenset({"keep", "driver"})
+    #: what its runs are called
+    runs_are: ClassVar[str] = "runs"
 
     def n_runs(self, n_incoming: int) -> int:
         """Runs (trajectories, trees, expansions) that the step makes of so many incoming frames."""
@@ -49,6 +51,10 @@ class Driven(Adding):
     def evaluations_per_run(self, n_atoms: int) -> int:
         """The most evaluations of the Potential that a run of ``n_atoms`` atoms takes."""
         raise NotImplementedError
+
+    def evaluations_to_first(self, n_atoms: int) -> int:
+        """Evaluations until a run has its first frame: with fewer it is in vain."""
+        return self.evaluations_per_run(n_atoms)
 
     @property
     def hottest_K(self) -> float | None:
@@ -89,6 +95,7 @@ class Dynamics(Driven):
     outside_key: ClassVar[frozenset[str]] = frozenset(
         {"keep", "driver", "from_", "starts", "temperature_K", "pressure_gpa"}
     )
+    runs_are: ClassVar[str] = "trajectories"
 
     @property
     def pressures(self) -> tuple[float | None, ...]:
@@ -129,3 +136,6 @@ class Dynamics(Driven):
 
     def evaluations_per_run(self, n_atoms: int) -> int:
         return self.steps + 1
+
+    def evaluations_to_first(self, n_atoms: int) -> int:
+        return next(n for n in range(1, self.steps + 1) if self.records(n))

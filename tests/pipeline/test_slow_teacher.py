@@ -1,0 +1,226 @@
+"""A teacher that is slower than when it was timed, or becomes so: fewer trajectories, but whole ones.
+
+Time is a number that every evaluation moves on by what it costs at that moment; nothing waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from limbeck.config import DistillConfig
+from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.potential import Capabilities, Potential
+from limbeck.labelling.remote import WorkerPotential
+from limbeck.labelling.store import LabelStore
+from limbeck.pipeline import planning
+from limbeck.pipeline.clock import RunClock
+from limbeck.pipeline.costs import Costs
+from limbeck.pipeline.sampling import Collector
+from limbeck.progress import no_progress
+from limbeck.sampling import MD, SamplingConfig
+from limbeck.teachers.card import TeacherIdentity
+
+PLANNED_S, SCOUT_S = 0.5, 2e-3
+BEGAN = 1000.0
+TEMPERATURES = (300.0, 600.0, 900.0, 1200.0)
+#: 52 trajectories of 12 frames and 45 evaluations
+HELDOUT = SamplingConfig(
+    steps=(
+        MD(temperature_K=TEMPERATURES, starts=13, frames=12, every_fs=4, equilibrate_fs=40, timestep_fs=2),
+    )
+)
+
+
+class Lattice(Potential):
+    """Every atom on a spring to the nearest site of the fcc lattice; each evaluation takes its time."""
+
+    def __init__(self, name: str, now: list[float], cost_s: Callable[[float], float]) -> None:
+        self.name, self.capabilities = name, Capabilities(stress=False)
+        self.now, self.cost_s = now, cost_s
+        self.killed_at, self.calls = np.inf, 0
+
+    def evaluate(self, batch):
+        energies, forces = [], []
+        for atoms in batch.to_atoms():
+            self.now[0] += self.cost_s(self.now[0])
+            self.calls += 1
+            if self.now[0] > self.killed_at:
+                raise KeyboardInterrupt
+            sites = np.round(2 * np.round(np.cbrt(len(atoms) / 4)))  # half the cubic cell's edge apart
+            scaled = atoms.get_scaled_positions(wrap=False)
+            away = (scaled - np.round(scaled * sites) / sites) @ atoms.cell.array
+            energies.append((away**2).sum())
+            forces.append(-2.0 * away)
+        return Labels(np.array(energies), np.concatenate(forces))
+
+
+class SlowTeacher(Lattice, WorkerPotential):
+    thread_safe = False
+
+    def __init__(self, now, cost_s) -> None:
+        super().__init__("slow", now, cost_s)
+        self.card, self.n_parameters = None, None
+        self.identity = TeacherIdentity("slow", "1", "0" * 64)
+
+    def stream(self, batch, stop=None):
+        for s in range(len(batch)):
+            if stop is not None and stop():
+                return
+            yield s, self.evaluate(batch.select([s]))
+
+
+class Bench:
+    """A run's collector whose time is made up; plans as `distill` does, with a teacher of ``PLANNED_S``."""
+
+    def __init__(self, monkeypatch, folder, cost_s, scout_cost_s=lambda now: SCOUT_S, **settings) -> None:
+        self.now, self.folder = [BEGAN], folder
+        monkeypatch.setattr(time, "monotonic", lambda: self.now[0])
+        steps = dict.fromkeys(("tiny", "ultra-tiny"), SCOUT_S)
+        monkeypatch.setattr(planning, "measure", lambda *_: Costs(PLANNED_S, steps, 1))
+        self.config = DistillConfig(bulk="Cu", presets=("tiny",), **settings)
+        self.starts = [bulk("Cu", cubic=True)]
+        self.plan = planning.plan(self.config, self.starts, teacher=None, spent_s=0.0)
+        self.teacher = SlowTeacher(self.now, cost_s)
+        self.trained: set[int] = set()
+
+        def scout(collector, labelled, count, seconds):
+            if count not in self.trained:
+                self.now[0] += seconds
+            self.trained.add(count)
+            return Lattice(f"scout-{count}", self.now, scout_cost_s)
+
+        monkeypatch.setattr(Collector, "_scout", scout)
+        self.clock = RunClock(folder, began=BEGAN)
+
+    def collect(self, what: str = "collect") -> tuple[LabelledSet, list[str]]:
+        """The set and the notes; what was interrupted goes on as in another process."""
+        with LabelStore(self.folder / "labels") as store:
+            collector = Collector(
+                self.config, self.folder, self.teacher, store, self.clock, no_progress, lambda text: None
+            )
+            return getattr(collector, what)(self.starts, self.plan), collector.notes
+
+    def again(self) -> None:
+        """Killed, and called again later."""
+        self.clock.save()
+        self.clock = RunClock(self.folder, began=self.now[0])
+
+
+def affordable(cost_s: Callable[[float], float], began_s: float, until_s: float) -> float:
+    """Evaluations that fit between two moments of the run, from the cost alone."""
+    times = np.linspace(began_s, until_s, 20_001)
+    return float(np.trapezoid([1.0 / cost_s(BEGAN + t) for t in times], times))
+
+
+COSTS = {
+    "5 times slower": lambda now: 5 * PLANNED_S,
+    "slower for a while": lambda now: PLANNED_S * (10 if 150 < now - BEGAN < 1200 else 1),
+    "slower from a moment on": lambda now: PLANNED_S * (1 if now - BEGAN < 300 else 8),
+    "slow at first": lambda now: PLANNED_S * (12 if now - BEGAN < 1000 else 1),
+}
+
+
+@pytest.mark.parametrize("cost_s", COSTS.values(), ids=COSTS)
+def test_held_out_trajectories_are_fewer_and_whole(monkeypatch, tmp_path, cost_s):
+    bench = Bench(monkeypatch, tmp_path, cost_s, budget=4000.0, heldout=HELDOUT)
+    assert bench.plan.heldout_frames == 624
+    heldout, notes = bench.collect("collect_heldout")
+    evaluations = 52 * 45 + 624
+    share = affordable(cost_s, 0.0, bench.plan.heldout_until_s) / evaluations
+    assert share < 0.8  # else there was nothing to choose
+    assert 0.7 * share * 624 <= len(heldout) <= share * 624 + 12
+    assert bench.clock.spent_s <= bench.plan.heldout_until_s + 12 * PLANNED_S
+    # as many trajectories of each temperature, one more or less, and all whole but the last
+    frames_of = Counter(heldout.family.tolist())
+    runs_at = Counter(family.split("/md-")[1].split("K")[0] for family in frames_of)
+    assert sorted(map(float, runs_at)) == list(TEMPERATURES)
+    assert max(runs_at.values()) - min(runs_at.values()) <= 1
+    assert sorted(frames_of.values())[1:] == [12] * (len(frames_of) - 1)
+    told = f"heldout md: there was time for {len(frames_of)} of 52 trajectories, "
+    assert sum(note.startswith(told) for note in notes) == 1, notes
+    assert not any("labelling stopped" in note for note in notes)
+
+
+def test_interrupted_it_goes_on_and_loses_only_the_trajectory_at_work(monkeypatch, tmp_path):
+    bench = Bench(monkeypatch, tmp_path, COSTS["5 times slower"], budget=4000.0, heldout=HELDOUT)
+    kept: dict[Path, str] = {}
+    for killed_at in (400.0, 900.0, 1400.0):
+        bench.teacher.killed_at = BEGAN + killed_at
+        with pytest.raises(KeyboardInterrupt):
+            bench.collect("collect_heldout")
+        bench.again()
+        assert all(path.read_text() == text for path, text in kept.items())
+        kept = {path: path.read_text() for path in (tmp_path / "sampling").glob("*.extxyz")}
+    bench.teacher.killed_at = np.inf
+    heldout, notes = bench.collect("collect_heldout")
+    frames_of = Counter(heldout.family.tolist())
+    assert set(frames_of.values()) == {12}
+    assert len(frames_of) >= len(kept) >= 8
+    # of each kill, the trajectory at work was in vain
+    assert bench.teacher.calls <= len(frames_of) * (45 + 12) + 3 * 45
+    share = bench.plan.heldout_until_s / (5 * bench.plan.heldout_s)
+    assert len(heldout) >= 0.7 * share * 624 - 3 * 12
+    bench.again()
+    bench.now[0] += 1e4
+    again, said = bench.collect("collect_heldout")
+    np.testing.assert_array_equal(again.structures.positions, heldout.structures.positions)
+    np.testing.assert_array_equal(again.labels.energy, heldout.labels.energy)
+    assert said[0] == notes[0]
+
+
+def planned_frames(plan: planning.Plan, starts) -> dict[str, int]:
+    """Step -> frames of it, one by one; the first step makes the cell."""
+    steps = plan.sampling.steps
+    parts = [plan.sampling.model_copy(update={"steps": steps[: k + 1]}) for k in range(len(steps))]
+    counts = [0, *(planning.count_frames(part, starts) for part in parts[1:])]
+    return dict(zip(plan.sampling.names[1:], np.diff(counts).tolist(), strict=True))
+
+
+SAMPLED = {"budget": 600.0, "temperatures_K": (300.0, 600.0)}
+
+
+def test_each_step_and_temperature_of_a_sampling_keeps_its_share(monkeypatch, tmp_path):
+    """Teacher and scouts take five times as long as planned: before, still frames took all the time."""
+    bench = Bench(
+        monkeypatch, tmp_path, lambda now: 5 * PLANNED_S, lambda now: 5 * SCOUT_S, **SAMPLED
+    )  # fmt: skip
+    plan = bench.plan
+    assert plan.scouts == 2
+    labelled, notes = bench.collect()
+    share = (plan.labels_until_s - plan.scouts * plan.scout_s) / (5 * plan.labelling_s)
+    assert share < 0.4
+    made = Counter(labelled.step.tolist())
+    for step, frames in planned_frames(plan, bench.starts).items():
+        if step.startswith("scout"):
+            assert made[step] >= 0.7 * share * frames, (step, made)
+            assert set(labelled.temperature_k[labelled.step == step]) == {300.0, 600.0}
+    assert len(labelled) >= 0.8 * share * plan.frames
+    assert bench.clock.spent_s <= plan.labels_until_s + 5 * PLANNED_S * planning.LEAST_LABELS
+    assert sum("labelling stopped" in note for note in notes) == 1
+
+
+def test_as_fast_as_planned_all_is_labelled(monkeypatch, tmp_path):
+    bench = Bench(monkeypatch, tmp_path, lambda now: PLANNED_S, **SAMPLED)
+    labelled, notes = bench.collect()
+    made = Counter(labelled.step.tolist())
+    # a teacher of springs gets the closest contacts wrong, which the audit sees
+    planned = planned_frames(bench.plan, bench.starts)
+    assert made.pop("contacts") <= planned.pop("contacts")
+    assert (dict(made), notes) == (planned, [])
+
+
+def test_what_waited_for_a_slow_teacher_is_labelled_once_it_is_quick(monkeypatch, tmp_path):
+    """Slow for the still frames only: they come last, when the others have their labels."""
+    bench = Bench(monkeypatch, tmp_path, lambda now: PLANNED_S * (4 if now - BEGAN < 120 else 0.8), **SAMPLED)
+    labelled, _ = bench.collect()
+    made, planned = Counter(labelled.step.tolist()), planned_frames(bench.plan, bench.starts)
+    assert made["scout-md"] == planned["scout-md"]
+    assert made["scout-md-2"] == planned["scout-md-2"]
+    assert 0.6 * bench.plan.frames < len(labelled)
