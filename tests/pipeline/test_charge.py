@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +18,12 @@ from limbeck.artifact.file import read_card, read_student, write_student
 from limbeck.core.charge import ChargeState
 from limbeck.core.checks import suits
 from limbeck.core.structures import StructureBatch
+from limbeck.errors import LimbeckError
 from limbeck.export.formats import make_metadata
 from limbeck.report.card import model_card
 from limbeck.runtime.calculator import Calculator
+from limbeck.runtime.released import find_student
+from tests.students.tools import random_record
 
 TEACHER = "ase.calculators.emt:EMT"
 DECLARED = "teacher.options.capabilities={charge: true, spin: true}"
@@ -135,13 +140,12 @@ def test_which_labels_suit_a_student():
 
 
 def test_a_student_file_without_a_charge_is_neutral(run, tmp_path):
-    record = read_student(Path("students/3bpa-tiny.safetensors"))
+    record = read_student(find_student("3bpa-tiny"))
     assert "total_charge" not in record.card
     assert record.state == ChargeState(0.0, 0)
     assert "total_charge: 0.0" in run("info", "3bpa-tiny")[1]
-    write_student(tmp_path / "cation.safetensors", record.__class__(
-        record.architecture, record.baseline, record.weights, record.card | ChargeState(1.0, 2).on_card()
-    ))  # fmt: skip
+    cation = replace(record, card=record.card | ChargeState(1.0, 2).on_card())
+    write_student(tmp_path / "cation.safetensors", cation)
     # the C++ reader takes the new entries too
     atoms = molecule("CH3CH2OH")
     plain, charged = (
@@ -151,6 +155,7 @@ def test_a_student_file_without_a_charge_is_neutral(run, tmp_path):
     assert plain.get_potential_energy(atoms) == charged.get_potential_energy(atoms)
 
 
+@pytest.mark.slow  # it starts five teachers
 def test_a_callable_must_declare_charges(run, refused, labels, tmp_path):
     ions, neutral = labels("ions", methanol(3, total_charge=1, spin=2)), labels("neutral", methanol(3, 1))
     store = tmp_path / "labels"
@@ -214,3 +219,25 @@ def test_files_from_the_field(run, refused, field, tmp_path):
     assert code == 0, err
     card = read_card(tmp_path / "c" / "ultra-tiny.safetensors")
     assert (card["total_charge"], card["spin_multiplicity"]) == (1.0, 2)
+
+
+def test_an_export_tells_the_charge_once(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    from limbeck.export import run as exporting
+
+    def begin(student: Path, *_: object) -> tuple[object, ...]:
+        work = SimpleNamespace(student=SimpleNamespace(record=read_student(student)))
+        return student, exporting._Summary(student, None, {}), work
+
+    def refuse(*_: object) -> None:
+        raise LimbeckError("no file: tracing and certificates take their time")
+
+    monkeypatch.setattr(exporting, "_begin", begin)
+    monkeypatch.setattr(exporting, "_export_one", refuse)
+    for state, told in ((ChargeState(-2.0), ["total charge -2"]), (ChargeState(), [])):
+        path, said = tmp_path / "student.safetensors", []
+        write_student(path, replace(random_record(), card=state.on_card()))
+        options = exporting.ExportOptions(aot=False)
+        exporting.export_student(path, ("torchscript", "torch-export"), tmp_path, options, said.append)
+        assert len(said) == 2 + len(told)
+        assert all(text in said[0] for text in told)
