@@ -159,7 +159,9 @@ def test_a_plan_without_dynamics_says_so(monkeypatch):
 
 def test_a_plan_without_close_contacts_says_so(monkeypatch):
     lines = _plan(monkeypatch, 75, 0.6).lines()
-    assert any("no close contacts are sampled" in line and "a larger --budget" in line for line in lines)
+    assert any(
+        "no close contacts are sampled" in line and "remedy: a larger --budget" in line for line in lines
+    )
     assert not any("close contacts" in line for line in _plan(monkeypatch, 1800, 0.05).lines())
 
 

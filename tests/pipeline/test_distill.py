@@ -59,7 +59,7 @@ def test_copper_from_emt(run, tmp_path):
     code, printed, err = run("distill", config, "--out", out, "--json", tmp_path / "figures.json")
     assert code == 0, err
     assert "frames to label: 78 of 4 atoms" in printed
-    assert "to validate, 10 held out" in printed
+    assert "in the validation set, 10 in the test set" in printed
     table = [line.split() for line in printed.splitlines() if line.startswith(("model", EMT, "ultra-tiny"))]
     assert [row[0] for row in table] == ["model", EMT, "ultra-tiny"]
     metrics = json.loads((out / "metrics.json").read_text())
@@ -148,7 +148,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path, monkeypatch):
     words = (
         "budget: 10 min 00 s",
         "system: crystal; 1 structure of 4 atoms; cell 3.61 x 3.61 x 3.61 Å; recipe crystal at 300, 600, 900, ",
-        "held-out frames:",
+        "test set: ",
         "frames to label:",
         "training: ultra-tiny",
         "disk: about",

@@ -13,6 +13,7 @@ from limbeck.errors import InputError
 from limbeck.pipeline.opening import check_atom_energies
 from limbeck.pipeline.reach import limits, measure_reach
 from limbeck.students.specification import preset_architecture
+from limbeck.validation.longrange import LongRangeReport
 from tests.validation.toys import label_set
 
 TEACHER = AsePotential(LennardJones(sigma=2.3, epsilon=0.1, rc=5.0, smooth=True), Capabilities(), "lj")
@@ -56,7 +57,12 @@ def test_each_preset_has_its_own_field():
 def test_a_used_up_budget_leaves_a_reason():
     for report in measure_reach(configuration(budget="1m"), TEACHER, heldout(), 60.0):
         assert report["force_rms_mev_per_a"] is None
-        assert report["reason"].endswith("0.0 s are allowed")
+        assert report["reason"].startswith("the budget leaves too little time: two evaluations of ")
+        said = LongRangeReport(**report).text()
+        assert said == f"teacher's forces beyond {report['radius_a']:.1f} Å: not measured, {report['reason']}"
+        assert "0.0 s" not in said
+    card = limits(preset_architecture("tiny", (29,)), [report])  # a user of the student needs no times
+    assert card["long_range"] == "teacher's forces beyond 10.0 Å: not measured"
 
 
 def test_labels_without_a_teacher_are_not_measured():

@@ -175,8 +175,8 @@ class _Run:
         say_some(self.say, lost, "frames without a label")
         lesson = self._lesson(labels, heldout, starts)
         self.say(
-            f"{len(lesson.train)} labels to train on, {len(lesson.validation)} to validate, "
-            f"{len(heldout)} held out"
+            f"labels: {len(lesson.train)} to train on, {len(lesson.validation)} in the validation set, "
+            f"{len(heldout)} in the test set"
         )
         say_idle_threads(self.config.training, lesson.train, self.say)
         write_frames(self.folder / "validation.extxyz", lesson.validation.to_atoms())

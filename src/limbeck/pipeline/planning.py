@@ -85,11 +85,11 @@ class Plan:
         """The plan for people."""
         train = ", ".join(f"{k} {format_seconds(v)}" for k, v in self.training_s.items())
         lines = [
-            f"held-out frames: {self.heldout_frames} from the teacher's own dynamics: "
+            f"test set: {self.heldout_frames} frames of MD driven by the teacher: "
             f"{format_seconds(self.heldout_s)}",
             f"frames to label: {self.frames} of {self.atoms} atoms, {self.label_s:.3g} s each: "
-            f"{format_seconds(self.labelling_s)} with the dynamics that makes them",
-            f"held out: {summary(self.heldout)}",
+            f"{format_seconds(self.labelling_s)} with the MD that makes them",
+            f"test set sampled: {summary(self.heldout)}",
             f"sampled: {summary(self.sampling)}",
         ]
         if not any(isinstance(step, Dynamics) for step in self.sampling.steps):
@@ -99,11 +99,12 @@ class Plan:
             )
         if not any(isinstance(step, Contacts) for step in self.sampling.steps):
             lines.append(
-                "note: no close contacts are sampled; students guess what is nearer than all they are shown; "
+                "note: no close contacts are sampled, so students are not accurate at distances shorter than "
+                "those of MD; remedy: "
                 + (
-                    "a larger --budget has time for it"
+                    "a larger --budget"
                     if self.labels_until_s is not None
-                    else "{kind: contacts, n: 8} among the steps samples them"
+                    else "{kind: contacts, n: 8} under sampling.steps"
                 )
             )
         if self.frames < LEAST_LABELS:
@@ -112,7 +113,10 @@ class Plan:
                 "add steps such as rattle and md, or leave sampling out (see docs/sampling.md)"
             )
         if self.scouts:
-            lines.append(f"scouts that drive sampling: {self.scouts}, {format_seconds(self.scout_s)} each")
+            lines.append(
+                f"interim students, which drive MD for sampling: {self.scouts}, "
+                f"{format_seconds(self.scout_s)} of training each"
+            )
         lines += [
             f"training: {train or 'by epochs'}",
             *self._round_lines(),

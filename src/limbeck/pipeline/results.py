@@ -77,15 +77,15 @@ def say_results(
     say("")
     say(format_table(rows))
     say(
-        f"(errors on {len(trial.heldout)} held-out frames of the teacher's own dynamics; on-policy: frames "
-        f"of the student's own dynamics at {trial.hottest_k:g} K, labelled by the teacher; speed: a step of "
-        f"dynamics of {metrics[RUN]['speed_atoms']} atoms, without the integrator)"
+        f"(errors on the test set, {len(trial.heldout)} frames of MD driven by the teacher; on-policy: "
+        f"frames of MD driven by the student at {trial.hottest_k:g} K, labelled by the teacher; drift of the "
+        f"total energy without a thermostat; speed of an MD step of {metrics[RUN]['speed_atoms']} atoms)"
     )
     load, cores = metrics[RUN].get("load"), usable_cores()
     if load is not None and load > _BUSY * cores:
         say(
-            f"note: {load:.1f} processes wanted {cores} cores while speeds were measured: measure them again "
-            "when nothing else runs (limbeck bench)"
+            f"note: the machine was busy while speeds were measured (load {load:.1f} on {cores} cores); "
+            "remedy: limbeck bench, when nothing else runs"
         )
     for preset in presets:
         reason = metrics[preset][RUN].get("on_policy", {}).get("reason")

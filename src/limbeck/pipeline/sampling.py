@@ -151,7 +151,7 @@ class Collector:
             starts,
             sampling,
             potentials,
-            self.clock.ticking(self.progress, prefix.rstrip("/")),
+            self.clock.ticking(self.progress, "test set" if prefix else ""),
             cache_dir=self.folder / "sampling",
             parallel=self.config.labelling.workers,
             prefix=prefix,
@@ -220,7 +220,7 @@ class Collector:
         self, frames: Sequence[Atoms], name: str, until_s: float | None, known: int
     ) -> tuple[np.ndarray, LabelReport]:
         """Which frames were to be labelled, in what order, and the report."""
-        tick = self.clock.ticking(self.progress, HELDOUT if name == HELDOUT else "")
+        tick = self.clock.ticking(self.progress, "test set" if name == HELDOUT else "")
         order = np.arange(len(frames))
         if until_s is not None:
             # In random order where time may end before the frames do: every step keeps its share.
@@ -253,11 +253,11 @@ class Collector:
                 Stop(budget_s=self.clock.once(f"scout_{count}_s", seconds)),
                 path.with_suffix(""),
                 seed=self.config.seed,
-                progress=self.clock.ticking(self.progress, "scout"),
+                progress=self.clock.ticking(self.progress, "interim student"),
             )
             save_student(path, record)
             self.say(
-                f"scout {count + 1}: {len(lesson.train)} labels, force RMSE "
+                f"interim student {count + 1}: {len(lesson.train)} labels, force RMSE "
                 f"{trained.validation['force_rmse_mev_per_a']:.0f} meV/Å on {len(lesson.validation)} others"
             )
         scout = Student.load(path)

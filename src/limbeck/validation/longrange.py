@@ -21,6 +21,7 @@ from limbeck.core.charge import copy_charge, repeat_charge
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError, WorkerDied
+from limbeck.progress import format_seconds
 from limbeck.units import EV_TO_MEV
 
 DISPLACEMENT_A = 0.1  #: standard deviation of a coordinate, that of a warm crystal
@@ -51,11 +52,11 @@ class LongRangeReport:
     n_atoms: int
     reason: str
 
-    def text(self) -> str:
-        """One line for cards and reports."""
+    def text(self, *, reason: bool = True) -> str:
+        """One line for cards and reports; ``reason``: says why nothing was measured."""
         beyond = f"teacher's forces beyond {self.radius_a:.1f} Å"
         if self.force_rms_mev_per_a is None:
-            return f"{beyond}: not tested: {self.reason}"
+            return f"{beyond}: not measured" + (f", {self.reason}" if reason else "")
         change = self.force_rms_mev_per_a
         resolved = change >= RESOLVED_MEV_PER_A
         size = f"{change:.1f}" if resolved else f"below {RESOLVED_MEV_PER_A:g}"
@@ -142,7 +143,9 @@ def _widen(atoms: Atoms, radius: float, max_atoms: int, rng: np.random.Generator
     times = repeats(atoms, 2 * radius)
     needed = len(atoms) * int(np.prod(times))
     if needed > max_atoms:
-        raise _NotTested(f"a cell {2 * radius:.0f} Å wide has {needed} atoms, more than {max_atoms}")
+        raise _NotTested(
+            f"it would take {needed:,} atoms (a cell {2 * radius:.0f} Å wide), more than {max_atoms:,}"
+        )
     wide = atoms.repeat(times) if needed > len(atoms) else atoms.copy()
     wide.info = dict(atoms.info)
     (repeat_charge if needed > len(atoms) else copy_charge)(atoms, wide)
@@ -172,8 +175,8 @@ def _affordable(teacher: Potential, atoms: Atoms, n_wide: int, most: int, left_s
     fit = int((left_s - took) / max(each, 1e-9))
     if fit < 2:
         raise _NotTested(
-            f"two evaluations of {n_wide} atoms take about {2 * each:.1f} s, "
-            f"{max(left_s, 0):.1f} s are allowed"
+            f"the budget leaves too little time: two evaluations of {n_wide:,} atoms would take about "
+            f"{format_seconds(2 * each)}"
         )
     return min(most, fit)
 
