@@ -173,6 +173,7 @@ def test_distill_from_python(form, tmp_path):
     assert outcome["plan"]["frames"] == 78
     assert outcome["plan"]["heldout_frames"] == 10
     assert said[0].startswith("budget: 5 min 00 s")
+    assert said[1].startswith("system: crystal; 1 structure of 4 atoms")
 
 
 def test_epochs_go_before_a_files_budget_and_the_command_line_before_the_file(run, refused, tmp_path):

@@ -113,9 +113,8 @@ def distill(
         check_atom_energies(config, teacher)
         if folder is None:
             system = describe_system(config, starts)
-            say(system)
             dry = plan(config, starts, teacher, time.monotonic() - began)
-            for line in dry.lines():
+            for line in _plan_lines(dry, system):
                 say(line)
             return {"plan": dry.to_dict(), "system": system}
         clock = RunClock(folder, began)
@@ -123,6 +122,13 @@ def distill(
         quiet = say_nothing if finished else say
         ticking = no_progress if finished else progress
         return _Run(config, folder, teacher, clock, ticking, quiet, about, say).run(starts)
+
+
+def _plan_lines(chosen: Plan, system: str) -> list[str]:
+    """The plan for people, what it is for after the budget."""
+    lines = chosen.lines()
+    lines.insert(0 if chosen.budget_s is None else 1, system)
+    return lines
 
 
 def as_config(config: DistillConfig | Mapping[str, Any] | Path | str) -> DistillConfig:
@@ -202,9 +208,8 @@ class _Run:
         if kept is not None:
             self.say(f"going on after {format_seconds(self.clock.spent_s)}")
             return Plan.from_dict(kept)
-        self.say(describe_system(self.config, starts))
         chosen = plan(self.config, starts, self.teacher, self.clock.spent_s)
-        for line in chosen.lines():
+        for line in _plan_lines(chosen, describe_system(self.config, starts)):
             self.say(line)
         self.clock.put("plan", chosen.to_dict())
         return chosen
