@@ -196,12 +196,6 @@ def complete(folder: Path) -> None:
     (folder / "learning-curve").mkdir(exist_ok=True)
     (folder / "learning-curve" / "tiny.json").write_text(json.dumps(learning_curve()))
     (folder / "learning-curve" / "times-0123.json").write_text("[1.0, 2.0]")
-    properties = {
-        "bulk modulus": {"verdict": "fail", "student": 139.0, "teacher": 137.0, "noise": 0.1, "tolerance": 1.0,
-                         "unit": "GPa", "reason": "2 GPa off"},
-        "diffusion": {"verdict": "not tested", "student": None, "teacher": None, "reason": "no liquid"},
-    }  # fmt: skip
-    (folder / "physics.json").write_text(json.dumps({"verdict": "fail", "properties": properties}))
     path = folder / "metrics.json"
     metrics = json.loads(path.read_text())
     student = {"heldout": {"force_rmse_mev_per_a": 24.0}, "on_policy": None, "runs": 4, "survived": 3,

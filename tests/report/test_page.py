@@ -140,7 +140,6 @@ def test_missing_parts_name_the_command_that_makes_them(page):
         in page.text
     )
     assert "limbeck export copper/tiny.safetensors --to all --out copper/exports" in page.text
-    assert "Physics" not in page.text
 
 
 def test_commands_for_a_folder_with_spaces_can_be_pasted(run_folder):
@@ -227,8 +226,7 @@ def test_added_parts_are_told(run_folder):
     complete(run_folder)
     text = Page(write_report(run_folder).page).text
     for said in (
-        "1,000 atoms, native engine, 2 threads", "longer than 20 s", "tiny.onnx", "c" * 12, "0.0042", "bulk modulus",
-        "2 GPa off", "not tested", "Rounds of learning from failures", "3 of 4", "start 2: atoms collided",
+        "1,000 atoms, native engine, 2 threads", "longer than 20 s", "tiny.onnx", "c" * 12, "0.0042", "Rounds of learning from failures", "3 of 4", "start 2: atoms collided",
     ):  # fmt: skip
         assert said in text, said
 
@@ -257,7 +255,6 @@ def test_text_from_outside_is_no_markup(run_folder, change):
         metrics["run"]["rounds"][0]["students"]["tiny"]["reasons"] = [HOSTILE]
 
     change("metrics.json", spoil)
-    change("physics.json", lambda p: p["properties"].update({HOSTILE: {"verdict": HOSTILE, "unit": HOSTILE}}))
     change(
         "exports/tiny.onnx.certificate.json", lambda c: c.update(format=HOSTILE, path=HOSTILE, opset=HOSTILE)
     )
@@ -274,7 +271,7 @@ def test_text_from_outside_is_no_markup(run_folder, change):
 
 @pytest.mark.parametrize(
     "name",
-    ["bench.json", "physics.json", "exports/tiny.onnx.certificate.json", "learning-curve/tiny.json"],
+    ["bench.json", "exports/tiny.onnx.certificate.json", "learning-curve/tiny.json"],
 )
 @pytest.mark.parametrize(
     "content",
@@ -282,7 +279,6 @@ def test_text_from_outside_is_no_markup(run_folder, change):
         "{", "[]", "3", "{}", '{"rows": 3}', '{"rows": [3, {}, {"model": "x"}]}', '{"rows": [], "machine": 3}',
         '{"path": 3}', '{"path": "x", "parity": [], "latency": 3, "bytes": "many", "verdict": []}',
         '{"exports": [3, {"path": "x", "parity": {"against_student": {"a": {"share": "b"}}}}]}',
-        '{"properties": []}', '{"properties": {"a": 3, "b": {"student": [1, 2], "teacher": {}}}, "verdict": 3}',
         '{"rows": [{"model": "x", "engine": "native", "atoms": 3, "batch": 1, "atoms_per_s": NaN}]}',
     ],
 )  # fmt: skip

@@ -302,7 +302,7 @@ def _run_hashes(job: _Job) -> dict[str, str]:
     if job.inputs.run is None:
         return {}
     folder, out = job.inputs.run.folder, job.inputs.out
-    names = ("config.yaml", "metrics.json", "physics.json", HELDOUT, VALIDATION)
+    names = ("config.yaml", "metrics.json", HELDOUT, VALIDATION)
     curves = sorted((folder / CURVES).glob("*.json"))
     files = [*(folder / name for name in names), *sorted(folder.glob("*.safetensors")), *curves]
     made = [out / BENCH, out / FINAL_BENCH, *sorted((out / "exports").glob("*.json"))]

@@ -195,8 +195,6 @@ def _sections(  # type: ignore[no-untyped-def]
         [results.dynamics(run), results.rounds(run), results.long_range(run)],
         [],
     )
-    if physics := results.physics(run):
-        yield "physics", "Physics", [physics], []
     drawn = _kept(bench_figures(run.bench))
     yield "speed", "Speed", [figures(drawn), shipping.benchmark(run)], drawn
     yield "exports", "Exports", [shipping.exports(run)], []

@@ -48,7 +48,7 @@ class Run:
     metrics: metrics.json. presets: those judged there, the largest student first.
     students: preset -> its file, where it is there and can be read.
     logs: preset -> the rows of its training log, earlier rounds first.
-    bench, physics: those files, None where missing. exports: certificates, one a file.
+    bench: that file, None where missing. exports: certificates, one a file.
     curves: what ``limbeck learning-curve`` found, one a preset.
     given: labels to compare the students on instead of the run's own.
     notes: what is there but could not be read, one sentence each.
@@ -62,7 +62,6 @@ class Run:
     students: dict[str, StudentFile]
     logs: dict[str, list[dict[str, Any]]]
     bench: dict[str, Any] | None
-    physics: dict[str, Any] | None
     exports: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     curves: tuple[dict[str, Any], ...] = ()
@@ -166,7 +165,6 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
         students=students,
         logs={name: _read_log(folder, name) for name in presets},
         bench=_read_bench([results / name for name in benches], students, notes),
-        physics=_read_json(folder / "physics.json", notes),
         exports=tuple(_read_exports(results / "exports", notes)),
         curves=tuple(_read_curves(folder / CURVES, notes)),
         notes=tuple(notes),

@@ -1,4 +1,4 @@
-"""Results in words and tables: presets side by side, worst frames, the students' own dynamics, physics."""
+"""Results in words and tables: presets side by side, worst frames, the students' own dynamics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from limbeck.core.charge import ChargeState
 from limbeck.report.evidence import Evidence
-from limbeck.report.markup import code, judged, missing, number, paragraph, table, text, verdict
+from limbeck.report.markup import code, missing, number, paragraph, table, text, verdict
 from limbeck.report.reading import GIVEN, HELDOUT, RUN, VALIDATION, Run, as_dict, figures
 from limbeck.report.recommendation import PresetRow, Recommendation, teacher_rate
 from limbeck.validation.longrange import LongRangeReport
@@ -212,40 +212,3 @@ def long_range(run: Run) -> str:
     said.append(f"{'. '.join(line[0].upper() + line[1:] for line in lines)}." if lines else
                 "How much force the teacher carries from beyond was not measured in this run.")  # fmt: skip
     return "<h3>Reach</h3>" + "".join(paragraph(line) for line in said)
-
-
-def physics(run: Run) -> str:
-    """Verdicts of physics.json, of one student or by student; nothing without them."""
-    found = run.physics or {}
-    by_student = {"": found} if "properties" in found else found
-    parts = []
-    for student, result in by_student.items():
-        properties = result.get("properties") if isinstance(result, dict) else None
-        if not isinstance(properties, dict):
-            continue
-        rows = [
-            (
-                text(name),
-                judged(one.get("verdict")),
-                _value(one.get("student")),
-                _value(one.get("teacher")),
-                _value(one.get("noise")),
-                _value(one.get("tolerance")),
-                text(one.get("unit") or ""),
-                text(one.get("reason") or ""),
-            )
-            for name, one in properties.items()
-            if isinstance(one, dict)
-        ]
-        heading = f"<h3>{text(student)}</h3>" if student else ""
-        said = f"<p>Verdict: {judged(result.get('verdict'))}</p>"
-        columns = ("property", "verdict", "student", "teacher", "noise", "tolerance", "unit", "reason")
-        parts.append(heading + said + table(columns, rows, words=(0, 1, 6, 7)))
-    return "".join(parts)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return number(value, "{:.4g}")
-    shown = "" if value is None else json.dumps(value, ensure_ascii=False)
-    return text(shown if len(shown) <= 60 else shown[:57] + "…") or "–"
