@@ -105,7 +105,7 @@ def test_a_teacher_that_does_not_fit_is_a_reason(student):
         ({"sizes": [0]}, "atoms holds what is no number of them; got [0]; wanted 1 or more each"),
         ({"sizes": [], "batches": []}, "nothing to measure; got no batch and no size; wanted one of them"),
         ({"row_limit_s": 0}, "a limit of time is not positive; got 0; wanted seconds"),
-        ({"device": "tpu"}, "unknown device; got tpu; wanted cpu or cuda"),
+        ({"device": "tpu"}, "unknown device; got 'tpu'; wanted cpu, cuda or cuda:1"),
     ],
 )
 def test_wrong_input_is_refused_before_anything_starts(student, options, text):

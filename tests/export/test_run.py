@@ -189,8 +189,8 @@ def test_structures_that_cannot_serve_are_one_line(command, tmp_path):
     write(tmp_path / "gold.extxyz", Atoms("Au"))
     write(tmp_path / "nan.extxyz", Atoms("O", positions=[[np.nan, 0, 0]]))
     for name, told in [
-        ("empty.extxyz", "cannot read the structures; got UnknownFileTypeError: Empty file"),
-        ("words.extxyz", "cannot read the structures"),
+        ("empty.extxyz", "the file is empty; wanted at least one structure"),
+        ("words.extxyz", "line 1 (frame 0): a frame does not begin with its number of atoms"),
         ("gold.extxyz", "the student does not know an element; got Au; wanted H C N O Si"),
         ("nan.extxyz", "structure 0: positions or cell are not finite"),
         ("none.extxyz", "no such file"),
