@@ -64,7 +64,7 @@ def test_ignored_errors_do_not_count(data, tmp_path, run):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("", "the file is empty"), ("3\nno more\nCu 0 0 0\n", "cannot read the file as structures")],
+    [("", "the file is empty"), ("3\nno more\nCu 0 0 0\n", "a frame ends before its last atom")],
 )
 def test_unreadable_input_exits_with_two(tmp_path, run, content, words):
     (tmp_path / "bad.extxyz").write_text(content)
