@@ -14,7 +14,9 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.errors import InputError
 from limbeck.sampling import MD, Melt, SamplingConfig, count_evaluations, count_frames, run_sampling
+from limbeck.sampling.barostat import LangevinHoover
 from limbeck.sampling.dynamics import run_trajectory, sample_md
+from limbeck.sampling.step import Condition
 from limbeck.units import GPA
 
 
@@ -199,3 +201,80 @@ def test_bad_steps(step, message):
     with pytest.raises(ValidationError) as caught:
         SamplingConfig(steps=[step])
     assert message in str(caught.value)
+
+
+class ElasticBox(Potential):
+    """Atoms that do not see each other in a box of energy (k/2) (V - V0)² / V0."""
+
+    name = "elastic box"
+    capabilities = Capabilities()
+
+    def __init__(self, volume: float, stiffness: float) -> None:
+        self.v0, self.k = volume, stiffness
+
+    def energy(self, volume):
+        return 0.5 * self.k * (volume - self.v0) ** 2 / self.v0
+
+    def evaluate(self, batch):
+        slope = self.k * (batch.volume - self.v0) / self.v0
+        return Labels(
+            self.energy(batch.volume), np.zeros((batch.n_atoms, 3)), slope[:, None, None] * np.eye(3)
+        )
+
+
+@pytest.mark.parametrize("barostat", ["isotropic", "lengths"])
+def test_an_elastic_box_has_the_volumes_of_its_ensemble(barostat):
+    """p(V) ~ V^N exp(-(U + PV) / kT) of N ideal atoms, times the (ln V)² / 2 ways to cut V into lengths."""
+    start, kelvin, pressure = gas(2), 600.0, 0.3
+    v0 = start.get_volume()
+    box = ElasticBox(v0, 1.2e-2)
+    step = MD(temperature_K=kelvin, barostat=barostat, barostat_fs=60, friction_per_ps=30, timestep_fs=4)
+    start.calc = box.make_calculator()
+    start.set_momenta(np.random.default_rng(0).normal(size=(8, 3)))
+    integrator = LangevinHoover(start, step, Condition(kelvin, pressure), np.random.default_rng(5))
+    volumes, kinetic, cell = [], [], []
+    for n in range(12_000):
+        integrator.advance()
+        assert start.get_volume() < 10 * v0
+        if n >= 500:
+            volumes.append(start.get_volume())
+            kinetic.append(start.get_kinetic_energy())
+            cell.append(integrator.momentum**2 / integrator.mass)
+    grid = np.linspace(0.2, 2.5, 20_001) * v0
+    weight = np.exp(8 * np.log(grid / v0) - (box.energy(grid) + pressure * GPA * grid) / (units.kB * kelvin))
+    weight /= weight.sum()
+    mean = (grid * weight).sum()
+    spread = np.sqrt(((grid - mean) ** 2 * weight).sum())
+    blocks = np.array(volumes).reshape(20, -1).mean(axis=1)
+    error = blocks.std(ddof=1) / np.sqrt(len(blocks))
+    assert error < 0.15 * spread
+    assert np.mean(volumes) == pytest.approx(mean, abs=4 * error)
+    assert np.std(volumes) == pytest.approx(spread, rel=0.15)
+    assert np.mean(kinetic) == pytest.approx(1.5 * 8 * units.kB * kelvin, rel=0.03)
+    assert np.mean(cell) == pytest.approx(units.kB * kelvin, rel=0.08)
+
+
+@pytest.mark.parametrize("barostat", ["isotropic", "lengths"])
+def test_without_friction_the_extended_energy_is_kept(barostat):
+    """Its error is of second order in the time step, so a quarter at half of it."""
+
+    def deviation(timestep_fs: float) -> float:
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        atoms.rattle(0.05, seed=1)
+        atoms.calc = EMT()
+        atoms.set_momenta(2.0 * np.random.default_rng(3).normal(size=(8, 3)))
+        step = MD(temperature_K=300, barostat=barostat, barostat_fs=300, timestep_fs=timestep_fs)
+        npt = LangevinHoover(atoms, step, Condition(300.0, 5.0), np.random.default_rng(0))
+        npt.friction = npt.cell_friction = 0.0
+        kept = []
+        for _ in range(round(200 / timestep_fs)):
+            npt.advance()
+            assert 0.5 < atoms.get_volume() / (8 * 3.61**3 / 4) < 2.0
+            cell = (npt.momentum**2).sum() / (2 * npt.mass) + npt.pressure * atoms.get_volume()
+            kept.append(atoms.get_total_energy() + cell)
+        assert np.ptp(atoms.cell.lengths() / [7.22, 3.61, 3.61]) > 0.003 or barostat == "isotropic"
+        return float(np.std(kept))
+
+    coarse, fine = deviation(4.0), deviation(2.0)
+    assert coarse < 0.02
+    assert coarse / fine == pytest.approx(4.0, rel=0.25)

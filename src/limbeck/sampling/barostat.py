@@ -1,17 +1,15 @@
 """Langevin dynamics at constant pressure.
 
-Langevin-Hoover (Quigley and Probert 2004, doi:10.1063/1.1755657), propagated by BAOAB, as ASE has it:
-thermostat and barostat are both stochastic, so that a few hot atoms in a small cell are sampled as
-well as many, where chains of deterministic thermostats ring.
+Langevin-Hoover (Quigley and Probert 2004, doi:10.1063/1.1755657), propagated by BAOAB (Leimkuhler and
+Matthews 2013, doi:10.1063/1.4802990): thermostat and barostat are both stochastic, so that a few hot atoms
+in a small cell are sampled as well as many, where chains of deterministic thermostats ring. ASE's
+LangevinBAOAB has no cell of which the lengths alone move.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ase import Atoms, units
-from ase.md.langevinbaoab import LangevinBAOAB
 
 from limbeck.errors import InputError
 from limbeck.sampling.step import Condition, Dynamics
@@ -23,73 +21,96 @@ _DAMPING = 20.0
 _ORTHOGONAL_A = 1e-6  # off-diagonal cell elements below this are rounding
 
 
-class LangevinHoover(LangevinBAOAB):
+class LangevinHoover:
     """NPT with one cell variable (the volume), or three: the lengths of an orthogonal cell.
 
-    The equations keep dV exp(-βPV), or dLx dLy dLz exp(-βPV) with the lengths. All 3N momenta are
-    thermostatted, so the centre of mass moves. The barostat's mass is that of Martyna, Tobias and
-    Klein (1994), (3N + 3) kT τ², a third of it for a single length.
-    """
+    With the strain momenta p of mass W, one an axis or one for all, positions r, cell rows h, masses m, Nf
+    degrees of freedom, K_a = sum m v_a², pressure P and the virial -V s_a of the stress s:
 
-    held = False  #: the cell, as long as no pressure is asked for
+        dr_a/dt = v_a + (p_a / W) r_a            dh_a/dt = (p_a / W) h_a
+        m dv_a/dt = F_a - (p_a + sum p / Nf) / W m v_a        + friction and noise
+        dp_a/dt = K_a - V s_a - P V + sum K / Nf              + friction and noise
+
+    summed over the axes for a single p. Without friction they conserve kinetic and potential energy,
+    PV and p² / 2W together. They keep dV exp(-βPV), or dLx dLy dLz exp(-βPV) with the lengths. All 3N
+    momenta are thermostatted, so the centre of mass moves. W is that of Martyna, Tobias and Klein (1994),
+    (3N + 3) kT τ², a third of it for a single length.
+    """
 
     def __init__(
         self, atoms: Atoms, config: Dynamics, condition: Condition, rng: np.random.Generator
     ) -> None:
+        self.atoms, self.rng = atoms, rng
         self.lengths = config.barostat == "lengths"
-        tau = config.barostat_fs * FS
-        mass = (3 * len(atoms) + 3) * units.kB * condition.temperature_K * tau**2
-        super().__init__(
-            atoms,
-            config.timestep_fs * FS,
-            temperature_K=condition.temperature_K,
-            externalstress=0.0,
-            hydrostatic=not self.lengths,
-            T_tau=1000.0 * FS / config.friction_per_ps,
-            P_tau=tau / _DAMPING,
-            P_mass=mass / 3 if self.lengths else mass,
-            rng=rng,
-        )
-        if self.lengths:
-            self.p_eps = np.zeros((3, 3))
+        self.dt, tau = config.timestep_fs * FS, config.barostat_fs * FS
+        self.friction, self.cell_friction = config.friction_per_ps / (1000.0 * FS), _DAMPING / tau
+        self.freedom = 3 * len(atoms)
+        mass = (self.freedom + 3) * units.kB * condition.temperature_K * tau**2
+        self.mass = mass / 3 if self.lengths else mass
+        self.momentum = np.zeros(3 if self.lengths else 1)  # of the strain, eV·(ASE's time)
+        self.forces = atoms.get_forces()
         self.set_targets(condition)
 
     def set_targets(self, condition: Condition) -> None:
         """Temperature and pressure from now on; the barostat keeps its mass. No pressure holds the cell."""
-        self.set_temperature(condition.temperature_K)
+        self.kt = units.kB * condition.temperature_K
         self.held = condition.pressure_gpa is None
+        self.pressure = (condition.pressure_gpa or 0.0) * GPA
         if self.held:
-            self.p_eps = 0.0 * self.p_eps
-        stress = -(condition.pressure_gpa or 0.0) * GPA
-        self.externalstress = stress * np.eye(3) if self.lengths else stress
-        self._update_force_eps()
+            self.momentum[:] = 0.0
+        self.pull = self._pull()
 
     def advance(self) -> np.ndarray:
-        """One time step; the forces after it, (N, 3), eV/Å."""
-        self.step()
-        return self.atoms.get_forces()
+        """One time step of BAOAB; the forces after it, (N, 3), eV/Å."""
+        self._kick_cell()
+        self._kick_atoms()
+        self._strain()
+        self._drift()
+        self._damp()
+        self._drift()
+        self._strain()
+        self.forces = self.atoms.get_forces()
+        self._kick_atoms()
+        self.pull = self._pull()  # also that of the next step's first kick: nothing moves in between
+        self._kick_cell()
+        return self.forces
 
-    def _update_force_eps(self) -> None:
-        super()._update_force_eps()
+    def _pull(self) -> np.ndarray:
+        """dp/dt without friction, (1,) or (3,), eV."""
         if self.held:
-            self.force_eps: Any = 0.0 * self.force_eps
-        elif self.lengths:
-            self.force_eps = np.diag(np.diag(self.force_eps))
+            return np.zeros_like(self.momentum)
+        volume, velocities = self.atoms.get_volume(), self.atoms.get_velocities()
+        kinetic = (self.atoms.get_masses()[:, None] * velocities**2).sum(axis=0)  # (3,)
+        stress = np.diag(self.atoms.get_stress(voigt=False))
+        pull = kinetic - volume * (stress + self.pressure) + kinetic.sum() / self.freedom
+        return pull if self.lengths else pull.sum(keepdims=True)
 
-    def _barostat_BAOAB_OU(self) -> None:
-        if self.held:
-            return
-        if not self.lengths:
-            super()._barostat_BAOAB_OU()
-            return
-        self.p_eps = self.p_eps * np.exp(-self.barostat_gamma * self.dt)
-        self.p_eps += self._barostat_BAOAB_prefactor * np.diag(self.rng.normal(size=3))
+    def _kick_cell(self) -> None:
+        self.momentum = self.momentum + 0.5 * self.dt * self.pull
 
-    def _barostat_BAOAB_OU_gamma_mod(self) -> Any:
-        if not self.lengths:
-            return super()._barostat_BAOAB_OU_gamma_mod()
-        # ASE 3.29 adds the trace to every element; the equation adds it to the diagonal
-        return (self.p_eps + np.trace(self.p_eps) / self.Ndof * np.eye(3)) / self.barostat_mass
+    def _kick_atoms(self) -> None:
+        self.atoms.set_momenta(self.atoms.get_momenta() + 0.5 * self.dt * self.forces)
+
+    def _strain(self) -> None:
+        if not self.held:
+            factor = np.exp(0.5 * self.dt * self.momentum / self.mass)  # (1,) or (3,), along x, y, z
+            self.atoms.set_cell(self.atoms.cell.array * factor)
+            self.atoms.positions *= factor
+
+    def _drift(self) -> None:
+        self.atoms.positions += 0.5 * self.dt * self.atoms.get_velocities()
+
+    def _damp(self) -> None:
+        """Friction and noise, exactly: of the atoms, with the drag of the cell, then of the cell."""
+        axes = np.broadcast_to(self.momentum, 3)
+        drag = (axes + axes.sum() / self.freedom) / self.mass  # (3,)
+        momenta = self.atoms.get_momenta() * np.exp(-(self.friction + drag) * self.dt)
+        spread = np.sqrt(self.kt * -np.expm1(-2.0 * self.friction * self.dt) * self.atoms.get_masses())
+        self.atoms.set_momenta(momenta + spread[:, None] * self.rng.normal(size=momenta.shape))
+        if not self.held:
+            decay = np.exp(-self.cell_friction * self.dt)
+            spread_cell = np.sqrt(self.kt * self.mass * (1.0 - decay**2))
+            self.momentum = decay * self.momentum + spread_cell * self.rng.normal(size=self.momentum.shape)
 
 
 def check_cell(atoms: Atoms, config: Dynamics, stress: bool, where: str) -> None:

@@ -17,6 +17,7 @@ from limbeck.core.checks import closest_contact
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError, WorkerDied
+from limbeck.sampling.barostat import LangevinHoover, check_cell
 from limbeck.sampling.config import MD
 from limbeck.sampling.frames import make_frame
 from limbeck.sampling.step import Condition, Dynamics
@@ -99,9 +100,6 @@ def run_trajectory(
     atoms = make_frame(start, family)
     step = str(config.name or getattr(config, "kind", "md"))
     if pressure_gpa is not None:
-        # imported here: ASE has its base class since 3.27, and a fixed cell needs none of it
-        from limbeck.sampling.barostat import check_cell
-
         check_cell(atoms, config, potential.capabilities.stress, f"step {step}, {family}")
     atoms.calc = potential.make_calculator()
     if len(atoms) > 1 and pressure_gpa is None:
@@ -180,8 +178,6 @@ def _integrator(
     """``moving``: the cell may change, now or later."""
     if not moving:
         return _FixedCell(atoms, config, condition, rng)
-    from limbeck.sampling.barostat import LangevinHoover
-
     return LangevinHoover(atoms, config, condition, rng)
 
 
