@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -231,7 +232,8 @@ def test_one_format_that_fails_does_not_stop_the_others(student, tmp_path, monke
         return {"format": kind, "path": "p", "bytes": 1, "n_structures": 1, "latency": [], "parity": parity}
 
     monkeypatch.setattr(run_module, "_export_one", export_one)
-    monkeypatch.setattr(run_module, "_prepare", lambda *_: object())
+    prepared = SimpleNamespace(student=Student.load(student))
+    monkeypatch.setattr(run_module, "_prepare", lambda *_: prepared)
     monkeypatch.setattr(run_module, "check_installed", lambda formats: None)
     lines: list[str] = []
     told = export_student(student, ["onnx", "torchscript"], tmp_path, say=lines.append)

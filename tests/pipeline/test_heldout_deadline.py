@@ -13,6 +13,7 @@ from ase.build import bulk
 
 from limbeck.config import DistillConfig
 from limbeck.core.labels import Labels
+from limbeck.core.potential import Capabilities
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline import planning
@@ -32,6 +33,7 @@ class SlowTeacher(WorkerPotential):
 
     def __init__(self, now: list[float], cost_s: float) -> None:
         self.name, self.card, self.n_parameters = "slow", None, None
+        self.capabilities = Capabilities()
         self.identity = TeacherIdentity("slow", "1", "0" * 64)
         self.now, self.cost_s = now, cost_s
         self.places: np.ndarray | None = None

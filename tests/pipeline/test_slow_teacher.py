@@ -23,6 +23,7 @@ from limbeck.pipeline import planning
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import Costs
 from limbeck.pipeline.sampling import Collector
+from limbeck.pipeline.training_data import LabelSource
 from limbeck.progress import no_progress
 from limbeck.sampling import MD, SamplingConfig
 from limbeck.teachers.card import TeacherIdentity
@@ -66,7 +67,7 @@ class SlowTeacher(Lattice, WorkerPotential):
 
     def __init__(self, now, cost_s) -> None:
         super().__init__("slow", now, cost_s)
-        self.card, self.n_parameters = None, None
+        self.card, self.n_parameters, self.capabilities = None, None, Capabilities()
         self.identity = TeacherIdentity("slow", "1", "0" * 64)
 
     def stream(self, batch, stop=None):
@@ -105,7 +106,8 @@ class Bench:
             collector = Collector(
                 self.config, self.folder, self.teacher, store, self.clock, no_progress, lambda text: None
             )
-            return getattr(collector, what)(self.starts, self.plan), collector.notes
+            found = getattr(collector, what)(self.starts, self.plan)
+            return found.labelled if isinstance(found, LabelSource) else found, collector.notes
 
     def again(self) -> None:
         """Killed, and called again later."""

@@ -207,7 +207,7 @@ def test_a_validation_file_near_to_the_labels_leaks(run, refused, importable_her
     code, printed, err = run(*command, "--set", "lint.ignore=[leak]", "--out", tmp_path / "two")
     assert code == 0, err
     assert f"note: 2 of {len(near) + 2} labels of {path} are left out" in printed
-    assert f"{len(near)} to validate" in printed
+    assert f"{len(near)} in the validation set" in printed
 
 
 def test_copies_of_a_test_structure_are_found_however_many_they_are():
