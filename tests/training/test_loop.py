@@ -255,6 +255,23 @@ def test_the_callers_torch_keeps_its_threads(tmp_path):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(("engine", "threads"), [("native", 1), ("torch", 3)])
+def test_no_step_leaves_torchs_threads_on_the_native_engines_cores(tmp_path, monkeypatch, engine, threads):
+    trainer = make_trainer(tmp_path, stop=Stop(epochs=1), engine=engine)
+    inside = []
+    advance = trainer.optimizer.step
+    monkeypatch.setattr(
+        trainer.optimizer, "step", lambda *_, **__: (inside.append(torch.get_num_threads()), advance())
+    )
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        trainer.step(np.arange(4), 1)
+        assert (inside, torch.get_num_threads()) == ([threads], 3)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_divergence_is_said_in_one_line(tmp_path):
     text = r"^step \d+: training diverged: the gradient is not finite; remedy: lower training.learning_rate or look for outliers among the labels$"
     with pytest.raises(LimbeckError, match=text):

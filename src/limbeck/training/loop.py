@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 
 from limbeck.core.files import write_whole
 from limbeck.errors import InputError, LimbeckError
-from limbeck.students.engine import make_engine
+from limbeck.students.engine import NativeEngine, make_engine
 from limbeck.students.specification import Architecture
 from limbeck.training.checkpoint import Checkpoint, Progress, other_version
 from limbeck.training.config import TrainingConfig
@@ -158,10 +158,17 @@ class Trainer:
 
     def run(self) -> Trained:
         """Train to the end of the budget or the last epoch and return the best weights."""
-        # beside the native engine torch does little; its idle threads would spin on the engine's cores
-        native = self.config.device == "cpu" and self.config.engine != "torch"
-        with _torch_threads(1 if native else torch.get_num_threads()):
+        with self._few_torch_threads():
             return self._train()
+
+    def _few_torch_threads(self) -> contextlib.AbstractContextManager[None]:
+        """One beside the native engine, where torch does little.
+
+        Several wait for each other in a busy loop, on the engine's cores; beside other work the optimiser's
+        step of a millisecond takes a second then.
+        """
+        native = isinstance(self.student.engine, NativeEngine)
+        return _torch_threads(1 if native else torch.get_num_threads())
 
     def _train(self) -> Trained:
         self._resume()
@@ -170,7 +177,7 @@ class Trainer:
             batches = self._epoch()
             for batch in batches[self.progress.batch_in_epoch :]:
                 began = time.monotonic()
-                self._step(batch, len(batches))
+                self.step(batch, len(batches))
                 self.progress.spent_s += time.monotonic() - began
                 done = self.stop.done(self.progress, len(batches))
                 if done >= (self.progress.checks_done + 1) / self.config.checks:
@@ -192,6 +199,11 @@ class Trainer:
     def _epoch(self) -> list[np.ndarray]:
         rng = np.random.default_rng([self.seed, self.progress.epoch])
         return epoch_batches(self.train.structures.counts, self.config.atoms_a_batch, rng)
+
+    def step(self, chosen: np.ndarray, n_batches: int) -> None:
+        """One step of the optimiser on the structures at ``chosen``, of an epoch of so many batches."""
+        with self._few_torch_threads():
+            self._step(chosen, n_batches)
 
     def _step(self, chosen: np.ndarray, n_batches: int) -> None:
         config, progress = self.config, self.progress
