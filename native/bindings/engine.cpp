@@ -9,10 +9,9 @@
 #include <exception>
 #include <mutex>
 #include <string>
-#include <system_error>
-#include <thread>
 
 #include "arrays.hpp"
+#include "limbeck/pool.hpp"
 
 using namespace nb::literals;
 using limbeck::Engine;
@@ -106,9 +105,10 @@ class PyEngine {
       std::mutex guard;
       std::exception_ptr failure;
       size_t failed = S;  // of several failures the first structure's is told
-      auto work = [&] {
+      const auto work = [&](int) {
         size_t s = 0;
         try {
+          if (next >= S) return;  // another thread did it all
           auto system = engine_->system(1);
           Results out;
           while ((s = next++) < S) {
@@ -132,17 +132,8 @@ class PyEngine {
           next = S;
         }
       };
-      std::vector<std::thread> helpers;
-      helpers.reserve(S);
-      for (size_t t = 1; t < std::min<size_t>(size_t(std::max(1, threads)), S); ++t) {
-        try {
-          helpers.emplace_back(work);
-        } catch (const std::system_error &) {
-          break;  // no more threads to be had: those that run do all of the work
-        }
-      }
-      work();
-      for (auto &h : helpers) h.join();
+      const int team = int(std::min<size_t>(size_t(std::max(1, threads)), S));
+      limbeck::Pool::shared().run(team, team, work);
       if (failure) std::rethrow_exception(failure);
     }
     const size_t Z = size_t(elements_);

@@ -1,10 +1,5 @@
 // Chooses the widest instruction set that both the build and the machine have.
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
-
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 
 #include "limbeck/engine.hpp"
@@ -72,15 +67,8 @@ void Model::check() const {
         throw std::invalid_argument("zbl_radius: wanted a symmetric table without negative entries");
 }
 
-static std::atomic<bool> is_child{false};
-bool forked() { return is_child.load(std::memory_order_relaxed); }
-
 std::unique_ptr<Engine> make_engine(const Model &given, Scalar scalar, const std::string &name) {
   if (!runs_here(name)) throw std::invalid_argument("this machine does not run the instruction set " + name);
-#if defined(__unix__) || defined(__APPLE__)
-  static const int watched = pthread_atfork(nullptr, nullptr, [] { is_child = true; });
-  (void)watched;
-#endif
   Model model = given;
   model.check();
   model.longest_zbl = 0;

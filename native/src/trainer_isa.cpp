@@ -1,11 +1,10 @@
 // Compiled once for each instruction set; LIMBECK_ISA names the namespace.
 #include <algorithm>
-#include <exception>
 #include <numeric>
-#include <thread>
 #include <type_traits>
 
 #include "limbeck/painn.hpp"
+#include "limbeck/pool.hpp"
 #include "limbeck/trainer.hpp"
 
 namespace LIMBECK_ISA {
@@ -31,75 +30,52 @@ class BatchTrainer final : public Trainer<T> {
       rows_[s + 1] = rows_[s] + set_->graph(chosen[s]).atoms;
     }
     share(chosen);
-    parallel([&](int thread) {
-      for (std::size_t s : shares_[thread]) {
-        auto &e = *evaluations_[s];
-        e.run(weights_, set_->graph(chosen[s]));
-        energy[s] = e.energy;
-        std::copy(e.forces.begin(), e.forces.end(), forces + 3 * rows_[s]);
-        std::copy(e.atom_energy.begin(), e.atom_energy.end(), atom_energy + rows_[s]);
-        std::copy_n(e.virial, 9, virial + 9 * s);
-      }
+    limbeck::Pool::shared().run(int(count), threads_, [&](int k) {
+      const std::size_t s = order_[k];
+      auto &e = *evaluations_[s];
+      e.run(weights_, set_->graph(chosen[s]));
+      energy[s] = e.energy;
+      std::copy(e.forces.begin(), e.forces.end(), forces + 3 * rows_[s]);
+      std::copy(e.atom_energy.begin(), e.atom_energy.end(), atom_energy + rows_[s]);
+      std::copy_n(e.virial, 9, virial + 9 * s);
     });
   }
 
   void gradient(const double *grad_energy, const double *grad_forces, const double *grad_virial,
                 const double *grad_atoms, T *gradient) override {
     const std::size_t total = weights_.layout.total;
-    partial_.resize(threads_);
-    parallel([&](int thread) {
-      partial_[thread].assign(total, T(0));
-      for (std::size_t s : shares_[thread])
+    const int sums = int(shares_.size());
+    partial_.resize(sums);
+    limbeck::Pool::shared().run(sums, threads_, [&](int k) {
+      partial_[k].assign(total, T(0));
+      for (std::size_t s : shares_[k])
         evaluations_[s]->accumulate(grad_energy[s], grad_forces + 3 * rows_[s], grad_virial + 9 * s,
-                                    grad_atoms ? grad_atoms + rows_[s] : nullptr, partial_[thread].data());
+                                    grad_atoms ? grad_atoms + rows_[s] : nullptr, partial_[k].data());
     });
-    // summed in the order of threads, so a run repeats bit for bit at equal thread count
+    // Which structures go into a sum, and the order of the sums, depend on the number of threads alone, not
+    // on which of them worked, so a run repeats bit for bit.
     std::copy(partial_[0].begin(), partial_[0].end(), gradient);
-    for (int t = 1; t < threads_; ++t)
-      for (std::size_t i = 0; i < total; ++i) gradient[i] += partial_[t][i];
+    for (int k = 1; k < sums; ++k)
+      for (std::size_t i = 0; i < total; ++i) gradient[i] += partial_[k][i];
   }
 
  private:
-  // Longest first onto the thread with least work: balanced, and the same each time.
+  // Longest first into the share with least work: balanced, and the same each time.
   void share(const std::vector<long long> &chosen) {
-    std::vector<std::size_t> order(chosen.size());
-    std::iota(order.begin(), order.end(), 0);
+    order_.resize(chosen.size());
+    std::iota(order_.begin(), order_.end(), 0);
     auto cost = [&](std::size_t s) {
       const Graph g = set_->graph(chosen[s]);
       return 2LL * g.atoms + g.pairs;
     };
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return cost(a) > cost(b); });
-    shares_.assign(threads_, {});
-    std::vector<long long> load(threads_, 0);
-    for (std::size_t s : order) {
+    std::stable_sort(order_.begin(), order_.end(), [&](auto a, auto b) { return cost(a) > cost(b); });
+    shares_.assign(std::max<std::size_t>(1, std::min<std::size_t>(threads_, chosen.size())), {});
+    std::vector<long long> load(shares_.size(), 0);
+    for (std::size_t s : order_) {
       const int t = int(std::min_element(load.begin(), load.end()) - load.begin());
       shares_[t].push_back(s);
       load[t] += cost(s);
     }
-  }
-
-  template <class Work>
-  void parallel(Work work) {
-    // an exception (memory runs out) must reach the caller, after every thread has ended
-    std::vector<std::exception_ptr> failures(threads_);
-    auto guarded = [&](int thread) {
-      try {
-        work(thread);
-      } catch (...) {
-        failures[thread] = std::current_exception();
-      }
-    };
-    std::vector<std::thread> helpers;
-    for (int t = 1; t < threads_; ++t) {
-      if (shares_[t].empty())
-        guarded(t);
-      else
-        helpers.emplace_back(guarded, t);
-    }
-    guarded(0);
-    for (auto &h : helpers) h.join();
-    for (auto &failure : failures)
-      if (failure) std::rethrow_exception(failure);
   }
 
   Weights<T> weights_;
@@ -107,6 +83,7 @@ class BatchTrainer final : public Trainer<T> {
   int threads_;
   std::vector<std::unique_ptr<Evaluation<T, FC>>> evaluations_;
   std::vector<long long> rows_;
+  std::vector<std::size_t> order_;
   std::vector<std::vector<std::size_t>> shares_;
   std::vector<Array<T>> partial_;
 };

@@ -87,10 +87,6 @@ class Engine {
   virtual std::unique_ptr<System> system(int threads) const = 0;
 };
 
-// Whether this process is the child of one that used the engine: threads of OpenMP do not survive a fork,
-// and waiting for them would never end, so a child works on one thread.
-bool forked();
-
 enum class Scalar { f32, f64, dual };
 std::unique_ptr<Engine> make_engine(const Model &, Scalar, const std::string &instruction_set);
 

@@ -20,6 +20,7 @@
 
 #include "limbeck/messages.hpp"
 #include "limbeck/network.hpp"
+#include "limbeck/pool.hpp"
 
 namespace LIMBECK_ISA {
 
@@ -490,11 +491,7 @@ class Structure {
   template <class Work>
   void each(Work work) {
     const int count = int(parts_.size());
-    // whatever number of threads the runtime gives, each part is done once
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static, 1) num_threads(count) if (count > 1 && !limbeck::forked())
-#endif
-    for (int t = 0; t < count; ++t) work(parts_[t]);
+    limbeck::Pool::shared().run(count, count, [&](int t) { work(parts_[t]); });
   }
 
   // Adds the time of its life to a phase, where that is asked for.

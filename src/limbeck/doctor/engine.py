@@ -68,17 +68,7 @@ def check_core(has_compiler: bool, vectors: list[str]) -> Finding:
     held = _read(Path(facts["file"]))
     # types of each instruction set stand in the file under its namespace's name
     facts["compiled"] = [n for n in INSTRUCTION_SETS if f"limbeck_{n}".encode() in held]
-    facts["openmp"] = b"GOMP_parallel" in held or b"__kmpc_fork_call" in held
     detail = f"loads; compiled for {', '.join(facts['compiled']) or 'unknown sets'}; uses {facts['used']}"
-    if not facts["openmp"]:
-        return Finding(
-            GROUP,
-            "native core",
-            "warning",
-            f"{detail}; built without OpenMP, so it uses one thread",
-            f"sudo apt install libomp-dev    (conda: llvm-openmp), then {_BUILD}",
-            facts,
-        )
     if facts["used"] == "portable" and "avx2" in vectors:
         detail = f"{detail}, though the processor has AVX2"
         return Finding(GROUP, "native core", "warning", detail, _BUILD, facts)
