@@ -10,7 +10,13 @@ from ase.build import bulk, molecule
 
 from limbeck.artifact.file import StudentRecord
 from limbeck.students.baseline import Baseline, zbl_radii
-from limbeck.students.specification import Architecture, initial_weights, preset_architecture, with_cores
+from limbeck.students.specification import (
+    Architecture,
+    initial_amplitudes,
+    initial_weights,
+    preset_architecture,
+    with_cores,
+)
 
 ORGANIC_AND_SILICON = (1, 6, 7, 8, 14)
 
@@ -23,8 +29,9 @@ def random_weights(architecture: Architecture, seed: int = 0) -> dict[str, np.nd
         if name.endswith("bias"):
             weights[name] = 0.1 * rng.normal(size=value.shape)
         elif "filter" in name:
-            # fast waves made of the last basis functions leave finite differences no step
-            weights[name] = value / np.arange(1, len(value) + 1)[:, None] ** 0.5
+            # more of the fast waves than at the start, fewer than leave finite differences no step
+            slower = initial_amplitudes(architecture) * np.arange(1, len(value) + 1) ** 0.5
+            weights[name] = value / slower[:, None]
         elif "out.weight" in name:
             # features multiply three times an interaction: dense structures would explode
             weights[name] = 0.1 * value

@@ -113,11 +113,31 @@ def test_prepared_data_is_label_minus_baseline():
     assert data.mean_neighbours == directed / data.structures.n_atoms
 
 
-def test_basis_power_is_that_of_the_basis():
-    arch = preset_architecture("original", (1,))
-    distance = np.array([0.7, 1.0, 2.5, 4.9, 5.0, 6.0])
+def initial_filters(preset: str, distance: np.ndarray) -> np.ndarray:
+    """Random filters of all layers as functions of the distance, (P, channels), at the start."""
+    arch = preset_architecture(preset, (1,))
+    weights = initial_weights(arch, seed=0, mean_neighbours=2.0)  # a spread of 1
     basis = radial_basis(torch.tensor(distance), arch.rbf, arch.cutoff).numpy()
-    np.testing.assert_allclose(basis_power(arch, distance), (basis**2).sum(1), atol=1e-14)
+    return basis @ np.concatenate([w for name, w in weights.items() if "filter" in name], axis=1)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_basis_power_is_that_of_a_random_filter(preset):
+    distance = np.array([0.7, 1.0, 2.5, 4.0, 4.9, 5.0, 6.0])
+    found = (initial_filters(preset, distance) ** 2).mean(1)
+    power = basis_power(preset_architecture(preset, (1,)), distance)
+    np.testing.assert_allclose(found, power, rtol=0.3, atol=1e-14)  # of 160 to 1,024 channels
+
+
+def test_a_preset_of_more_waves_starts_no_rougher():
+    """What few labels do not determine stays as it began: `original` was twice as rough as `ultra-tiny`."""
+    distance = np.linspace(1.5, 4.5, 601)
+    rough = {}
+    for preset in PRESETS:
+        filters = initial_filters(preset, distance)
+        slope = np.gradient(filters, distance, axis=0)
+        rough[preset] = np.sqrt((slope**2).mean() / (filters**2).mean())
+    assert max(rough.values()) < 1.5 * min(rough.values()), rough
 
 
 @pytest.mark.parametrize("make", [emt_set, molecule_set, mixed_set])

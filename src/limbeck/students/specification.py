@@ -183,12 +183,26 @@ def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float
     return replace(chosen, cutoff=cutoff)
 
 
+def initial_amplitudes(architecture: Architecture) -> np.ndarray:
+    """Size of a filter's initial weights by radial function, (B + 1,): waves fall as 1/n; the constant.
+
+    Their mean square is 1. With equal waves a random filter is as rough as its shortest wave, and what few
+    labels do not determine stays as rough as it began: the more waves a preset has, the worse it generalised.
+    """
+    falling = 1.0 / np.arange(1, architecture.rbf + 1)
+    return np.append(falling * np.sqrt(architecture.rbf / (falling**2).sum()), 1.0)
+
+
 def basis_power(architecture: Architecture, distance: np.ndarray) -> np.ndarray:
-    """Sum of the squares of the radial basis at each distance (Å), (P,): what a random filter amplifies."""
+    """Sum of the squares of the radial basis at each distance (Å), (P,): what a random filter amplifies.
+
+    Each function counts as :func:`initial_amplitudes` has it.
+    """
     x = np.asarray(distance, np.float64) / architecture.cutoff
     envelope = np.where(x < 1, 1 + x**3 * (-10 + x * (15 - 6 * x)), 0.0)
     waves = np.sin(np.pi * x[:, None] * np.arange(1, architecture.rbf + 1)) / distance[:, None]  # (P, B)
-    return ((waves**2).sum(1) + 1) * envelope**2
+    size = initial_amplitudes(architecture)
+    return (((waves * size[:-1]) ** 2).sum(1) + size[-1] ** 2) * envelope**2
 
 
 def initial_weights(
@@ -211,7 +225,8 @@ def initial_weights(
         elif name == "embedding":
             weights[name] = rng.normal(size=shape)
         elif "filter" in name:
-            weights[name] = rng.normal(size=shape) / np.sqrt(spread)
+            size = initial_amplitudes(architecture)[:, None]
+            weights[name] = size * rng.normal(size=shape) / np.sqrt(spread)
         elif "out.weight" in name:
             weights[name] = quiet * rng.normal(size=shape) / np.sqrt(shape[0])
         elif name == "readout.1.weight":
