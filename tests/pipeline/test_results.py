@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -55,3 +56,25 @@ def test_speeds_of_a_busy_machine_are_remarked_on(tmp_path, share, noted):
     metrics = {"tiny": judged, "run": {"teacher": teacher, "load": share * usable_cores(), "speed_atoms": 1}}
     say_results(metrics, tmp_path, ["tiny"], SimpleNamespace(heldout=[0], hottest_k=math.pi), said.append)
     assert any("the machine was busy" in line for line in said) is noted
+
+
+@pytest.mark.parametrize(("error", "noted"), [(11.5, True), (6.0, False)])
+def test_a_larger_preset_that_is_no_better_is_remarked_on(tmp_path, error, noted):
+    said: list[str] = []
+
+    def judged(rmse: float, parameters: int) -> dict[str, Any]:
+        errors = {"force_rmse_mev_per_a": rmse, "force_r2": 1.0, "energy_mae_mev_per_atom": 1.0}
+        facts = {"parameters": parameters, "training": {"training_loss": 1e-5}}
+        return {"heldout": {"all": errors}, "validation": {"all": errors}, "run": facts}
+
+    teacher = {"name": "emt", "parameters": None, "atoms_per_s": 1.0}
+    metrics = {
+        "tiny": judged(8.0, 70_000),
+        "original": judged(error, 400_000),
+        "run": {"teacher": teacher, "speed_atoms": 1},
+    }
+    trial = SimpleNamespace(heldout=[0], hottest_k=300.0)
+    say_results(metrics, tmp_path, ["tiny", "original"], trial, said.append)
+    notes = [line for line in said if "original (400,000 parameters) is no more accurate than tiny" in line]
+    assert len(notes) == noted
+    assert all("the number of labels limits it: use tiny" in line for line in notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from limbeck.report.reading import read_run
@@ -64,6 +66,38 @@ def test_without_speeds_the_smallest_is_the_cheapest():
     ]
     assert recommend(rows, 30.0).preset == "tiny"
     assert "tiny is the smallest" in recommend(rows).text
+
+
+LIMITED = [
+    PresetRow("original", parameters=400_000, force_rmse=11.5, atoms_per_s=10_000.0, training_loss=2e-5),
+    PresetRow("tiny", parameters=70_000, force_rmse=8.0, atoms_per_s=25_000.0, training_loss=3e-5),
+    PresetRow("ultra-tiny", parameters=20_000, force_rmse=9.3, atoms_per_s=50_000.0, training_loss=5e-5),
+]
+
+
+@pytest.mark.parametrize("target", [None, 9.0, 1.0])
+def test_a_larger_preset_that_is_no_better_is_named_with_what_limits_it(target):
+    advice = recommend(LIMITED, target)
+    assert advice.preset == (None if target != 9.0 else "tiny")
+    assert "original (400,000 parameters) is no more accurate than tiny (70,000)" in advice.text
+    assert "the number of labels limits it: use tiny, or a larger --budget" in advice.text
+    assert "limbeck learning-curve RUN --preset original" in advice.text
+    assert "a larger preset may close the gap" not in advice.text
+    assert "tiny (70,000 parameters)" not in advice.text  # it is better than ultra-tiny
+
+
+def test_of_two_that_are_as_accurate_the_smaller_is_recommended():
+    original = replace(LIMITED[0], force_rmse=7.8)
+    advice = recommend([original, *LIMITED[1:]])
+    assert advice.text.startswith("tiny is about as accurate as original: force RMSE 8.0 meV/Å")
+    assert recommend([original, LIMITED[1]]).preset == "tiny"
+    clearly_better = replace(LIMITED[0], force_rmse=7.0)
+    assert "more accurate than" not in recommend([clearly_better, *LIMITED[1:]]).text
+
+
+def test_a_smaller_student_that_fails_in_its_own_dynamics_is_no_reason_against_a_larger_one():
+    failing = replace(LIMITED[1], stable=False, instability="it flew apart")
+    assert "more accurate than" not in recommend([LIMITED[0], failing]).text
 
 
 def test_without_errors_nothing_is_recommended():

@@ -21,6 +21,7 @@ from limbeck.pipeline.judging import RUN, Trial
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.runtime.student import Student
+from limbeck.validation.size import NoBetter, Sized, no_better
 
 #: held-out errors this many times those on validation structures are remarked on
 _FAR = 3.0
@@ -94,6 +95,8 @@ def say_results(
         rough = _far_from_validation(metrics[preset])
         if rough:
             say(f"warning: {preset}: {rough}")
+    for found in _no_better(metrics, presets):
+        say(f"note: {found.text()}")
     say(f"results in {folder}: " + ", ".join(f"{p}.safetensors" for p in presets) + ", metrics.json")
 
 
@@ -105,6 +108,21 @@ def _far_from_validation(judged: dict[str, Any]) -> str | None:
     return (
         f"forces are off by {held:.0f} meV/Å held out and by {own:.0f} on validation structures: the labels "
         "do not cover the teacher's dynamics; remedy: a larger --budget, or md steps under sampling"
+    )
+
+
+def _no_better(metrics: dict[str, Any], presets: Sequence[str]) -> list[NoBetter]:
+    """Presets that are no more accurate on the test set than a smaller one."""
+    return no_better(
+        [
+            Sized(
+                preset,
+                metrics[preset][RUN]["parameters"],
+                metrics[preset]["heldout"]["all"]["force_rmse_mev_per_a"],
+                metrics[preset][RUN].get("training", {}).get("training_loss"),
+            )
+            for preset in presets
+        ]
     )
 
 

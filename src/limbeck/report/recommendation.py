@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from limbeck.report.reading import RUN, Run, as_dict, figures
+from limbeck.validation.size import NoBetter, Sized, no_better
 
 #: single structures of about so many atoms show the speed of dynamics; small ones show overhead
 USUAL_ATOMS = 1000
@@ -22,6 +23,7 @@ class PresetRow:
     on_policy_force_rmse: meV/Å, on frames of its own dynamics. stable: that dynamics reached its end.
     drift: of the total energy, meV/atom/ps. atoms_per_s, speedup: over the teacher.
     speed_of: what the rate was measured on. threads: of student and teacher alike.
+    training_loss: at the end of training.
     """
 
     name: str
@@ -42,6 +44,7 @@ class PresetRow:
     speedup: float | None = None
     speed_of: str = ""
     threads: int | None = None
+    training_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def preset_rows(run: Run) -> list[PresetRow]:
                 stable=dynamics.get("stable"),
                 instability=str(dynamics.get("reason") or ""),
                 drift=figures(about.get("nve")).get("drift_mev_per_atom_per_ps"),
+                training_loss=figures(about.get("training")).get("training_loss"),
                 **speed,
             )
         )
@@ -138,23 +142,42 @@ def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | No
     """Which preset to use.
 
     With a target: the cheapest (fastest; without speeds the smallest) whose force RMSE meets it and
-    whose own dynamics did not fail, or that none does. Without: the most accurate and the fastest.
+    whose own dynamics did not fail, or that none does. Without: the most accurate and the fastest. A
+    student that is no more accurate than a smaller one is not recommended for its accuracy.
     """
     judged = [row for row in rows if row.force_rmse is not None]
     if not judged:
         return Recommendation(None, "No student has a force error, so none can be recommended.")
-    best = min(judged, key=_error)
-    fastest = min(judged, key=_cost)
+    useless = _no_better(judged)
+    larger = {one.larger.name for one in useless}
+    best = min((row for row in judged if row.name not in larger), key=_error)
+    remarks = "".join(f" {one.text()}" for one in useless)
     if target_force_rmse_mev_per_a is not None:
-        return _for_target(judged, best, target_force_rmse_mev_per_a)
+        return _for_target(judged, target_force_rmse_mev_per_a, remarks)
+    fastest = min(judged, key=_cost)
     if best is fastest:
         only = "" if len(judged) > 1 else ", the only one there is"
-        return Recommendation(best.name, f"Use {best.name}{only}: {_figures(best)}.{_warning(best)}")
+        said = f"Use {best.name}{only}: {_figures(best)}.{_warning(best)}{remarks}"
+        return Recommendation(best.name, said)
+    first = min(judged, key=_error)
+    rank = "is the most accurate" if best is first else f"is about as accurate as {first.name}"
     return Recommendation(
         None,
-        f"{best.name} is the most accurate: {_figures(best)}. {fastest.name} is the "
+        f"{best.name} {rank}: {_figures(best)}. {fastest.name} is the "
         f"{'fastest' if fastest.atoms_per_s else 'smallest'}: {_figures(fastest)}{_trade(best, fastest)}."
-        f"{_warning(best)}{_warning(fastest)}",
+        f"{_warning(best)}{_warning(fastest)}{remarks}",
+    )
+
+
+def _no_better(judged: Sequence[PresetRow]) -> list[NoBetter]:
+    """Students that are no more accurate than a smaller one whose own dynamics did not fail."""
+    usable = [row for row in judged if row.stable is not False]
+    return no_better(
+        [
+            Sized(row.name, row.parameters, row.force_rmse, row.training_loss)
+            for row in usable
+            if row.parameters is not None and row.force_rmse is not None
+        ]
     )
 
 
@@ -166,14 +189,15 @@ def _trade(best: PresetRow, fastest: PresetRow) -> str:
     return f"; {fastest.atoms_per_s / best.atoms_per_s:.1f} times as fast for {more:.1f} meV/Å more error"
 
 
-def _for_target(judged: Sequence[PresetRow], best: PresetRow, target: float) -> Recommendation:
+def _for_target(judged: Sequence[PresetRow], target: float, remarks: str) -> Recommendation:
+    best = min(judged, key=_error)
     wanted = f"the target of {target:g} meV/Å"
     meeting = [row for row in judged if _error(row) <= target]
     if not meeting:
         return Recommendation(
             None,
-            f"No preset meets {wanted}: the most accurate, {best.name}, is at {best.force_rmse:.1f} meV/Å. "
-            "More labels, a longer budget or a larger preset may close the gap.",
+            f"No preset meets {wanted}: the most accurate, {best.name}, is at {best.force_rmse:.1f} meV/Å."
+            + (remarks or " More labels, a longer budget or a larger preset may close the gap."),
         )
     usable = [row for row in meeting if row.stable is not False]
     if not usable:
@@ -183,7 +207,8 @@ def _for_target(judged: Sequence[PresetRow], best: PresetRow, target: float) -> 
         )
     chosen = min(usable, key=_cost)
     return Recommendation(
-        chosen.name, f"Use {chosen.name}: the cheapest preset that meets {wanted} ({_figures(chosen)})."
+        chosen.name,
+        f"Use {chosen.name}: the cheapest preset that meets {wanted} ({_figures(chosen)}).{remarks}",
     )
 
 

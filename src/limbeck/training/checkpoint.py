@@ -21,7 +21,7 @@ class Progress:
     """Where a run is. ``spent_s`` counts training time only and survives interruption.
 
     ``restarts``: how often the gradient was not finite and training went back to its best weights;
-    ``optimizer_steps``: steps since then.
+    ``optimizer_steps``: steps since then. ``training_loss``: mean over the batches before the last check.
     """
 
     step: int = 0
@@ -35,6 +35,7 @@ class Progress:
     restarts: int = 0
     optimizer_steps: int = 0
     finished: bool = False
+    training_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Checkpoint:
                 arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             told, run, extra = dict(body["progress"]), str(body["run"]), dict(body["extra"])
             # before they bore a number: of this format if they tell of a run as it does
-            known = set(told) == {one.name for one in fields(Progress)}
+            known = {*told, "training_loss"} == {one.name for one in fields(Progress)}
             version = body.get("format", FORMAT if known else FORMAT - 1)
             if version == FORMAT:
                 return cls(arrays, Progress(**told), run, extra)

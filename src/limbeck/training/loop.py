@@ -65,11 +65,12 @@ class Trained:
     validation: dict[str, float]
 
     def figures(self) -> dict[str, float]:
-        """How long it trained, for metrics.json."""
+        """How long it trained and how closely it fits its labels, for metrics.json."""
         progress = self.progress
+        loss = {} if progress.training_loss is None else {"training_loss": progress.training_loss}
         return {
             "seconds": progress.spent_s, "epochs": progress.epoch, "labels_seen": progress.labels_seen
-        }  # fmt: skip
+        } | loss  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -272,6 +273,7 @@ class Trainer:
             self.best.copy_(self.ema)
             self.verdict = errors
         rate = progress.labels_seen / max(progress.spent_s, 1e-9)
+        progress.training_loss = float(np.mean(self.losses)) if self.losses else None
         row = {
             "step": progress.step,
             "epoch": progress.epoch,
@@ -281,7 +283,7 @@ class Trainer:
             "atom_steps_per_s": round(rate * self.train.structures.n_atoms / len(self.train), 1),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "restarts": progress.restarts,
-            "training_loss": float(np.mean(self.losses)) if self.losses else None,
+            "training_loss": progress.training_loss,
             **{f"validation_{k}": v for k, v in errors.items()},
         }
         self.losses.clear()
