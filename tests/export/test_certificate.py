@@ -11,7 +11,14 @@ from ase.io import write
 
 from limbeck.artifact.file import read_student
 from limbeck.export.certificate import References, turned, turns
-from limbeck.export.structures import make_crystal, make_molecule, of_size, parity_structures, smaller_than
+from limbeck.export.structures import (
+    MANY,
+    make_crystal,
+    make_molecule,
+    of_size,
+    parity_structures,
+    smaller_than,
+)
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 from limbeck.students.specification import preset_architecture
@@ -30,6 +37,7 @@ def silicon():
     classes = parity_structures(
         record.architecture, record.card, student_file=None, given=None, zbl_radius=record.baseline.zbl_radius
     )
+    del classes[MANY]  # what it is for is tested below
     return record, References(Student(record, threads=1), classes)
 
 
@@ -68,6 +76,57 @@ def test_a_spoiled_export_fails(name, references):
     comparison = references.compare(HereRuntime(make_model(), SPOILS[name]))
     assert not comparison.passes
     assert "of the tolerance off" in comparison.failure()
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """References of which one is repeated; few atoms do for a runtime that is wrong on purpose."""
+    return References(small_student(), {"molecule": STRUCTURES["molecule"], MANY: STRUCTURES["triclinic"]})
+
+
+class NowAndThen(HereRuntime):
+    """Right at first, and wrong in the 13th of the repeats alone, as a runtime that loses an addend."""
+
+    def evaluate(self, name, order=None):
+        found = super().evaluate(name, order)
+        if order is not None:
+            self.lose(found[12])
+        return found
+
+    lose = staticmethod(lambda outputs: None)
+
+
+def test_equal_repeats_pass(crowded):
+    repeats = crowded.repeat(NowAndThen(make_model()), threads=3)
+    assert repeats.passes, repeats.failure()
+    assert (repeats.atoms, repeats.repeats, repeats.threads) == (len(STRUCTURES["triclinic"][0]), 20, 3)
+    assert repeats.force_spread_mev_per_a < 1e-3
+    assert repeats.stress_spread_mev_per_a3 < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("output", "off"),
+    [("energy", 1e-3), ("forces", 1e-3), ("stress", 1e-3), ("atom_energies", 1e-3), ("forces", np.nan)],
+)
+def test_one_wrong_evaluation_in_twenty_fails(output, off, crowded):
+    runtime = NowAndThen(make_model())
+    runtime.lose = lambda outputs: outputs[output].reshape(-1).__setitem__(0, outputs[output].flat[0] + off)
+    assert crowded.compare(runtime).passes  # one evaluation of each structure does not show it
+    repeats = crowded.repeat(runtime, threads=2)
+    assert not repeats.passes
+    spread = {
+        "energy": repeats.energy_spread_mev, "forces": repeats.force_spread_mev_per_a,
+        "stress": repeats.stress_spread_mev_per_a3, "atom_energies": repeats.atom_energy_spread_mev,
+    }[output]  # fmt: skip
+    assert spread == pytest.approx(1000 * off, rel=0.1, nan_ok=True)
+    assert f"{repeats.atoms} atoms evaluated 20 times on 2 threads" in repeats.failure()
+
+
+def test_twenty_equal_evaluations_that_are_wrong_fail(crowded):
+    runtime = HereRuntime(make_model(), lambda outputs: outputs.update(forces=1.01 * outputs["forces"]))
+    repeats = crowded.repeat(runtime, threads=2)
+    assert not repeats.passes
+    assert repeats.force_spread_mev_per_a < 1e-3
 
 
 def test_weights_one_thousandth_off_fail(references):
@@ -169,13 +228,14 @@ def test_structures_are_made_for_any_elements(elements):
 def test_the_classes_that_break_exports_are_always_there():
     classes = parity_structures(small_record().architecture, {}, student_file=None, given=None)
     assert list(classes) == [
-        "generated", "triclinic", "cell smaller than the cutoff", "molecule", "isolated atom",
+        "generated", "triclinic", "cell smaller than the cutoff", "molecule", "isolated atom", "many atoms",
     ]  # fmt: skip
     (sheared,) = classes["triclinic"]
     assert np.abs(np.cos(np.radians(sheared.cell.angles()))).min() > 0.01
     assert classes["cell smaller than the cutoff"][0].cell.lengths().min() < 5.0
     assert np.abs(sheared.positions).max() > 250
     assert [len(atoms) for atoms in classes["isolated atom"]] == [1] * 5
+    assert [1000 <= len(atoms) <= 1100 for atoms in classes["many atoms"]] == [True]
     radii = small_record().baseline.zbl_radius
     classes = parity_structures(
         small_record().architecture, {}, student_file=None, given=None, zbl_radius=radii
@@ -190,7 +250,8 @@ def test_generated_crystals_have_the_density_of_the_training_data():
     """Molten LiCl has 1.4 to 1.5 g/cm³: 1.45 are 48.5 Å³ a formula unit."""
     architecture = preset_architecture("ultra-tiny", (3, 17))
     card = {"data": {"density_g_per_cm3": [1.3, 1.6]}}
-    for atoms in parity_structures(architecture, card, student_file=None, given=None)["generated"]:
+    classes = parity_structures(architecture, card, student_file=None, given=None)
+    for atoms in classes["generated"] + classes["many atoms"]:
         assert 2 * atoms.get_volume() / len(atoms) == pytest.approx(48.55, abs=0.1)
 
 

@@ -60,7 +60,7 @@ def test_an_export_and_its_certificate(command, student, tmp_path):
     write(held, [SYSTEMS["molecule"], SYSTEMS["triclinic"]])
     code, printed, err = command("--to", "torchscript", "--structures", held, "--out", out, "--json", summary)
     assert (code, err) == (0, "")
-    assert "certified on 25 structures, forces of held-out ones within" in printed
+    assert "certified on 26 structures, forces of held-out ones within" in printed
     assert files(out) == ["small.torchscript.pt", "small.torchscript.pt.certificate.json"]
     told = json.loads(summary.read_text())
     assert told["failures"] == []
@@ -72,7 +72,11 @@ def test_an_export_and_its_certificate(command, student, tmp_path):
     assert certificate["bytes"] == exported.stat().st_size
     assert (certificate["verdict"], certificate["torch"]) == ("pass", torch.__version__)
     assert certificate["threads"] == 1
-    assert certificate["n_structures"] == 2 + 1 + 1 + 1 + 5 + 15
+    assert certificate["n_structures"] == 2 + 1 + 1 + 1 + 5 + 15 + 1
+    repeats = certificate["repeats"]
+    assert (repeats["repeats"], 1000 <= repeats["atoms"] <= 1100) == (20, True)
+    assert repeats["threads"] > 1
+    assert 0 <= repeats["share"] <= 1
     small, large = certificate["latency"]
     assert small["atoms"] < 50 < 900 < large["atoms"]
     assert all(row["export_ms"] > 0 and row["native_ms"] > 0 for row in (small, large))
@@ -103,6 +107,22 @@ def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch):
     assert "of the tolerance off" in err
     assert files(out) == []
     assert json.loads((tmp_path / "told.json").read_text())["exports"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_an_export_that_races_is_removed(student, tmp_path, monkeypatch):
+    """With the operator that PyTorch translates sums to, whose threads overwrite each other."""
+    need("onnx")
+    monkeypatch.setattr("limbeck.export.formats.add_distant_pair", lambda *_: None)
+    monkeypatch.setattr("limbeck.export.formats.Sums.translations", lambda self: None)
+    told = export_student(student, ["onnx"], tmp_path, ExportOptions(timed=False))
+    assert told["exports"] == []
+    (failure,) = told["failures"]
+    assert "the export does not agree with the student, so it was removed" in failure
+    # the first evaluation of many atoms may show it, else one of the twenty
+    assert "many atoms" in failure or "evaluated 20 times on" in failure
+    assert files(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import functools
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.build import bulk
 
 from limbeck.core.structures import StructureBatch
 from limbeck.export.formats import Graph, make_graph
@@ -37,6 +39,14 @@ def small_graph() -> Graph:
     return make_graph(stored, student_hash="0" * 64, name="small", quantisation=None)
 
 
+@functools.cache
+def crowd() -> Atoms:
+    """A thousand atoms of silicon, off their places."""
+    atoms = bulk("Si", cubic=True) * 5
+    atoms.rattle(0.05, seed=0)
+    return atoms
+
+
 def make_model(record=None) -> ExportedStudent:
     stored = store_weights(record or small_record(), None)
     return ExportedStudent(stored.record, stored.store, stored.dtype)
@@ -63,9 +73,9 @@ class HereRuntime:
     def set_cases(self, cases) -> None:
         self.cases = cases
 
-    def evaluate(self, name: str):
+    def evaluate(self, name: str, order=None):
         found = []
-        for case in self.cases:
+        for case in self.cases if order is None else [self.cases[k] for k in order]:
             outputs = self.call(*(torch.from_numpy(case[key]) for key in INPUT_NAMES))
             found.append({k: v.detach().numpy().copy() for k, v in zip(OUTPUT_NAMES, outputs, strict=True)})
             self.spoil(found[-1])

@@ -207,6 +207,17 @@ def test_finished_parts_are_reused_unless_what_they_are_made_from_changed(run, f
     assert {"tiny onnx", "ultra-tiny int8", "bench", "report"} <= set(calls)
 
 
+def test_exports_of_an_earlier_limbeck_are_made_anew(run, folder, calls, monkeypatch):
+    """Those that were certified when a certificate asked less."""
+    with monkeypatch.context() as before:
+        before.setattr("limbeck.pipeline.finalizing.REVISION", 1)
+        assert run("finalize", folder)[0] == 0
+    calls.clear()
+    assert run("finalize", folder)[0] == 0
+    assert {"tiny onnx", "tiny torch-export", "ultra-tiny int8", "ultra-tiny aoti"} <= set(calls)
+    assert "bench" not in calls
+
+
 def test_a_learning_curve_makes_the_page_anew(run, folder, calls):
     assert run("finalize", folder)[0] == 0
     calls.clear()

@@ -12,11 +12,16 @@ from ase import Atoms
 from limbeck.core.labels import Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.export.runtimes import Arrays, Runtime, make_inputs
+from limbeck.export.structures import MANY
 from limbeck.export.tolerance import TOLERANCES
 from limbeck.runtime.student import Student
 
+#: of what exported files hold and certificates ask: those of an earlier one are made anew by finalize
+REVISION = 2
 #: structures evaluated in one call at most, so that batches are compared as well
 TOGETHER = 8
+#: evaluations of one structure on all threads
+REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,42 @@ class Comparison:
         }
 
 
+@dataclass(frozen=True)
+class Repeats:
+    """One structure of many atoms, evaluated again and again on the threads that the runtime takes by itself.
+
+    Kernels that add in parallel may lose addends, now and then and not on one thread: each evaluation is
+    compared with the student, and all of them with each other, which may differ by rounding.
+
+    Attributes
+    ----------
+    energy_spread_mev, force_spread_mev_per_a, stress_spread_mev_per_a3, atom_energy_spread_mev: largest
+        difference between two evaluations; stress None without a cell.
+    share: largest deviation, from the student or from another evaluation, over its tolerance.
+    """
+
+    atoms: int
+    repeats: int
+    threads: int
+    energy_spread_mev: float
+    force_spread_mev_per_a: float
+    stress_spread_mev_per_a3: float | None
+    atom_energy_spread_mev: float
+    share: float
+    worst: str
+
+    @property
+    def passes(self) -> bool:
+        return self.share <= 1.0
+
+    def failure(self) -> str:
+        """One line."""
+        return (
+            f"{self.atoms} atoms evaluated {self.repeats} times on {self.threads} threads: "
+            f"{self.worst} is {self.share:.3g} of the tolerance off"
+        )
+
+
 class References:
     """A student's own answers for classes of structures, in its precision and in float64."""
 
@@ -114,6 +155,34 @@ class References:
         student = {kind: self._parity(kind, found, self.own) for kind in kinds}
         exact = {kind: self._parity(kind, found, self.exact) for kind in kinds}
         return Comparison(against_student=student, against_float64=exact, engine=self.engine)
+
+    def repeat(self, runtime: Runtime, threads: int, name: str = "model") -> Repeats:
+        """Many evaluations of the structure of many atoms; ``threads``: with which the file was loaded."""
+        k = [kind for kind, _ in self.batches].index(MANY)
+        batch, place = self.batches[k][1], self._place(k, 0)
+        runtime.set_cases([self.cases[k]])
+        found = runtime.evaluate(name, [0] * REPEATS)
+        spread = _spread(found)
+        if "stress" not in place.own:
+            del spread["stress"]
+        shares = [
+            (size / place.limit(key, 0.0), f"{key} between evaluations") for key, size in spread.items()
+        ]
+        for number, one in enumerate(found):
+            off = _deviations(batch, 0, one, self.own[k])
+            shares += [(off[key] / place.limit(key, 1.0), f"{key} of evaluation {number}") for key in off]
+        share, worst = _largest(shares)
+        return Repeats(
+            atoms=int(batch.n_atoms),
+            repeats=len(found),
+            threads=threads,
+            energy_spread_mev=1000 * spread["energy"],
+            force_spread_mev_per_a=1000 * spread["force"],
+            stress_spread_mev_per_a3=1000 * spread["stress"] if "stress" in spread else None,
+            atom_energy_spread_mev=1000 * spread["atom_energy"],
+            share=share,
+            worst=worst,
+        )
 
     def _parity(self, kind: str, found: Sequence[Arrays], wanted: Sequence[Labels]) -> Parity:
         places = [
@@ -267,13 +336,25 @@ def _deviations(batch: StructureBatch, s: int, found: Arrays, wanted: Labels) ->
     return {name: float(value) for name, value in off.items()}
 
 
+def _spread(found: Sequence[Arrays]) -> dict[str, float]:
+    """Largest differences between evaluations of the same."""
+    names = {"energy": "energy", "force": "forces", "stress": "stress", "atom_energy": "atom_energies"}
+    return {key: float(np.ptp([one[name] for one in found], axis=0).max()) for key, name in names.items()}
+
+
+def _largest(shares: Sequence[tuple[float, str]]) -> tuple[float, str]:
+    """The largest share of a tolerance and what it is of; what is no number is the largest."""
+    share, worst = max((np.inf if np.isnan(share) else share, name) for share, name in shares)
+    return float(share), worst.replace("_", " ")
+
+
 def _summarise(
     rows: list[dict[str, float]],
     shares: list[tuple[float, str]],
     rms: dict[str, float] | None,
     widened: int,
 ) -> Parity:
-    share, worst = max((np.inf if np.isnan(share) else share, name) for share, name in shares)
+    share, worst = _largest(shares)
     stress = [row["stress"] for row in rows if "stress" in row]
     return Parity(
         n_structures=len(rows),
@@ -282,15 +363,15 @@ def _summarise(
         stress_mev_per_a3=1000 * float(np.max(stress)) if stress else None,
         force_rms_mev_per_a=1000 * rms["force"] if rms else None,
         atom_energy_rms_mev=1000 * rms["atom_energy"] if rms else None,
-        share=float(share),
-        worst=worst.replace("_", " "),
+        share=share,
+        worst=worst,
         widened=widened,
     )
 
 
 def _mixed(structures: dict[str, list[Atoms]]) -> list[Atoms]:
     """One of each class, in one call: structures with and without pairs, with and without a cell."""
-    return [frames[0] for frames in structures.values()]
+    return [frames[0] for kind, frames in structures.items() if kind != MANY]
 
 
 def _parts(frames: list[Atoms]) -> list[list[Atoms]]:

@@ -19,6 +19,7 @@ from limbeck.artifact.file import StudentRecord
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.export.model import INPUT_NAMES, OUTPUT_NAMES, ExportedStudent
 from limbeck.export.quantise import Quantisation, Stored
+from limbeck.export.sums import Sums, add_distant_pair
 from limbeck.export.trace import to_program, trace_student
 
 FormatName = Literal["onnx", "torch-export", "torchscript", "aot-inductor"]
@@ -30,7 +31,7 @@ SUFFIXES: dict[FormatName, str] = {
     "torchscript": ".torchscript.pt",
     "aot-inductor": ".aoti.pt2",
 }
-OPSET = 20  #: of ONNX; onnxruntime reads it since 1.17
+OPSET = 20  #: of ONNX, as in `sums.py`; onnxruntime has all of it that students need since 1.20
 METADATA_KEY = "limbeck"  #: in every format: one JSON object
 _FOLDED = 64  # elements: constants above are weights, which are kept as they are
 
@@ -163,7 +164,9 @@ def _write_onnx(graph: Graph, path: Path) -> dict[str, Any]:
         to_program(graph.traced, graph.model), dynamo=True, optimize=False, verbose=False,
         external_data=False, opset_version=OPSET,
         input_names=list(INPUT_NAMES), output_names=list(OUTPUT_NAMES),
+        custom_translation_table=Sums().translations(),
     )  # fmt: skip
+    add_distant_pair(program.model, graph.model.network.architecture.cutoff)
     onnxscript.optimizer.optimize_ir(
         program.model, onnx_shape_inference=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED
     )

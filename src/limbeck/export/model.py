@@ -116,7 +116,8 @@ class ExportedStudent(nn.Module):
         zero = torch.zeros_like(positions) + (reference * 0)[:, None]  # (N, 3), NaN for a strange element
         forces = zero.index_add(0, i, pull).index_add(0, j, -pull)
         outer = pull[:, :, None] * vectors[:, None, :]  # (E, 3, 3)
-        virial = torch.zeros_like(cell).index_add(0, batch[i], (outer + outer.transpose(1, 2)) / 2)
+        each = cell.new_zeros(positions.shape[0], 3, 3).index_add(0, i, (outer + outer.transpose(1, 2)) / 2)
+        virial = torch.zeros_like(cell).index_add(0, batch, each)  # (S, 3, 3)
         volume = cell_volume(cell)[:, None, None]  # (S, 1, 1)
         full = (volume > 0).to(volume.dtype)
         stress = full * virial / (volume + (1 - full))

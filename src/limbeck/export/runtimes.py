@@ -21,6 +21,7 @@ from limbeck.errors import LimbeckError
 from limbeck.export import runner
 
 Arrays = dict[str, np.ndarray]
+_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def make_inputs(batch: StructureBatch, cutoff: float) -> Arrays:
@@ -44,20 +45,21 @@ def make_inputs(batch: StructureBatch, cutoff: float) -> Arrays:
 class Runtime:
     """A process that loads exported files and evaluates them.
 
+    No variable of the environment limits its threads: a runtime takes its default, or what ``load`` says.
+
     Raises
     ------
     LimbeckError: from every method, where the runtime refuses a file, fails or dies.
     """
 
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = threads
+    def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="limbeck-export-")
         self._errors = open(Path(self._folder.name) / "stderr", "w+", encoding="utf-8")  # noqa: SIM115
         # -P: the folder of the program is no place to import from
         self._process = subprocess.Popen(
             [sys.executable, "-P", runner.__file__],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={name: value for name, value in os.environ.items() if name not in _LIMITS},
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -72,9 +74,12 @@ class Runtime:
         self._errors.close()
         self._folder.cleanup()
 
-    def load(self, path: Path, kind: str, name: str = "model") -> dict[str, Any]:
-        """Load a file; ``card`` it carries and ``versions`` of the runtime."""
-        return self._ask(path, do="load", path=str(path), kind=kind, name=name, threads=self.threads)
+    def load(self, path: Path, kind: str, name: str = "model", threads: int | None = None) -> dict[str, Any]:
+        """Load a file; ``card`` it carries, ``versions`` of the runtime, ``threads``.
+
+        Threads: None for the runtime's default. PyTorch has one number for all that is loaded, the last.
+        """
+        return self._ask(path, do="load", path=str(path), kind=kind, name=name, threads=threads)
 
     def set_cases(self, cases: Sequence[Arrays]) -> None:
         """Inputs that later calls evaluate."""
@@ -85,10 +90,11 @@ class Runtime:
         np.savez(path, count=np.array(len(cases)), **held)
         self._ask("inputs", do="cases", path=str(path))
 
-    def evaluate(self, name: str = "model") -> list[Arrays]:
-        """The outputs for each case."""
+    def evaluate(self, name: str = "model", order: Sequence[int] | None = None) -> list[Arrays]:
+        """The outputs for each case, or for those of ``order`` one after the other."""
         path = Path(self._folder.name) / "outputs.npz"
-        count = self._ask(name, do="evaluate", path=str(path), name=name)["cases"]
+        cases = None if order is None else list(order)
+        count = self._ask(name, do="evaluate", path=str(path), name=name, order=cases)["count"]
         with np.load(path) as held:
             return [{o: held[f"{k}/{o}"] for o in runner.OUTPUT_NAMES} for k in range(count)]
 

@@ -66,23 +66,28 @@ class _Exported(Subject):
 
 
 def time_export(
-    runtime: Runtime, student: Student, structures: Sequence[Atoms], *, float32: str | None = None
-) -> list[Latency]:
-    """Times of the file loaded as ``model``, and as ``float32`` where that is given, at ``SIZES`` atoms."""
+    runtime: Runtime, student: Student, structures: Sequence[Atoms], *, threads: int,
+    float32: str | None = None,
+) -> list[Latency]:  # fmt: skip
+    """Times of the file loaded as ``model``, and as ``float32`` where that is given, at ``SIZES`` atoms.
+
+    ``threads``: with which they were loaded; the native engine takes as many.
+    """
     elements = student.architecture.elements
     systems = [of_size(list(structures), size, elements) for size in SIZES]
     inputs = [make_inputs(StructureBatch.from_atoms([atoms]), student.cutoff) for atoms in systems]
     runtime.set_cases(inputs)
     return [
-        _time_one(runtime, student, atoms, k, inputs[k]["edge_index"].shape[1], float32)
+        _time_one(runtime, student, atoms, k, inputs[k]["edge_index"].shape[1], threads, float32)
         for k, atoms in enumerate(systems)
     ]
 
 
 def _time_one(
-    runtime: Runtime, student: Student, atoms: Atoms, case: int, edges: int, float32: str | None
-) -> Latency:
-    native = Student(student.record, threads=runtime.threads)
+    runtime: Runtime, student: Student, atoms: Atoms, case: int, edges: int, threads: int,
+    float32: str | None,
+) -> Latency:  # fmt: skip
+    native = Student(student.record, threads=threads)
     opens: dict[str, Open] = {
         "export": lambda: _Exported(runtime, case, "model"),
         # an export is given its pairs, so the student's atoms stay where its list holds
@@ -100,7 +105,7 @@ def _time_one(
     medians = {name: 1000 * timing.median_s for name, timing in timings.items()}
     best = {name: 1000 * float(timing.seconds.min()) for name, timing in timings.items()}
     return Latency(
-        atoms=len(atoms), edges=edges, threads=runtime.threads, rounds=len(timings["export"].rounds),
+        atoms=len(atoms), edges=edges, threads=threads, rounds=len(timings["export"].rounds),
         export_ms=medians["export"], native_ms=medians["native"], float32_ms=medians.get("float32"),
         export_best_ms=best["export"], float32_best_ms=best.get("float32"),
     )  # fmt: skip

@@ -18,6 +18,7 @@ from limbeck.sampling.starts import set_density
 from limbeck.students.specification import Architecture
 
 MOST = 100  #: held-out structures
+MANY, MANY_ATOMS = "many atoms", 1000  #: the class that is repeated on all threads
 HELDOUT, VALIDATION = "heldout.extxyz", "validation.extxyz"  #: of a run; no student trained on either
 _LATTICES = ("fcc", "bcc", "hcp", "diamond")
 _RATTLES_A = (0.0, 0.01, 0.02, 0.04)
@@ -42,8 +43,9 @@ def parity_structures(
     The first class is what the student is for: ``held-out`` from ``given`` or ``heldout.extxyz`` beside the
     student's file, else ``generated`` from the elements at the card's density. A run's ``heldout.extxyz``
     is filled up to ``MOST`` by the ``validation.extxyz`` beside it. Then come a triclinic cell whose atoms
-    have gone far from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, and two
-    atoms a pair of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without).
+    have gone far from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, two
+    atoms a pair of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without), and
+    a generated structure large enough to keep several threads busy.
 
     Raises
     ------
@@ -56,6 +58,7 @@ def parity_structures(
     if density is not None:
         set_density(crystal, float(np.mean(density)))  # radii alone put LiCl at 1.6 times its volume
     own = make_molecule(architecture.elements)
+    typical = own if _is_molecular(card) else _enlarged(crystal, 8)
     if path is not None:
         frames = _spread(_read(path, architecture), MOST)
         more = path.with_name(VALIDATION)
@@ -63,8 +66,7 @@ def parity_structures(
             frames += _spread(_read(more, architecture), MOST - len(frames))
         first = {"held-out": StructureBatch.from_atoms(frames).to_atoms()}
     else:
-        base = own if _is_molecular(card) else _enlarged(crystal, 8)
-        first = {"generated": [_rattled(base, width, k) for k, width in enumerate(_RATTLES_A)]}
+        first = {"generated": [_rattled(typical, width, k) for k, width in enumerate(_RATTLES_A)]}
     small = smaller_than(crystal, architecture.cutoff)
     sheared = _enlarged(crystal, 4)
     sheared.set_cell(
@@ -84,6 +86,7 @@ def parity_structures(
         "molecule": [_rattled(own, 0.03, 13)],
         "isolated atom": [Atoms([z], positions=[[0.3, -0.2, 0.1]]) for z in architecture.elements],
         **({"close pair": close} if close else {}),
+        MANY: [of_size([typical], MANY_ATOMS, architecture.elements)],
     }
 
 

@@ -124,6 +124,8 @@ def _does_nothing(node: fx.Node) -> bool:
         return True
     if node.target is _ATEN.slice.Tensor:
         return tuple(node.args[2:]) in ((), (0,), (0, _WHOLE))
+    if node.target is _ATEN.expand.default:
+        return node.args[0].meta["val"].shape == node.meta["val"].shape
     # of a slice that took everything: gradient, sizes, dimension, start, end, step
     return node.target is _ATEN.slice_backward.default and tuple(node.args[3:]) == (0, _WHOLE, 1)
 

@@ -18,6 +18,7 @@ from limbeck.core.checks import suits
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
+from limbeck.export.certificate import REVISION
 from limbeck.export.formats import FORMATS
 from limbeck.export.structures import HELDOUT, VALIDATION
 from limbeck.pipeline import final_parts as parts
@@ -287,6 +288,7 @@ def _export_inputs(job: _Job, ware: Ware, structures: Path | None) -> dict[str, 
         "structures": [hash_file(file) for file in (source, more) if file is not None and file.is_file()],
         "threads": job.threads,
         "folder": str(Path(ware.name).parent),
+        "revision": REVISION,
         "versions": {name: _version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")},
     }
 
