@@ -69,7 +69,6 @@ EXAMPLES = {
     "modes": "{kind: modes, temperature_K: [300, 600], n: 20}",
     "torsions": "{kind: torsions, n: 40}",
     "contacts": "{kind: contacts, n: 12}",
-    "select": "{kind: select, of: md, n: 200, method: farthest}",
 }
 
 

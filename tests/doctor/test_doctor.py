@@ -254,7 +254,6 @@ def test_missing_exporters_and_optional_packages(monkeypatch):
         "onnxruntime-gpu",
         "rdkit",
         "packmol",
-        "dscribe",
         "matplotlib",
     ]
     without(monkeypatch, *names, "plotly", "tblite")
@@ -268,7 +267,6 @@ def test_missing_exporters_and_optional_packages(monkeypatch):
     assert {f.name: said(f) for f in packages.check_optional()} == {
         "rdkit": ("missing", "starts from SMILES", f"{pip} -e '.[molecules]'"),
         "packmol": ("missing", "packs liquids", f"{pip} -e '.[liquids]'"),
-        "dscribe": ("missing", "chooses frames by their environments", f"{pip} -e '.[selection]'"),
         "matplotlib": ("missing", "draws plots", f"{pip} -e '.[plots]'"),
         "plotly": ("missing", "draws the report", f"{pip} -e '.[report]'"),
         "tblite": ("missing", "runs the teacher gfn2-xtb", f"{pip} -e '.[xtb]'"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from limbeck.core.structures import StructureBatch
 from limbeck.report.data_figures import distance_histograms, interaction_energies
-from limbeck.report.environment_map import describe, nearest_distances, principal_plane
+from limbeck.report.environment_map import nearest_distances, principal_plane
 from limbeck.report.error_figures import thin
 from limbeck.report.figures import log_axis, packed
 from limbeck.report.structure_view import picture
@@ -98,13 +98,6 @@ def test_neighbour_distances_turn_with_nothing():
     assert np.allclose(before, nearest_distances(StructureBatch.from_atoms([atoms])))
     nearest = np.sort(atoms.get_all_distances() + 9 * np.eye(len(atoms)), axis=1)[:, 0]
     assert np.allclose(before.max(axis=1), 1 / nearest - 1 / 5)
-
-
-def test_without_dscribe_distances_describe(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    vectors, how = describe([molecule("H2O")])
-    assert how == "distances of the nearest neighbours"
-    assert len(vectors) == 3
 
 
 def test_a_view_has_the_bonds_and_edges_of_its_structure():

@@ -18,7 +18,6 @@ EXPORTERS = (
 OPTIONAL = (
     ("rdkit", "molecules", "starts from SMILES"),
     ("packmol", "liquids", "packs liquids"),
-    ("dscribe", "selection", "chooses frames by their environments"),
     ("matplotlib", "plots", "draws plots"),
     ("plotly", "report", "draws the report"),
     ("tblite", "xtb", "runs the teacher gfn2-xtb"),

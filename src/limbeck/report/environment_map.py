@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
-from ase import Atoms
 from ase.data import chemical_symbols
 
 from limbeck.core.labels import LabelledSet
@@ -15,7 +13,6 @@ from limbeck.core.structures import StructureBatch
 from limbeck.dataset.statistics import without_scans
 from limbeck.report.evidence import Evidence
 from limbeck.report.figures import ERROR_SCALE, GREY, Figure, axis, big_keys, dots, drawn_of, layout, packed
-from limbeck.sampling.environments import describe_environments
 from limbeck.units import EV_TO_MEV
 
 DESCRIBED = 2500  #: environments of each set, whole frames
@@ -33,7 +30,6 @@ class _Described:
     number: np.ndarray
     n_learned: int
     miss: np.ndarray
-    how: str
 
 
 def map_figures(evidence: Evidence, preset: str) -> list[Figure]:
@@ -49,22 +45,14 @@ def map_figures(evidence: Evidence, preset: str) -> list[Figure]:
         near = _some_frames(learned)
         n_learned = int(learned.structures.counts[near].sum())
         frames = learned.structures.select(near).to_atoms() + frames
-    vectors, how = describe(frames)
+    vectors = nearest_distances(StructureBatch.from_atoms(frames))
     atoms = compared.structures.atom_index(far)
     miss = np.linalg.norm((report.prediction.forces - compared.labels.forces)[atoms], axis=1) * EV_TO_MEV
     number = np.concatenate([frame.numbers for frame in frames])
-    described = _Described(vectors, number, n_learned, miss, how)
+    described = _Described(vectors, number, n_learned, miss)
     kinds, counts = np.unique(number[n_learned:], return_counts=True)
     chosen = np.sort(kinds[np.argsort(-counts)][:MOST_ELEMENTS])
     return [_draw(described, int(z), len(kinds) > 1, preset, evidence.what) for z in chosen]
-
-
-def describe(frames: list[Atoms]) -> tuple[np.ndarray, str]:
-    """A vector for each atom of all frames, and the descriptor's name."""
-    if importlib.util.find_spec("dscribe") is not None:
-        found = describe_environments(frames, most=10**9)
-        return found.vectors, "SOAP (dscribe)"
-    return nearest_distances(StructureBatch.from_atoms(frames)), "distances of the nearest neighbours"
 
 
 def nearest_distances(batch: StructureBatch) -> np.ndarray:
@@ -146,8 +134,9 @@ def _draw(found: _Described, z: int, several: bool, preset: str, what: str) -> F
     return Figure(
         f"environments-{symbol}",
         f"Map of environments{f' of {symbol}' if several else ''}",
-        f"Principal components of {found.how} around each {symbol} atom, coloured by the error of {preset}'s "
-        f"force in {what} frames. {drawn}{drawn_of(len(front), len(own) - seen, 'coloured points')}{lesson}",
+        f"Principal components of the distances of each {symbol} atom's nearest neighbours, coloured by the "
+        f"error of {preset}'s force in {what} frames. {drawn}"
+        f"{drawn_of(len(front), len(own) - seen, 'coloured points')}{lesson}",
         traces,
         big_keys(
             layout(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from limbeck.sampling.config import MD, Rattle, SamplingConfig, Select, Strain
+from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain
 from limbeck.sampling.counting import count_evaluations, count_frames
 from limbeck.sampling.dynamics import sample_md
 from limbeck.sampling.frames import read_frames, write_frames
@@ -12,7 +12,6 @@ from limbeck.sampling.moves import Contacts, Melt, Modes, RattleRelax, Torsions
 from limbeck.sampling.preparing import Interstitial, Relax, Slab, Supercell, Thin, Vacancy
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.schedule import TimeLimit
-from limbeck.sampling.selection import select_frames
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "RattleRelax",
     "Relax",
     "SamplingConfig",
-    "Select",
     "Slab",
     "Strain",
     "Supercell",
@@ -43,7 +41,6 @@ __all__ = [
     "read_structures",
     "run_sampling",
     "sample_md",
-    "select_frames",
     "smiles_conformers",
     "structure_kind",
     "system_kind",

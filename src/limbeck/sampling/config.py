@@ -25,7 +25,7 @@ Without a step that adds frames the prepared starting structures themselves are 
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -139,38 +139,9 @@ class MD(Dynamics):
         return max(*self.temperatures, self.ramp_to_K or 0.0)
 
 
-class Select(Frozen):
-    """Keep the frames of an earlier step that are worth a label; the rest never were.
-
-    of: that step; what draws ``from`` it later gets the frames that are left. n, share: how many or
-    which fraction, exactly one of the two. method: ``random`` takes any; ``coverage`` those that
-    together hold an environment like each of the pool's; ``farthest`` those whose environments are
-    least like all others kept (by this and earlier steps).
-    """
-
-    kind: Literal["select"] = "select"
-    of: str
-    n: PositiveInt | None = None
-    share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    method: Literal["random", "coverage", "farthest"] = "random"
-    keep: ClassVar[bool] = False  # it adds no frames
-
-    @model_validator(mode="after")
-    def _one_number(self) -> Select:
-        if (self.n is None) == (self.share is None):
-            raise ValueError("select: wanted exactly one of n, share")
-        return self
-
-    def count(self, available: int) -> int:
-        """How many of ``available`` frames are left."""
-        if not available:
-            return 0
-        return min(available, self.n or max(1, round((self.share or 0.0) * available)))
-
-
 Prepare = Supercell | Slab | Vacancy | Interstitial | Relax | Thin
 Step = Annotated[
-    Prepare | Rattle | Strain | MD | Melt | RattleRelax | Modes | Torsions | Contacts | Select,
+    Prepare | Rattle | Strain | MD | Melt | RattleRelax | Modes | Torsions | Contacts,
     Field(discriminator="kind"),
 ]
 
@@ -208,13 +179,6 @@ class SamplingConfig(Frozen):
                 raise ValueError(f"steps: {name!r} is a name for steps of kind contacts; choose another")
             if isinstance(step, Preparing):
                 continue
-            if isinstance(step, Select):
-                if step.of not in earlier:
-                    raise ValueError(
-                        f"steps: {name!r} selects of {step.of!r}; "
-                        f"wanted an earlier step that makes frames ({', '.join(earlier) or 'there is none'})"
-                    )
-                continue
             if step.from_ is not None and step.from_ not in earlier:
                 raise ValueError(
                     f"steps: {name!r} draws from {step.from_!r}; "
@@ -238,9 +202,6 @@ def summary(config: SamplingConfig) -> str:
     for step in config.steps:
         if isinstance(step, Preparing):
             steps.append(f"{step.kind} {step.said}")
-            continue
-        if isinstance(step, Select):
-            steps.append(f"select {step.n or f'{step.share:.0%}'} of {step.of}, {step.method}")
             continue
         values = ((getattr(step, name, None), unit) for name, unit in _SAID.items())
         said = [

@@ -8,7 +8,7 @@ from ase import Atoms
 
 from limbeck.errors import InputError
 from limbeck.sampling.build import count_starts
-from limbeck.sampling.config import Rattle, SamplingConfig, Select
+from limbeck.sampling.config import Rattle, SamplingConfig
 from limbeck.sampling.contacts import element_pairs
 from limbeck.sampling.moves import Contacts, Torsions
 from limbeck.sampling.preparing import Preparing
@@ -59,9 +59,6 @@ def _plan(config: SamplingConfig, starts: int | Sequence[Atoms]) -> tuple[dict[s
     made: dict[str, int] = {}
     for name, step, present in zip(config.names, config.steps, prepared, strict=False):
         if isinstance(step, Preparing):
-            continue
-        if isinstance(step, Select):
-            made[step.of] = step.count(made[step.of])
             continue
         incoming = present if step.from_ is None else made[step.from_]
         if isinstance(step, Driven):

@@ -19,7 +19,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.sampling.build import build
 from limbeck.sampling.cache import TrajectoryCache
-from limbeck.sampling.config import SamplingConfig, Select
+from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.contacts import scan_contacts
 from limbeck.sampling.copies import Copying, copy_family, perturbed
 from limbeck.sampling.counting import choose_starts, count_evaluations, kept_steps
@@ -30,7 +30,6 @@ from limbeck.sampling.moves import Contacts
 from limbeck.sampling.preparing import Preparing, Relax
 from limbeck.sampling.relax import relax, relax_key
 from limbeck.sampling.schedule import Effort, Schedule, TimeLimit, Turn, even_order
-from limbeck.sampling.selection import select_frames
 from limbeck.sampling.step import Driven
 
 _FORMAT = 1  # raised when the same configuration comes to mean other trajectories
@@ -162,8 +161,6 @@ class _Run:
                 prepared = build(step, prepared, (self.config.seed, index))
                 if isinstance(step, Relax):
                     prepared = self.relax(name, step, prepared)
-            elif isinstance(step, Select):
-                made[step.of] = self.select(index, step, made)
             else:
                 incoming = prepared if step.from_ is None else made[step.from_]
                 made[name] = self._frames(index, name, step, incoming) if incoming else []
@@ -191,16 +188,6 @@ class _Run:
             make_frame(r.frames[0], start.info["family"], name)
             for r, start in zip(relaxed, starts, strict=True)
         ]
-
-    def select(self, index: int, step: Select, made: Mapping[str, Sequence[Atoms]]) -> list[Atoms]:
-        """The frames of ``step.of`` that are kept, in their order; earlier steps' frames are known."""
-        frames = made[step.of]
-        if not frames:
-            return []
-        known = [frame for name in kept_steps(self.config) if name != step.of for frame in made.get(name, ())]
-        seed = int(np.random.default_rng([self.config.seed, index, *self.salt]).integers(2**31))
-        chosen = select_frames(frames, step.count(len(frames)), step.method, seed=seed, known=known)
-        return [frames[k] for k in sorted(chosen.tolist())]
 
     def _relaxing(self, k: int, start: Atoms, potential: Potential, step: Relax) -> _Task:
         def work(on_step: OnStep, stop: Stop) -> Trajectory:
