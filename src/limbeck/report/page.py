@@ -23,6 +23,7 @@ from limbeck.report.error_figures import error_figures, parity_figures
 from limbeck.report.evidence import Evidence, gather
 from limbeck.report.figures import Figure, Picture
 from limbeck.report.markup import figures, paragraph, section, text
+from limbeck.report.methods import methods
 from limbeck.report.reading import Run, read_run
 from limbeck.report.recommendation import PresetRow, Recommendation, preset_rows, recommend
 from limbeck.report.speed_figures import bench_figures, learning_figures, pareto_figure
@@ -198,6 +199,8 @@ def _sections(  # type: ignore[no-untyped-def]
     drawn = _kept(bench_figures(run.bench))
     yield "speed", "Speed", [figures(drawn), shipping.benchmark(run)], drawn
     yield "exports", "Exports", [shipping.exports(run)], []
+    if described := methods(run):
+        yield "methods", "Methods paragraph for a paper", [described], []
 
 
 def _limits(run: Run) -> tuple[list[str], list[Figure]]:
