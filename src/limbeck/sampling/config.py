@@ -13,12 +13,6 @@ result unless they say ``keep: false``:
       - {kind: rattle, stdev_a: [0.05, 0.1], n: 10}
       - {kind: md, from: strain, temperature_K: [300, 900, 1500], starts: 3, frames: 40}
 
-``select`` drops those frames of an earlier step that are least worth a label: dynamics that a scout
-drives costs little, so it may make more frames than the teacher is asked about.
-
-      - {kind: md, name: pool, driver: scout, temperature_K: [300, 600], frames: 400}
-      - {kind: select, of: pool, n: 200}
-
 Without a step that adds frames the prepared starting structures themselves are the result.
 """
 
