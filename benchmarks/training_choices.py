@@ -4,13 +4,17 @@
     limbeck distill examples/surface.yaml --out runs/cu111
     python benchmarks/training_choices.py optimizer runs/licl runs/cu111 --seconds 60 240
     python benchmarks/training_choices.py atom-energies runs/licl runs/cu111 --epochs 40
+    python benchmarks/training_choices.py few-labels runs/demo --presets tiny ultra-tiny original --epochs 120
+    python benchmarks/training_choices.py few-labels 3bpa.xyz --labels 54 --presets tiny original --epochs 60
 
-Students learn from a run's own labels and are judged on its held-out frames, which no training saw.
+Students learn from a run's own labels and are judged on its held-out frames, which no training saw; of a
+labelled file, the last fifth of the frames are the test set.
 ``optimizer`` gives SOAP and AdamW equal time; trainings of one length take turns, so that what else the
 machine does falls on both. ``atom-energies`` gives several weights of that target equal steps, so that other
 work changes nothing but the time; a part of the labels makes the question sharper, where data are what is
-scarce. Each training has its schedule to itself: the learning rate falls to its end within it. Rows that are
-in the results already are not repeated.
+scarce. ``few-labels`` compares radial filters that start from equal waves with those that start smooth, and
+weight decays. Each training has its schedule to itself: the learning rate falls to its end within it. Rows
+that are in the results already are not repeated.
 """
 
 from __future__ import annotations
@@ -21,22 +25,25 @@ import os
 import platform
 import shutil
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet
-from limbeck.dataset.read import read_labelled
+from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.lessons import Lesson, audited, make_lesson
 from limbeck.pipeline.students import train_student
 from limbeck.pipeline.telling import say_nothing
 from limbeck.progress import LineProgress
 from limbeck.runtime.student import Student
+from limbeck.students import specification
 from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import Stop
 from limbeck.validation.run import validate
@@ -47,23 +54,50 @@ ERRORS = ("force_rmse_mev_per_a", "force_mae_mev_per_a", "force_r2", "energy_mae
 CHOICES: dict[str, list[dict[str, Any]]] = {
     "optimizer": [{"optimizer": "soap", "batch_atoms": 256}, {"optimizer": "adamw", "batch_atoms": 128}],
     "atom-energies": [{"atom_energy_weight": weight} for weight in (0.0, 0.01, 0.1, 1.0)],
+    "few-labels": [
+        {"initial_waves": "equal", "weight_decay": 0.05},
+        {"initial_waves": "falling", "weight_decay": 0.05},
+        {"initial_waves": "falling", "weight_decay": 0.5},
+    ],
 }
+
+
+def equal_waves(architecture: specification.Architecture) -> np.ndarray:
+    """Initial amplitudes as they were before students started smooth."""
+    return np.ones(architecture.rbf + 1)
+
+
+def starting(waves: str) -> AbstractContextManager[Any]:
+    """Students that start from filters of ``equal`` or ``falling`` waves; the latter is Limbeck's own."""
+    if waves == "falling":
+        return nullcontext()
+    return patch.object(specification, "initial_amplitudes", equal_waves)
 
 
 def lesson_of(run: Path, labels: int | None) -> tuple[Lesson, LabelledSet]:
     """A run's labels without its held-out trajectories, or so many of them; its held-out frames."""
+    labelled, heldout = _of_file(run) if run.is_file() else _of_run(run)
+    lesson = make_lesson(audited(labelled, say_nothing), 0.1, 0, {}, {"name": "benchmark"})
+    if labels is not None and labels < len(lesson.train):
+        chosen = np.random.default_rng(0).choice(len(lesson.train), labels, replace=False)
+        lesson = replace(lesson, train=lesson.train.select(np.sort(chosen)))
+    return lesson, heldout
+
+
+def _of_file(path: Path) -> tuple[LabelledSet, LabelledSet]:
+    labelled, _ = split_isolated_atoms(read_labelled(path))
+    first = len(labelled) * 4 // 5
+    return labelled.select(np.arange(first)), labelled.select(np.arange(first, len(labelled)))
+
+
+def _of_run(run: Path) -> tuple[LabelledSet, LabelledSet]:
     heldout = read_labelled(run / "heldout.extxyz")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(run / "labels", Path(folder) / "labels")  # a store is locked while it is open
         with LabelStore(Path(folder) / "labels") as store:
             labelled = store.read()
     families = set(heldout.family)
-    labelled = labelled.select([k for k, family in enumerate(labelled.family) if family not in families])
-    lesson = make_lesson(audited(labelled, say_nothing), 0.1, 0, {}, {"name": "benchmark"})
-    if labels is not None and labels < len(lesson.train):
-        chosen = np.random.default_rng(0).choice(len(lesson.train), labels, replace=False)
-        lesson = replace(lesson, train=lesson.train.select(np.sort(chosen)))
-    return lesson, heldout
+    return labelled.select([k for k, family in enumerate(labelled.family) if family not in families]), heldout
 
 
 def train(
@@ -94,15 +128,17 @@ def main() -> None:
                  for c in CHOICES[options.choice])  # fmt: skip
         for preset, seed, end, settings in cases:
             key = {
-                "choice": options.choice, "run": run.name, "labels": len(lesson.train),
+                "choice": options.choice, "run": run.stem, "labels": len(lesson.train),
                 "heldout": len(heldout), "preset": preset, "seed": seed, "threads": options.threads,
                 **end, **settings,
             }  # fmt: skip
             if any(key.items() <= row.items() for row in results["runs"]):
                 continue
-            config = TrainingConfig(epochs=options.epochs, threads=options.threads, **settings)
+            own = {name: value for name, value in settings.items() if name != "initial_waves"}
+            config = TrainingConfig(epochs=options.epochs, threads=options.threads, **own)
             stop = Stop(epochs=options.epochs, budget_s=end.get("seconds"))
-            results["runs"].append(key | train(lesson, heldout, preset, config, seed, stop))
+            with starting(settings.get("initial_waves", "falling")):
+                results["runs"].append(key | train(lesson, heldout, preset, config, seed, stop))
             print(json.dumps(results["runs"][-1]), flush=True)
             write_whole(options.out, json.dumps(results, indent=1) + "\n")
 
@@ -112,7 +148,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("choice", choices=list(CHOICES))
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of `limbeck distill`")
+    parser.add_argument("runs", nargs="+", type=Path, help="of `limbeck distill`, or labelled files")
     parser.add_argument("--labels", type=int, help="so many of the run's labels (default: all)")
     parser.add_argument("--presets", nargs="+", default=["tiny"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
