@@ -137,7 +137,7 @@ def test_a_preset_of_more_waves_starts_no_rougher():
         filters = initial_filters(preset, distance)
         slope = np.gradient(filters, distance, axis=0)
         rough[preset] = np.sqrt((slope**2).mean() / (filters**2).mean())
-    assert max(rough.values()) < 1.5 * min(rough.values()), rough
+    assert max(rough.values()) < 1.3 * min(rough.values()), rough
 
 
 @pytest.mark.parametrize("make", [emt_set, molecule_set, mixed_set])

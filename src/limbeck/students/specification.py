@@ -15,6 +15,9 @@ import numpy as np
 
 from limbeck.errors import InputError
 
+#: waves shorter than this, Å, fade from the filters that a student starts with
+SMOOTH_A = 2.0
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -184,13 +187,14 @@ def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float
 
 
 def initial_amplitudes(architecture: Architecture) -> np.ndarray:
-    """Size of a filter's initial weights by radial function, (B + 1,): waves fall as 1/n; the constant.
+    """Size of a filter's initial weights by radial function, (B + 1,): short waves fade, then the constant.
 
     Their mean square is 1. With equal waves a random filter is as rough as its shortest wave, and what few
     labels do not determine stays as rough as it began: the more waves a preset has, the worse it generalised.
     """
-    falling = 1.0 / np.arange(1, architecture.rbf + 1)
-    return np.append(falling * np.sqrt(architecture.rbf / (falling**2).sum()), 1.0)
+    wavelength = 2 * architecture.cutoff / np.arange(1, architecture.rbf + 1)  # Å
+    fading = np.exp(-((SMOOTH_A / wavelength) ** 2) / 2)
+    return np.append(fading * np.sqrt(architecture.rbf / (fading**2).sum()), 1.0)
 
 
 def basis_power(architecture: Architecture, distance: np.ndarray) -> np.ndarray:
