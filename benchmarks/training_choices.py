@@ -12,9 +12,9 @@ labelled file, the last fifth of the frames are the test set.
 ``optimizer`` gives SOAP and AdamW equal time; trainings of one length take turns, so that what else the
 machine does falls on both. ``atom-energies`` gives several weights of that target equal steps, so that other
 work changes nothing but the time; a part of the labels makes the question sharper, where data are what is
-scarce. ``few-labels`` compares radial filters that start from equal waves with those that start smooth, and
-weight decays. Each training has its schedule to itself: the learning rate falls to its end within it. Rows
-that are in the results already are not repeated.
+scarce. ``few-labels`` compares radial filters that start from equal waves, from waves that fall as 1/n and
+from smooth ones, as Limbeck's do, and weight decays. Each training has its schedule to itself: the learning
+rate falls to its end within it. Rows that are in the results already are not repeated.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import shutil
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -58,20 +59,22 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
         {"initial_waves": "equal", "weight_decay": 0.05},
         {"initial_waves": "falling", "weight_decay": 0.05},
         {"initial_waves": "falling", "weight_decay": 0.5},
+        {"initial_waves": "smooth", "weight_decay": 0.05},
     ],
 }
 
 
-def equal_waves(architecture: specification.Architecture) -> np.ndarray:
-    """Initial amplitudes as they were before students started smooth."""
-    return np.ones(architecture.rbf + 1)
+def other_amplitudes(waves: str, architecture: specification.Architecture) -> np.ndarray:
+    """Initial amplitudes that are not Limbeck's: of ``equal`` waves, or of waves that fall as 1/n."""
+    size = np.arange(1, architecture.rbf + 1) ** (-1.0 if waves == "falling" else 0.0)
+    return np.append(size * np.sqrt(architecture.rbf / (size**2).sum()), 1.0)
 
 
 def starting(waves: str) -> AbstractContextManager[Any]:
-    """Students that start from filters of ``equal`` or ``falling`` waves; the latter is Limbeck's own."""
-    if waves == "falling":
+    """Students that start from filters of ``equal``, ``falling`` or, as Limbeck's do, ``smooth`` waves."""
+    if waves == "smooth":
         return nullcontext()
-    return patch.object(specification, "initial_amplitudes", equal_waves)
+    return patch.object(specification, "initial_amplitudes", partial(other_amplitudes, waves))
 
 
 def lesson_of(run: Path, labels: int | None) -> tuple[Lesson, LabelledSet]:
@@ -128,16 +131,16 @@ def main() -> None:
                  for c in CHOICES[options.choice])  # fmt: skip
         for preset, seed, end, settings in cases:
             key = {
-                "choice": options.choice, "run": run.stem, "labels": len(lesson.train),
-                "heldout": len(heldout), "preset": preset, "seed": seed, "threads": options.threads,
-                **end, **settings,
+                "choice": options.choice, "run": run.stem if run.is_file() else run.name,
+                "labels": len(lesson.train), "heldout": len(heldout), "preset": preset, "seed": seed,
+                "threads": options.threads, **end, **settings,
             }  # fmt: skip
             if any(key.items() <= row.items() for row in results["runs"]):
                 continue
             own = {name: value for name, value in settings.items() if name != "initial_waves"}
             config = TrainingConfig(epochs=options.epochs, threads=options.threads, **own)
             stop = Stop(epochs=options.epochs, budget_s=end.get("seconds"))
-            with starting(settings.get("initial_waves", "falling")):
+            with starting(settings.get("initial_waves", "smooth")):
                 results["runs"].append(key | train(lesson, heldout, preset, config, seed, stop))
             print(json.dumps(results["runs"][-1]), flush=True)
             write_whole(options.out, json.dumps(results, indent=1) + "\n")
