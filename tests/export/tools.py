@@ -40,9 +40,9 @@ def small_graph() -> Graph:
 
 
 @functools.cache
-def crowd() -> Atoms:
-    """A thousand atoms of silicon, off their places."""
-    atoms = bulk("Si", cubic=True) * 5
+def crowd(repeats: int) -> Atoms:
+    """Silicon off its places, 8 atoms times the cube of ``repeats``."""
+    atoms = bulk("Si", cubic=True) * repeats
     atoms.rattle(0.05, seed=0)
     return atoms
 
