@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <random>
 
-#include "limbeck/network.hpp"
+#include "limbeck/buffers.hpp"
 
 using namespace LIMBECK_ISA;
 
@@ -46,15 +46,15 @@ struct Both {
   // (48, slices, NP S) values and, with SLOPE, derivatives
   template <bool SLOPE>
   void product(const float *distance) {
-    std::copy_n(distance, kBatch, k.distance.data());
-    radial_basis<SLOPE>(weights, kBatch, k);
+    std::copy_n(distance, kBatch, k.radial.distance.data());
+    k.radial.template compute<SLOPE>(weights.model.hp, kBatch);
     for (int slice = 0; slice < F / S; ++slice) {
       const float *w = &weights.layers[1].filter[std::size_t(slice) * K * NP * S];
-      gemm<float, false>(kBatch, NP * S, K, k.basis.data(), 1, kBatch, w, NP * S, &value[slice * NP * S],
-                         WIDE);
+      gemm<float, false>(kBatch, NP * S, K, k.radial.basis.data(), 1, kBatch, w, NP * S,
+                         &value[slice * NP * S], WIDE);
       if (SLOPE)
-        gemm<float, false>(kBatch, NP * S, K, k.slope.data(), 1, kBatch, w, NP * S, &slope[slice * NP * S],
-                           WIDE);
+        gemm<float, false>(kBatch, NP * S, K, k.radial.slope.data(), 1, kBatch, w, NP * S,
+                           &slope[slice * NP * S], WIDE);
     }
   }
 
