@@ -4,6 +4,7 @@
 #   make test       the tests that CI must pass       make test-slow   the long ones
 #   make test-native   the C++ core's own tests and a fuzz of its file reader, with sanitizers
 #   make lint       ruff, clang-format and mypy       make format      rewrite in house style
+#   make mutants    wrong signs, factors and indices in the numerical code: do the tests notice?
 #   make bench      every figure of benchmarks/README.md  make venv        only set up
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter, VENV=dir the environment's folder.
@@ -28,7 +29,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python3.14 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; \
 	done)
 
-.PHONY: help venv demo test test-slow test-native lint format bench freeze clean
+.PHONY: help venv demo test test-slow test-native mutants lint format bench freeze clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -88,6 +89,9 @@ test-native: $(VENV)/.build-tools
 	--log-level=WARNING
 	@$(BIN)/cmake --build $(ASAN) --target limbeck_tests
 	$(ASAN)/native/tests/limbeck_tests students $(FUZZ_INPUTS) $(FUZZ_SEED)
+
+mutants: $(DEV)
+	$(BIN)/python tests/mutants.py
 
 lint: $(DEV)
 	$(BIN)/ruff check .
