@@ -74,8 +74,12 @@ demo:
 	echo; echo "Use a student: python -c 'from limbeck import Calculator; Calculator(\"$(OUT)/tiny.safetensors\")'  (in $(VENV))"; \
 	echo "Open in a browser: $(OUT)/report.html"
 
+# A test file stays in one process, whose fixtures it shares; each process has one thread.
+PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+
 test: $(DEV)
-	$(BIN)/python -m pytest -m 'not slow or ci'
+	$(PYTEST) -m 'not slow or ci'
 
 test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
