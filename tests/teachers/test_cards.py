@@ -19,8 +19,8 @@ from limbeck.core.potential import Capabilities
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, MissingPackageError
 from limbeck.teachers import check_supported, get_card, list_cards, load_teacher, teacher_names
-from limbeck.teachers.batches import groups
 from limbeck.teachers.custom import make_card
+from limbeck.teachers.loaders import groups
 from limbeck.teachers.registry import check_teacher
 
 

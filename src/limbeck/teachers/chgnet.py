@@ -16,8 +16,8 @@ from ase.units import GPa
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.teachers.batches import Batched
 from limbeck.teachers.card import TeacherCard
+from limbeck.teachers.loaders import Batched
 from limbeck.teachers.support import count_parameters
 
 _VERSION = {"chgnet": "0.3.0", "chgnet-r2scan": "r2scan"}

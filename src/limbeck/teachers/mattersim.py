@@ -16,9 +16,9 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.teachers.batches import close_cells
 from limbeck.teachers.card import TeacherCard
-from limbeck.teachers.sevennet import MPTRJ_ELEMENTS
+from limbeck.teachers.crystals import MPTRJ_ELEMENTS
+from limbeck.teachers.loaders import close_cells
 from limbeck.teachers.support import count_parameters
 
 CARDS = (

@@ -14,8 +14,8 @@ import numpy as np
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.teachers.batches import Batched
 from limbeck.teachers.card import TeacherCard
+from limbeck.teachers.loaders import Batched
 from limbeck.teachers.support import count_parameters
 
 CARDS = (

@@ -14,7 +14,7 @@ from typing import Any
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.errors import InputError
 from limbeck.teachers.card import TeacherCard
-from limbeck.teachers.sevennet import MPTRJ_ELEMENTS
+from limbeck.teachers.crystals import MPTRJ_ELEMENTS
 from limbeck.teachers.support import count_parameters
 
 _ASL = "ASL (academic, not commercial)"

@@ -16,8 +16,8 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.teachers.batches import Batched
 from limbeck.teachers.card import TeacherCard
+from limbeck.teachers.loaders import Batched
 from limbeck.teachers.support import count_parameters
 
 # The element map of the checkpoints: H-Bi and Ac-Pu, the 89 elements of MPtrj (Deng et al. 2023).
