@@ -13,7 +13,7 @@ from limbeck.benchmark.memory import PeakMemory
 from limbeck.benchmark.process import ProcessSubject
 from limbeck.benchmark.runner import Unmeasured
 from limbeck.core.structures import StructureBatch
-from limbeck.teachers.interpreters import OWN
+from limbeck.teachers.environments import OWN
 
 BATCH = StructureBatch.from_atoms([bulk("Cu", cubic=True)] * 2)
 WAIT_S = 60.0

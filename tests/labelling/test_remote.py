@@ -192,7 +192,7 @@ def test_a_dead_worker_is_noticed(helper_calculators: Path, symbol: str, cause: 
             with pytest.raises(LimbeckError) as caught:
                 teacher.evaluate(StructureBatch.from_atoms([Atoms(symbol), Atoms("Ar")]))
             assert str(caught.value) == (
-                f"teacher helper_calculators:Failing: a worker process of the teacher died; got {cause}; "
+                f"teacher helper_calculators:Failing: a worker process died; got {cause}; "
                 "remedy: SIGKILL often means that memory ran out: use fewer workers; labels so far are kept"
             )
 

@@ -29,7 +29,7 @@ import os, signal, sys
 die, folder, log, here = sys.argv[1:]
 sys.path.insert(0, here)
 from conftest import make_frames
-from limbeck.labelling import LabelStore, label, open_teacher, shards
+from limbeck.labelling import LabelStore, label, open_teacher, store as shards
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)

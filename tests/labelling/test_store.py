@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling import LabelRecord, LabelStore, shards
-from limbeck.labelling.codec import decode, encode
-from limbeck.labelling.record import collect, make_record, pack_record, unpack_record
+from limbeck.labelling import LabelRecord, LabelStore
+from limbeck.labelling.pipe import decode, encode
+from limbeck.labelling.record import MAGIC, collect, frame, make_record, pack_record, scan, unpack_record
 from limbeck.teachers.card import TeacherIdentity
 
 
@@ -117,8 +117,7 @@ def test_labels_are_in_the_file_before_they_are_synced(
 ) -> None:
     """The end of the process costs nothing that was written; only a power cut needs the sync."""
     synced = []
-    whole = shards.sync_file
-    monkeypatch.setattr(shards, "sync_file", lambda path: (synced.append(path), whole(path)))
+    monkeypatch.setattr("limbeck.labelling.store.sync_file", synced.append)
     with LabelStore(tmp_path) as store:
         assert store.append_many([label_record(1), label_record(2)], sync=False) == 2
         assert synced == []
@@ -200,7 +199,7 @@ def test_a_torn_tail_is_set_aside_and_named(tmp_path: Path, label_record: Callab
     shard = tmp_path / "shard-00000.lbk"
     blob = shard.read_bytes()
     shard.write_bytes(blob[:-10])
-    good, _ = shards.scan(blob)
+    good, _ = scan(blob)
     start, stop = good[2].start, len(blob) - 10
     with pytest.warns(UserWarning, match="damaged label shard") as caught:
         store = LabelStore(tmp_path)
@@ -225,7 +224,7 @@ def test_damage_costs_only_the_records_it_touches(
     label_record: Callable[..., LabelRecord], data: st.DataObject
 ) -> None:
     label_records = [label_record(i) for i in range(6)]
-    framed = [shards.frame(pack_record(r)) for r in label_records]
+    framed = [frame(pack_record(r)) for r in label_records]
     starts = np.cumsum([0, *(len(f) for f in framed)])
     blob = bytearray(b"".join(framed))
     position = data.draw(st.integers(0, len(blob) - 1), label="position")
@@ -241,9 +240,7 @@ def test_damage_costs_only_the_records_it_touches(
         del blob[position : position + size]
         touched_to = min(position + size, int(starts[-1]))
     elif kind == "insert":
-        blob[position:position] = data.draw(
-            st.binary(min_size=1, max_size=60) | st.just(shards.MAGIC), label="junk"
-        )
+        blob[position:position] = data.draw(st.binary(min_size=1, max_size=60) | st.just(MAGIC), label="junk")
         touched_to = position
     else:
         blob[position : position + size] = bytes(len(blob[position : position + size]))

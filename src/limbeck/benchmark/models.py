@@ -19,7 +19,7 @@ from limbeck.errors import LimbeckError
 from limbeck.runtime.released import find_student
 from limbeck.students.specification import Architecture
 from limbeck.teachers.custom import is_custom
-from limbeck.teachers.interpreters import OWN, find_interpreter
+from limbeck.teachers.environments import OWN, find_interpreter
 from limbeck.teachers.registry import check_teacher, get_card
 from limbeck.teachers.support import check_supported
 

@@ -17,7 +17,7 @@ from limbeck.benchmark.runner import Prepared, Subject, Unmeasured
 from limbeck.core.structures import StructureBatch
 from limbeck.labelling import pipe
 from limbeck.labelling.remote import thread_counts
-from limbeck.teachers.interpreters import Interpreter
+from limbeck.teachers.environments import Interpreter
 
 _SLACK_S = 1.0  # for the pipe, and for moving atoms between calls
 _GRACE_S = 5.0

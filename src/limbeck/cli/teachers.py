@@ -65,8 +65,7 @@ def install(
 
 
 def _row(card: TeacherCard) -> dict[str, Any]:
-    from limbeck.teachers.environments import is_current
-    from limbeck.teachers.interpreters import environment_folder, installed_python
+    from limbeck.teachers.environments import environment_folder, installed_python, is_current
     from limbeck.teachers.support import describe_elements
 
     folder = environment_folder(card)

@@ -11,7 +11,7 @@ from typing import Any
 
 from limbeck.doctor import looking
 from limbeck.doctor.findings import Finding
-from limbeck.teachers.interpreters import OWN
+from limbeck.teachers.environments import OWN
 
 GROUP = "engine"
 _COMPILERS = ("g++", "clang++", "c++")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from limbeck.doctor import looking
 from limbeck.doctor.findings import Finding
 from limbeck.teachers import TeacherCard, list_cards
-from limbeck.teachers.environments import is_current
-from limbeck.teachers.interpreters import RECORD, environment_folder, installed_python
+from limbeck.teachers.environments import RECORD, environment_folder, installed_python, is_current
 
 #: distributions, the first of which is installed, and what they are for
 EXPORTERS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from limbeck.core import machine
 from limbeck.doctor import looking
 from limbeck.doctor.findings import Finding
-from limbeck.teachers.interpreters import limbeck_home
+from limbeck.teachers.environments import limbeck_home
 
 _SETTINGS = (
     "OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "OMP_DYNAMIC", "MKL_NUM_THREADS",

@@ -30,14 +30,10 @@ def audit(labelled: LabelledSet, *, max_force_ev_per_a: float = 50.0) -> tuple[n
     beside the ZBL repulsion of the closest pair, which students have built in, and the limit
     half as long: hundreds of eV/Å at 0.3 Å are sound, but a network must not spend itself on them.
     """
-    dropped = []
     scans = scan_mask(labelled.step)
-    for s in range(len(labelled)):
-        reason = _fault(labelled, s, max_force_ev_per_a * (_SCAN_SHARE if scans[s] else 1.0), bool(scans[s]))
-        if reason is not None:
-            dropped.append(Dropped(s, reason))
-    out = {d.index for d in dropped}
-    return np.array([s for s in range(len(labelled)) if s not in out], np.int64), dropped
+    faults = (_fault(labelled, s, max_force_ev_per_a, bool(scans[s])) for s in range(len(labelled)))
+    dropped = [Dropped(s, reason) for s, reason in enumerate(faults) if reason is not None]
+    return np.setdiff1d(np.arange(len(labelled)), [d.index for d in dropped]), dropped
 
 
 def _fault(labelled: LabelledSet, s: int, limit: float, scan: bool) -> str | None:
@@ -46,16 +42,16 @@ def _fault(labelled: LabelledSet, s: int, limit: float, scan: bool) -> str | Non
     forces, numbers = labels.forces[atoms], structures.numbers[atoms]
     if not np.isfinite(labels.energy[s]):
         return f"energy is {labels.energy[s]} eV"
-    bad = ~np.isfinite(forces).all(axis=1)
-    if bad.any():
-        i = int(np.flatnonzero(bad)[0])
+    bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
+    if len(bad):
+        i = int(bad[0])
         return f"force on atom {i} ({chemical_symbols[numbers[i]]}) is not finite"
     if labels.stress is not None and _partly_broken(labels.stress[s]):
         return "stress is not finite"
     if labels.atom_energies is not None and _partly_broken(labels.atom_energies[atoms]):
         return "atomic energies are not finite"
     if scan:
-        forces = remainder(labelled, s)
+        forces, limit = remainder(labelled, s), limit * _SCAN_SHARE
     sizes = np.linalg.norm(forces, axis=1)
     if len(sizes) and sizes.max() > limit:
         i = int(sizes.argmax())

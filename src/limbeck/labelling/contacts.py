@@ -17,18 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.geometry import find_mic
 
 from limbeck.core.checks import closest_contact
-from limbeck.core.labels import LabelledSet
+from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.scans import scan_mask
 from limbeck.core.zbl import zbl_pair
 
 #: of the sum of covalent radii: no bond is shorter (N2 0.77, C2H2 0.79, H2 1.2); a well above may be one
-BOND_FRACTION = 0.75
+_BOND_FRACTION = 0.75
 #: a flank's force along the line differs from ZBL's by more than this share of it, and this much
 _FLANK_SHARE, _FLANK_EV_PER_A = 0.5, 10.0
 _MOVED_A = 1e-6  # positions are kept to 1e-8 Å
@@ -64,6 +65,12 @@ class Scan:
         """Force along the line, -dE/dr, (K,) eV/Å."""
         return (self.forces[:, self.j] - self.forces[:, self.i]) @ self.line / 2
 
+    @property
+    def zbl(self) -> tuple[np.ndarray, np.ndarray]:
+        """ZBL energy and its derivative at the distances, (K,) eV and eV/Å."""
+        z1, z2 = (np.full(len(self.distances), float(z)) for z in self.numbers)
+        return zbl_pair(z1, z2, self.distances)
+
 
 @dataclass(frozen=True)
 class Hole:
@@ -71,18 +78,19 @@ class Hole:
 
     Attributes
     ----------
-    pair, family: of the scan. below_a: the last trusted distance, Å; None where there is none and
-    the scan was left out. shortest_a: its least distance. teacher_ev, zbl_ev: energy there above that at
-    ``below_a``, by the teacher and as replaced. n_frames: labels replaced or left out.
+    pair, family: of the scan. n_frames: labels replaced or left out.
+    below_a: the last trusted distance, Å; None where there is none and the scan was left out.
+    shortest_a: its least distance. teacher_ev, zbl_ev: energy there above that at ``below_a``, by the
+    teacher and as replaced.
     """
 
     pair: str
     family: str
-    below_a: float | None
-    shortest_a: float
-    teacher_ev: float
-    zbl_ev: float
     n_frames: int
+    below_a: float | None = None
+    shortest_a: float = np.nan
+    teacher_ev: float = np.nan
+    zbl_ev: float = np.nan
 
     def __str__(self) -> str:
         if self.below_a is None:
@@ -102,37 +110,37 @@ def judge_contacts(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tu
     Stress of replaced labels becomes absent; their atomic energies share the change between the two atoms.
     A scan without any trusted label has energies of NaN, which the audit leaves out.
     """
-    labels = labelled.labels
-    energy, forces = labels.energy.copy(), labels.forces.copy()
-    stress = None if labels.stress is None else labels.stress.copy()
-    atom_energies = None if labels.atom_energies is None else labels.atom_energies.copy()
+    new: dict[str, Any] = {
+        name: None if array is None else array.copy() for name, array in vars(labelled.labels).items()
+    }
     offsets = labelled.structures.offsets
     holes: list[Hole] = []
     for scan in scans_of(labelled):
         star = last_trusted(scan, shortest_a.get(scan.pair, np.inf))
         if star is None:
             continue
-        holes.append(_hole(scan, star, str(labelled.family[scan.index[0]])))
+        family = str(labelled.family[scan.index[0]])
         if star < 0:
-            energy[scan.index] = np.nan
+            holes.append(Hole(scan.pair, family, len(scan.index)))
+            new["energy"][scan.index] = np.nan
             continue
-        new_energy, new_forces = continued(scan, star)
+        energies, forces = continued(scan, star)
+        rises = (float(e[-1] - scan.energies[star]) for e in (scan.energies, energies))
+        ends = float(scan.distances[star]), float(scan.distances[-1])
+        holes.append(Hole(scan.pair, family, len(scan.index) - star - 1, *ends, *rises))
         for k in range(star + 1, len(scan.index)):
-            s, from_s = int(scan.index[k]), int(scan.index[star])
+            s, trusted = int(scan.index[k]), int(scan.index[star])
             atoms = slice(offsets[s], offsets[s + 1])
-            energy[s], forces[atoms] = new_energy[k], new_forces[k]
-            if stress is not None:
-                stress[s] = np.nan
-            if atom_energies is not None:
+            new["energy"][s], new["forces"][atoms] = energies[k], forces[k]
+            if new["stress"] is not None:
+                new["stress"][s] = np.nan
+            if new["atom_energies"] is not None:
                 # the last trusted frame stands farther out, so it still holds the teacher's values
-                atom_energies[atoms] = atom_energies[offsets[from_s] : offsets[from_s + 1]]
-                pushed = offsets[s] + np.array([scan.i, scan.j])
-                atom_energies[pushed] += (new_energy[k] - scan.energies[star]) / 2
-    mended = replace(
-        labelled,
-        labels=replace(labels, energy=energy, forces=forces, stress=stress, atom_energies=atom_energies),
-    )
-    return mended, holes
+                new["atom_energies"][atoms] = new["atom_energies"][offsets[trusted] : offsets[trusted + 1]]
+                new["atom_energies"][offsets[s] + np.array([scan.i, scan.j])] += (
+                    energies[k] - scan.energies[star]
+                ) / 2
+    return replace(labelled, labels=Labels(**new)), holes
 
 
 def scans_of(labelled: LabelledSet) -> list[Scan]:
@@ -147,33 +155,32 @@ def scans_of(labelled: LabelledSet) -> list[Scan]:
 
 
 def _scan(labelled: LabelledSet, index: np.ndarray) -> Scan | None:
-    batch, labels = labelled.structures, labelled.labels
+    batch = labelled.structures
     if len(index) < 2 or len(set(batch.counts[index].tolist())) > 1:
         return None
-    atoms = [slice(batch.offsets[s], batch.offsets[s + 1]) for s in index]
-    positions = np.array([batch.positions[part] for part in atoms])  # (K, N, 3)
+    rows = batch.atom_index(index).reshape(len(index), -1)  # (K, N)
+    positions = batch.positions[rows]  # (K, N, 3)
     moved = np.flatnonzero(np.abs(positions - positions[0]).max(axis=(0, 2)) > _MOVED_A)
     if len(moved) != 2:
         return None
     i, j = (int(a) for a in moved)
-    cell, pbc = batch.cell[index[0]], batch.pbc[index[0]]
     between = positions[:, j] - positions[:, i]  # (K, 3)
-    nearest, length = find_mic(between, cell, pbc)
+    nearest, length = find_mic(between, batch.cell[index[0]], batch.pbc[index[0]])
     # only at the least distance is the nearest image surely the one that was pushed
     least = int(length.argmin())
     vectors = nearest[least] + between - between[least]
     distance = np.linalg.norm(vectors, axis=1)
     order = np.argsort(-distance, kind="stable")
-    numbers = batch.numbers[atoms[0]]
+    first, second = (int(z) for z in batch.numbers[rows[0, moved]])
     return Scan(
         index=index[order],
         i=i,
         j=j,
         line=vectors[order[0]] / distance[order[0]],
-        numbers=(int(numbers[i]), int(numbers[j])),
+        numbers=(first, second),
         distances=distance[order],
-        energies=labels.energy[index[order]],
-        forces=np.array([labels.forces[atoms[k]] for k in order]),
+        energies=labelled.labels.energy[index[order]],
+        forces=labelled.labels.forces[rows[order]],
     )
 
 
@@ -184,33 +191,30 @@ def last_trusted(scan: Scan, shortest_a: float) -> int | None:
     not rise or the force along the line does not repel. Its outer flank belongs to it: where the
     repulsion already weakens inward, or is a spike far from that of two cores.
     """
-    radii = covalent_radii[list(scan.numbers)]
-    judged = scan.distances < min(shortest_a, BOND_FRACTION * float(radii.sum()))
+    bond = float(covalent_radii[list(scan.numbers)].sum())
+    judged = scan.distances < min(shortest_a, _BOND_FRACTION * bond)
     repulsion = scan.repulsion
     rises = np.diff(scan.energies, prepend=-np.inf) > 0
     bad = np.flatnonzero(judged & ~(rises & (repulsion > 0) & np.isfinite(scan.forces).all(axis=(1, 2))))
     if not len(bad):
         return None
     star = int(bad[0]) - 1
-    z1, z2 = (np.full(len(repulsion), float(z)) for z in scan.numbers)
-    _, slope = zbl_pair(z1, z2, scan.distances)
-    strange = np.abs(repulsion + slope) > np.maximum(_FLANK_SHARE * -slope, _FLANK_EV_PER_A)
+    _, slope = scan.zbl
+    spike = np.abs(repulsion + slope) > np.maximum(_FLANK_SHARE * -slope, _FLANK_EV_PER_A)
     weaker = np.diff(repulsion, prepend=-np.inf) < 0
-    while star > 0 and judged[star] and (weaker[star] or strange[star]):
+    while star > 0 and judged[star] and (weaker[star] or spike[star]):
         star -= 1
     return star
 
 
 def continued(scan: Scan, star: int) -> tuple[np.ndarray, np.ndarray]:
     """Energies (K,) eV and forces (K, N, 3) eV/Å of a scan that goes on from place ``star`` by ZBL."""
-    r = scan.distances
-    z1, z2 = (np.full(len(r), float(z)) for z in scan.numbers)
-    zbl, slope = zbl_pair(z1, z2, r)
-    beyond = r - r[star]
+    zbl, slope = scan.zbl
+    beyond = scan.distances - scan.distances[star]
     energy = (
         scan.energies[star] - scan.repulsion[star] * beyond + zbl - zbl[star] - slope[star] * beyond
     )  # (K,)
-    forces = np.repeat(scan.forces[star][None], len(r), axis=0)
+    forces = np.repeat(scan.forces[star][None], len(beyond), axis=0)
     change = (slope - slope[star])[:, None] * scan.line  # (K, 3)
     forces[:, scan.i] += change
     forces[:, scan.j] -= change
@@ -231,19 +235,3 @@ def remainder(labelled: LabelledSet, s: int) -> np.ndarray:
     forces[i] -= pull
     forces[j] += pull
     return forces
-
-
-def _hole(scan: Scan, star: int, family: str) -> Hole:
-    shortest = float(scan.distances[-1])
-    if star < 0:
-        return Hole(scan.pair, family, None, shortest, float("nan"), float("nan"), len(scan.index))
-    energies, _ = continued(scan, star)
-    return Hole(
-        pair=scan.pair,
-        family=family,
-        below_a=float(scan.distances[star]),
-        shortest_a=shortest,
-        teacher_ev=float(scan.energies[-1] - scan.energies[star]),
-        zbl_ev=float(energies[-1] - scan.energies[star]),
-        n_frames=len(scan.index) - star - 1,
-    )

@@ -1,10 +1,18 @@
-"""One label: a structure, where it came from, and what which teacher says of it."""
+"""One label as it is stored: a structure, where it came from, and what which teacher says of it.
+
+A payload (see :mod:`limbeck.labelling.pipe`) is framed by magic (8 bytes), its length (uint64, little
+endian) and a checksum (16 bytes of BLAKE2b over length and payload). A region of a shard without a valid
+record is damaged; reading goes on at the next magic that starts a valid record, so damage costs only the
+records it touches.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -13,8 +21,14 @@ from limbeck.core.charge import spin_multiplicity, total_charge
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
-from limbeck.labelling.codec import decode, encode
+from limbeck.labelling.pipe import decode, encode
 from limbeck.teachers.card import TeacherIdentity
+
+MAGIC = b"LBKREC01"
+_HEADER = struct.Struct("<8sQ16s")
+_META = ("key", "order", "family", "step")
+_ARRAYS = ("numbers", "positions", "cell", "pbc", "charge", "energy", "forces", "temperature_k")
+_OPTIONAL = ("spin", "stress", "atom_energies")  # written where they are given
 
 
 @dataclass(frozen=True)
@@ -39,9 +53,9 @@ class LabelRecord:
     charge: float
     energy: float
     forces: np.ndarray
-    stress: np.ndarray | None
-    atom_energies: np.ndarray | None
     identity: TeacherIdentity
+    stress: np.ndarray | None = None
+    atom_energies: np.ndarray | None = None
     family: str = ""
     step: str = ""
     temperature_k: float = float("nan")
@@ -60,6 +74,7 @@ def make_record(
 ) -> LabelRecord:
     """The record of one structure and its labels (S = 1); provenance from ``atoms.info``."""
     stress = None if labels.stress is None else labels.stress[0]
+    atom_energies = labels.atom_energies
     return LabelRecord(
         key=key or label_key(hash_structure(atoms), identity),
         numbers=np.asarray(atoms.numbers, np.int64),
@@ -69,9 +84,9 @@ def make_record(
         charge=total_charge(atoms),
         energy=float(labels.energy[0]),
         forces=np.asarray(labels.forces, np.float64),
-        stress=None if stress is None or np.isnan(stress).all() else np.asarray(stress, np.float64),
-        atom_energies=labels.atom_energies,
         identity=identity,
+        stress=None if stress is None or np.isnan(stress).all() else np.asarray(stress, np.float64),
+        atom_energies=None if atom_energies is None else np.asarray(atom_energies, np.float64),
         family=str(atoms.info.get("family", "")),
         step=str(atoms.info.get("step", "")),
         temperature_k=float(atoms.info.get("temperature_K", np.nan)),
@@ -81,71 +96,37 @@ def make_record(
 
 
 def pack_record(record: LabelRecord) -> bytes:
-    meta = {
-        "key": record.key,
-        "order": record.order,
-        "family": record.family,
-        "step": record.step,
-        "identity": asdict(record.identity),
-    }
-    arrays: dict[str, np.ndarray] = {
-        "numbers": record.numbers,
-        "positions": record.positions,
-        "cell": record.cell,
-        "pbc": record.pbc,
-        "charge": np.array(record.charge),
-        "energy": np.array(record.energy),
-        "forces": record.forces,
-        "temperature_k": np.array(record.temperature_k),
-    }
-    if record.spin:
-        arrays["spin"] = np.array(record.spin)
-    if record.stress is not None:
-        arrays["stress"] = record.stress
-    if record.atom_energies is not None:
-        arrays["atom_energies"] = np.asarray(record.atom_energies, np.float64)
+    """The payload; a record without a spin is written as it was before there were spins."""
+    meta = {name: getattr(record, name) for name in _META} | {"identity": asdict(record.identity)}
+    arrays = {name: np.asarray(getattr(record, name)) for name in _ARRAYS}
+    for name in _OPTIONAL:
+        value = getattr(record, name)
+        if value is not None and not (name == "spin" and value == 0):
+            arrays[name] = np.asarray(value)
     return encode(meta, arrays)
 
 
 def unpack_record(payload: bytes | memoryview) -> LabelRecord:
     """Raises ValueError, KeyError or TypeError where the payload is not a record."""
     meta, arrays = decode(payload)
-    return LabelRecord(
-        key=meta["key"],
-        numbers=arrays["numbers"],
-        positions=arrays["positions"],
-        cell=arrays["cell"],
-        pbc=arrays["pbc"],
-        charge=float(arrays["charge"]),
-        energy=float(arrays["energy"]),
-        forces=arrays["forces"],
-        stress=arrays.get("stress"),
-        atom_energies=arrays.get("atom_energies"),
-        identity=TeacherIdentity(**meta["identity"]),
-        family=meta["family"],
-        step=meta["step"],
-        temperature_k=float(arrays["temperature_k"]),
-        order=meta["order"],
-        spin=int(arrays.get("spin", 0)),
-    )
+    identity = TeacherIdentity(**meta["identity"])
+    values: dict[str, Any] = {n: a if a.ndim else a.item() for n, a in arrays.items()}
+    return LabelRecord(identity=identity, **{name: meta[name] for name in _META}, **values)
 
 
 def collect(records: Sequence[LabelRecord]) -> LabelledSet:
     """A labelled set, in the order given; stress and atomic energies are NaN where one has none."""
-    counts = [len(r.numbers) for r in records]
 
-    def stack(rows: list[np.ndarray], shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        return np.concatenate(rows).astype(dtype) if rows else np.zeros(shape, dtype)
+    def rows(name: str, dtype: type = np.float64, *shape: int) -> np.ndarray:
+        """(S, ...)"""
+        return np.array([getattr(r, name) for r in records], dtype).reshape(len(records), *shape)
 
-    structures = StructureBatch(
-        numbers=stack([r.numbers for r in records], (0,), np.int64),
-        positions=stack([r.positions for r in records], (0, 3), np.float64),
-        cell=np.array([r.cell for r in records], np.float64).reshape(-1, 3, 3),
-        pbc=np.array([r.pbc for r in records], bool).reshape(-1, 3),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        charge=np.array([r.charge for r in records], np.float64),
-        spin=np.array([r.spin for r in records], np.int64),
-    )
+    def atoms(name: str, dtype: type = np.float64, *shape: int) -> np.ndarray:
+        """(N, ...)"""
+        return np.concatenate(
+            [np.zeros((0, *shape), dtype), *(getattr(r, name) for r in records)], dtype=dtype
+        )
+
     stress = atom_energies = None
     if any(r.stress is not None for r in records):
         absent = np.full((3, 3), np.nan)
@@ -155,14 +136,69 @@ def collect(records: Sequence[LabelRecord]) -> LabelledSet:
             [np.full(len(r.numbers), np.nan) if r.atom_energies is None else r.atom_energies for r in records]
         )  # (N,)
     return LabelledSet(
-        structures=structures,
-        labels=Labels(
-            energy=np.array([r.energy for r in records], np.float64),
-            forces=stack([r.forces for r in records], (0, 3), np.float64),
-            stress=stress,
-            atom_energies=atom_energies,
+        structures=StructureBatch(
+            numbers=atoms("numbers", np.int64),
+            positions=atoms("positions", np.float64, 3),
+            cell=rows("cell", np.float64, 3, 3),
+            pbc=rows("pbc", bool, 3),
+            offsets=np.cumsum([0, *(len(r.numbers) for r in records)], dtype=np.int64),
+            charge=rows("charge"),
+            spin=rows("spin", np.int64),
         ),
-        family=np.array([r.family for r in records], dtype=np.str_),
-        step=np.array([r.step for r in records], dtype=np.str_),
-        temperature_k=np.array([r.temperature_k for r in records], np.float64),
+        labels=Labels(rows("energy"), atoms("forces", np.float64, 3), stress, atom_energies),
+        family=rows("family", np.str_),
+        step=rows("step", np.str_),
+        temperature_k=rows("temperature_k"),
     )
+
+
+# Records in the bytes of a shard
+
+
+def frame(payload: bytes) -> bytes:
+    """A record that holds ``payload``."""
+    return _HEADER.pack(MAGIC, len(payload), _checksum(payload)) + payload
+
+
+def payload_of(record: bytes | memoryview) -> memoryview:
+    return memoryview(record)[_HEADER.size :]
+
+
+def checksum_of(record: bytes | memoryview) -> bytes:
+    return _HEADER.unpack_from(record)[2]
+
+
+def scan(blob: bytes) -> tuple[list[slice], list[slice]]:
+    """Valid records and damaged regions of a shard, in order; together they cover it."""
+    good: list[slice] = []
+    damaged: list[slice] = []
+    position = end = 0  # end: of the last valid record
+    while position < len(blob):
+        stop = _record_stop(blob, position)
+        if stop is None:
+            found = blob.find(MAGIC, position + 1)
+            position = len(blob) if found < 0 else found
+            continue
+        if position > end:
+            damaged.append(slice(end, position))
+        good.append(slice(position, stop))
+        position = end = stop
+    if position > end:
+        damaged.append(slice(end, position))
+    return good, damaged
+
+
+def _record_stop(blob: bytes, start: int) -> int | None:
+    if len(blob) - start < _HEADER.size:
+        return None
+    magic, length, checksum = _HEADER.unpack_from(blob, start)
+    stop = start + _HEADER.size + length
+    if magic != MAGIC or stop > len(blob):
+        return None
+    return stop if _checksum(memoryview(blob)[start + _HEADER.size : stop]) == checksum else None
+
+
+def _checksum(payload: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(struct.pack("<Q", len(payload)), digest_size=16)
+    digest.update(payload)
+    return digest.digest()

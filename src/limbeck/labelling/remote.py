@@ -5,12 +5,8 @@ from __future__ import annotations
 import itertools
 import queue
 import selectors
-import signal
-import subprocess
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +14,19 @@ import numpy as np
 
 from limbeck.core.labels import Labels, join_labels
 from limbeck.core.machine import SHORT_WAIT, available_threads
-from limbeck.core.potential import Potential
+from limbeck.core.potential import Capabilities, Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError, LimbeckError, WorkerDied
+from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling import pipe
-from limbeck.labelling.worker import unpack_capabilities
+from limbeck.labelling.pipe import thread_counts
 from limbeck.teachers import custom
 from limbeck.teachers.card import TeacherIdentity
-from limbeck.teachers.interpreters import Interpreter, find_interpreter
+from limbeck.teachers.environments import find_interpreter
 from limbeck.teachers.registry import check_teacher, get_card
 from limbeck.teachers.support import name_structure
 
 # One structure at work and one in the worker's inbox, so that it does not wait while a label is stored.
 _DEPTH = 2
-_TAIL_LINES = 40
 
 
 def open_teacher(
@@ -63,20 +58,24 @@ def open_teacher(
     options = dict(options or {})
     check_teacher(name, options, trust=trust)
     card = None if custom.is_custom(name) else get_card(name)
-    launch = _Launch(find_interpreter(card, python, name), working_folder=card is None)
+    interpreter = find_interpreter(card, python, name)
     if workers < 1:
         raise InputError("too few workers", where=f"teacher {name}", got=workers, wanted="1 or more")
     threads = threads or max(1, available_threads() // workers)
+    # The current folder's modules are for module:callable alone.
+    command = interpreter.command("limbeck.labelling.worker", working_folder=card is None)
+    environment = {**SHORT_WAIT, **interpreter.environment(), **thread_counts(threads)}
     team: list[_Worker] = []
     try:
         for _ in range(workers):
-            team.append(_Worker(name, threads, launch))
+            team.append(_Worker(command, environment, f"teacher {name}"))
         # All are told before any is waited for, so that they load side by side.
         for worker in team:
-            worker.send(
-                {"kind": "open", "teacher": name, "options": options, "device": device, "trust": trust}
-            )
-        greetings = [worker.greet() for worker in team]
+            worker.send({"name": name, "options": options, "device": device, "trust": trust})
+        greetings = [worker.receive()[0] for worker in team]
+        for greeting in greetings:
+            if "error" in greeting:
+                raise pipe.unpack_error(greeting["error"], where=f"teacher {name}")
     except BaseException:
         for worker in team:
             worker.close()
@@ -104,14 +103,13 @@ class WorkerPotential(Potential):
         self, name: str, team: list[_Worker], greeting: Mapping[str, Any], threads: int, device: str
     ) -> None:
         self.name, self.threads, self.device = name, threads, device
-        self.capabilities = unpack_capabilities(greeting["capabilities"])
+        told = dict(greeting["capabilities"])
+        told["elements"] = None if told["elements"] is None else frozenset(told["elements"])
+        self.capabilities = Capabilities(**told)
         self.identity = TeacherIdentity(**greeting["identity"])
         self.n_parameters: int | None = greeting["n_parameters"]
-        self.card = (
-            custom.make_card(name, self.capabilities)
-            if custom.is_custom(name)
-            else get_card(name).of(greeting["options"]).with_capabilities(self.capabilities)
-        )
+        card = custom.make_card(name) if custom.is_custom(name) else get_card(name).of(greeting["options"])
+        self.card = card.with_capabilities(self.capabilities)
         self._team = team
         self._serials = itertools.count(1)
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # last in, first out: a worker that is warm
@@ -131,31 +129,25 @@ class WorkerPotential(Potential):
 
     def evaluate(self, batch: StructureBatch) -> Labels:
         """Labels of all structures, in order; raises LimbeckError where the teacher fails on one."""
-        if len(batch) == 1:
-            return self._evaluate_one(batch)
-        parts: list[Labels | None] = [None] * len(batch)
-        for s, labels in self.stream(batch):
+        found = {}
+        for s, labels in self._one(batch) if len(batch) == 1 else self.stream(batch):
             if isinstance(labels, LimbeckError):
                 raise labels
-            parts[s] = labels
-        return join_labels([p for p in parts if p is not None])
+            found[s] = labels
+        return join_labels([found[s] for s in range(len(batch))])
 
-    def _evaluate_one(self, batch: StructureBatch) -> Labels:
+    def _one(self, batch: StructureBatch) -> list[tuple[int, Labels | LimbeckError]]:
         self._refuse_closed()
         worker = self._idle.get()
         try:
             serial = next(self._serials)
-            worker.send({"kind": "evaluate", "id": serial}, pipe.pack_batch(batch))
-            worker.unanswered += 1
-            meta, arrays = worker.receive()
+            worker.ask(serial, batch)
+            meta, arrays = worker.answer()
             while meta["id"] != serial:  # owed to a stream that was left early
-                meta, arrays = worker.receive()
+                meta, arrays = worker.answer()
         finally:
             self._idle.put(worker)
-        ((_, answer),) = _unpack(meta, arrays, batch, [0])
-        if isinstance(answer, LimbeckError):
-            raise answer
-        return answer
+        return list(_unpack(meta, arrays, batch, [0]))
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -184,7 +176,7 @@ class WorkerPotential(Potential):
             # A worker may owe answers to a stream that was left early; it gets work after those.
             while at_work or todo:
                 for key, _ in selector.select():
-                    meta, arrays = key.data.receive()
+                    meta, arrays = key.data.answer()
                     if todo and stop is not None and stop():
                         todo.clear()
                     self._hand_out(batch, todo, at_work)
@@ -196,12 +188,9 @@ class WorkerPotential(Potential):
             # The last structures are not queued behind another: a worker that gets free takes them.
             if worker.unanswered >= (_DEPTH if len(todo) > len(self._team) else 1):
                 return
-            group = self._take(batch, todo)
-            serial = next(self._serials)
+            serial, group = next(self._serials), self._take(batch, todo)
             at_work[serial] = group
-            some = batch if len(batch) == len(group) else batch.select(group)
-            worker.send({"kind": "evaluate", "id": serial}, pipe.pack_batch(some))
-            worker.unanswered += 1
+            worker.ask(serial, batch if len(batch) == len(group) else batch.select(group))
 
     def _take(self, batch: StructureBatch, todo: deque[int]) -> list[int]:
         """The next structure and those that the teacher evaluates together with it."""
@@ -215,91 +204,19 @@ class WorkerPotential(Potential):
         return group
 
 
-@dataclass(frozen=True)
-class _Launch:
-    """How a worker is started: in which Python, and whether the current folder's modules are for it."""
+class _Worker(pipe.ChildProcess):
+    """A process that holds the teacher, and how many answers it owes."""
 
-    interpreter: Interpreter
-    working_folder: bool
+    unanswered = 0
 
+    def ask(self, serial: int, batch: StructureBatch) -> None:
+        self.send({"id": serial}, pipe.pack_batch(batch))
+        self.unanswered += 1
 
-class _Worker:
-    """One process, its two pipes and the last lines it wrote to standard error."""
-
-    def __init__(self, teacher: str, threads: int, launch: _Launch) -> None:
-        self.teacher = teacher
-        self.unanswered = 0
-        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self.process = subprocess.Popen(
-            launch.interpreter.command("limbeck.labelling.worker", working_folder=launch.working_folder),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**SHORT_WAIT, **launch.interpreter.environment(), **thread_counts(threads)},
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.requests = self.process.stdin.fileno()
-        self.answers = self.process.stdout.fileno()
-        self._drain = threading.Thread(target=self._keep_tail, daemon=True)
-        self._drain.start()
-
-    def _keep_tail(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as stream:
-            for line in stream:
-                self.tail.append(line.decode(errors="replace").strip())
-
-    def send(self, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
-        try:
-            pipe.send(self.requests, meta, arrays)
-        except BrokenPipeError as error:
-            raise self._death() from error
-
-    def receive(self) -> pipe.Message:
-        message = pipe.receive(self.answers)
-        if message is None:
-            raise self._death()
+    def answer(self) -> pipe.Message:
+        message = self.receive()
         self.unanswered -= 1
         return message
-
-    def greet(self) -> dict[str, Any]:
-        self.unanswered += 1
-        meta, _ = self.receive()
-        if meta["kind"] == "error":
-            raise pipe.unpack_error(meta["error"], where=f"teacher {self.teacher}")
-        return meta
-
-    def close(self) -> None:
-        """End the process: the end of its input does, and nothing of value is in it."""
-        if self.process.stdin is None or self.process.stdin.closed:
-            return
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self._drain.join(timeout=5)
-
-    def _death(self) -> WorkerDied:
-        try:
-            code = self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            # It closed its end of the pipe and lives on: of no use any more.
-            self.process.kill()
-            code = self.process.wait()
-        self._drain.join(timeout=5)
-        lines = " | ".join([line for line in self.tail if line][-3:])
-        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return WorkerDied(
-            "a worker process of the teacher died",
-            where=f"teacher {self.teacher}",
-            got=cause + (f", its last words: {lines}" if lines else ""),
-            remedy="SIGKILL often means that memory ran out: use fewer workers; labels so far are kept",
-        )
 
 
 def _count(batch: StructureBatch, s: int) -> int:
@@ -321,9 +238,3 @@ def _unpack(
         # Copies, because the arrays are read-only views of the message.
         yield s, Labels(**{n: a[rows.get(n, slice(start, stop))].copy() for n, a in arrays.items()})
         k, start = k + 1, stop
-
-
-def thread_counts(threads: int) -> dict[str, str]:
-    """Environment variables that give a worker its threads, and its words at once."""
-    counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**dict.fromkeys(counts, str(threads)), "PYTHONUNBUFFERED": "1"}

@@ -13,7 +13,7 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.record import LabelRecord, label_key, make_record
+from limbeck.labelling.record import label_key, make_record
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.progress import Progress, no_progress
@@ -91,7 +91,7 @@ def label(
     LimbeckError: a worker died, the teacher fails on everything it is tried on, or labels cannot be
         written.
     """
-    start = time.monotonic()
+    start = synced = time.monotonic()
     if isinstance(teacher, WorkerPotential):
         identity, card = identity or teacher.identity, card or teacher.card
     if identity is None:
@@ -105,12 +105,11 @@ def label(
     else:
         check_charges(teacher.name, teacher.capabilities, batch)
     keys = tuple(label_key(hash_structure(atoms), identity) for atoms in frames)
-    first: dict[str, int] = {}
-    for i, key in enumerate(keys):
-        first.setdefault(key, i)
-    todo = _spread([i for key, i in first.items() if key not in store])
-    work = _Work(store, progress, start, len(first), len(first) - len(todo), min(_HOPELESS, len(todo)))
-    progress("labels", work.present, work.total, "" if todo else "all there")
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    todo = _spread(sorted(i for key, i in first.items() if key not in store))
+    total, present, labelled = len(first), len(first) - len(todo), 0
+    failed: list[Failure] = []
+    progress("labels", present, total, "" if todo else "all there")
 
     def out_of_time() -> bool:
         return deadline_s is not None and time.monotonic() - start >= deadline_s
@@ -119,59 +118,30 @@ def label(
         for s, labels in _answers(teacher, batch.select(todo), out_of_time):
             i = todo[s]
             if isinstance(labels, LimbeckError):
-                work.fail(i, labels)
+                failed.append(Failure(i, str(labels)))
+                if not labelled and not present and len(failed) >= min(_HOPELESS, len(todo)):
+                    raise labels
             else:
-                work.keep(make_record(frames[i], labels, identity, key=keys[i], order=i))
+                record = make_record(frames[i], labels, identity, key=keys[i], order=i)
+                labelled += store.append_many([record], sync=False)
+            now = time.monotonic()
+            if now - synced > _SYNC_S:
+                store.sync()
+                synced = now
+            rate = labelled / max(now - start, 1e-9)
+            progress("labels", present + labelled + len(failed), total, f"{rate:.3g} labels/s")
     finally:
         store.sync()
     return LabelReport(
         keys=keys,
-        total=work.total,
-        present=work.present,
-        labelled=work.labelled,
-        duplicates=len(frames) - work.total,
-        failed=tuple(sorted(work.failed, key=lambda f: f.index)),
+        total=total,
+        present=present,
+        labelled=labelled,
+        duplicates=len(frames) - total,
+        failed=tuple(sorted(failed, key=lambda f: f.index)),
         seconds=time.monotonic() - start,
-        complete=work.labelled + len(work.failed) == len(todo),
+        complete=labelled + len(failed) == len(todo),
     )
-
-
-@dataclass
-class _Work:
-    """What comes of one run of :func:`label`: labels are stored as they come, failures counted."""
-
-    store: LabelStore
-    progress: Progress
-    began: float
-    total: int
-    present: int
-    hopeless: int  #: so many failures without a label end it
-
-    def __post_init__(self) -> None:
-        self.labelled = 0
-        self.failed: list[Failure] = []
-        self._synced = self.began
-
-    def keep(self, record: LabelRecord) -> None:
-        self.store.append_many([record], sync=False)
-        self.labelled += 1
-        self._tick()
-
-    def fail(self, index: int, error: LimbeckError) -> None:
-        """Raises ``error`` where the teacher fails on all."""
-        self.failed.append(Failure(index, str(error)))
-        if not self.labelled and not self.present and len(self.failed) >= self.hopeless:
-            raise error
-        self._tick()
-
-    def _tick(self) -> None:
-        now = time.monotonic()
-        if now - self._synced > _SYNC_S:
-            self.store.sync()
-            self._synced = now
-        rate = self.labelled / max(now - self.began, 1e-9)
-        done = self.present + self.labelled + len(self.failed)
-        self.progress("labels", done, self.total, f"{rate:.3g} labels/s")
 
 
 def _spread(todo: list[int]) -> list[int]:

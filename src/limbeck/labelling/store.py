@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -17,9 +18,18 @@ from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling import shards
-from limbeck.labelling.codec import decode_meta
-from limbeck.labelling.record import LabelRecord, collect, label_key, pack_record, unpack_record
+from limbeck.labelling.pipe import decode_meta
+from limbeck.labelling.record import (
+    LabelRecord,
+    checksum_of,
+    collect,
+    frame,
+    label_key,
+    pack_record,
+    payload_of,
+    scan,
+    unpack_record,
+)
 from limbeck.teachers.card import TeacherIdentity
 
 __all__ = ["LabelRecord", "LabelStore", "label_key"]
@@ -27,7 +37,7 @@ __all__ = ["LabelRecord", "LabelStore", "label_key"]
 #: of families: versions that kept the test set among the training labels told it apart by this prefix
 _EARLIER_TEST = "heldout/"
 _STRUCTURE_FIELDS = tuple(StructureBatch.__dataclass_fields__)
-_LABEL_FIELDS = ("energy", "forces", "stress", "atom_energies")
+_LABEL_FIELDS = tuple(Labels.__dataclass_fields__)
 _ORIGIN_FIELDS = ("family", "step", "temperature_k")
 
 
@@ -36,7 +46,7 @@ class _Entry:
     """Where a record lies, its place when read, and its checksum."""
 
     shard: Path
-    span: shards.Span
+    span: slice
     order: int
     checksum: bytes
 
@@ -91,18 +101,17 @@ class LabelStore:
 
     def check_teacher(self, identity: TeacherIdentity) -> None:
         """Raise InputError where labels of another teacher (or of other options or weights) are there."""
-        parts = ("name", "weights_hash", "options")
         for other in sorted(self._teachers, key=str):
-            differing = [part for part in parts if getattr(other, part) != getattr(identity, part)]
-            if differing:
-                part = differing[0]
-                raise InputError(
-                    "the label store holds labels of another teacher",
-                    where=self.path,
-                    got=f"{identity.name}, {part.replace('_', ' ')} {str(getattr(identity, part))[:60]}",
-                    wanted=f"{other.name}, {part.replace('_', ' ')} {str(getattr(other, part))[:60]}",
-                    remedy="choose another folder: energies of two teachers do not mix",
-                )
+            for part in ("name", "weights_hash", "options"):
+                if getattr(other, part) != getattr(identity, part):
+                    what = part.replace("_", " ")
+                    raise InputError(
+                        "the label store holds labels of another teacher",
+                        where=self.path,
+                        got=f"{identity.name}, {what} {str(getattr(identity, part))[:60]}",
+                        wanted=f"{other.name}, {what} {str(getattr(other, part))[:60]}",
+                        remedy="choose another folder: energies of two teachers do not mix",
+                    )
 
     def append(self, record: LabelRecord) -> bool:
         """Store a label durably; False where its key is there already. Raises as append_many."""
@@ -122,14 +131,14 @@ class LabelStore:
         new: dict[str, tuple[LabelRecord, bytes]] = {}
         for record in records:
             if record.key not in self._entries and record.key not in new:
-                new[record.key] = (record, shards.frame(pack_record(record)))
+                new[record.key] = (record, frame(pack_record(record)))
         if not new:
             return 0
         shard = self._shard_to_append()
-        position = shards.append_whole(shard, b"".join(data for _, data in new.values()))
+        position = append_whole(shard, b"".join(data for _, data in new.values()))
         for key, (record, data) in new.items():
-            span = shards.Span(position, position + len(data))
-            self._entries[key] = _Entry(shard, span, record.order, shards.checksum_of(data))
+            span = slice(position, position + len(data))
+            self._entries[key] = _Entry(shard, span, record.order, checksum_of(data))
             position = span.stop
         self._teachers |= {record.identity for record, _ in new.values()}
         self._sizes[shard] = position
@@ -141,18 +150,17 @@ class LabelStore:
     def sync(self) -> None:
         """Make every stored label survive a power cut; raises LimbeckError where the disk fails."""
         for shard in sorted(self._unsynced):
-            shards.sync_file(shard)
+            sync_file(shard)
         self._unsynced.clear()
 
     def records(self) -> Iterator[LabelRecord]:
         """Every label, in the order of :meth:`keys`, read from the shards."""
-        blobs: dict[Path, bytes] = {}
+        blobs: dict[Path, memoryview] = {}
         for key in self.keys():
             entry = self._entries[key]
             if entry.shard not in blobs:
-                blobs[entry.shard] = entry.shard.read_bytes()
-            data = memoryview(blobs[entry.shard])[entry.span.start : entry.span.stop]
-            yield unpack_record(shards.payload_of(data))
+                blobs[entry.shard] = memoryview(entry.shard.read_bytes())
+            yield unpack_record(payload_of(blobs[entry.shard][entry.span]))
 
     def read(self, keys: Sequence[str] | None = None) -> LabelledSet:
         """All labels, or those of ``keys`` in that order, from the packed arrays.
@@ -165,27 +173,24 @@ class LabelStore:
         InputError: a key is not in the store.
         """
         labelled = self._read_packed()
-        if keys is None:
-            return self._without_earlier_test(labelled)
-        place = {key: i for i, key in enumerate(self.keys())}
-        missing = [key for key in keys if key not in place]
-        if missing:
-            raise InputError(
-                "labels are missing from the store",
-                where=self.path,
-                got=f"{len(missing)} of {len(keys)} not there, the first {missing[0][:12]}",
-                remedy="label these structures first (limbeck label goes on where it stopped)",
-            )
-        return labelled.select(np.array([place[key] for key in keys], np.int64))
-
-    def _without_earlier_test(self, labelled: LabelledSet) -> LabelledSet:
+        if keys is not None:
+            place = {key: i for i, key in enumerate(self.keys())}
+            missing = [key for key in keys if key not in place]
+            if missing:
+                raise InputError(
+                    "labels are missing from the store",
+                    where=self.path,
+                    got=f"{len(missing)} of {len(keys)} not there, the first {missing[0][:12]}",
+                    remedy="label these structures first (limbeck label goes on where it stopped)",
+                )
+            return labelled.select([place[key] for key in keys])
         test = _of_earlier_test(labelled)
         if not test.any() or test.all():  # a store of nothing else is a test set that somebody labelled
             return labelled
         warnings.warn(
             f"{self.path}: {int(test.sum())} of {len(labelled)} labels are left out: they are of a test set, "
             "which earlier versions of Limbeck stored here",
-            stacklevel=3,
+            stacklevel=2,
         )
         return labelled.select(np.flatnonzero(~test))
 
@@ -215,14 +220,10 @@ class LabelStore:
     def _acquire(self) -> None:
         if self._lock is not None:
             return
-        try:
+        with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise shards.cannot_write(self.path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _try_lock(handle):
             owner = os.read(handle, 32).decode(errors="replace").strip()
             os.close(handle)
             raise LimbeckError(
@@ -231,7 +232,7 @@ class LabelStore:
                 got=f"process {owner or 'unknown'}",
                 wanted="one writer at a time",
                 remedy="wait until it ends or choose another folder",
-            ) from error
+            )
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         self._lock = handle
@@ -262,18 +263,18 @@ class LabelStore:
             except OSError as error:
                 raise LimbeckError("cannot read labels", where=shard, got=error.strerror) from error
             self._sizes[shard] = len(blob)
-            good, damaged = shards.scan(blob)
+            good, damaged = scan(blob)
             for span in good:
-                record = memoryview(blob)[span.start : span.stop]
-                meta = decode_meta(shards.payload_of(record))
-                entry = _Entry(shard, span, meta["order"], shards.checksum_of(record))
+                record = memoryview(blob)[span]
+                meta = decode_meta(payload_of(record))
+                entry = _Entry(shard, span, meta["order"], checksum_of(record))
                 self._entries.setdefault(meta["key"], entry)
                 self._teachers.add(TeacherIdentity(**meta["identity"]))
             for span in damaged:
                 self._broken.add(shard)
-                self._set_aside(shard, span, blob[span.start : span.stop])
+                self._set_aside(shard, span, blob[span])
 
-    def _set_aside(self, shard: Path, span: shards.Span, data: bytes) -> None:
+    def _set_aside(self, shard: Path, span: slice, data: bytes) -> None:
         """Copy a damaged region to ``damaged/`` and warn, once for each region."""
         if self._lock is None and self._someone_writes():
             # A record that another process is just writing looks like a damaged tail.
@@ -298,12 +299,9 @@ class LabelStore:
             # No lock file, or no permission to write it: no writer that could be told.
             return False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
+            return not _try_lock(handle)
         finally:
             os.close(handle)
-        return False
 
     # Packed arrays: a cache that is made again whenever it does not fit the shards.
 
@@ -328,8 +326,7 @@ def _of_earlier_test(labelled: LabelledSet) -> np.ndarray:
 
 
 def _save_packed(path: Path, labelled: LabelledSet, content_hash: str) -> None:
-    arrays = {name: getattr(labelled.structures, name) for name in _STRUCTURE_FIELDS}
-    arrays |= {name: getattr(labelled.labels, name) for name in _LABEL_FIELDS}
+    arrays = {**vars(labelled.structures), **vars(labelled.labels)}
     arrays |= {name: getattr(labelled, name) for name in _ORIGIN_FIELDS}
     present = {name: value for name, value in arrays.items() if value is not None}
     np.savez(path, content_hash=np.array(content_hash), **present)
@@ -353,3 +350,65 @@ def _load_packed(path: Path, content_hash: str) -> LabelledSet | None:
         labels=Labels(**{name: arrays[name] for name in _LABEL_FIELDS if name in arrays}),
         **{name: arrays[name] for name in _ORIGIN_FIELDS},
     )
+
+
+def append_whole(path: Path, data: bytes) -> int:
+    """Append ``data``; returns where it starts. On failure the file is as it was.
+
+    What is written survives the death of this process; :func:`sync_file` makes it survive a power cut.
+
+    Raises
+    ------
+    LimbeckError: no permission, or the disk is full.
+    """
+    with _writing(path):
+        new = not path.exists()
+        with open(path, "ab", buffering=0) as shard:
+            start, view = shard.tell(), memoryview(data)
+            try:
+                while view:
+                    view = view[shard.write(view) :]
+            except OSError:
+                # Half a record would be set aside at the next opening; better that it is not there.
+                shard.truncate(start)
+                raise
+        if new:
+            _sync(path.parent)  # a new file's name survives a power cut
+    return start
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what was written to a shard is on the disk; raises LimbeckError where it cannot be."""
+    with _writing(path):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LimbeckError(
+            "cannot write labels",
+            where=path,
+            got=error.strerror or str(error),
+            wanted="a writable folder with free space",
+            remedy="free some space or choose another folder and run again; stored labels are kept",
+        ) from error
+
+
+def _try_lock(handle: int) -> bool:
+    """Whether the lock is ours now, and was nobody's."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

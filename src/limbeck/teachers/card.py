@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from limbeck.core.hashing import hash_file, hash_json
-from limbeck.core.potential import Capabilities
+from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.errors import InputError, MissingPackageError
 
 
@@ -39,56 +38,41 @@ class TeacherIdentity:
     precision: str = "float64"
 
 
-@dataclass(frozen=True)
-class TeacherCard:
-    """What a teacher is made for and where it comes from; nothing is imported to read it.
+#: of networks that may be evaluated in either
+DTYPES = ("float32", "float64")
+#: what a card's ``load`` gives: the teacher, and how many weights it has (None: not known, or no network)
+Loaded = tuple[Potential, int | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherCard(Capabilities):
+    """What a teacher claims, and where it comes from; nothing is imported to read it.
 
     Attributes
     ----------
-    name: what ``--teacher`` takes.
-    package, distribution: import name and the name that pip knows.
-    requirement: pinned requirement.
-    extra: of Limbeck, that brings it into the user's own environment; "" where none does.
-    elements: atomic numbers of the training set, or None where unknown.
-    domain: what it was trained on, for people.
-    periodic, molecular: treats fully periodic structures, and others (molecules, slabs).
-    stress, atom_energies, isolated_atoms, rotation, extensive, charge, spin, reflection, precision,
-        batch_atoms: as in Capabilities.
-    licence, citation: of the weights.
-    weights: weight file or folder relative to the package's folder, or None where parameters are compiled
-        in or a file is named.
-    options: keyword arguments it takes, with their defaults.
-    choices: the values that an option may take, where they are few.
+    name, package, requirement: what ``--teacher`` takes, its import name, the pinned distribution.
+    domain, licence, citation: what it was trained on, for people; of the weights.
+    load: (card, options with defaults, device, model file or None) -> :data:`Loaded`.
+    fetch: options -> the file of a model that they name, downloaded by the package where it was not before.
+    weights: file or folder in the package's folder; None where parameters are compiled in or a file is named.
+    options, choices: keyword arguments it takes, with their defaults; their values, where these are few.
     environment: its own environment and list of pins; teachers of one package share one.
-    smoke: module whose import, or ``module:function`` whose call, shows that the package works;
-        ``package`` unless given.
+    smoke: module whose import, or ``module:function`` whose call, shows that it works; or ``package``.
     pythons: versions of Python for which the pins have wheels.
     file_option: the option that names a model file, or None where its weights are in its package.
+    suffixes, convert: how the name of such a file may end, and the command that makes one of another.
     unpickles: its package unpickles such a file, which runs any code that is stored in it.
     models: names that the option ``model`` takes, each with the fields of the card that it changes.
     """
 
     name: str
     package: str
-    distribution: str
     requirement: str
-    extra: str
-    elements: frozenset[int] | None
     domain: str
     licence: str
     citation: str
-    periodic: bool = True
-    molecular: bool = True
-    stress: bool = True
-    atom_energies: bool = False
-    isolated_atoms: bool = True
-    rotation: bool = True
-    extensive: bool = True
-    charge: bool = False
-    spin: bool = False
-    reflection: bool = True
-    precision: Literal["float32", "float64"] = "float64"
-    batch_atoms: int | None = None
+    load: Callable[[TeacherCard, Mapping[str, Any], str, Path | None], Loaded]
+    fetch: Callable[[Mapping[str, Any]], Path] | None = None
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -96,13 +80,20 @@ class TeacherCard:
     smoke: str = ""
     pythons: tuple[str, ...] = ("3.11", "3.12", "3.13")
     file_option: str | None = None
+    suffixes: tuple[str, ...] = ()
+    convert: str | None = None
     unpickles: bool = False
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
+    def distribution(self) -> str:
+        """The name that pip knows."""
+        return self.requirement.partition("==")[0]
+
+    @property
     def environment_name(self) -> str:
         """Name of the teacher's own environment."""
-        return self.environment or self.extra or self.name
+        return self.environment or self.name
 
     @property
     def installed(self) -> bool:
@@ -116,22 +107,20 @@ class TeacherCard:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the card says, as a Potential says it; the names are the same."""
         return Capabilities(**{f.name: getattr(self, f.name) for f in fields(Capabilities)})
 
     def with_capabilities(self, capabilities: Capabilities) -> TeacherCard:
         """The card with what the loaded potential says of itself."""
-        return replace(self, **{f.name: getattr(capabilities, f.name) for f in fields(Capabilities)})
+        return replace(self, **vars(capabilities))
 
     def of(self, options: Mapping[str, Any]) -> TeacherCard:
         """The card for the model that ``options`` name, where names tell more than the teacher's does."""
         model = {**self.options, **options}.get("model")
         return replace(self, **self.models.get(model, {})) if isinstance(model, str) else self
 
-    def require(self) -> None:
-        """Raise MissingPackageError where the package is not installed."""
-        if not self.installed:
-            raise self.missing()
+    def potential(self, made: Any, kind: Callable[..., Potential] = AsePotential, **found: Any) -> Potential:
+        """``kind`` of what was ``made``, with the capabilities that were ``found`` in place of the card's."""
+        return kind(made, replace(self.capabilities, **found), self.name)
 
     def missing(self) -> MissingPackageError:
         """The error that its package is not installed."""
@@ -141,6 +130,11 @@ class TeacherCard:
             wanted=self.requirement,
             remedy=self.remedy,
         )
+
+    def require(self) -> None:
+        """Raise MissingPackageError where the package is not installed."""
+        if not self.installed:
+            raise self.missing()
 
     def version(self) -> str:
         """Version of the installed package, "" where it is not installed."""
@@ -158,7 +152,7 @@ class TeacherCard:
         folders = list(spec.submodule_search_locations or []) if spec is not None else []
         for folder in folders:
             if (path := Path(folder) / self.weights).exists():
-                return hash_weights(path)
+                return _hash_weights(path)
         raise MissingPackageError(
             f"the weights of teacher {self.name!r} are not in the installed package",
             got=f"no file {self.weights} in {folders}",
@@ -188,15 +182,9 @@ class TeacherCard:
 
         Raises
         ------
-        InputError: a model is needed and none is named, the name is unknown, or the file is no file.
+        InputError: a model is needed and none is named, or the file is no model file.
         """
         filled = self.check_options(options)
-        if "model" in filled and self.file_option != "model" and filled["model"] not in self.models:
-            raise InputError(
-                f"unknown model for teacher {self.name!r}",
-                got=filled["model"],
-                wanted=nearest(str(filled["model"]), self.models) or ", ".join(self.models),
-            )
         if self.file_option is None:
             return None
         value = filled[self.file_option]
@@ -216,6 +204,14 @@ class TeacherCard:
         if not path.is_file() or not path.stat().st_size:
             got = "an empty file" if path.is_file() else "a folder"
             raise InputError("not a model file", where=where, got=got, wanted=wanted)
+        if self.suffixes and not path.name.endswith(self.suffixes):
+            raise InputError(
+                "not a model file by its name",
+                where=where,
+                got=path.name,
+                wanted=f"a name in {' or '.join(self.suffixes)}",
+                remedy=self.convert,
+            )
         return path
 
     def check_trust(self, options: Mapping[str, Any], trust: bool) -> None:
@@ -239,24 +235,18 @@ class TeacherCard:
         return TeacherIdentity(
             name=self.name,
             version=self.version(),
-            weights_hash=self.weights_hash() if weights is None else hash_weights(weights),
+            weights_hash=self.weights_hash() if weights is None else _hash_weights(weights),
             options=json.dumps(named, sort_keys=True),
             precision=capabilities.precision,
         )
 
 
-def hash_weights(path: Path) -> str:
+def _hash_weights(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files."""
-    if path.is_dir():
-        files = sorted(entry for entry in path.rglob("*") if entry.is_file())
-        return hash_json({str(entry.relative_to(path)): hash_weights(entry) for entry in files})
-    stat = path.stat()
-    return _hash_once(str(path), stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=1024)
-def _hash_once(path: str, mtime_ns: int, size: int) -> str:
-    return hash_file(path)
+    if not path.is_dir():
+        return hash_file(path)
+    files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+    return hash_json({str(entry.relative_to(path)): hash_file(entry) for entry in files})
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -1,132 +1,277 @@
-"""SevenNet-0, -l3i5 and -MF-0: equivariant message passing trained on MPtrj crystals, float32.
-
-Source: Park, Kim, Hwang, Han, J. Chem. Theory Comput. 2024, 20, 4857 (doi 10.1021/acs.jctc.4c00190);
-MF-0: Kim et al., J. Am. Chem. Soc. 2025, 147, 1042 (doi 10.1021/jacs.4c14455).
-"""
+"""Teachers for inorganic crystals, trained on PBE: SevenNet, CHGNet, ORB, MatterSim; float32."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
+from ase.units import GPa
 
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.teachers.card import TeacherCard
-from limbeck.teachers.loaders import Batched
-from limbeck.teachers.support import count_parameters
+from limbeck.errors import InputError
+from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
+from limbeck.teachers.loaders import Batched, close_cells, count_parameters, float64
 
-# The element map of the checkpoints: H-Bi and Ac-Pu, the 89 elements of MPtrj (Deng et al. 2023).
+#: H-Bi and Ac-Pu, the 89 elements of MPtrj (Deng et al. 2023) and of the Materials Project: the element map
+#: of SevenNet's checkpoints, and what ORB's data sets hold. CHGNet takes Po-Ra silently, untrained.
 MPTRJ_ELEMENTS = frozenset([*range(1, 84), *range(89, 95)])
-_MODEL = {"sevennet-0": "7net-0", "sevennet-l3i5": "7net-l3i5", "sevennet-mf-0": "7net-mf-0"}
+
+# SevenNet
+
+_SEVENNET_MODEL = {"sevennet-0": "7net-0", "sevennet-l3i5": "7net-l3i5", "sevennet-mf-0": "7net-mf-0"}
 
 
-def _card(name: str, weights: str, domain: str, batch_atoms: int = 32) -> TeacherCard:
-    return TeacherCard(
-        name=name,
-        package="sevenn",
-        distribution="sevenn",
-        requirement="sevenn==0.13.0",
-        extra="sevennet",
-        elements=MPTRJ_ELEMENTS,
-        domain=f"inorganic crystals ({domain}; molecules off domain",
-        licence="MIT",
-        citation="Park et al., J. Chem. Theory Comput. 2024, 20, 4857; doi 10.1021/acs.jctc.4c00190",
-        atom_energies=True,
-        # Separated atoms cost what PBE says of them: H2O -10.3, H2 -4.8, Si -4.1, Cu -3.4 eV; those of
-        # MF-0 too: H2O -10.7, H2 -5.1, Si -4.1 for PBE, -10.0, -4.9, -4.4 for r2SCAN.
-        isolated_atoms=True,
-        # The checkpoint says is_parity = False: equivariant to rotations alone.
-        reflection=False,
-        precision="float32",
-        batch_atoms=batch_atoms,
-        weights=weights,
+def load_sevennet(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None) -> Loaded:
+    """The pretrained SevenNet; it sets nothing global."""
+    from sevenn.calculator import SevenNetCalculator
+
+    calculator = SevenNetCalculator(
+        model=_SEVENNET_MODEL[card.name], device=device, modal=options.get("modal")
+    )
+    # Its authors' count leaves out the frozen shifts and scales of the elements.
+    n_parameters = count_parameters(calculator.model, frozen=False)
+    return Batched(card.potential(calculator), lambda batch: _sevennet(calculator, batch)), n_parameters
+
+
+def _sevennet(calculator: Any, batch: StructureBatch) -> Labels:
+    """Several structures in one graph, as the package's own inference script does."""
+    import sevenn._keys as keys
+    from sevenn.atom_graph_data import AtomGraphData
+    from sevenn.train.dataload import unlabeled_atoms_to_graph
+    from torch_geometric.data import Batch
+
+    graphs = []
+    for atoms in batch.to_atoms():
+        arrays = unlabeled_atoms_to_graph(atoms, calculator.cutoff, with_shift=False)
+        graphs.append(AtomGraphData.from_numpy_dict(arrays))
+        if calculator.modal:
+            graphs[-1][keys.DATA_MODALITY] = calculator.modal
+    calculator.model.set_is_batch_data(True)
+    try:
+        found = calculator.model(Batch.from_data_list(graphs).to(calculator.device))
+    finally:
+        # The calculator, which takes what is alone, needs the other form.
+        calculator.model.set_is_batch_data(False)
+    # The package's stress is positive in compression and ordered xx yy zz xy yz zx.
+    voigt = -float64(found[keys.PRED_STRESS])[:, [0, 1, 2, 4, 5, 3]]  # (S, 6)
+    stress = np.array([voigt_6_to_full_3x3_stress(row) for row in voigt])  # (S, 3, 3)
+    stress[~batch.periodic] = np.nan
+    return Labels(
+        energy=float64(found[keys.PRED_TOTAL_ENERGY]).reshape(-1),
+        forces=float64(found[keys.PRED_FORCE]),
+        stress=stress,
+        atom_energies=float64(found[keys.ATOMIC_ENERGY]).reshape(-1),
     )
 
 
+# CHGNet
+
+_CHGNET_MODEL = {"chgnet": "0.3.0", "chgnet-r2scan": "r2scan"}
+
+
+def load_chgnet(card: TeacherCard, _: Mapping[str, Any], device: str, __: Path | None) -> Loaded:
+    """The pretrained CHGNet."""
+    from chgnet.model import CHGNet
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    model = CHGNet.load(model_name=_CHGNET_MODEL[card.name], use_device=device, verbose=False)
+    calculator = CHGNetCalculator(
+        model, use_device=device, return_site_energies=True, on_isolated_atoms="warn"
+    )
+    batched = Batched(card.potential(calculator), lambda batch: _chgnet(model, batch))
+    return RightHandedCells(batched), count_parameters(model)
+
+
+def _chgnet(model: Any, batch: StructureBatch) -> Labels:
+    """Several structures in one graph; magnetic moments, which no label holds, are left out."""
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    graphs = [model.graph_converter(AseAtomsAdaptor.get_structure(atoms)) for atoms in batch.to_atoms()]
+    found = model.predict_graph(graphs, task="efs", return_site_energies=True, batch_size=len(graphs))
+    # Energies are means over atoms where the network is intensive; stress is in GPa.
+    factors = batch.counts if model.is_intensive else np.ones(len(batch))
+    return Labels(
+        energy=np.array([float(one["e"] * n) for one, n in zip(found, factors, strict=True)]),
+        forces=np.concatenate([one["f"] for one in found]).astype(np.float64),
+        stress=np.array([one["s"] * GPa for one in found], np.float64),
+        atom_energies=np.concatenate([one["site_energies"] for one in found]).astype(np.float64),
+    )
+
+
+class RightHandedCells(Potential):
+    """A Potential that is asked in right-handed cells only.
+
+    CHGNet divides the stress by the signed volume, so a left-handed cell flips its sign (seen in 0.4.2).
+    The negatives of the three lattice vectors span the same lattice with the other handedness.
+    """
+
+    def __init__(self, inner: Potential) -> None:
+        self.inner, self.name, self.capabilities = inner, inner.name, inner.capabilities
+
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        handedness = np.where(np.linalg.det(batch.cell) < 0, -1.0, 1.0)  # (S,)
+        return self.inner.evaluate(replace(batch, cell=batch.cell * handedness[:, None, None]))
+
+
+# ORB
+
+
+def fetch_orb(options: Mapping[str, Any]) -> Path:
+    from cached_path import cached_path
+    from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
+
+    build = inspect.signature(ORB_PRETRAINED_MODELS[options["model"]])
+    return Path(cached_path(build.parameters["weights_path"].default))
+
+
+def load_orb(card: TeacherCard, options: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
+    """The named architecture with weights from a state dict, which the package reads without unpickling."""
+    from orb_models.forcefield.calculator import ORBCalculator
+    from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
+
+    precision = {"float32": "float32-highest", "float64": "float64"}[options["dtype"]]
+    # Compiling pays on a GPU only, for large structures, and takes minutes on a CPU.
+    model = ORB_PRETRAINED_MODELS[options["model"]](
+        weights_path=str(path), device=device, precision=precision, compile=False
+    )
+    calculator = ORBCalculator(model, device=device)
+    return card.potential(calculator, precision=options["dtype"]), count_parameters(model)
+
+
+# MatterSim
+
+
+def fetch_mattersim(options: Mapping[str, Any]) -> Path:
+    from mattersim.utils.download_utils import download_checkpoint
+
+    path = Path(f"~/.local/mattersim/pretrained_models/{options['model']}.pth").expanduser()
+    if not path.exists():
+        download_checkpoint(path.name, save_folder=str(path.parent))
+    return path
+
+
+def load_mattersim(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
+    """The file is a state dict with the network's arguments, and is read without unpickling code."""
+    import torch
+    from loguru import logger
+    from mattersim.forcefield import MatterSimCalculator
+    from mattersim.forcefield.potential import Potential as Network
+
+    logger.disable("mattersim")
+    # mattersim leaves this to torch's default, which was another before 2.6.
+    torch.load(path, map_location="cpu", weights_only=True)
+    network = Network.from_checkpoint(str(path), device=device, load_training_state=False)
+    # An embedding row for each atomic number, and one for 0.
+    largest = int(network.model.max_z)
+    elements = frozenset(z for z in card.elements or () if z <= largest)
+    if not elements:
+        raise InputError("the model has no elements", got=f"max_z {largest}")
+    calculator = MatterSimCalculator(potential=network, device=device)
+    return card.potential(calculator, MatterSimPotential, elements=elements), count_parameters(network.model)
+
+
+class MatterSimPotential(AsePotential):
+    """Its calculator, for what that misses: slabs and chains, cells of a left-handed basis."""
+
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        # It wraps atoms in all three directions whatever pbc says, which cuts a slab in two, and so
+        # gets a cell of which no two images see each other.
+        network = self.calculator.potential.model.model_args
+        frames = batch.to_atoms()
+        close_cells(frames, max(network["cutoff"], network["threebody_cutoff"]))
+        labels = super().evaluate(StructureBatch.from_atoms(frames))
+        if labels.stress is None or not len(batch):
+            return labels
+        # It divides by det(cell), of either sign, where a volume is meant.
+        stress = labels.stress * np.sign(np.linalg.det(batch.cell))[:, None, None]
+        stress[~batch.periodic] = np.nan
+        return replace(labels, stress=stress)
+
+
+# fmt: off
+_SEVENNET = TeacherCard(
+    name="sevennet-0", package="sevenn", requirement="sevenn==0.13.0", environment="sevennet",
+    domain="inorganic crystals (MPtrj, PBE and PBE+U relaxations), version of 11 July 2024; "
+    "molecules off domain",
+    licence="MIT",
+    citation="Park et al., J. Chem. Theory Comput. 2024, 20, 4857; doi 10.1021/acs.jctc.4c00190",
+    load=load_sevennet, weights="pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+    elements=MPTRJ_ELEMENTS, precision="float32", batch_atoms=32, atom_energies=True,
+    # Separated atoms cost what PBE says of them: H2O -10.3, H2 -4.8, Si -4.1, Cu -3.4 eV; those of
+    # MF-0 too: H2O -10.7, H2 -5.1, Si -4.1 for PBE, -10.0, -4.9, -4.4 for r2SCAN.
+    isolated_atoms=True,
+    # The checkpoint says is_parity = False: equivariant to rotations alone.
+    reflection=False,
+)
+_CHGNET = TeacherCard(
+    name="chgnet", package="chgnet", requirement="chgnet==0.4.2", environment="chgnet",
+    domain="inorganic crystals (MPtrj, PBE and PBE+U with MP2020 corrections), version 0.3.0",
+    licence="BSD-3-Clause",
+    citation="Deng et al., Nat. Mach. Intell. 2023, 5, 1031; doi 10.1038/s42256-023-00716-3",
+    load=load_chgnet, weights="pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
+    elements=MPTRJ_ELEMENTS, precision="float32", batch_atoms=32, atom_energies=True,
+    # Its graphs need neighbours: it warns of an isolated atom that the result is likely wrong.
+    molecular=False, isolated_atoms=False,
+)
+# Direct models give forces that are no derivative of their energy: nothing a student could learn.
+_OMAT = {"domain": "inorganic crystals off equilibrium (OMat24, PBE)"}
+_MPA = {"domain": "inorganic crystals near equilibrium (MPtrj and Alexandria, PBE)"}
+_ORB_MODELS = {
+    "orb-v3-conservative-inf-omat": _OMAT, "orb-v3-conservative-20-omat": _OMAT,
+    "orb-v3-conservative-inf-mpa": _MPA, "orb-v3-conservative-20-mpa": _MPA,
+}
+
 CARDS = (
-    _card(
-        "sevennet-0",
-        "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
-        "MPtrj, PBE and PBE+U relaxations), version of 11 July 2024",
-    ),
-    _card(
-        "sevennet-l3i5",
-        "pretrained_potentials/SevenNet_l3i5/checkpoint_l3i5.pth",
-        "MPtrj, PBE and PBE+U relaxations), l = 3, five interactions: more accurate, about 2.5 times slower",
-        batch_atoms=16,
+    _SEVENNET,
+    replace(
+        _SEVENNET, name="sevennet-l3i5",
+        domain="inorganic crystals (MPtrj, PBE and PBE+U relaxations), l = 3, five interactions: more "
+        "accurate, about 2.5 times slower; molecules off domain",
+        weights="pretrained_potentials/SevenNet_l3i5/checkpoint_l3i5.pth", batch_atoms=16,
     ),
     replace(
-        _card(
-            "sevennet-mf-0",
-            "pretrained_potentials/SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
-            "MPtrj), one network of two fidelities: option modal is PBE (and PBE+U) or R2SCAN",
-        ),
+        _SEVENNET, name="sevennet-mf-0",
+        domain="inorganic crystals (MPtrj), one network of two fidelities: option modal is PBE (and PBE+U) "
+        "or R2SCAN; molecules off domain",
         citation="Kim et al., J. Am. Chem. Soc. 2025, 147, 1042; doi 10.1021/jacs.4c14455",
-        options={"modal": "PBE"},
-        choices={"modal": ("PBE", "R2SCAN")},
+        weights="pretrained_potentials/SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
+        options={"modal": "PBE"}, choices={"modal": ("PBE", "R2SCAN")},
+    ),
+    _CHGNET,
+    replace(
+        _CHGNET, name="chgnet-r2scan",
+        domain="inorganic crystals (MP-r2SCAN, fine-tuned from version 0.3.0), no corrections",
+        citation="Huang et al., npj Comput. Mater. 2025, 11; doi 10.1038/s41524-025-01796-y",
+        weights="pretrained/r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
+    ),
+    TeacherCard(
+        name="orb", package="orb_models", requirement="orb-models==0.5.5", pythons=("3.11", "3.12"),
+        domain="inorganic crystals (OMat24, PBE), conservative v3 models",
+        licence="Apache-2.0", citation="Rhodes et al. 2025, doi 10.48550/arXiv.2504.06231",
+        load=load_orb, fetch=fetch_orb, smoke="orb_models.forcefield.pretrained", file_option="weights",
+        options={"model": "orb-v3-conservative-inf-omat", "weights": None, "dtype": "float32"},
+        choices={"model": tuple(_ORB_MODELS), "dtype": DTYPES}, models=_ORB_MODELS,
+        elements=MPTRJ_ELEMENTS, precision="float32",
+        # Its reference energies are a fit to crystals.
+        isolated_atoms=False,
+        # Not equivariant by construction, and its energy is a function of the mean over all atoms.
+        rotation=False, extensive=False, reflection=False,
+    ),
+    TeacherCard(
+        name="mattersim", package="mattersim", requirement="mattersim==1.2.3",
+        domain="inorganic materials (PBE, PBE+U), 0 to 5000 K and up to 1000 GPa",
+        licence="MIT", citation="Yang et al. 2024, doi 10.48550/arXiv.2405.04967",
+        load=load_mattersim, fetch=fetch_mattersim, smoke="mattersim.forcefield", file_option="model",
+        options={"model": "mattersim-v1.0.0-1M"},
+        models={"mattersim-v1.0.0-1M": {}, "mattersim-v1.0.0-5M": {}},
+        elements=MPTRJ_ELEMENTS, precision="float32", isolated_atoms=False,
     ),
 )
-
-
-def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int]:
-    """The pretrained SevenNet on ``device`` and its number of parameters; sets nothing global."""
-    from sevenn.calculator import SevenNetCalculator
-
-    calculator = SevenNetCalculator(model=_MODEL[card.name], device=device, modal=options.get("modal"))
-    # Its authors' count leaves out the frozen shifts and scales of the elements.
-    n_parameters = count_parameters(calculator.model, frozen=False)
-    one_by_one = AsePotential(calculator, card.capabilities, card.name)
-    return Batched(one_by_one, _Together(calculator)), n_parameters
-
-
-class _Together:
-    """Several structures in one graph, as the package's own inference script does."""
-
-    def __init__(self, calculator: Any) -> None:
-        self.calculator = calculator
-
-    def __call__(self, batch: StructureBatch) -> Labels:
-        import sevenn._keys as keys
-        from torch_geometric.data import Batch
-
-        model = self.calculator.model
-        joined = Batch.from_data_list(self._graphs(batch)).to(self.calculator.device)
-        model.set_is_batch_data(True)
-        try:
-            found = model(joined)
-        finally:
-            # The calculator, which takes what is alone, needs the other form.
-            model.set_is_batch_data(False)
-
-        def array(key: str) -> np.ndarray:
-            return found[key].detach().cpu().numpy().astype(np.float64)
-
-        # The package's stress is positive in compression and ordered xx yy zz xy yz zx.
-        voigt = -array(keys.PRED_STRESS)[:, [0, 1, 2, 4, 5, 3]]  # (S, 6)
-        stress = np.array([voigt_6_to_full_3x3_stress(row) for row in voigt])  # (S, 3, 3)
-        stress[~batch.periodic] = np.nan
-        return Labels(
-            energy=array(keys.PRED_TOTAL_ENERGY).reshape(-1),
-            forces=array(keys.PRED_FORCE),
-            stress=stress,
-            atom_energies=array(keys.ATOMIC_ENERGY).reshape(-1),
-        )
-
-    def _graphs(self, batch: StructureBatch) -> list[Any]:
-        import sevenn._keys as keys
-        from sevenn.atom_graph_data import AtomGraphData
-        from sevenn.train.dataload import unlabeled_atoms_to_graph
-
-        graphs = []
-        for atoms in batch.to_atoms():
-            arrays = unlabeled_atoms_to_graph(atoms, self.calculator.cutoff, with_shift=False)
-            graph = AtomGraphData.from_numpy_dict(arrays)
-            if self.calculator.modal:
-                graph[keys.DATA_MODALITY] = self.calculator.modal
-            graphs.append(graph)
-        return graphs
+# fmt: on

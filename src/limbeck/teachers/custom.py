@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -15,7 +16,7 @@ from ase.data import atomic_numbers
 from limbeck.core.hashing import hash_file, hash_json
 from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.errors import InputError
-from limbeck.teachers.card import TeacherCard, TeacherIdentity, nearest
+from limbeck.teachers.card import Loaded, TeacherCard, TeacherIdentity, nearest
 
 # Calculators write such files (GPAW's txt=..., logs): their contents do not determine a label.
 _OUTPUTS = frozenset({".log", ".out", ".traj", ".txt"})
@@ -25,7 +26,22 @@ def is_custom(name: str) -> bool:
     return ":" in name
 
 
-def load(name: str, options: Mapping[str, Any], device: str) -> Potential:
+def make_card(name: str, capabilities: Capabilities | None = None) -> TeacherCard:
+    """The card of ``module:callable``; its capabilities are known once it is loaded."""
+    module = name.partition(":")[0]
+    return TeacherCard(
+        name=name,
+        package=module,
+        requirement=module.partition(".")[0],
+        domain="given by the user",
+        licence="unknown",
+        citation="",
+        load=load,
+        **vars(capabilities or Capabilities()),
+    )
+
+
+def load(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None = None) -> Loaded:
     """Call ``module:callable`` with ``options``; ``device`` is handed on where the callable takes it.
 
     ``options["capabilities"]`` (a dict of Capabilities' fields, elements as symbols or numbers) or an
@@ -38,111 +54,80 @@ def load(name: str, options: Mapping[str, Any], device: str) -> Potential:
     ------
     InputError: the module or the callable is not there, or takes other arguments.
     """
+    where = f"teacher {card.name}"
     keywords = {k: v for k, v in options.items() if k != "capabilities"}
-    build = _find(name)
-    if device != "cpu" and "device" not in keywords and "device" in _parameters(build):
-        keywords["device"] = device
+    build = _find(card.name, where)
+    if device != "cpu" and "device" not in keywords:
+        with contextlib.suppress(ValueError):  # builtins may have no signature to read
+            keywords |= {"device": device} if "device" in inspect.signature(build).parameters else {}
     try:
         made = build(**keywords)
     except TypeError as error:
         raise InputError(
             "the callable does not take these arguments",
-            where=f"teacher {name}",
+            where=where,
             got=f"{error}",
-            wanted=f"keyword arguments of {name}",
+            wanted=f"keyword arguments of {card.name}",
             remedy="correct the teacher's options",
         ) from error
     if isinstance(made, Potential):
-        return made
+        return made, None
     if not hasattr(made, "get_property"):
         raise InputError(
             "the callable does not return an ASE calculator",
-            where=f"teacher {name}",
+            where=where,
             got=type(made).__name__,
             wanted="an ase.calculators.calculator.Calculator",
         )
-    return AsePotential(made, _capabilities(made, options.get("capabilities"), name), name)
+    return AsePotential(made, _capabilities(made, options.get("capabilities"), where), card.name), None
 
 
-def make_card(name: str, capabilities: Capabilities) -> TeacherCard:
-    """The card of ``module:callable``, once it is loaded."""
-    module = name.partition(":")[0]
-    return TeacherCard(
-        name=name,
-        package=module,
-        distribution=module.partition(".")[0],
-        requirement="",
-        extra="",
-        domain="given by the user",
-        licence="unknown",
-        citation="",
-        **{f.name: getattr(capabilities, f.name) for f in fields(capabilities)},
-    )
-
-
-def identify(name: str, options: Mapping[str, Any], capabilities: Capabilities) -> TeacherIdentity:
+def identify(card: TeacherCard, options: Mapping[str, Any], capabilities: Capabilities) -> TeacherIdentity:
     """Identity from the source file and from every file named in ``options``, outputs left out."""
-    module = importlib.import_module(name.partition(":")[0])
-    source = getattr(module, "__file__", None)
+    source = getattr(importlib.import_module(card.package), "__file__", None)
     files = {
         key: hash_file(value)
         for key, value in options.items()
         if isinstance(value, str) and Path(value).suffix.lower() not in _OUTPUTS and Path(value).is_file()
     }
     return TeacherIdentity(
-        name=name,
-        version=make_card(name, capabilities).version(),
+        name=card.name,
+        version=card.version(),
         weights_hash=hash_json({"source": hash_file(source) if source else "", "files": files}),
         options=json.dumps(dict(options), sort_keys=True),
         precision=capabilities.precision,
     )
 
 
-def _find(name: str) -> Any:
+def _find(name: str, where: str) -> Any:
     module_name, _, attribute = name.partition(":")
     wanted = "package.module:callable, importable from the folder the command runs in"
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise InputError(
-            "cannot import the teacher", where=f"teacher {name}", got=error, wanted=wanted
-        ) from error
+        raise InputError("cannot import the teacher", where=where, got=error, wanted=wanted) from error
     found = getattr(module, attribute, None)
     if not callable(found):
         alike = nearest(attribute, [n for n in vars(module) if callable(getattr(module, n))])
         raise InputError(
             f"no callable {attribute!r} in module {module_name!r}",
-            where=f"teacher {name}",
+            where=where,
             wanted=f"{module_name}:{alike}" if alike else wanted,
         )
     return found
 
 
-def _parameters(build: Any) -> frozenset[str]:
-    try:
-        return frozenset(inspect.signature(build).parameters)
-    except ValueError:
-        # Builtins may have no signature to read.
-        return frozenset()
-
-
-def _capabilities(calculator: Any, declared: Any, name: str) -> Capabilities:
+def _capabilities(calculator: Any, declared: Any, where: str) -> Capabilities:
     if declared is None:
-        declared = getattr(calculator, "capabilities", None)
+        declared = getattr(calculator, "capabilities", None) or {}
     if isinstance(declared, Capabilities):
         return declared
-    # A lone atom refuses no structure; whether its energy means anything only the user can say.
-    guess = Capabilities(
-        stress="stress" in getattr(calculator, "implemented_properties", ()), isolated_atoms=False
-    )
-    if declared is None:
-        return guess
     known = [f.name for f in fields(Capabilities)]
     for key in declared:
         if key not in known:
             raise InputError(
                 f"unknown capability {key!r}",
-                where=f"teacher {name}",
+                where=where,
                 wanted=nearest(key, known) or "one of " + ", ".join(known),
             )
     values = dict(declared)
@@ -150,4 +135,8 @@ def _capabilities(calculator: Any, declared: Any, name: str) -> Capabilities:
         values["elements"] = frozenset(
             atomic_numbers[e] if isinstance(e, str) else int(e) for e in values["elements"]
         )
+    # A lone atom refuses no structure; whether its energy means anything only the user can say.
+    guess = Capabilities(
+        stress="stress" in getattr(calculator, "implemented_properties", ()), isolated_atoms=False
+    )
     return replace(guess, **values)

@@ -1,4 +1,9 @@
-"""Environments of teachers: made whole by ``limbeck teachers install`` or not at all."""
+"""Which Python a teacher's workers run in, how they are started there, and how an environment is made.
+
+It is Limbeck's own, one that ``limbeck teachers install`` made, or the one that ``teacher.python`` names.
+Limbeck is not installed in those: the child is told where this very Limbeck lies, and sees nothing else of
+the user's packages.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +15,189 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import limbeck
-from limbeck.errors import InputError, LimbeckError
+from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.teachers.card import TeacherCard
-from limbeck.teachers.interpreters import (
-    RECORD,
-    Interpreter,
-    environment_folder,
-    foreign_environment,
-    installed_python,
-)
 
+#: the oldest Python that Limbeck's worker runs on
+LEAST_PYTHON = (3, 11)
+#: file that marks a finished environment, and tells what is in it
+RECORD = "limbeck.json"
 #: lists of requirements, one file an environment
 PINS = Path(__file__).with_name("pins")
+_WORKER_NEEDS = ("numpy", "ase")
 
-Say = Callable[[str], None]
+# PYTHONPATH cannot name Limbeck's folder to another Python: in a usual installation that folder is
+# site-packages, and the packages beside Limbeck would hide the other environment's own.
+_BOOTSTRAP = """\
+import importlib.util, runpy, sys
+folder, module, *sys.argv[1:] = sys.argv[1:]
+spec = importlib.util.spec_from_file_location(
+    "limbeck", folder + "/__init__.py", submodule_search_locations=[folder])
+package = importlib.util.module_from_spec(spec)
+sys.modules["limbeck"] = package
+spec.loader.exec_module(package)
+runpy.run_module(module, run_name="__main__")
+"""
+_PROBE = """\
+import importlib.util, json, sys
+found = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is not None]
+print("limbeck-probe " + json.dumps([list(sys.version_info[:3]), found]))
+"""
+_PROBE_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python to start workers in: this process's own, installed by Limbeck, or given by the user."""
+
+    path: Path
+    kind: Literal["own", "installed", "given"]
+
+    def command(self, module: str, *, working_folder: bool = True) -> list[str]:
+        """Arguments that run ``module`` of this very Limbeck.
+
+        working_folder: modules in the current folder can be imported, as ``module:callable`` wants.
+        """
+        if self.kind == "own":
+            return [str(self.path), "-m", module]
+        flags = [] if working_folder else ["-P"]
+        folder = str(Path(limbeck.__file__).resolve().parent)
+        return [str(self.path), *flags, "-c", _BOOTSTRAP, folder, module]
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables of a process in it."""
+        if self.kind != "own":
+            return foreign_environment()
+        source = str(Path(limbeck.__file__).resolve().parents[1])
+        paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+OWN = Interpreter(Path(sys.executable), "own")
+
+
+def foreign_environment() -> dict[str, str]:
+    """This process's environment variables without those that lead Python to this one's packages."""
+    dropped = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONSAFEPATH", "VIRTUAL_ENV"}
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    return {**kept, "PYTHONNOUSERSITE": "1"}
+
+
+def limbeck_home() -> Path:
+    """Folder of Limbeck's own data: $LIMBECK_HOME, else limbeck/ in the user's data folder (XDG)."""
+    if given := os.environ.get("LIMBECK_HOME"):
+        return Path(given).expanduser().absolute()
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser().absolute() / "limbeck"
+
+
+def environment_folder(card: TeacherCard) -> Path:
+    """Where ``limbeck teachers install`` puts the environment of ``card``'s teacher."""
+    return limbeck_home() / "teachers" / card.environment_name
+
+
+def installed_python(card: TeacherCard, folder: Path | None = None) -> Path | None:
+    """The Python of the teacher's finished environment, or None where there is none."""
+    folder = environment_folder(card) if folder is None else folder
+    python = folder / "bin" / "python"
+    # is_file follows the link to the base interpreter, which may have been removed since.
+    return python if (folder / RECORD).is_file() and python.is_file() else None
+
+
+def find_interpreter(card: TeacherCard | None, python: Path | None = None, name: str = "") -> Interpreter:
+    """The Python for a teacher's workers: the one given, else this one, else the installed one.
+
+    ``card`` is None for ``module:callable``, which is looked for where Limbeck is unless ``python``
+    (``teacher.python``) is given; ``name`` is the teacher's, for messages.
+
+    Raises
+    ------
+    InputError: ``python`` is no usable Python. MissingPackageError: the teacher is not installed.
+    """
+    if python is not None:
+        check_python(python, [] if card is None else [card.package], name or (card.name if card else ""))
+        return Interpreter(python, "given")
+    if card is None or card.installed:
+        return OWN
+    if (found := installed_python(card)) is not None:
+        return Interpreter(found, "installed")
+    raise card.missing()
+
+
+def check_python(python: Path, packages: Sequence[str], teacher: str) -> None:
+    """Refuse a ``teacher.python`` that is no Python, too old, or lacks a package that a worker imports."""
+    where = f"teacher {teacher}: teacher.python {python}"
+    wanted = f"the path of a Python {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer"
+    if not python.exists():
+        raise InputError("there is no such file", where=where, wanted=wanted)
+    if not os.access(python, os.X_OK) or python.is_dir():
+        raise InputError("not an executable file", where=where, wanted=wanted)
+    needed = (*_WORKER_NEEDS, *packages)
+    answer = _probe(str(python), needed)
+    if isinstance(answer, str):
+        raise InputError("not a Python interpreter", where=where, got=answer, wanted=wanted)
+    version, found = answer
+    if tuple(version[:2]) < LEAST_PYTHON:
+        raise InputError(
+            "this Python is too old", where=where, got=".".join(map(str, version)), wanted=wanted
+        )
+    if missing := [package for package in needed if package not in found]:
+        raise MissingPackageError(
+            "its environment lacks what a worker imports",
+            where=where,
+            got=f"no {', '.join(missing)}",
+            wanted=", ".join(needed),
+            remedy=f"{python} -m pip install {' '.join(missing)}",
+        )
+
+
+def _probe(python: str, packages: Sequence[str] = ()) -> tuple[list[int], list[str]] | str:
+    """Version and which ``packages`` it has, or what went wrong; nothing is imported there."""
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", _PROBE, *packages],  # without the working folder, in old versions too
+            env=foreign_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=_PROBE_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except OSError as error:
+        return error.strerror or str(error)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_PROBE_TIMEOUT_S} s"
+    for line in done.stdout.splitlines():
+        if line.startswith("limbeck-probe "):
+            version, found = json.loads(line.partition(" ")[2])
+            return version, found
+    words = " ".join((done.stderr or done.stdout).split())[-200:]
+    return words or f"exit code {done.returncode} and no answer"
+
+
+# Environments that limbeck teachers install makes
 
 
 def read_pins(card: TeacherCard) -> tuple[str, ...]:
-    """The complete list of requirements that is installed for ``card``'s teacher.
-
-    Where none was frozen, the teacher's requirement with what a worker needs besides.
-    """
+    """What is installed for ``card``'s teacher: a frozen list, else its requirement and a worker's."""
     path = PINS / f"{card.environment_name}.txt"
     if not path.is_file():
-        return (card.requirement, "ase", "numpy")
+        return (card.requirement, *_WORKER_NEEDS)
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return tuple(line for line in lines if line)
 
 
-def is_current(card: TeacherCard) -> bool:
+def is_current(card: TeacherCard, folder: Path | None = None) -> bool:
     """Whether the installed environment was made from today's list."""
-    return _recorded(environment_folder(card)) == read_pins(card)
+    folder = environment_folder(card) if folder is None else folder
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return tuple(record["requirements"]) == read_pins(card)
+    except (OSError, ValueError, KeyError, TypeError):
+        # No record, or one of a kind that this version does not write.
+        return False
 
 
 def install_environment(
@@ -53,13 +206,12 @@ def install_environment(
     folder: Path | None = None,
     python: Path | None = None,
     overwrite: bool = False,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> Path:
     """Make the environment of ``card``'s teacher and return its Python.
 
     It is made under another name, renamed when the teacher's package was seen to load in it, and kept
-    as it is where it was made from the same list before. (Scripts in its bin/ name the other folder;
-    its Python, which is all that Limbeck uses, does not.)
+    where it was made from the same list before. (Its scripts name the other folder; its Python does not.)
 
     Parameters
     ----------
@@ -73,7 +225,6 @@ def install_environment(
     LimbeckError: pip failed, the package does not load, or the folder cannot be written.
     """
     target = environment_folder(card) if folder is None else folder.expanduser().absolute()
-    pins = read_pins(card)
     if target.exists() and not (target / RECORD).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(
             "the folder holds something else",
@@ -84,11 +235,13 @@ def install_environment(
     try:
         with _lock(target):
             found = installed_python(card, target)
-            if found is not None and not overwrite and _recorded(target) == pins:
+            if found is not None and not overwrite and is_current(card, target):
                 say(f"{card.environment_name} is installed already in {target}")
                 return found
             base = find_base(card, python)
-            _make(card, pins, base, target, say)
+            log = target.with_name(f"{target.name}.log")
+            say(f"installing {card.requirement} into {target}: some minutes, 1 to 6 GB; log: {log}")
+            _make(card, base, target, log)
     except OSError as error:
         raise LimbeckError(
             f"cannot make the environment of teacher {card.name!r}",
@@ -101,15 +254,15 @@ def install_environment(
 
 
 def find_base(card: TeacherCard, python: Path | None = None) -> Path:
-    """An interpreter of a version for which the teacher's pins have wheels; this one if it fits.
+    """An interpreter of a version for which the teacher's pins have wheels; this one if it fits."""
 
-    Raises
-    ------
-    InputError: none is found, or the one given is of another version.
-    """
+    def version_of(path: Path | str) -> str | None:
+        answer = _probe(str(path))
+        return None if isinstance(answer, str) else "{}.{}".format(*answer[0])
+
     wanted = "Python " + " or ".join(card.pythons)
     if python is not None:
-        version = _version_of(str(python))
+        version = version_of(python)
         if version not in card.pythons:
             raise InputError(
                 f"the pins of teacher {card.name!r} are not for this interpreter",
@@ -118,12 +271,12 @@ def find_base(card: TeacherCard, python: Path | None = None) -> Path:
                 wanted=wanted,
             )
         return python
-    if f"{sys.version_info[0]}.{sys.version_info[1]}" in card.pythons:
+    if "{}.{}".format(*sys.version_info) in card.pythons:
         return Path(sys.executable)
     for version in card.pythons:
         path = shutil.which(f"python{version}")
         # A version manager's shim may be there and fail.
-        if path is not None and _version_of(path) == version:
+        if path is not None and version_of(path) == version:
             return Path(path)
     raise InputError(
         f"no interpreter for teacher {card.name!r} is found",
@@ -133,60 +286,31 @@ def find_base(card: TeacherCard, python: Path | None = None) -> Path:
     )
 
 
-def _version_of(python: str) -> str | None:
-    code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    try:
-        done = subprocess.run(
-            [python, "-c", code],
-            env=foreign_environment(), capture_output=True, text=True, check=False, timeout=60,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _make(card: TeacherCard, pins: tuple[str, ...], base: Path, target: Path, say: Say) -> None:
-    log = target.with_name(f"{target.name}.log")
-    partial = target.with_name(f".{target.name}.partial")
-    requirements = partial / "requirements.txt"
-    shutil.rmtree(partial, ignore_errors=True)  # of an installation that was interrupted: we hold the lock
-    say(f"installing {card.requirement} into {target}: some minutes, 1 to 6 GB; log: {log}")
+def _make(card: TeacherCard, base: Path, target: Path, log: Path) -> None:
+    partial, old = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "old"))
+    for left in (partial, old):  # by an installation that was interrupted: we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    python, pins = partial / "bin" / "python", read_pins(card)
     try:
         log.write_text("", encoding="utf-8")
         _run([str(base), "-m", "venv", str(partial)], card, log, "making a virtual environment failed")
+        requirements = partial / "requirements.txt"
         requirements.write_text("\n".join(pins) + "\n", encoding="utf-8")
-        python = partial / "bin" / "python"
         # Compiling every module takes as long as unpacking; the first start compiles what is used.
-        pip = ["-m", "pip", "install", "--no-input", "--no-compile", "--progress-bar", "off"]
-        pip += ["--disable-pip-version-check", "-r", str(requirements)]
-        _run([str(python), *pip], card, log, "pip failed")
-        _smoke(card, python, log)
-        record = {
-            "environment": card.environment_name,
-            "requirements": list(pins),
-            "python": str(base),
-            "limbeck": limbeck.__version__,
-        }
+        flags = ["--no-input", "--no-compile", "--progress-bar=off", "--disable-pip-version-check"]
+        pip = [str(python), "-m", "pip", "install", *flags, "-r", str(requirements)]
+        _run(pip, card, log, "pip failed")
+        # Started as a worker is started, it imports what the teacher's loader imports.
+        smoke = Interpreter(python, "installed").command("limbeck.teachers.smoke", working_folder=False)
+        _run([*smoke, card.smoke or card.package], card, log, "its package does not load")
+        record = {"requirements": list(pins), "python": str(base), "limbeck": limbeck.__version__}
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        _put_in_place(partial, target)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _smoke(card: TeacherCard, python: Path, log: Path) -> None:
-    """Start it as a worker is started, and import what the teacher's loader imports."""
-    command = Interpreter(python, "installed").command("limbeck.teachers.smoke", working_folder=False)
-    _run([*command, card.smoke or card.package], card, log, "its package does not load")
-
-
-def _put_in_place(partial: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _run(command: list[str], card: TeacherCard, log: Path, what: str) -> None:
@@ -215,15 +339,6 @@ def _last_words(log: Path) -> str:
     return (errors or lines or [""])[-1][-400:]
 
 
-def _recorded(folder: Path) -> tuple[str, ...] | None:
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return tuple(record["requirements"])
-    except (OSError, ValueError, KeyError, TypeError):
-        # No record, or one of a kind that this version does not write: not made from today's list.
-        return None
-
-
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
     """Hold the right to write ``target``; it ends with the process, however that ends."""
@@ -237,17 +352,13 @@ def _lock(target: Path) -> Iterator[None]:
                 raise LimbeckError(
                     "another installation is at work there", where=target, remedy="wait for it to end"
                 ) from error
-            if not _is_at(path, handle.fileno()):
+            try:
+                if not os.path.samestat(path.stat(), os.fstat(handle.fileno())):
+                    continue
+            except FileNotFoundError:
                 continue  # its holder removed it between our opening and locking
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)
             return
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

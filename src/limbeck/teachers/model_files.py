@@ -1,21 +1,31 @@
-"""MACE: higher-order equivariant message passing; foundation models by name, or any model file.
+"""Teachers whose elements and domain are those of a model file: MACE, NequIP and Allegro, DeePMD, PET-MAD.
 
-Source: Batatia et al., NeurIPS 2022 (arXiv:2206.07697); MACE-MP: arXiv:2401.00096; MACE-OFF: Kovács et
-al., J. Am. Chem. Soc. 2025 (arXiv:2312.15211).
+Networks: MACE, Batatia et al., NeurIPS 2022; NequIP, Batzner et al., Nat. Commun. 2022, 13, 2453; Allegro,
+Musaelian et al., Nat. Commun. 2023, 14, 579; Deep Potential, Zeng et al., J. Chem. Phys. 2023, 159, 054801;
+PET, Pozdnyakov, Ceriotti, NeurIPS 2023 (arXiv:2305.19302).
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from limbeck.core.potential import AsePotential, Potential
+import numpy as np
+from ase import Atoms
+
+from limbeck.core.labels import Labels
+from limbeck.core.potential import AsePotential
+from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.teachers.card import TeacherCard
+from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
 from limbeck.teachers.crystals import MPTRJ_ELEMENTS
-from limbeck.teachers.support import count_parameters
+from limbeck.teachers.loaders import OneByOne, close_cells, count_parameters, elements_of_types
+
+# MACE; MACE-MP: arXiv:2401.00096; MACE-OFF: Kovács et al., J. Am. Chem. Soc. 2025 (arXiv:2312.15211)
 
 _ASL = "ASL (academic, not commercial)"
 _MP = {"elements": MPTRJ_ELEMENTS, "licence": "MIT"}
@@ -26,77 +36,220 @@ _OFF = {
     "domain": "organic molecules and their liquids and crystals (MACE-OFF23, wB97M-D3(BJ)/def2-TZVPPD)",
 }
 #: mace-torch's own names of its MP family; the OFF family, whose names there are the same, with off-
-_MODELS: dict[str, Mapping[str, Any]] = {
+_MACE_MODELS: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(("small", "medium", "large", "small-0b", "medium-0b", "small-0b2", "medium-0b2"), _MP),
     **dict.fromkeys(("large-0b2", "medium-0b3", "medium-mpa-0"), _MP),
     **dict.fromkeys(("small-omat-0", "medium-omat-0", "mace-matpes-pbe-0", "mace-matpes-r2scan-0"), _OMAT),
     **dict.fromkeys(("off-small", "off-medium", "off-large"), _OFF),
 }
 
+
+def fetch_mace(options: Mapping[str, Any]) -> Path:
+    from mace.calculators import foundations_models as zoo
+
+    name = options["model"]
+    # Its function for the OFF family hands back no path, but that for MP takes the address of a file.
+    return Path(
+        zoo.download_mace_mp_checkpoint(
+            zoo.mace_off_urls[name.removeprefix("off-")] if name.startswith("off-") else name
+        )
+    )
+
+
+def load_mace(card: TeacherCard, options: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
+    """``head`` chooses the head of a model with several; elements are those that the model has."""
+    from mace.calculators import MACECalculator
+
+    head, dtype = options["head"], options["dtype"]
+    chosen = {} if head is None else {"head": head}
+    calculator = MACECalculator(model_paths=[str(path)], device=device, default_dtype=dtype, **chosen)
+    model = calculator.models[0]
+    if type(model).__name__ not in ("MACE", "ScaleShiftMACE"):
+        raise InputError(
+            "not a MACE model of energies", got=type(model).__name__, wanted="MACE or ScaleShiftMACE"
+        )
+    if head is not None and head not in calculator.available_heads:
+        raise InputError(
+            "the model has no such head", got=head, wanted=" or ".join(calculator.available_heads)
+        )
+    elements = frozenset(int(z) for z in calculator.z_table.zs)
+    return card.potential(calculator, elements=elements, precision=dtype), count_parameters(model)
+
+
+# NequIP and Allegro: the framework, Tan et al. 2025 (arXiv:2504.16068)
+
+
+def load_nequip(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
+    """A model of ``nequip-package``, or ``nequip-compile --target ase``; its elements are its type names.
+
+    A package holds its own source, a compiled model machine code: ``trust`` is needed for all.
+    """
+    from nequip.integrations.ase import NequIPCalculator
+
+    compiled = str(path).endswith(".pt2")
+    make = NequIPCalculator.from_compiled_model if compiled else NequIPCalculator._from_saved_model
+    calculator = make(str(path), device=device, chemical_species_to_atom_type_map=True)
+    stored = calculator.model.model.get_metadata() if compiled else calculator.model.metadata
+    elements = elements_of_types(list(calculator.transforms[0].model_type_names))
+    # The weights of a compiled model are within its machine code.
+    n_parameters = None if compiled else count_parameters(calculator.model)
+    return card.potential(calculator, elements=elements, precision=stored["model_dtype"]), n_parameters
+
+
+# DeePMD-kit by its PyTorch backend
+
+
+def load_deepmd(card: TeacherCard, options: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
+    """A frozen model or a checkpoint; elements are its type map.
+
+    A ``.pth`` is TorchScript and a ``.pt`` is read as weights alone: neither is unpickled. ``head``
+    names the branch of a checkpoint that has several.
+    """
+    if device == "cpu":
+        # It takes a GPU wherever there is one unless this says otherwise before its first import.
+        os.environ["DEVICE"] = "cpu"
+    import_deepmd()
+    from deepmd.calculator import DP
+
+    calculator = DP(str(path), head=options["head"])
+    model = calculator.dp
+    needs = {
+        "spins": model.has_spin,
+        "frame parameters": model.get_dim_fparam() > 0,
+        "atomic parameters": model.get_dim_aparam() > 0,
+    }
+    if any(needs.values()):
+        raise InputError(
+            "the model needs more than elements and positions",
+            got=", ".join(what for what, needed in needs.items() if needed),
+            wanted="a model without them",
+        )
+    network = model.deep_eval.dp
+    widths = {str(weight.dtype) for weight in network.parameters()}
+    potential = card.potential(
+        calculator,
+        DeepPotential,
+        elements=elements_of_types(list(model.get_type_map())),
+        precision="float32" if "torch.float32" in widths else "float64",
+    )
+    return potential, count_parameters(network)
+
+
+def import_deepmd() -> None:
+    """Import deepmd's PyTorch backend, with torch alone where its C++ operators are for another torch.
+
+    It would refuse to start. They are needed for compressed models and for LAMMPS over several
+    processes; all else has its own code in torch.
+    """
+    import deepmd.env
+    import torch
+
+    if torch.__version__.partition("+")[0] != deepmd.env.GLOBAL_CONFIG.get("pt_version"):
+        deepmd.env.SHARED_LIB_DIR = Path(os.devnull)
+    importlib.import_module("deepmd.pt.infer.deep_eval")
+
+
+class DeepPotential(AsePotential):
+    """Its calculator, which takes a structure as periodic in all directions or none: slabs get vacuum."""
+
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        mixed = batch.pbc.any(axis=1) & ~batch.periodic
+        if not mixed.any():
+            return super().evaluate(batch)
+        frames = batch.to_atoms()
+        close_cells([f for f, m in zip(frames, mixed, strict=True) if m], self.calculator.dp.get_rcut())
+        labels = super().evaluate(StructureBatch.from_atoms(frames))
+        if labels.stress is None:
+            return labels
+        return replace(labels, stress=np.where(mixed[:, None, None], np.nan, labels.stress))
+
+
+# PET-MAD and other point-edge transformers of metatrain; metatomic: Bigi et al. 2025 (arXiv:2508.15704)
+
+
+def load_pet(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
+    """A checkpoint (``.ckpt``) or an exported model (``.pt``); elements are its types.
+
+    A checkpoint is unpickled; of the two, files as released are checkpoints.
+    """
+    from metatomic_ase import MetatomicCalculator
+    from metatrain.utils.io import is_exported_file, load_model
+
+    model = load_model(str(path))
+    if not is_exported_file(str(path)):
+        model = model.export()
+    for weight in model.parameters():
+        weight.requires_grad_(False)  # else each label pays for the gradients of the weights too
+    found = model.capabilities()
+    if "energy" not in found.outputs:
+        raise InputError("the model gives no energy", got=", ".join(found.outputs), wanted="an output energy")
+    # A list of neighbours kept from the structure before would order sums by what that was.
+    calculator = MetatomicCalculator(model, device=device, uncertainty_threshold=None, neighbor_skin=0.0)
+    elements = frozenset(int(z) for z in found.atomic_types)
+    potential = card.potential(calculator, PetPotential, elements=elements, precision=found.dtype)
+    return potential, count_parameters(model)
+
+
+class PetPotential(OneByOne):
+    """A metatomic calculator, asked for all in one evaluation: ASE's calls would take two."""
+
+    def single(self, atoms: Atoms) -> Labels:
+        found = self.model.compute_energy(atoms, compute_forces_and_stresses=True, per_atom=True)
+        stress = np.full((1, 3, 3), np.nan)
+        if atoms.pbc.all() and atoms.cell.rank == 3:
+            # The strain's gradient has a part that turns the structure, which is not zero here.
+            stress[0] = (found["stress"] + found["stress"].T) / 2
+        return Labels(np.array([found["energy"]]), found["forces"], stress, found["energies"])
+
+
+# fmt: off
 CARDS = (
     TeacherCard(
-        name="mace",
-        package="mace",
-        distribution="mace-torch",
-        requirement="mace-torch==0.3.16",
-        extra="",
-        elements=None,
+        name="mace", package="mace", requirement="mace-torch==0.3.16",
         domain="by model: small ... medium-mpa-0 inorganic (PBE), off-small ... organic, or a model file",
         licence="by model: MP family MIT, OMAT, MATPES and OFF families ASL (academic, not commercial)",
         citation="Batatia et al., NeurIPS 2022, doi 10.48550/arXiv.2206.07697; MACE-MP arXiv:2401.00096; "
         "MACE-OFF arXiv:2312.15211",
-        atom_energies=True,
+        load=load_mace, fetch=fetch_mace, smoke="mace.calculators", models=_MACE_MODELS,
+        options={"model": None, "dtype": "float64", "head": None}, choices={"dtype": DTYPES},
+        file_option="model", unpickles=True, atom_energies=True,
         # E0s may be isolated atoms or a fit, and a network may add to them: a file does not say.
         isolated_atoms=False,
-        precision="float64",
-        options={"model": None, "dtype": "float64", "head": None},
-        choices={"dtype": ("float32", "float64")},
-        smoke="mace.calculators",
-        file_option="model",
-        unpickles=True,
-        models=_MODELS,
+    ),
+    TeacherCard(
+        name="nequip", package="nequip", requirement="nequip==0.19.1",
+        domain="by model: what the file was trained on", licence="by model; the package MIT",
+        citation="Batzner et al., Nat. Commun. 2022, 13, 2453; doi 10.1038/s41467-022-29939-5",
+        load=load_nequip, smoke="nequip.integrations.ase",
+        options={"model": None}, file_option="model", unpickles=True,
+        suffixes=(".nequip.zip", ".nequip.pt2"),  # as nequip itself tells them apart
+        convert="nequip-package build CHECKPOINT model.nequip.zip",
+        precision="float32", atom_energies=True,
+        # Its energies of lone atoms are what fits the training set, unless the file's author set them.
+        isolated_atoms=False,
+    ),
+    TeacherCard(
+        name="deepmd", package="deepmd", requirement="deepmd-kit==3.2.0",
+        domain="by model: what the file was trained on", licence="by model; the package LGPL-3.0",
+        citation="Zeng et al., J. Chem. Theory Comput. 2025, 21, 4375; doi 10.1021/acs.jctc.5c00340",
+        load=load_deepmd, smoke="limbeck.teachers.model_files:import_deepmd",
+        options={"model": None, "head": None}, file_option="model",
+        suffixes=(".pth", ".pt"),  # of the PyTorch backend: frozen model, and checkpoint of training
+        convert="dp convert-backend model.pb model.pth",
+        # Its energies of lone atoms are what fits the training set.
+        isolated_atoms=False,
+    ),
+    TeacherCard(
+        name="pet-mad", package="metatrain", requirement="metatrain==2026.4.1",
+        domain="by model: materials and molecules (PET-MAD), or what the file was trained on",
+        licence="by model (PET-MAD BSD-3-Clause); the package BSD-3-Clause",
+        citation="Mazitov et al., Nat. Commun. 2025, 16, 10653; doi 10.1038/s41467-025-65662-7",
+        load=load_pet, smoke="metatrain.pet", options={"model": None}, file_option="model", unpickles=True,
+        precision="float32", atom_energies=True,
+        # Its energies of lone atoms are a linear fit to the training set.
+        isolated_atoms=False,
+        # The network learns symmetry under rotation and reflection, and has it approximately.
+        rotation=False, reflection=False,
     ),
 )
-
-
-def fetch(card: TeacherCard, options: Mapping[str, Any]) -> Path:
-    """The file of a model named in ``options``, downloaded by mace-torch where it was not before."""
-    from mace.calculators import foundations_models as zoo
-
-    name = options["model"]
-    if not name.startswith("off-"):
-        return Path(zoo.download_mace_mp_checkpoint(name))
-    # Its function for this family hands back no path, but takes the address of a file.
-    return Path(zoo.download_mace_mp_checkpoint(zoo.mace_off_urls[name.removeprefix("off-")]))
-
-
-def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int]:
-    """The model on ``device`` and its number of parameters; elements are those that the model has.
-
-    ``head`` chooses the head of a model with several.
-    """
-    from mace.calculators import MACECalculator
-
-    path = card.model_file(options) or fetch(card, options)
-    chosen = {} if options["head"] is None else {"head": options["head"]}
-    calculator = MACECalculator(
-        model_paths=[str(path)], device=device, default_dtype=options["dtype"], **chosen
-    )
-    model = calculator.models[0]
-    if type(model).__name__ not in ("MACE", "ScaleShiftMACE"):
-        raise InputError(
-            "not a MACE model of energies",
-            where=f"teacher mace: {path}",
-            got=type(model).__name__,
-            wanted="MACE or ScaleShiftMACE",
-        )
-    if options["head"] is not None and options["head"] not in calculator.available_heads:
-        raise InputError(
-            "the model has no such head",
-            where=f"teacher mace: {path}",
-            got=options["head"],
-            wanted=" or ".join(calculator.available_heads),
-        )
-    elements = frozenset(int(z) for z in calculator.z_table.zs)
-    capabilities = replace(card.capabilities, elements=elements, precision=options["dtype"])
-    return AsePotential(calculator, capabilities, card.name), count_parameters(model)
+# fmt: on

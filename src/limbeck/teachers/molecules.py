@@ -1,96 +1,263 @@
-"""SO3LR: SO3krates with electrostatics and dispersion, for organic and biological molecules.
-
-Source: Kabylda et al., J. Am. Chem. Soc. 2025 (doi 10.1021/jacs.5c09558).
-"""
+"""Teachers for molecules: SO3LR, GFN2-xTB, ANI-1x, AIMNet2."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
+from ase.units import Bohr, Hartree
 
 from limbeck.core.labels import Labels
-from limbeck.core.potential import AsePotential, Potential
+from limbeck.core.potential import Capabilities, Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.teachers.card import TeacherCard
-from limbeck.teachers.loaders import Batched
-from limbeck.teachers.support import count_parameters
+from limbeck.errors import InputError
+from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
+from limbeck.teachers.loaders import Batched, OneByOne, count_parameters, float64
 
-CARDS = (
-    TeacherCard(
-        name="so3lr",
-        package="so3krates_torch",
-        distribution="so3krates-torch",
-        requirement="so3krates-torch==0.2.1",
-        extra="so3lr",
-        # H C N O F P S Cl, the eight elements that the paper names; its network takes any silently.
-        elements=frozenset([1, 6, 7, 8, 9, 15, 16, 17]),
-        domain="organic molecules, their complexes, biomolecules and solvents (PBE0+MBD), closed shells",
-        licence="MIT",
-        citation="Kabylda et al., J. Am. Chem. Soc. 2025; doi 10.1021/jacs.5c09558",
-        # Trained on whole molecules only: measured against its own single atoms the atomization energy
-        # of H2 is 8.2 eV (4.75 in nature) and of water 16.1 eV (10.1), so these atoms mean nothing.
-        isolated_atoms=False,
-        # Its package reads info["charge"]. It has an input for spin too, but was trained on singlets alone.
-        charge=True,
-        precision="float64",
-        weights="pretrained/so3lr/so3lr.model",
-        batch_atoms=128,
-        options={"dtype": "float64"},
-        choices={"dtype": ("float32", "float64")},
-    ),
-)
+# SO3LR
 
 
-def load(card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int]:
-    """The pretrained SO3LR on ``device`` and its number of parameters.
-
-    It sets torch's global default dtype, so it needs its own process.
+def load_so3lr(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None) -> Loaded:
+    """The pretrained SO3LR. It sets torch's global default dtype, so it needs its own process.
 
     float64 unless ``dtype`` says float32: total energies are thousands of eV, so float32 keeps
     differences of energy to about 1 meV only.
     """
     from so3krates_torch.calculator.so3 import SO3LRCalculator
 
-    dtype = options["dtype"]
     # Stress costs about 5% and cannot be asked for structure by structure.
-    calculator = SO3LRCalculator(device=device, default_dtype=dtype, compute_stress=True)
+    calculator = SO3LRCalculator(device=device, default_dtype=options["dtype"], compute_stress=True)
+    alone = card.potential(calculator, precision=options["dtype"])
     # The calculator freezes every weight to evaluate.
-    one_by_one = AsePotential(calculator, replace(card.capabilities, precision=dtype), card.name)
-    potential = Batched(one_by_one, _Together(calculator))
-    return potential, sum(count_parameters(network) for network in calculator.models)
+    n_parameters = sum(count_parameters(network) for network in calculator.models)
+    return Batched(alone, lambda batch: _so3lr(calculator, batch)), n_parameters
 
 
-class _Together:
+def _so3lr(calculator: Any, batch: StructureBatch) -> Labels:
     """Several structures in one graph, made as the package's calculator makes that of one."""
+    from so3krates_torch.data.atomic_data import AtomicData
+    from so3krates_torch.data.utils import config_from_atoms
+    from so3krates_torch.tools import torch_geometric
 
-    def __init__(self, calculator: Any) -> None:
-        self.calculator = calculator
-
-    def __call__(self, batch: StructureBatch) -> Labels:
-        from so3krates_torch.data.atomic_data import AtomicData
-        from so3krates_torch.data.utils import config_from_atoms
-        from so3krates_torch.tools import torch_geometric
-
-        one = self.calculator
-        one.key_specification.update(arrays_keys={one.charges_key: "Qs"})
-        graphs = [
-            AtomicData.from_config(
-                config_from_atoms(atoms, key_specification=one.key_specification),
-                z_table=one.z_table,
-                cutoff=one.r_max,
-                cutoff_lr=one.r_max_lr,
-            )
-            for atoms in batch.to_atoms()
-        ]
-        joined = torch_geometric.batch.Batch.from_data_list(graphs).to(one.device)
-        found = one.models[0](joined.to_dict(), compute_stress=True)
-        stress = found["stress"].detach().cpu().numpy().astype(np.float64).reshape(-1, 3, 3)
-        stress[~batch.periodic] = np.nan
-        return Labels(
-            energy=found["energy"].detach().cpu().numpy().astype(np.float64),
-            forces=found["forces"].detach().cpu().numpy().astype(np.float64),
-            stress=stress,
+    calculator.key_specification.update(arrays_keys={calculator.charges_key: "Qs"})
+    graphs = [
+        AtomicData.from_config(
+            config_from_atoms(atoms, key_specification=calculator.key_specification),
+            z_table=calculator.z_table,
+            cutoff=calculator.r_max,
+            cutoff_lr=calculator.r_max_lr,
         )
+        for atoms in batch.to_atoms()
+    ]
+    joined = torch_geometric.batch.Batch.from_data_list(graphs).to(calculator.device)
+    found = calculator.models[0](joined.to_dict(), compute_stress=True)
+    stress = float64(found["stress"]).reshape(-1, 3, 3)
+    stress[~batch.periodic] = np.nan
+    return Labels(energy=float64(found["energy"]), forces=float64(found["forces"]), stress=stress)
+
+
+# GFN2-xTB
+
+
+class GFN2(Potential):
+    """tblite's single points; each begins from the wavefunction of the last structure of the same atoms.
+
+    That saves SCF cycles, as tblite's own ASE calculator does, and changes labels within the SCF's
+    tolerance (seen: energies by 1e-8 eV, forces by 1e-4 eV/Å). Where no multiplicity is given, odd
+    numbers of electrons have one unpaired, even ones none, as tblite does by default.
+    """
+
+    def __init__(self, _: None, capabilities: Capabilities, name: str) -> None:
+        self.name, self.capabilities = name, capabilities
+        # atoms, charge and multiplicity; calculator; result
+        self._last: tuple[tuple[bytes, float, int], Any, Any] | None = None
+
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        """Raises tblite's TBLiteRuntimeError, one line, where an SCF does not converge."""
+        energy = np.zeros(len(batch))
+        forces, atom_energies = np.zeros((batch.n_atoms, 3)), np.zeros(batch.n_atoms)
+        for s in range(len(batch)):
+            atoms = slice(batch.offsets[s], batch.offsets[s + 1])
+            state = float(batch.charge[s]), int(batch.spin[s])
+            found = self._single_point(batch.numbers[atoms], batch.positions[atoms], *state)
+            energy[s] = found["energy"] * Hartree
+            forces[atoms] = -found["gradient"] * (Hartree / Bohr)
+            atom_energies[atoms] = found["energies"] * Hartree
+        return Labels(energy, forces, atom_energies=atom_energies)
+
+    def _single_point(self, numbers: np.ndarray, positions: np.ndarray, charge: float, spin: int) -> Any:
+        from tblite.exceptions import TBLiteRuntimeError
+        from tblite.interface import Calculator
+
+        same = (np.asarray(numbers, np.int64).tobytes(), charge, spin)
+        if self._last is not None and self._last[0] == same:
+            _, calculator, before = self._last
+            self._last = None  # kept again only after a success
+            try:
+                calculator.update(positions / Bohr)
+                found = calculator.singlepoint(before)
+            except TBLiteRuntimeError:
+                pass  # a guess that misleads: from the start below
+            else:
+                self._last = (same, calculator, found)
+                return found
+        unpaired = spin - 1 if spin else None
+        calculator = Calculator("GFN2-xTB", numbers, positions / Bohr, charge=charge, uhf=unpaired)
+        calculator.set("verbosity", 0)
+        found = calculator.singlepoint()
+        self._last = (same, calculator, found)
+        return found
+
+
+def load_gfn2(card: TeacherCard, _: Mapping[str, Any], __: str, ___: Path | None) -> Loaded:
+    """GFN2-xTB on the CPU; it has no network, so no number of parameters."""
+    return card.potential(None, GFN2), None
+
+
+# ANI-1x
+
+_ANI_FOLDER = "resources/ani-1x_8x"
+_ANI_MEMBERS = 8
+
+
+def load_ani(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None) -> Loaded:
+    """The eight networks, read from the wheel's resource files: its ``ANI1x()`` would download them again.
+
+    They were trained in float32; float64 keeps the differences of energies of hundreds of Hartree.
+    """
+    import torch
+    import torchani
+    from torchani import AEVComputer, SpeciesConverter, neurochem
+    from torchani.models import BuiltinEnsemble
+
+    folder = Path(torchani.__file__).parent / _ANI_FOLDER
+    constants = neurochem.Constants(str(next(folder.glob("*.params"))))
+    shifter, zeros = neurochem.load_sae(str(folder / "sae_linfit.dat"), return_dict=True)
+    model = BuiltinEnsemble(
+        SpeciesConverter(constants.species),
+        AEVComputer(**constants),
+        neurochem.load_model_ensemble(constants.species, str(folder / "train"), _ANI_MEMBERS),
+        shifter,
+        constants.species_to_tensor,
+        constants,
+        zeros,
+        periodic_table_index=True,
+    )
+    model = model.to(device=device, dtype=getattr(torch, options["dtype"])).requires_grad_(False)
+    return card.potential(model, AniPotential, precision=options["dtype"]), count_parameters(model)
+
+
+class AniPotential(OneByOne):
+    """The mean of an ANI ensemble, with one backward pass a structure."""
+
+    def single(self, atoms: Atoms) -> Labels:
+        import torch
+
+        like = next(self.model.parameters())
+        strain = torch.eye(3, dtype=like.dtype, device=like.device, requires_grad=True)
+        periodic = {}
+        if atoms.pbc.any():
+            atoms.wrap()  # its images are those of atoms within the cell
+            cell = torch.tensor(np.array(atoms.cell.complete()), dtype=like.dtype, device=like.device)
+            periodic = {"cell": cell @ strain, "pbc": torch.tensor(atoms.pbc, device=like.device)}
+        positions = torch.tensor(atoms.positions, dtype=like.dtype, device=like.device)
+        positions.requires_grad_()
+        numbers = torch.tensor(atoms.numbers, dtype=torch.long, device=like.device)[None]  # (1, N)
+        of_atoms = self.model.atomic_energies((numbers, (positions @ strain)[None]), **periodic).energies[0]
+        gradients = torch.autograd.grad(of_atoms.sum(), (positions, strain), allow_unused=True)
+        by_atom, by_strain = (  # dE/dx (N, 3), dE/dstrain (3, 3); none where one atom has no neighbour
+            np.zeros(shape) if part is None else float64(part) * Hartree
+            for part, shape in zip(gradients, ((len(atoms), 3), (3, 3)), strict=True)
+        )
+        atom_energies = float64(of_atoms) * Hartree
+        stress = np.full((1, 3, 3), np.nan)
+        if atoms.pbc.all():
+            stress[0] = (by_strain + by_strain.T) / (2 * atoms.get_volume())
+        return Labels(np.array([atom_energies.sum()]), -by_atom, stress, atom_energies)
+
+
+# AIMNet2
+
+
+def load_aimnet2(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
+    """The model of a version-2 file (``.pt``), its elements those of the file.
+
+    The file names classes of aimnet and torch alone, and is read without unpickling code.
+    """
+    from aimnet.calculators import AIMNet2ASE, AIMNet2Calculator
+
+    if path is not None and path.suffix.lower() == ".jpt":
+        raise InputError(
+            "a file of the first format, which holds compiled code",
+            got=".jpt",
+            wanted="a model file of the second format, .pt, as aimnet's own downloads are",
+        )
+    base = AIMNet2Calculator(str(path), device=device)
+    species = (base.metadata or {}).get("implemented_species")
+    if not species:
+        raise InputError("the file does not say for which elements it is")
+    if base.is_nse:
+        raise InputError(
+            "a model of spin charges, which needs a multiplicity for each structure",
+            wanted="a model of closed shells",
+        )
+    elements = frozenset(int(z) for z in species)
+    return card.potential(AIMNet2ASE(base), elements=elements), count_parameters(base.model)
+
+
+# fmt: off
+CARDS = (
+    TeacherCard(
+        name="so3lr", package="so3krates_torch", requirement="so3krates-torch==0.2.1",
+        domain="organic molecules, their complexes, biomolecules and solvents (PBE0+MBD), closed shells",
+        licence="MIT", citation="Kabylda et al., J. Am. Chem. Soc. 2025; doi 10.1021/jacs.5c09558",
+        load=load_so3lr, weights="pretrained/so3lr/so3lr.model", batch_atoms=128,
+        options={"dtype": "float64"}, choices={"dtype": DTYPES},
+        # H C N O F P S Cl, the eight elements that the paper names; its network takes any silently.
+        elements=frozenset([1, 6, 7, 8, 9, 15, 16, 17]),
+        # Trained on whole molecules only: measured against its own single atoms the atomization energy
+        # of H2 is 8.2 eV (4.75 in nature) and of water 16.1 eV (10.1), so these atoms mean nothing.
+        isolated_atoms=False,
+        # Its package reads info["charge"]. It has an input for spin too, but was trained on singlets alone.
+        charge=True,
+    ),
+    TeacherCard(
+        name="gfn2-xtb", package="tblite", requirement="tblite==0.8.0", environment="xtb",
+        domain="molecules and complexes of H-Rn (semiempirical GFN2-xTB), no periodicity",
+        licence="LGPL-3.0-or-later",
+        citation="Bannwarth et al., J. Chem. Theory Comput. 2019, 15, 1652; doi 10.1021/acs.jctc.8b01176",
+        load=load_gfn2, elements=frozenset(range(1, 87)), atom_energies=True, charge=True, spin=True,
+        # Electrons of a cell are treated at the Γ point alone, so a cell and its supercell differ
+        # (diamond, 8 against 16 atoms: by 0.84 eV an atom).
+        periodic=False, stress=False,
+        # Its atoms know no spin: measured against them water is bound by 14.0 eV (10.1 in nature) and N2
+        # by 14.8 (9.9), and with bonds drawn out to 4 Å some SCFs do not converge (CO).
+        isolated_atoms=False,
+    ),
+    TeacherCard(
+        name="ani-1x", package="torchani", requirement="torchani==2.2.4", environment="ani",
+        domain="organic molecules (wB97X/6-31G*, active learning), neutral and closed-shell",
+        licence="MIT", citation="Smith et al., J. Chem. Phys. 2018, 148, 241733; doi 10.1063/1.5023802",
+        load=load_ani, weights=_ANI_FOLDER, smoke="torchani.neurochem",
+        options={"dtype": "float64"}, choices={"dtype": DTYPES},
+        elements=frozenset([1, 6, 7, 8]), atom_energies=True,
+        # Its atomic zeros are a linear fit to molecules, and no lone atom was in its training set.
+        isolated_atoms=False,
+    ),
+    TeacherCard(
+        name="aimnet2", package="aimnet", requirement="aimnet==0.2.5",
+        domain="organic and main-group molecules (wB97M-D3 or B97-3c), taken as neutral closed shells",
+        licence="MIT", citation="Anstine et al., Chem. Sci. 2025, 16, 10228; doi 10.1039/D4SC08572H",
+        load=load_aimnet2, smoke="aimnet.calculators", options={"model": None}, file_option="model",
+        precision="float32", isolated_atoms=False,
+        # Its Coulomb sum and dispersion are cut at 15 Å in a periodic structure, and the stress of a small
+        # cell was seen 1% off the derivative of the energy.
+        periodic=False, stress=False,
+        # Charges flow between separate parts, and what they sum to is set for the whole alone.
+        extensive=False,
+    ),
+)
+# fmt: on

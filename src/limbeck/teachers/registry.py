@@ -1,4 +1,4 @@
-"""Name -> card and loader. A card costs no import; loading imports the teacher's package."""
+"""Name -> card, and a teacher loaded. A card costs no import; loading imports the teacher's package."""
 
 from __future__ import annotations
 
@@ -6,44 +6,16 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from limbeck.core.devices import require_device
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
-from limbeck.teachers import (
-    aimnet,
-    ani,
-    chgnet,
-    crystals,
-    custom,
-    deepmd,
-    mattersim,
-    model_files,
-    molecules,
-    nequip,
-    orb,
-    pet,
-    xtb,
-)
-from limbeck.teachers.card import TeacherCard, TeacherIdentity, nearest
+from limbeck.teachers import crystals, custom, model_files, molecules
+from limbeck.teachers.card import Loaded, TeacherCard, TeacherIdentity, nearest
 
-_MODULES: tuple[Any, ...] = (
-    crystals,
-    chgnet,
-    molecules,
-    xtb,
-    ani,
-    model_files,
-    orb,
-    mattersim,
-    aimnet,
-    nequip,
-    deepmd,
-    pet,
-)
-_MODULE_OF = {card.name: module for module in _MODULES for card in module.CARDS}
-_CARDS = {card.name: card for module in _MODULES for card in module.CARDS}
+_CARDS = {card.name: card for module in (crystals, molecules, model_files) for card in module.CARDS}
 
 
 @dataclass(frozen=True)
@@ -114,43 +86,36 @@ def load_teacher(
     if importlib.util.find_spec("torch") is not None:
         require_device(device)
     if custom.is_custom(name):
-        potential = custom.load(name, options, device)
-        return LoadedTeacher(
-            potential,
-            custom.make_card(name, potential.capabilities),
-            custom.identify(name, options, potential.capabilities),
-        )
-    card, module = get_card(name).of(options), _MODULE_OF[name]
+        potential, _ = custom.load(custom.make_card(name), options, device)
+        card = custom.make_card(name, potential.capabilities)
+        return LoadedTeacher(potential, card, custom.identify(card, options, potential.capabilities))
+    card = get_card(name).of(options)
     card.require()
-    filled, weights = card.check_options(options), card.model_file(options)
-    if weights is not None:
-        filled[str(card.file_option)] = str(weights)
-    elif hasattr(module, "fetch"):
-        # A model by name: its package downloads the file, or has it from before.
-        weights = module.fetch(card, filled)
-    potential, n_parameters = _load(module, card, filled, device)
-    capabilities = potential.capabilities
-    return LoadedTeacher(
-        potential,
-        card.with_capabilities(capabilities),
-        card.identity(options, capabilities, weights),
-        n_parameters,
-    )
+    weights = card.model_file(options)
+    if weights is None and card.fetch is not None:
+        weights = card.fetch(card.check_options(options))
+    potential, n_parameters = _load(card, options, device, weights)
+    identity = card.identity(options, potential.capabilities, weights)
+    return LoadedTeacher(potential, card.with_capabilities(potential.capabilities), identity, n_parameters)
 
 
-def _load(module: Any, card: TeacherCard, options: Mapping[str, Any], device: str) -> tuple[Potential, int]:
-    """Let a teacher's module load it; a model file that its package cannot read is the user's input."""
+def _load(card: TeacherCard, options: Mapping[str, Any], device: str, weights: Path | None) -> Loaded:
+    """Let the package load a teacher; a model file that it cannot read is the user's input."""
+    where = f"teacher {card.name}" + (f": {weights}" if weights else "")
     try:
-        return module.load(card, options, device)
-    except LimbeckError:
-        raise
+        return card.load(card, card.check_options(options), device, weights)
+    except LimbeckError as error:
+        if error.where is not None:
+            raise
+        raise type(error)(
+            error.what, where=where, got=error.got, wanted=error.wanted, remedy=error.remedy
+        ) from error
     except Exception as error:
         if card.model_file(options) is None:
             raise
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(
             "its package cannot load the model file",
-            where=f"teacher {card.name}: {options[card.file_option or '']}",
-            got=text,
+            where=where,
+            got=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             wanted=f"a whole model file of {card.requirement}",
         ) from error

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 from ase.symbols import Symbols
 
 from limbeck.core.checks import compared, first_other
@@ -22,21 +21,16 @@ def name_structure(batch: StructureBatch, s: int) -> str:
     return f"structure {s} ({Symbols(numbers).get_chemical_formula()})"
 
 
-def count_parameters(network: Any, *, frozen: bool = True) -> int:
-    """Weights of a ``torch.nn.Module``, with or without those that its package does not train."""
-    return sum(int(weight.numel()) for weight in network.parameters() if frozen or weight.requires_grad)
-
-
-def elements_of_types(types: Sequence[str], where: str) -> frozenset[int]:
-    """Atomic numbers of a model's type names; InputError where one is no chemical symbol."""
-    if foreign := [name for name in types if name not in atomic_numbers]:
-        raise InputError(
-            "the model's types are not elements",
-            where=where,
-            got=", ".join(foreign[:5]),
-            wanted="type names that are chemical symbols",
-        )
-    return frozenset(atomic_numbers[name] for name in types)
+def describe_elements(elements: frozenset[int]) -> str:
+    """Symbols; a run of consecutive elements as ``H-Bi``."""
+    ordered, parts = sorted(elements), []
+    for start in (z for z in ordered if z - 1 not in elements):
+        end = start
+        while end + 1 in elements:
+            end += 1
+        run = [chemical_symbols[z] for z in range(start, end + 1)]
+        parts.append(f"{run[0]}-{run[-1]}" if len(run) > 3 else ", ".join(run))
+    return ", ".join(parts)
 
 
 def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
@@ -45,9 +39,40 @@ def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
     Refused are elements it was not trained on (some teachers take them silently), periodicity it
     cannot treat, different total charges or spins in one set, and those it cannot treat.
     """
-    check_charges(card.name, card.capabilities, batch)
-    _check_elements(card, batch)
-    _check_periodicity(card, batch)
+    check_charges(card.name, card, batch)
+    foreign = np.zeros(0, bool) if card.elements is None else ~np.isin(batch.numbers, list(card.elements))
+    if card.elements is not None and foreign.any():
+        first = int(batch.structure_of_atom[np.flatnonzero(foreign)[0]])
+        names = ", ".join(chemical_symbols[z] for z in np.unique(batch.numbers[foreign]))
+        raise InputError(
+            f"teacher {card.name!r} was not trained on {names}",
+            where=name_structure(batch, first),
+            wanted=describe_elements(card.elements),
+            remedy="leave these structures out or choose another teacher (limbeck teachers)",
+        )
+    if not card.molecular and not batch.periodic.all():
+        raise _periodicity(
+            batch,
+            ~batch.periodic,
+            f"teacher {card.name!r} treats only structures that repeat in all three directions",
+            "pbc TTT and a cell",
+            "give it a cell (atoms.center(vacuum=8); atoms.pbc = True) or choose another teacher",
+        )
+    if not card.periodic and batch.pbc.any():
+        raise _periodicity(
+            batch,
+            batch.pbc.any(axis=1),
+            f"teacher {card.name!r} treats only structures without periodicity",
+            "pbc FFF",
+            "set atoms.pbc = False or choose another teacher",
+        )
+
+
+def _periodicity(batch: StructureBatch, wrong: Any, what: str, wanted: str, remedy: str) -> InputError:
+    s = int(np.flatnonzero(wrong)[0])
+    flags = "".join("T" if p else "F" for p in batch.pbc[s])
+    got = f"pbc {flags}" + ("" if batch.volume[s] > 0 else " without a cell")
+    return InputError(what, where=name_structure(batch, s), got=got, wanted=wanted, remedy=remedy)
 
 
 def check_charges(name: str, capabilities: Capabilities, batch: StructureBatch) -> None:
@@ -76,57 +101,3 @@ def check_charges(name: str, capabilities: Capabilities, batch: StructureBatch) 
                 if ":" in name
                 else "choose another teacher (limbeck teachers), or leave these structures out",
             )
-
-
-def _check_elements(card: TeacherCard, batch: StructureBatch) -> None:
-    if card.elements is None:
-        return
-    foreign = ~np.isin(batch.numbers, list(card.elements))
-    if not foreign.any():
-        return
-    first = int(batch.structure_of_atom[np.flatnonzero(foreign)[0]])
-    names = ", ".join(chemical_symbols[z] for z in np.unique(batch.numbers[foreign]))
-    raise InputError(
-        f"teacher {card.name!r} was not trained on {names}",
-        where=name_structure(batch, first),
-        wanted=describe_elements(card.elements),
-        remedy="leave these structures out or choose another teacher (limbeck teachers)",
-    )
-
-
-def describe_elements(elements: frozenset[int]) -> str:
-    """Symbols; a run of consecutive elements as ``H-Bi``."""
-    ordered, parts = sorted(elements), []
-    for start in (z for z in ordered if z - 1 not in elements):
-        end = start
-        while end + 1 in elements:
-            end += 1
-        run = [chemical_symbols[z] for z in range(start, end + 1)]
-        parts.append(f"{run[0]}-{run[-1]}" if len(run) > 3 else ", ".join(run))
-    return ", ".join(parts)
-
-
-def _check_periodicity(card: TeacherCard, batch: StructureBatch) -> None:
-    if not card.molecular and not batch.periodic.all():
-        s = int(np.flatnonzero(~batch.periodic)[0])
-        raise InputError(
-            f"teacher {card.name!r} treats only structures that repeat in all three directions",
-            where=name_structure(batch, s),
-            got=_describe_pbc(batch, s),
-            wanted="pbc TTT and a cell",
-            remedy="give it a cell (atoms.center(vacuum=8); atoms.pbc = True) or choose another teacher",
-        )
-    if not card.periodic and batch.pbc.any():
-        s = int(np.flatnonzero(batch.pbc.any(axis=1))[0])
-        raise InputError(
-            f"teacher {card.name!r} treats only structures without periodicity",
-            where=name_structure(batch, s),
-            got=_describe_pbc(batch, s),
-            wanted="pbc FFF",
-            remedy="set atoms.pbc = False or choose another teacher",
-        )
-
-
-def _describe_pbc(batch: StructureBatch, s: int) -> str:
-    flags = "".join("T" if p else "F" for p in batch.pbc[s])
-    return f"pbc {flags}" + ("" if batch.volume[s] > 0 else " without a cell")
