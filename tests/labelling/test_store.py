@@ -23,7 +23,7 @@ from limbeck.core.labels import LabelledSet, Labels
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling import LabelRecord, LabelStore
 from limbeck.labelling.pipe import decode, encode
-from limbeck.labelling.record import MAGIC, collect, frame, make_record, pack_record, scan, unpack_record
+from limbeck.labelling.record import MAGIC, collect, make_record, pack_record, scan, unpack_record
 from limbeck.teachers.card import TeacherIdentity
 
 
@@ -78,8 +78,8 @@ def test_charge_and_spin_come_back(tmp_path: Path) -> None:
 
 def test_stores_of_before_there_were_spins(tmp_path: Path, label_record: Callable[..., LabelRecord]) -> None:
     # a record without a spin is written as it always was, and a packed cache without one is read
-    assert "spin" not in decode(pack_record(label_record(0)))[1]
-    assert "spin" in decode(pack_record(dataclasses.replace(label_record(0), spin=3)))[1]
+    assert "spin" not in decode(pack_record(label_record(0))[32:])[1]
+    assert "spin" in decode(pack_record(dataclasses.replace(label_record(0), spin=3))[32:])[1]
     with LabelStore(tmp_path) as store:
         store.append_many([label_record(0), label_record(1)])
         whole = store.read()
@@ -184,8 +184,11 @@ def test_extxyz_out_and_in(tmp_path: Path, label_record: Callable[..., LabelReco
             np.testing.assert_allclose(atoms.get_stress(voigt=False), mean, atol=1e-8)
 
 
-def test_shards_follow_each_other(tmp_path: Path, label_record: Callable[..., LabelRecord]) -> None:
-    store = LabelStore(tmp_path, shard_bytes=1500)
+def test_shards_follow_each_other(
+    tmp_path: Path, label_record: Callable[..., LabelRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LabelStore(tmp_path)
+    monkeypatch.setattr("limbeck.labelling.store.SHARD_BYTES", 1500)
     for i in range(6):
         store.append(label_record(i))
     names = [p.name for p in sorted(tmp_path.glob("*.lbk"))]
@@ -224,7 +227,7 @@ def test_damage_costs_only_the_records_it_touches(
     label_record: Callable[..., LabelRecord], data: st.DataObject
 ) -> None:
     label_records = [label_record(i) for i in range(6)]
-    framed = [frame(pack_record(r)) for r in label_records]
+    framed = [pack_record(r) for r in label_records]
     starts = np.cumsum([0, *(len(f) for f in framed)])
     blob = bytearray(b"".join(framed))
     position = data.draw(st.integers(0, len(blob) - 1), label="position")

@@ -9,17 +9,13 @@ import importlib
 from typing import Any
 
 _LAZY = {
-    "LabelRecord": "store",
-    "LabelReport": "run",
+    **dict.fromkeys(("LabelRecord", "label_key"), "record"),
+    **dict.fromkeys(("WorkerPotential", "open_teacher"), "remote"),
+    **dict.fromkeys(("LabelReport", "label"), "run"),
     "LabelStore": "store",
     "LabellingConfig": "config",
-    "WorkerPotential": "remote",
     "isolated_atom_energies": "isolated",
-    "label": "run",
-    "label_key": "store",
-    "open_teacher": "remote",
 }
-
 __all__ = sorted(_LAZY)
 
 

@@ -74,14 +74,10 @@ class Scan:
 
 @dataclass(frozen=True)
 class Hole:
-    """Where a teacher's labels of one scan were replaced.
+    """Where ``n_frames`` labels of one scan were replaced, or left out (``below_a`` is None then).
 
-    Attributes
-    ----------
-    pair, family: of the scan. n_frames: labels replaced or left out.
-    below_a: the last trusted distance, Å; None where there is none and the scan was left out.
-    shortest_a: its least distance. teacher_ev, zbl_ev: energy there above that at ``below_a``, by the
-    teacher and as replaced.
+    ``below_a`` is the last trusted distance and ``shortest_a`` the least, Å; ``teacher_ev`` and ``zbl_ev``
+    are the energy at the least above that at the last trusted one, by the teacher and as replaced.
     """
 
     pair: str
@@ -110,36 +106,31 @@ def judge_contacts(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tu
     Stress of replaced labels becomes absent; their atomic energies share the change between the two atoms.
     A scan without any trusted label has energies of NaN, which the audit leaves out.
     """
-    new: dict[str, Any] = {
-        name: None if array is None else array.copy() for name, array in vars(labelled.labels).items()
-    }
-    offsets = labelled.structures.offsets
+    new: dict[str, Any] = {n: None if a is None else a.copy() for n, a in vars(labelled.labels).items()}
     holes: list[Hole] = []
     for scan in scans_of(labelled):
         star = last_trusted(scan, shortest_a.get(scan.pair, np.inf))
         if star is None:
             continue
-        family = str(labelled.family[scan.index[0]])
+        family, inner = str(labelled.family[scan.index[0]]), scan.index[star + 1 :]
         if star < 0:
-            holes.append(Hole(scan.pair, family, len(scan.index)))
-            new["energy"][scan.index] = np.nan
+            holes.append(Hole(scan.pair, family, len(inner)))
+            new["energy"][inner] = np.nan
             continue
         energies, forces = continued(scan, star)
         rises = (float(e[-1] - scan.energies[star]) for e in (scan.energies, energies))
         ends = float(scan.distances[star]), float(scan.distances[-1])
-        holes.append(Hole(scan.pair, family, len(scan.index) - star - 1, *ends, *rises))
-        for k in range(star + 1, len(scan.index)):
-            s, trusted = int(scan.index[k]), int(scan.index[star])
-            atoms = slice(offsets[s], offsets[s + 1])
-            new["energy"][s], new["forces"][atoms] = energies[k], forces[k]
-            if new["stress"] is not None:
-                new["stress"][s] = np.nan
-            if new["atom_energies"] is not None:
-                # the last trusted frame stands farther out, so it still holds the teacher's values
-                new["atom_energies"][atoms] = new["atom_energies"][offsets[trusted] : offsets[trusted + 1]]
-                new["atom_energies"][offsets[s] + np.array([scan.i, scan.j])] += (
-                    energies[k] - scan.energies[star]
-                ) / 2
+        holes.append(Hole(scan.pair, family, len(inner), *ends, *rises))
+        rows = labelled.structures.atom_index(inner)
+        new["energy"][inner] = energies[star + 1 :]
+        new["forces"][rows] = forces[star + 1 :].reshape(-1, 3)
+        if new["stress"] is not None:
+            new["stress"][inner] = np.nan
+        if new["atom_energies"] is not None:
+            trusted = new["atom_energies"][labelled.structures.atom_index(scan.index[[star]])]  # (N,)
+            shares = np.repeat(trusted[None], len(inner), axis=0)
+            shares[:, [scan.i, scan.j]] += (energies[star + 1 :, None] - scan.energies[star]) / 2
+            new["atom_energies"][rows] = shares.ravel()
     return replace(labelled, labels=Labels(**new)), holes
 
 

@@ -21,7 +21,7 @@ from limbeck.core.charge import spin_multiplicity, total_charge
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
-from limbeck.labelling.pipe import decode, encode
+from limbeck.labelling.pipe import decode, decode_meta, encode
 from limbeck.teachers.card import TeacherIdentity
 
 MAGIC = b"LBKREC01"
@@ -96,22 +96,28 @@ def make_record(
 
 
 def pack_record(record: LabelRecord) -> bytes:
-    """The payload; a record without a spin is written as it was before there were spins."""
+    """A whole record; one without a spin is written as it was before there were spins."""
     meta = {name: getattr(record, name) for name in _META} | {"identity": asdict(record.identity)}
     arrays = {name: np.asarray(getattr(record, name)) for name in _ARRAYS}
     for name in _OPTIONAL:
         value = getattr(record, name)
         if value is not None and not (name == "spin" and value == 0):
             arrays[name] = np.asarray(value)
-    return encode(meta, arrays)
+    payload = encode(meta, arrays)
+    return _HEADER.pack(MAGIC, len(payload), _checksum(payload)) + payload
 
 
-def unpack_record(payload: bytes | memoryview) -> LabelRecord:
-    """Raises ValueError, KeyError or TypeError where the payload is not a record."""
-    meta, arrays = decode(payload)
-    identity = TeacherIdentity(**meta["identity"])
+def unpack_record(data: bytes | memoryview) -> LabelRecord:
+    """A record that :func:`scan` found; ValueError, KeyError or TypeError where it holds something else."""
+    meta, arrays = decode(memoryview(data)[_HEADER.size :])
     values: dict[str, Any] = {n: a if a.ndim else a.item() for n, a in arrays.items()}
+    identity = TeacherIdentity(**meta["identity"])
     return LabelRecord(identity=identity, **{name: meta[name] for name in _META}, **values)
+
+
+def unpack_head(data: bytes | memoryview) -> tuple[dict[str, Any], bytes]:
+    """Key, order, origin and identity of a record, and its checksum."""
+    return decode_meta(memoryview(data)[_HEADER.size :]), _HEADER.unpack_from(data)[2]
 
 
 def collect(records: Sequence[LabelRecord]) -> LabelledSet:
@@ -150,22 +156,6 @@ def collect(records: Sequence[LabelRecord]) -> LabelledSet:
         step=rows("step", np.str_),
         temperature_k=rows("temperature_k"),
     )
-
-
-# Records in the bytes of a shard
-
-
-def frame(payload: bytes) -> bytes:
-    """A record that holds ``payload``."""
-    return _HEADER.pack(MAGIC, len(payload), _checksum(payload)) + payload
-
-
-def payload_of(record: bytes | memoryview) -> memoryview:
-    return memoryview(record)[_HEADER.size :]
-
-
-def checksum_of(record: bytes | memoryview) -> bytes:
-    return _HEADER.unpack_from(record)[2]
 
 
 def scan(blob: bytes) -> tuple[list[slice], list[slice]]:

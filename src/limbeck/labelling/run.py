@@ -13,6 +13,7 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
+from limbeck.labelling.audit import Dropped
 from limbeck.labelling.record import label_key, make_record
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
@@ -27,14 +28,6 @@ _SYNC_S = 1.0
 # A teacher that fails on so many structures, evenly spread over the set, and has labelled none will
 # fail on all.
 _HOPELESS = 10
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A structure that the teacher failed on, and why."""
-
-    index: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class LabelReport:
     present: int
     labelled: int
     duplicates: int
-    failed: tuple[Failure, ...]
+    failed: tuple[Dropped, ...]
     seconds: float
     complete: bool
 
@@ -108,7 +101,7 @@ def label(
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     todo = _spread(sorted(i for key, i in first.items() if key not in store))
     total, present, labelled = len(first), len(first) - len(todo), 0
-    failed: list[Failure] = []
+    failed: list[Dropped] = []
     progress("labels", present, total, "" if todo else "all there")
 
     def out_of_time() -> bool:
@@ -118,7 +111,7 @@ def label(
         for s, labels in _answers(teacher, batch.select(todo), out_of_time):
             i = todo[s]
             if isinstance(labels, LimbeckError):
-                failed.append(Failure(i, str(labels)))
+                failed.append(Dropped(i, str(labels)))
                 if not labelled and not present and len(failed) >= min(_HOPELESS, len(todo)):
                     raise labels
             else:

@@ -18,24 +18,13 @@ from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.pipe import decode_meta
-from limbeck.labelling.record import (
-    LabelRecord,
-    checksum_of,
-    collect,
-    frame,
-    label_key,
-    pack_record,
-    payload_of,
-    scan,
-    unpack_record,
-)
+from limbeck.labelling.record import LabelRecord, collect, pack_record, scan, unpack_head, unpack_record
 from limbeck.teachers.card import TeacherIdentity
-
-__all__ = ["LabelRecord", "LabelStore", "label_key"]
 
 #: of families: versions that kept the test set among the training labels told it apart by this prefix
 _EARLIER_TEST = "heldout/"
+#: a shard that has grown beyond this is followed by a new one
+SHARD_BYTES = 64 << 20
 _STRUCTURE_FIELDS = tuple(StructureBatch.__dataclass_fields__)
 _LABEL_FIELDS = tuple(Labels.__dataclass_fields__)
 _ORIGIN_FIELDS = ("family", "step", "temperature_k")
@@ -56,16 +45,10 @@ class LabelStore:
 
     Opening reads every shard; damaged regions are copied to ``damaged/``, named in a warning, and the
     rest is used. The folder is made by the first append.
-
-    Parameters
-    ----------
-    path: folder of the store.
-    shard_bytes: a shard that has grown beyond this is followed by a new one.
     """
 
-    def __init__(self, path: Path | str, *, shard_bytes: int = 64 << 20) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.shard_bytes = shard_bytes
         self._lock: int | None = None
         self._unsynced: set[Path] = set()
         if self.path.exists() and not self.path.is_dir():
@@ -92,10 +75,8 @@ class LabelStore:
         return key in self._entries
 
     def keys(self) -> list[str]:
-        """Keys in the order in which :meth:`read` gives the labels.
-
-        That is the order of the structures when they were labelled, whichever worker was first, so
-        an interrupted run and an uninterrupted one read the same.
+        """Keys in the order in which :meth:`read` gives the labels: that of the structures when they were
+        labelled, whichever worker was first, so an interrupted run and an uninterrupted one read the same.
         """
         return sorted(self._entries, key=lambda k: (self._entries[k].order, k))
 
@@ -128,19 +109,17 @@ class LabelStore:
         LimbeckError: another process writes, no permission, or the disk is full.
         """
         self._acquire()
-        new: dict[str, tuple[LabelRecord, bytes]] = {}
+        new: dict[str, bytes] = {}
         for record in records:
             if record.key not in self._entries and record.key not in new:
-                new[record.key] = (record, frame(pack_record(record)))
+                new[record.key] = pack_record(record)
         if not new:
             return 0
         shard = self._shard_to_append()
-        position = append_whole(shard, b"".join(data for _, data in new.values()))
-        for key, (record, data) in new.items():
-            span = slice(position, position + len(data))
-            self._entries[key] = _Entry(shard, span, record.order, checksum_of(data))
-            position = span.stop
-        self._teachers |= {record.identity for record, _ in new.values()}
+        position = append_whole(shard, b"".join(new.values()))
+        for data in new.values():
+            self._enter(shard, slice(position, position + len(data)), data)
+            position += len(data)
         self._sizes[shard] = position
         self._unsynced.add(shard)
         if sync:
@@ -160,7 +139,7 @@ class LabelStore:
             entry = self._entries[key]
             if entry.shard not in blobs:
                 blobs[entry.shard] = memoryview(entry.shard.read_bytes())
-            yield unpack_record(payload_of(blobs[entry.shard][entry.span]))
+            yield unpack_record(blobs[entry.shard][entry.span])
 
     def read(self, keys: Sequence[str] | None = None) -> LabelledSet:
         """All labels, or those of ``keys`` in that order, from the packed arrays.
@@ -242,7 +221,7 @@ class LabelStore:
 
     def _shard_to_append(self) -> Path:
         existing = self._shards()
-        if existing and existing[-1] not in self._broken and self._sizes[existing[-1]] < self.shard_bytes:
+        if existing and existing[-1] not in self._broken and self._sizes[existing[-1]] < SHARD_BYTES:
             return existing[-1]
         number = int(existing[-1].stem.removeprefix("shard-")) + 1 if existing else 0
         return self.path / f"shard-{number:05d}.lbk"
@@ -265,14 +244,15 @@ class LabelStore:
             self._sizes[shard] = len(blob)
             good, damaged = scan(blob)
             for span in good:
-                record = memoryview(blob)[span]
-                meta = decode_meta(payload_of(record))
-                entry = _Entry(shard, span, meta["order"], checksum_of(record))
-                self._entries.setdefault(meta["key"], entry)
-                self._teachers.add(TeacherIdentity(**meta["identity"]))
+                self._enter(shard, span, memoryview(blob)[span])
             for span in damaged:
                 self._broken.add(shard)
                 self._set_aside(shard, span, blob[span])
+
+    def _enter(self, shard: Path, span: slice, data: bytes | memoryview) -> None:
+        meta, checksum = unpack_head(data)
+        self._entries.setdefault(meta["key"], _Entry(shard, span, meta["order"], checksum))
+        self._teachers.add(TeacherIdentity(**meta["identity"]))
 
     def _set_aside(self, shard: Path, span: slice, data: bytes) -> None:
         """Copy a damaged region to ``damaged/`` and warn, once for each region."""
@@ -353,14 +333,7 @@ def _load_packed(path: Path, content_hash: str) -> LabelledSet | None:
 
 
 def append_whole(path: Path, data: bytes) -> int:
-    """Append ``data``; returns where it starts. On failure the file is as it was.
-
-    What is written survives the death of this process; :func:`sync_file` makes it survive a power cut.
-
-    Raises
-    ------
-    LimbeckError: no permission, or the disk is full.
-    """
+    """Append ``data``; returns where it starts. Without permission or space the file stays as it was."""
     with _writing(path):
         new = not path.exists()
         with open(path, "ab", buffering=0) as shard:
@@ -378,7 +351,7 @@ def append_whole(path: Path, data: bytes) -> int:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until what was written to a shard is on the disk; raises LimbeckError where it cannot be."""
+    """Wait until what was written to a shard is on the disk, where it survives a power cut."""
     with _writing(path):
         _sync(path)
 
