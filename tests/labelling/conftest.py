@@ -38,7 +38,7 @@ def make_frames(n: int, symbol: str = "Ar") -> list[Atoms]:
     return frames
 
 
-def make_label_record(seed: int, **changes: object) -> LabelRecord:
+def make_label_record(seed: int, family: str = "", spin: int = 0) -> LabelRecord:
     """A record with random numbers; even seeds have stress, seeds divisible by 3 atomic energies."""
     rng = np.random.default_rng(seed)
     n = 1 + seed % 4
@@ -46,7 +46,9 @@ def make_label_record(seed: int, **changes: object) -> LabelRecord:
     if seed % 2 == 0:
         atoms.set_cell(rng.normal(size=(3, 3)) + 4 * np.eye(3))
         atoms.pbc = True
-    atoms.info.update(family=f"käse-{seed % 3}", step="md", temperature_K=300.0)
+    atoms.info.update(family=family or f"käse-{seed % 3}", step="md", temperature_K=300.0)
+    if spin:
+        atoms.info["spin"] = spin
     labels = Labels(
         energy=rng.normal(size=1),
         forces=rng.normal(size=(n, 3)),
@@ -54,8 +56,7 @@ def make_label_record(seed: int, **changes: object) -> LabelRecord:
         atom_energies=rng.normal(size=n) if seed % 3 == 0 else None,
     )
     identity = TeacherIdentity("toy", "1.0", "0" * 64, "{}", "float64")
-    record = make_record(atoms, labels, identity, order=seed)
-    return LabelRecord(**{**record.__dict__, **changes})
+    return make_record(atoms, labels, identity, order=seed)
 
 
 @pytest.fixture(scope="session")

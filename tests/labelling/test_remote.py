@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.labelling import isolated_atom_energies, open_teacher
 from limbeck.labelling.pipe import pack_error, unpack_error
-from limbeck.teachers import load_teacher
 
 _LJ = {"sigma": 3.4, "epsilon": 0.0104, "rc": 7.0}
 
@@ -121,22 +119,6 @@ def test_worker_imports_only_what_the_teacher_needs(helper_calculators: Path, tm
     }
     ours = {m.split(".")[1] for m in modules if m.startswith("limbeck.")}
     assert ours == {"core", "errors", "labelling", "teachers"}
-
-
-def test_md_pays_less_than_a_millisecond(frames: Callable[..., list[Atoms]]) -> None:
-    one = StructureBatch.from_atoms(frames(1))
-    name = "ase.calculators.lj:LennardJones"
-
-    def quickest(potential) -> float:
-        times = []
-        for _ in range(200):
-            start = time.perf_counter()
-            potential.evaluate(one)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    with open_teacher(name, options=_LJ) as teacher:
-        assert quickest(teacher) - quickest(load_teacher(name, _LJ).potential) < 1e-3
 
 
 def test_a_large_structure_does_not_block_the_pipes(helper_calculators: Path) -> None:

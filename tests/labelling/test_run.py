@@ -178,7 +178,13 @@ def test_bad_structures_at_the_start_do_not_hide_the_good_ones(
     with open_teacher("helper_calculators:Failing") as teacher, LabelStore(tmp_path) as store:
         report = label([*bad, *good], teacher, store)
         assert (report.labelled, [f.index for f in report.failed]) == (5, list(range(15)))
-        assert [round(r.positions[1, 2], 1) for r in store.records()] == [3.5, 3.6, 3.7, 3.8, 3.9]
+        assert [round(r.label.structures.positions[1, 2], 1) for r in store.records()] == [
+            3.5,
+            3.6,
+            3.7,
+            3.8,
+            3.9,
+        ]
         # labels that are there show that the teacher works, so failures are listed and nothing is raised
         again = label([*bad, *good], teacher, store)
         assert (again.present, again.labelled, len(again.failed)) == (5, 0, 15)

@@ -122,7 +122,7 @@ def _crystals() -> list[Atoms]:
 def _ion(**info: int) -> Atoms:
     methanol = molecule("CH3OH")
     methanol.info = info
-    methanol.rattle(0.03, seed=6)
+    methanol.rattle(0.03, seed=6 + info.get("charge", 0))  # else ASE's calculators would not see a new charge
     return methanol
 
 
@@ -224,13 +224,14 @@ def test_labels_equal_the_packages_own(name: str, teacher: WorkerPotential, labe
     said = _by_its_own_api(name)
     # The same arithmetic twice: only the order of sums may differ, so some units in the last place.
     eps = float(np.finfo(teacher.capabilities.precision).eps)
-    for s, own in enumerate(said["out"]):
+    for s, (own, frame) in enumerate(zip(said["out"], _frames(name), strict=True)):
+        loose = 1e-6 if frame.info else 0.0  # an open shell's SCF ends within its tolerance
         atoms = slice(batch.offsets[s], batch.offsets[s + 1])
         forces = labels.forces[atoms]
         largest = np.abs(forces).max()
         assert largest > 0.1
-        assert labels.energy[s] == pytest.approx(own["energy"], rel=20 * eps)
-        np.testing.assert_allclose(forces, own["forces"], rtol=0, atol=200 * eps * largest)
+        assert labels.energy[s] == pytest.approx(own["energy"], rel=20 * eps, abs=loose)
+        np.testing.assert_allclose(forces, own["forces"], rtol=0, atol=200 * eps * largest + 1e3 * loose)
         if own["stress"] is None:
             assert labels.stress is None or np.isnan(labels.stress[s]).all()
         else:

@@ -11,56 +11,38 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from limbeck.core.charge import spin_multiplicity, total_charge
 from limbeck.core.hashing import hash_structure
-from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.labels import LabelledSet, Labels, concatenate_labelled
 from limbeck.core.structures import StructureBatch
 from limbeck.labelling.pipe import decode, decode_meta, encode
 from limbeck.teachers.card import TeacherIdentity
 
 MAGIC = b"LBKREC01"
 _HEADER = struct.Struct("<8sQ16s")
-_META = ("key", "order", "family", "step")
-_ARRAYS = ("numbers", "positions", "cell", "pbc", "charge", "energy", "forces", "temperature_k")
-_OPTIONAL = ("spin", "stress", "atom_energies")  # written where they are given
 
 
 @dataclass(frozen=True)
 class LabelRecord:
-    """A label of n atoms as it is stored.
+    """The label of one structure as it is stored.
 
     Attributes
     ----------
     key: see :func:`label_key`.
-    numbers (n,), positions (n, 3) Å, cell (3, 3) Å, pbc (3,), charge, spin (0: not given): the structure.
-    energy: eV. forces: (n, 3) eV/Å. stress: (3, 3) eV/Å³ or None. atom_energies: (n,) eV or None.
-    identity: teacher, version, weights, options and precision.
-    family, step, temperature_k: provenance ("" and NaN where unknown).
     order: place of the structure among those labelled together; reading follows it.
+    identity: teacher, version, weights, options and precision.
+    label: the structure, its labels and where it comes from (S = 1).
     """
 
     key: str
-    numbers: np.ndarray
-    positions: np.ndarray
-    cell: np.ndarray
-    pbc: np.ndarray
-    charge: float
-    energy: float
-    forces: np.ndarray
+    order: int
     identity: TeacherIdentity
-    stress: np.ndarray | None = None
-    atom_energies: np.ndarray | None = None
-    family: str = ""
-    step: str = ""
-    temperature_k: float = float("nan")
-    order: int = 0
-    spin: int = 0
+    label: LabelledSet
 
 
 def label_key(structure_hash: str, identity: TeacherIdentity) -> str:
@@ -73,36 +55,40 @@ def make_record(
     atoms: Atoms, labels: Labels, identity: TeacherIdentity, order: int = 0, key: str | None = None
 ) -> LabelRecord:
     """The record of one structure and its labels (S = 1); provenance from ``atoms.info``."""
-    stress = None if labels.stress is None else labels.stress[0]
-    atom_energies = labels.atom_energies
-    return LabelRecord(
-        key=key or label_key(hash_structure(atoms), identity),
-        numbers=np.asarray(atoms.numbers, np.int64),
-        positions=np.asarray(atoms.positions, np.float64),
-        cell=np.asarray(atoms.cell.array, np.float64),
-        pbc=np.asarray(atoms.pbc, bool),
-        charge=total_charge(atoms),
-        energy=float(labels.energy[0]),
-        forces=np.asarray(labels.forces, np.float64),
-        identity=identity,
-        stress=None if stress is None or np.isnan(stress).all() else np.asarray(stress, np.float64),
-        atom_energies=None if atom_energies is None else np.asarray(atom_energies, np.float64),
-        family=str(atoms.info.get("family", "")),
-        step=str(atoms.info.get("step", "")),
-        temperature_k=float(atoms.info.get("temperature_K", np.nan)),
-        order=order,
-        spin=spin_multiplicity(atoms),
+    values = {n: None if a is None else np.asarray(a, np.float64) for n, a in vars(labels).items()}
+    if labels.stress is not None and np.isnan(labels.stress).all():
+        values["stress"] = None
+    label = LabelledSet(
+        StructureBatch.from_atoms([atoms]),
+        Labels(**values),  # type: ignore[arg-type]
+        family=np.array([str(atoms.info.get("family", ""))]),
+        step=np.array([str(atoms.info.get("step", ""))]),
+        temperature_k=np.array([float(atoms.info.get("temperature_K", np.nan))]),
     )
+    return LabelRecord(key or label_key(hash_structure(atoms), identity), order, identity, label)
 
 
 def pack_record(record: LabelRecord) -> bytes:
     """A whole record; one without a spin is written as it was before there were spins."""
-    meta = {name: getattr(record, name) for name in _META} | {"identity": asdict(record.identity)}
-    arrays = {name: np.asarray(getattr(record, name)) for name in _ARRAYS}
-    for name in _OPTIONAL:
-        value = getattr(record, name)
-        if value is not None and not (name == "spin" and value == 0):
-            arrays[name] = np.asarray(value)
+    label, structure, labels = record.label, record.label.structures, record.label.labels
+    origin = {"family": str(label.family[0]), "step": str(label.step[0])}
+    meta = {"key": record.key, "order": record.order, **origin, "identity": asdict(record.identity)}
+    arrays = {
+        "numbers": structure.numbers,
+        "positions": structure.positions,
+        "cell": structure.cell[0],
+        "pbc": structure.pbc[0],
+        "charge": structure.charge[0],
+        "energy": labels.energy[0],
+        "forces": labels.forces,
+        "temperature_k": label.temperature_k[0],
+    }
+    if structure.spin[0]:
+        arrays["spin"] = structure.spin[0]
+    if labels.stress is not None:
+        arrays["stress"] = labels.stress[0]
+    if labels.atom_energies is not None:
+        arrays["atom_energies"] = labels.atom_energies
     payload = encode(meta, arrays)
     return _HEADER.pack(MAGIC, len(payload), _checksum(payload)) + payload
 
@@ -110,9 +96,23 @@ def pack_record(record: LabelRecord) -> bytes:
 def unpack_record(data: bytes | memoryview) -> LabelRecord:
     """A record that :func:`scan` found; ValueError, KeyError or TypeError where it holds something else."""
     meta, arrays = decode(memoryview(data)[_HEADER.size :])
-    values: dict[str, Any] = {n: a if a.ndim else a.item() for n, a in arrays.items()}
-    identity = TeacherIdentity(**meta["identity"])
-    return LabelRecord(identity=identity, **{name: meta[name] for name in _META}, **values)
+    rows = {n: arrays[n][None] for n in ("cell", "pbc", "charge", "spin", "energy", "stress") if n in arrays}
+    label = LabelledSet(
+        StructureBatch(
+            numbers=arrays["numbers"],
+            positions=arrays["positions"],
+            cell=rows["cell"],
+            pbc=rows["pbc"],
+            offsets=np.array([0, len(arrays["numbers"])]),
+            charge=rows["charge"],
+            spin=rows.get("spin", np.zeros(1, np.int64)),
+        ),
+        Labels(rows["energy"], arrays["forces"], rows.get("stress"), arrays.get("atom_energies")),
+        family=np.array([meta["family"]]),
+        step=np.array([meta["step"]]),
+        temperature_k=arrays["temperature_k"][None],
+    )
+    return LabelRecord(meta["key"], meta["order"], TeacherIdentity(**meta["identity"]), label)
 
 
 def unpack_head(data: bytes | memoryview) -> tuple[dict[str, Any], bytes]:
@@ -122,40 +122,12 @@ def unpack_head(data: bytes | memoryview) -> tuple[dict[str, Any], bytes]:
 
 def collect(records: Sequence[LabelRecord]) -> LabelledSet:
     """A labelled set, in the order given; stress and atomic energies are NaN where one has none."""
-
-    def rows(name: str, dtype: type = np.float64, *shape: int) -> np.ndarray:
-        """(S, ...)"""
-        return np.array([getattr(r, name) for r in records], dtype).reshape(len(records), *shape)
-
-    def atoms(name: str, dtype: type = np.float64, *shape: int) -> np.ndarray:
-        """(N, ...)"""
-        return np.concatenate(
-            [np.zeros((0, *shape), dtype), *(getattr(r, name) for r in records)], dtype=dtype
-        )
-
-    stress = atom_energies = None
-    if any(r.stress is not None for r in records):
-        absent = np.full((3, 3), np.nan)
-        stress = np.array([absent if r.stress is None else r.stress for r in records])  # (S, 3, 3)
-    if any(r.atom_energies is not None for r in records):
-        atom_energies = np.concatenate(
-            [np.full(len(r.numbers), np.nan) if r.atom_energies is None else r.atom_energies for r in records]
-        )  # (N,)
-    return LabelledSet(
-        structures=StructureBatch(
-            numbers=atoms("numbers", np.int64),
-            positions=atoms("positions", np.float64, 3),
-            cell=rows("cell", np.float64, 3, 3),
-            pbc=rows("pbc", bool, 3),
-            offsets=np.cumsum([0, *(len(r.numbers) for r in records)], dtype=np.int64),
-            charge=rows("charge"),
-            spin=rows("spin", np.int64),
-        ),
-        labels=Labels(rows("energy"), atoms("forces", np.float64, 3), stress, atom_energies),
-        family=rows("family", np.str_),
-        step=rows("step", np.str_),
-        temperature_k=rows("temperature_k"),
-    )
+    if not records:
+        none = Labels(np.zeros(0), np.zeros((0, 3)))
+        origin = np.zeros(0, np.str_)
+        return LabelledSet(StructureBatch.from_atoms([]), none, origin, origin, np.zeros(0))
+    joined = concatenate_labelled([record.label for record in records])
+    return replace(joined, frame=np.arange(len(records)))
 
 
 def scan(blob: bytes) -> tuple[list[slice], list[slice]]:

@@ -177,7 +177,7 @@ class LabelStore:
         """Copy a test set that an earlier version stored here to ``test``; gives how many were new."""
         if not _of_earlier_test(self._read_packed()).any():
             return 0
-        return test.append_many(r for r in self.records() if r.family.startswith(_EARLIER_TEST))
+        return test.append_many(r for r in self.records() if _of_earlier_test(r.label)[0])
 
     def export_extxyz(self, path: Path | str) -> int:
         """Write the labels that :meth:`read` gives as extended XYZ (8 decimals, as ASE does); how many."""
