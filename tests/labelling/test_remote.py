@@ -86,37 +86,24 @@ def test_an_answer_owed_to_an_abandoned_stream_is_not_taken_for_another(
 
 
 @pytest.mark.parametrize(("own", "wanted"), [(None, "5000"), ("7", "7")])
-def test_threads_wait_briefly_unless_the_user_says_otherwise(
+def test_what_a_worker_is_given(
     helper_calculators: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, wanted: str
 ) -> None:
+    """Its threads, which wait briefly unless the user says otherwise, and no import that it does not need.
+
+    What a package prints does not get into the protocol.
+    """
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     if own is not None:
         monkeypatch.setenv("GOMP_SPINCOUNT", own)
     log = tmp_path / "log"
     with open_teacher("helper_calculators:SpyEMT", options={"log": str(log)}, threads=3) as teacher:
-        teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))
-    assert log.read_text().split("\n")[:2] == ["3", wanted]
-
-
-def test_worker_imports_only_what_the_teacher_needs(helper_calculators: Path, tmp_path: Path) -> None:
-    """And what a package prints does not get into the protocol."""
-    log = tmp_path / "modules"
-    options = {"log": str(log)}
-    with open_teacher("helper_calculators:SpyEMT", options=options, threads=3) as teacher:
         labels = teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))
     assert np.isfinite(labels.energy[0])
-    _, _, *modules = log.read_text().split("\n")
-    top = {m.split(".")[0] for m in modules}
-    assert not top & {
-        "pydantic",
-        "typer",
-        "rich",
-        "torch",
-        "yaml",
-        "lightning_fabric",
-        "safetensors",
-        "vesin",
-    }
+    threads, spins, *modules = log.read_text().split("\n")
+    assert (threads, spins) == ("3", wanted)
+    heavy = {"pydantic", "typer", "rich", "torch", "yaml", "lightning_fabric", "safetensors", "vesin"}
+    assert not {m.split(".")[0] for m in modules} & heavy
     ours = {m.split(".")[1] for m in modules if m.startswith("limbeck.")}
     assert ours == {"core", "errors", "labelling", "teachers"}
 
@@ -233,14 +220,6 @@ def test_errors_cross_the_process_boundary_as_they_are() -> None:
         open_teacher("so3lr", workers=0)
 
 
-def test_a_closed_teacher_says_so() -> None:
-    teacher = open_teacher("ase.calculators.emt:EMT")
-    teacher.close()
-    teacher.close()
-    with pytest.raises(LimbeckError, match="teacher ase.calculators.emt:EMT: the teacher was closed"):
-        teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))
-
-
 def test_isolated_atoms_only_where_claimed() -> None:
     name = "ase.calculators.emt:EMT"
     with open_teacher(name) as teacher:
@@ -249,3 +228,6 @@ def test_isolated_atoms_only_where_claimed() -> None:
         energies = isolated_atom_energies(teacher, [79, 29, 29])
         # EMT counts from the bulk metal: minus its cohesive energy parameter, 3.51 eV for copper.
         assert energies == {29: pytest.approx(3.51, abs=0.01), 79: pytest.approx(3.80, abs=0.01)}
+    teacher.close()
+    with pytest.raises(LimbeckError, match="teacher ase.calculators.emt:EMT: the teacher was closed"):
+        teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))

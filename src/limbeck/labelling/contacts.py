@@ -39,21 +39,17 @@ _MOVED_A = 1e-6  # positions are kept to 1e-8 Å
 class Scan:
     """The K labels of one scan, the largest distance first.
 
-    Attributes
-    ----------
-    index: (K,) int64, places in the labelled set. i, j: the atoms pushed together, in their structure.
-    line: (3,) unit vector from i to j. numbers: their (Z, Z'). distances: (K,) Å. energies: (K,) eV.
-    forces: (K, N, 3) eV/Å.
+    ``i`` and ``j`` are the atoms pushed together, in their structure, ``line`` the unit vector from i to j.
     """
 
-    index: np.ndarray
+    index: np.ndarray  # (K,) int64, places in the labelled set
     i: int
     j: int
-    line: np.ndarray
+    line: np.ndarray  # (3,)
     numbers: tuple[int, int]
-    distances: np.ndarray
-    energies: np.ndarray
-    forces: np.ndarray
+    distances: np.ndarray  # (K,) Å
+    energies: np.ndarray  # (K,) eV
+    forces: np.ndarray  # (K, N, 3) eV/Å
 
     @property
     def pair(self) -> str:

@@ -86,12 +86,8 @@ def open_teacher(
 class WorkerPotential(Potential):
     """A teacher that works in other processes; made by :func:`open_teacher`.
 
-    Attributes
-    ----------
-    card: what the teacher is made for.
-    identity: what keys its labels.
-    n_parameters: weights of its network, None for ``module:callable``.
-    threads, device: of each worker.
+    ``card`` tells what the teacher is made for, ``identity`` keys its labels; ``threads`` and ``device``
+    are each worker's.
 
     Threads may evaluate single structures side by side, one in each worker; several structures at once
     (:meth:`stream` or a longer batch) take all workers and are for one thread alone.

@@ -122,19 +122,15 @@ class TeacherCard(Capabilities):
         """``kind`` of what was ``made``, with the capabilities that were ``found`` in place of the card's."""
         return kind(made, replace(self.capabilities, **found), self.name)
 
-    def missing(self) -> MissingPackageError:
-        """The error that its package is not installed."""
-        return MissingPackageError(
-            f"the package of teacher {self.name!r} is not installed",
-            got=f"no module {self.package!r}",
-            wanted=self.requirement,
-            remedy=self.remedy,
-        )
-
     def require(self) -> None:
         """Raise MissingPackageError where the package is not installed."""
         if not self.installed:
-            raise self.missing()
+            raise MissingPackageError(
+                f"the package of teacher {self.name!r} is not installed",
+                got=f"no module {self.package!r}",
+                wanted=self.requirement,
+                remedy=self.remedy,
+            )
 
     def version(self) -> str:
         """Version of the installed package, "" where it is not installed."""
@@ -150,9 +146,8 @@ class TeacherCard(Capabilities):
             return hash_json({"package": self.distribution, "version": self.version()})
         spec = importlib.util.find_spec(self.package)
         folders = list(spec.submodule_search_locations or []) if spec is not None else []
-        for folder in folders:
-            if (path := Path(folder) / self.weights).exists():
-                return _hash_weights(path)
+        if paths := [path for folder in folders if (path := Path(folder) / self.weights).exists()]:
+            return _hash_weights(paths[0])
         raise MissingPackageError(
             f"the weights of teacher {self.name!r} are not in the installed package",
             got=f"no file {self.weights} in {folders}",

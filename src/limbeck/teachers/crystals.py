@@ -23,7 +23,6 @@ from limbeck.teachers.loaders import Batched, close_cells, count_parameters, flo
 #: of SevenNet's checkpoints, and what ORB's data sets hold. CHGNet takes Po-Ra silently, untrained.
 MPTRJ_ELEMENTS = frozenset([*range(1, 84), *range(89, 95)])
 
-# SevenNet
 
 _SEVENNET_MODEL = {"sevennet-0": "7net-0", "sevennet-l3i5": "7net-l3i5", "sevennet-mf-0": "7net-mf-0"}
 
@@ -70,8 +69,6 @@ def _sevennet(calculator: Any, batch: StructureBatch) -> Labels:
         atom_energies=float64(found[keys.ATOMIC_ENERGY]).reshape(-1),
     )
 
-
-# CHGNet
 
 _CHGNET_MODEL = {"chgnet": "0.3.0", "chgnet-r2scan": "r2scan"}
 
@@ -120,9 +117,6 @@ class RightHandedCells(Potential):
         return self.inner.evaluate(replace(batch, cell=batch.cell * handedness[:, None, None]))
 
 
-# ORB
-
-
 def fetch_orb(options: Mapping[str, Any]) -> Path:
     from cached_path import cached_path
     from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
@@ -143,9 +137,6 @@ def load_orb(card: TeacherCard, options: Mapping[str, Any], device: str, path: P
     )
     calculator = ORBCalculator(model, device=device)
     return card.potential(calculator, precision=options["dtype"]), count_parameters(model)
-
-
-# MatterSim
 
 
 def fetch_mattersim(options: Mapping[str, Any]) -> Path:

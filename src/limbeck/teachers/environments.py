@@ -123,11 +123,11 @@ def find_interpreter(card: TeacherCard | None, python: Path | None = None, name:
     if python is not None:
         check_python(python, [] if card is None else [card.package], name or (card.name if card else ""))
         return Interpreter(python, "given")
-    if card is None or card.installed:
-        return OWN
-    if (found := installed_python(card)) is not None:
-        return Interpreter(found, "installed")
-    raise card.missing()
+    if card is not None and not card.installed:
+        if (found := installed_python(card)) is not None:
+            return Interpreter(found, "installed")
+        card.require()
+    return OWN
 
 
 def check_python(python: Path, packages: Sequence[str], teacher: str) -> None:
@@ -314,7 +314,7 @@ def _make(card: TeacherCard, base: Path, target: Path, log: Path) -> None:
 
 
 def _run(command: list[str], card: TeacherCard, log: Path, what: str) -> None:
-    """Run a command with its words in ``log``; LimbeckError with the last of them where it fails."""
+    """Run a command with its words in ``log``; LimbeckError with its last error, or line, where it fails."""
     with open(log, "a", encoding="utf-8") as words:
         words.write(f"$ {' '.join(command[:4])} ...\n")
         words.flush()
@@ -323,20 +323,15 @@ def _run(command: list[str], card: TeacherCard, log: Path, what: str) -> None:
             stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     if done.returncode != 0:
+        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = [line for line in lines if line and not line.startswith("$ ")]
+        errors = [line for line in lines if line.lower().startswith("error:")]
         raise LimbeckError(
             what,
             where=f"environment of teacher {card.name}",
-            got=_last_words(log) or f"exit code {done.returncode}",
+            got=(errors or lines or [f"exit code {done.returncode}"])[-1][-400:],
             remedy=f"see {log}; nothing was left installed",
         )
-
-
-def _last_words(log: Path) -> str:
-    """The last error in a log, or its last line."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    lines = [line for line in lines if line and not line.startswith("$ ")]
-    errors = [line for line in lines if line.lower().startswith("error:")]
-    return (errors or lines or [""])[-1][-400:]
 
 
 @contextlib.contextmanager

@@ -96,9 +96,6 @@ def load_nequip(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path
     return card.potential(calculator, elements=elements, precision=stored["model_dtype"]), n_parameters
 
 
-# DeePMD-kit by its PyTorch backend
-
-
 def load_deepmd(card: TeacherCard, options: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
     """A frozen model or a checkpoint; elements are its type map.
 

@@ -17,8 +17,6 @@ from limbeck.errors import InputError
 from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
 from limbeck.teachers.loaders import Batched, OneByOne, count_parameters, float64
 
-# SO3LR
-
 
 def load_so3lr(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None) -> Loaded:
     """The pretrained SO3LR. It sets torch's global default dtype, so it needs its own process.
@@ -57,9 +55,6 @@ def _so3lr(calculator: Any, batch: StructureBatch) -> Labels:
     stress = float64(found["stress"]).reshape(-1, 3, 3)
     stress[~batch.periodic] = np.nan
     return Labels(energy=float64(found["energy"]), forces=float64(found["forces"]), stress=stress)
-
-
-# GFN2-xTB
 
 
 class GFN2(Potential):
@@ -116,8 +111,6 @@ def load_gfn2(card: TeacherCard, _: Mapping[str, Any], __: str, ___: Path | None
     """GFN2-xTB on the CPU; it has no network, so no number of parameters."""
     return card.potential(None, GFN2), None
 
-
-# ANI-1x
 
 _ANI_FOLDER = "resources/ani-1x_8x"
 _ANI_MEMBERS = 8
@@ -177,9 +170,6 @@ class AniPotential(OneByOne):
         if atoms.pbc.all():
             stress[0] = (by_strain + by_strain.T) / (2 * atoms.get_volume())
         return Labels(np.array([atom_energies.sum()]), -by_atom, stress, atom_energies)
-
-
-# AIMNet2
 
 
 def load_aimnet2(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
