@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -221,14 +220,6 @@ def test_places_that_cannot_be_used(card: TeacherCard, home: Path, tmp_path: Pat
     assert "remedy: set LIMBECK_HOME to such a folder, or give --dir" in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission(card: TeacherCard, home: Path) -> None:
-    home.mkdir()
-    home.chmod(0o500)
-    with pytest.raises(LimbeckError, match=r"got Permission denied; wanted a writable folder"):
-        install_environment(card)
-
-
 def test_two_installations_do_not_meet(card: TeacherCard, home: Path) -> None:
     with (
         environments._lock(environment_folder(card)),
@@ -323,12 +314,6 @@ def test_model_files_are_checked_before_any_process_starts(tmp_path: Path) -> No
     empty.write_bytes(b"")
     assert "not a model file; got an empty file" in _refusal("mace", {"model": str(empty)})
     assert "not a model file; got a folder" in _refusal("mace", {"model": str(tmp_path)})
-    assert _refusal("mace", {"model": "small", "dtype": "float16"}) == (
-        "unknown dtype for teacher 'mace'; got float16; wanted float32 or float64"
-    )
-    assert "unknown model for teacher 'orb'; got orb-v4; wanted orb-v3" in _refusal(
-        "orb", {"model": "orb-v4"}
-    )
     there = tmp_path / "there.model"
     there.write_bytes(b"something")
     assert _refusal("mace", {"model": str(there)}) == (
