@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,3 @@ def make_frames(n: int, symbol: str = "Ar") -> list[Atoms]:
         atoms.info.update(family=f"chain-{i % 2}", step="rattle", temperature_K=100.0 * i)
         frames.append(atoms)
     return frames
-
-
-@pytest.fixture(scope="session")
-def frames() -> Callable[..., list[Atoms]]:
-    return make_frames

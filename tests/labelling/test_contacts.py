@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +72,7 @@ def labelled(frames: list[Atoms], labels: Labels) -> LabelledSet:
     )
 
 
+@functools.cache
 def scanned(hole: bool, *, n: int = 16, rattled: int = 6) -> LabelledSet:
     start = bulk("LiCl", "rocksalt", a=5.13)
     start.info["family"] = "LiCl#0"

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
+from tests.labelling.conftest import make_frames
 
 from limbeck.core.potential import PotentialCalculator
 from limbeck.core.structures import StructureBatch
@@ -26,8 +26,8 @@ from limbeck.labelling.pipe import pack_error, unpack_error
 _LJ = {"sigma": 3.4, "epsilon": 0.0104, "rc": 7.0}
 
 
-def test_two_workers_give_ases_numbers_in_order(frames: Callable[..., list[Atoms]]) -> None:
-    structures = frames(11)
+def test_two_workers_give_ases_numbers_in_order() -> None:
+    structures = make_frames(11)
     with open_teacher("ase.calculators.lj:LennardJones", options=_LJ, workers=2) as teacher:
         assert len(teacher.process_ids) == 2
         assert teacher.n_parameters is None
@@ -72,10 +72,8 @@ def test_threads_evaluate_side_by_side(helper_calculators: Path, tmp_path: Path)
         assert energies[k] == atoms.get_potential_energy()
 
 
-def test_an_answer_owed_to_an_abandoned_stream_is_not_taken_for_another(
-    frames: Callable[..., list[Atoms]],
-) -> None:
-    structures = frames(6)
+def test_an_answer_owed_to_an_abandoned_stream_is_not_taken_for_another() -> None:
+    structures = make_frames(6)
     with open_teacher("ase.calculators.lj:LennardJones", options=_LJ) as teacher:
         for _ in teacher.stream(StructureBatch.from_atoms(structures)):
             break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.lj import LennardJones
+from tests.labelling.conftest import make_frames
 
 from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.errors import InputError, LimbeckError
@@ -78,10 +78,8 @@ def test_killed_and_started_again(helper_calculators: Path, tmp_path: Path, die:
     assert len(set(evaluated)) == 14
 
 
-def test_labels_are_the_teachers_and_keep_their_origin(
-    tmp_path: Path, frames: Callable[..., list[Atoms]]
-) -> None:
-    structures = frames(6)
+def test_labels_are_the_teachers_and_keep_their_origin(tmp_path: Path) -> None:
+    structures = make_frames(6)
     calls = []
     with open_teacher("ase.calculators.lj:LennardJones", workers=2) as teacher, LabelStore(tmp_path) as store:
         report = label([*structures, structures[2]], teacher, store, progress=lambda *a: calls.append(a))
@@ -100,8 +98,8 @@ def test_labels_are_the_teachers_and_keep_their_origin(
     assert calls[-1][3].endswith("labels/s")
 
 
-def test_a_store_holds_the_labels_of_one_teacher(tmp_path: Path, frames: Callable[..., list[Atoms]]) -> None:
-    store, structures = LabelStore(tmp_path / "store"), frames(2)
+def test_a_store_holds_the_labels_of_one_teacher(tmp_path: Path) -> None:
+    store, structures = LabelStore(tmp_path / "store"), make_frames(2)
     teacher = AsePotential(LennardJones(), Capabilities(), "toy")
     assert label(structures, teacher, store, identity=_IDENTITY).labelled == 2
     for other, differing in (
@@ -126,10 +124,8 @@ def test_a_store_holds_the_labels_of_one_teacher(tmp_path: Path, frames: Callabl
             label(structures, teacher, again)
 
 
-def test_the_deadline_stops_cleanly(
-    helper_calculators: Path, tmp_path: Path, frames: Callable[..., list[Atoms]]
-) -> None:
-    structures = frames(8)
+def test_the_deadline_stops_cleanly(helper_calculators: Path, tmp_path: Path) -> None:
+    structures = make_frames(8)
     with open_teacher("ase.calculators.lj:LennardJones") as teacher, LabelStore(tmp_path) as store:
         none = label(structures, teacher, store, deadline_s=0.0)
         assert (none.labelled, none.complete) == (0, False)

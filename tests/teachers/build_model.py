@@ -115,40 +115,23 @@ data:
   transforms:
     - _target_: nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper
       model_type_names: ${model_type_names}
-      chemical_species_to_atom_type_map: ${list_to_identity_dict:${model_type_names}}
+      chemical_species_to_atom_type_map: "${list_to_identity_dict:${model_type_names}}"
     - {_target_: nequip.data.transforms.NeighborListTransform, r_max: 4.0}
   train_dataloader: {_target_: torch.utils.data.DataLoader, batch_size: 1}
   val_dataloader: {_target_: torch.utils.data.DataLoader, batch_size: 1}
 trainer:
-  _target_: lightning.Trainer
-  accelerator: cpu
-  max_epochs: 1
-  logger: false
-  enable_progress_bar: false
-  callbacks:
-    - {_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: FOLDER, filename: last}
+  {_target_: lightning.Trainer, accelerator: cpu, max_epochs: 1, logger: false, enable_progress_bar: false,
+   callbacks: [{_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: FOLDER, filename: last}]}
 training_module:
   _target_: nequip.train.EMALightningModule
   loss: {_target_: nequip.train.EnergyForceStressLoss, coeffs: {total_energy: 1, forces: 1, stress: 1}}
   val_metrics: {_target_: nequip.train.EnergyForceMetrics, coeffs: {total_energy_mae: 1}}
   optimizer: {_target_: torch.optim.Adam, lr: 0.001}
   model:
-    _target_: nequip.model.NequIPGNNModel
-    seed: 0
-    model_dtype: float32
-    type_names: ${model_type_names}
-    r_max: 4.0
-    num_bessels: 6
-    polynomial_cutoff_p: 6
-    num_layers: 2
-    l_max: 1
-    parity: true
-    num_features: 8
-    radial_mlp_depth: 1
-    radial_mlp_width: 16
-    avg_num_neighbors: 8.0
-    per_type_energy_shifts: {H: -0.5, C: -1.0, O: -1.5, Si: -2.0}
-    per_type_energy_scales: 1.5
+    {_target_: nequip.model.NequIPGNNModel, seed: 0, model_dtype: float32, type_names: "${model_type_names}",
+     r_max: 4.0, num_bessels: 6, polynomial_cutoff_p: 6, num_layers: 2, l_max: 1, parity: true,
+     num_features: 8, radial_mlp_depth: 1, radial_mlp_width: 16, avg_num_neighbors: 8.0,
+     per_type_energy_shifts: {H: -0.5, C: -1.0, O: -1.5, Si: -2.0}, per_type_energy_scales: 1.5}
 """
     with tempfile.TemporaryDirectory() as folder:
         write(f"{folder}/frames.extxyz", frames)

@@ -6,6 +6,7 @@ for those of LARGE, which are only used where ``limbeck teachers install`` made 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -28,6 +29,8 @@ from limbeck.teachers.environments import foreign_environment, install_environme
 from limbeck.testing import check_potential
 
 pytestmark = pytest.mark.slow
+
+PathOf = Callable[[str], Path]  # of a teacher: its Python, its model file
 
 BUILD = Path(__file__).with_name("build_model.py")
 LARGE = ("mattersim", "aimnet2", "nequip", "deepmd", "pet-mad")
@@ -113,7 +116,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 {build}
     out = []
     for f in json.load(sys.stdin):
-        atoms = Atoms(numbers=f["numbers"], positions=f["positions"], cell=f["cell"], pbc=f["pbc"])
+        atoms = Atoms(**f)
         atoms.calc = calculator
         out.append({{"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces().tolist(),
             "stress": atoms.get_stress(voigt=False).tolist() if atoms.pbc.all() else None}})
@@ -122,7 +125,7 @@ print(json.dumps(out))
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PathOf]:
     """environment(teacher) -> its Python, installed as a user would."""
     kept = os.environ.get("LIMBECK_HOME")
     os.environ["LIMBECK_HOME"] = kept or str(tmp_path_factory.mktemp("limbeck_home"))
@@ -141,18 +144,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 
 @pytest.fixture(scope="session")
-def model_file(
-    environment: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def model_file(environment: PathOf, tmp_path_factory: pytest.TempPathFactory) -> PathOf:
     """model_file(teacher) -> a file with random weights, made by the teacher's own package."""
-    made: dict[str, Path] = {}
 
+    @functools.cache
     def make(name: str) -> Path:
-        if name not in made:
-            path = tmp_path_factory.mktemp("models") / f"{name}{SUFFIX.get(name, '.model')}"
-            _python(environment(name), [str(BUILD), name, str(path)])
-            made[name] = path
-        return made[name]
+        path = tmp_path_factory.mktemp("models") / f"{name}{SUFFIX.get(name, '.model')}"
+        _python(environment(name), [str(BUILD), name, str(path)])
+        return path
 
     return make
 
@@ -172,15 +171,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def options(name: str, model_file: Callable[[str], Path]) -> dict[str, str]:
+def options(name: str, model_file: PathOf) -> dict[str, str]:
     option = get_card(name).file_option
     return {} if option is None else {option: str(model_file(name))}
 
 
 @pytest.fixture(scope="module")
-def teacher(
-    name: str, options: dict[str, str], environment: Callable[[str], Path]
-) -> Iterator[WorkerPotential]:
+def teacher(name: str, options: dict[str, str], environment: PathOf) -> Iterator[WorkerPotential]:
     python = environment(name)
     with open_teacher(name, options=options, threads=1, python=python, trust=True) as potential:
         yield potential
@@ -198,7 +195,7 @@ def _frames(name: str) -> list[Atoms]:
 
 
 def test_labels_equal_the_packages_own(
-    name: str, options: dict[str, str], teacher: WorkerPotential, environment: Callable[[str], Path]
+    name: str, options: dict[str, str], teacher: WorkerPotential, environment: PathOf
 ) -> None:
     frames = _frames(name)
     plain = [
@@ -210,6 +207,14 @@ def test_labels_equal_the_packages_own(
     said = json.loads(_python(environment(name), ["-c", script, *options.values()], json.dumps(plain)))
     batch = StructureBatch.from_atoms(frames)
     labels = teacher.evaluate(batch)
+    assert get_card(name).requirement.endswith(f"=={teacher.identity.version}")
+    assert len(teacher.identity.weights_hash) == 64
+    assert "/" not in teacher.identity.options
+    if name == "mace":
+        assert teacher.card.elements == teacher.capabilities.elements == {1, 6, 8, 14}
+    if name == "ani-1x":
+        # Eight networks for each of four elements over 384 descriptors.
+        assert teacher.n_parameters == 2_613_280
     # Where the oracle's sums run in another order, some units in the last place.
     eps = float(np.finfo(teacher.capabilities.precision).eps)
     for s, own in enumerate(said):
@@ -237,23 +242,7 @@ def test_the_contract_holds(name: str, teacher: WorkerPotential) -> None:
     assert -(energies[0] - energies[1]) / (2 * h) == pytest.approx(np.sum(forces * direction), rel=0.05)
 
 
-def test_card_and_identity_come_from_the_model(
-    name: str, options: dict[str, str], teacher: WorkerPotential
-) -> None:
-    card = get_card(name)
-    assert teacher.identity.version == card.requirement.partition("==")[2]
-    assert len(teacher.identity.weights_hash) == 64
-    assert "/" not in teacher.identity.options
-    if name == "mace":
-        assert teacher.card.elements == teacher.capabilities.elements == {1, 6, 8, 14}
-    if name == "ani-1x":
-        # Eight networks for each of four elements over 384 descriptors.
-        assert teacher.n_parameters == 2_613_280
-
-
-def test_label_to_store(
-    name: str, options: dict[str, str], environment: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_label_to_store(name: str, options: dict[str, str], environment: PathOf, tmp_path: Path) -> None:
     """The command line, with the environment found by itself."""
     environment(name)
     write(tmp_path / "frames.extxyz", _frames(name))
@@ -271,10 +260,7 @@ def test_label_to_store(
 
 @pytest.mark.parametrize("teacher_name", _teachers("mace", "orb", *LARGE))
 def test_a_truncated_model_file_is_one_line(
-    teacher_name: str,
-    environment: Callable[[str], Path],
-    model_file: Callable[[str], Path],
-    tmp_path: Path,
+    teacher_name: str, environment: PathOf, model_file: PathOf, tmp_path: Path
 ) -> None:
     whole = model_file(teacher_name).read_bytes()
     path = tmp_path / f"half{SUFFIX.get(teacher_name, '.model')}"
@@ -290,10 +276,7 @@ def test_a_truncated_model_file_is_one_line(
 
 @pytest.mark.ci
 def test_mace_by_name_takes_the_packages_own_file(
-    environment: Callable[[str], Path],
-    model_file: Callable[[str], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    environment: PathOf, model_file: PathOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file where mace-torch keeps what it downloaded: no network is needed, nor trust."""
     kept = tmp_path / "mace"
@@ -314,10 +297,7 @@ def test_mace_by_name_takes_the_packages_own_file(
 
 
 def test_mattersim_by_name_takes_the_packages_own_file(
-    environment: Callable[[str], Path],
-    model_file: Callable[[str], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    environment: PathOf, model_file: PathOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file where mattersim keeps what it downloaded; a slab is not cut where its atoms cross the cell."""
     kept = tmp_path / ".local/mattersim/pretrained_models"
@@ -344,17 +324,13 @@ def test_mattersim_by_name_takes_the_packages_own_file(
 
 
 @pytest.mark.parametrize("teacher_name", ["nequip", "pet-mad"])
-def test_what_unpickles_needs_trust(
-    teacher_name: str, environment: Callable[[str], Path], model_file: Callable[[str], Path]
-) -> None:
+def test_what_unpickles_needs_trust(teacher_name: str, environment: PathOf, model_file: PathOf) -> None:
     path, python = model_file(teacher_name), environment(teacher_name)
     with pytest.raises(InputError, match="unpickles a model file, which runs any code"):
         open_teacher(teacher_name, options={"model": str(path)}, python=python).close()
 
 
-def test_deepmd_takes_a_head_of_a_checkpoint_and_slabs(
-    environment: Callable[[str], Path], model_file: Callable[[str], Path]
-) -> None:
+def test_deepmd_takes_a_head_of_a_checkpoint_and_slabs(environment: PathOf, model_file: PathOf) -> None:
     frozen, python = model_file("deepmd"), environment("deepmd")
     slab = bulk("Si", cubic=True)
     slab.rattle(0.1, seed=1)
@@ -374,9 +350,7 @@ def test_deepmd_takes_a_head_of_a_checkpoint_and_slabs(
     assert np.isnan(labels[0].stress).all()
 
 
-def test_pet_takes_an_exported_model(
-    environment: Callable[[str], Path], model_file: Callable[[str], Path]
-) -> None:
+def test_pet_takes_an_exported_model(environment: PathOf, model_file: PathOf) -> None:
     checkpoint, python = model_file("pet-mad"), environment("pet-mad")
     batch = StructureBatch.from_atoms(_frames("pet-mad"))
     labels = []
