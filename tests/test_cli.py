@@ -133,8 +133,8 @@ def test_input_errors_are_one_line_and_exit_2(run, si_yaml, tmp_path):
         (
             ["--bulk", "Si", "--teacher", "chgnt"],
             "--teacher: teacher.name: unknown teacher; got 'chgnt'; wanted 'chgnet'? known: sevennet-0, "
-            "sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, ani-1x, mace, orb, "
-            "mattersim, aimnet2, nequip, deepmd, pet-mad, or module:callable",
+            "sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, orb, mattersim, so3lr, gfn2-xtb, ani-1x, "
+            "aimnet2, mace, nequip, deepmd, pet-mad, or module:callable",
         ),
         (
             ["--bulk", "Si", "--teacher", "chgnet", "--preset", "tiny,hug"],

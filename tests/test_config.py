@@ -63,8 +63,8 @@ BAD = [
     (
         "bulk: Si\nteacher: sevenet-0\n",
         "run.yaml:2: teacher.name: unknown teacher; got 'sevenet-0'; wanted 'sevennet-0'? known: sevennet-0, "
-        "sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, so3lr, gfn2-xtb, ani-1x, mace, orb, "
-            "mattersim, aimnet2, nequip, deepmd, pet-mad, or module:callable",
+        "sevennet-l3i5, sevennet-mf-0, chgnet, chgnet-r2scan, orb, mattersim, so3lr, gfn2-xtb, ani-1x, "
+            "aimnet2, mace, nequip, deepmd, pet-mad, or module:callable",
     ),
     (
         "bulk: Si\npresets: [tiny, orignal]\n",

@@ -85,16 +85,13 @@ OWN = Interpreter(Path(sys.executable), "own")
 def foreign_environment() -> dict[str, str]:
     """This process's environment variables without those that lead Python to this one's packages."""
     dropped = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONSAFEPATH", "VIRTUAL_ENV"}
-    kept = {key: value for key, value in os.environ.items() if key not in dropped}
-    return {**kept, "PYTHONNOUSERSITE": "1"}
+    return {k: v for k, v in os.environ.items() if k not in dropped} | {"PYTHONNOUSERSITE": "1"}
 
 
 def limbeck_home() -> Path:
     """Folder of Limbeck's own data: $LIMBECK_HOME, else limbeck/ in the user's data folder (XDG)."""
-    if given := os.environ.get("LIMBECK_HOME"):
-        return Path(given).expanduser().absolute()
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser().absolute() / "limbeck"
+    return Path(os.environ.get("LIMBECK_HOME") or f"{data}/limbeck").expanduser().absolute()
 
 
 def environment_folder(card: TeacherCard) -> Path:
@@ -185,8 +182,8 @@ def read_pins(card: TeacherCard) -> tuple[str, ...]:
     path = PINS / f"{card.environment_name}.txt"
     if not path.is_file():
         return (card.requirement, *_WORKER_NEEDS)
-    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return tuple(line for line in lines if line)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(pin for line in lines if (pin := line.partition("#")[0].strip()))
 
 
 def is_current(card: TeacherCard, folder: Path | None = None) -> bool:

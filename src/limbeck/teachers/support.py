@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ase.data import chemical_symbols
 from ase.symbols import Symbols
@@ -50,29 +48,31 @@ def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
             wanted=describe_elements(card.elements),
             remedy="leave these structures out or choose another teacher (limbeck teachers)",
         )
-    if not card.molecular and not batch.periodic.all():
-        raise _periodicity(
-            batch,
-            ~batch.periodic,
-            f"teacher {card.name!r} treats only structures that repeat in all three directions",
+    periodicity = (  # which structures, what it treats, what was wanted, remedy
+        (
+            ~batch.periodic & (not card.molecular),
+            "that repeat in all three directions",
             "pbc TTT and a cell",
             "give it a cell (atoms.center(vacuum=8); atoms.pbc = True) or choose another teacher",
-        )
-    if not card.periodic and batch.pbc.any():
-        raise _periodicity(
-            batch,
-            batch.pbc.any(axis=1),
-            f"teacher {card.name!r} treats only structures without periodicity",
+        ),
+        (
+            batch.pbc.any(axis=1) & (not card.periodic),
+            "without periodicity",
             "pbc FFF",
             "set atoms.pbc = False or choose another teacher",
-        )
-
-
-def _periodicity(batch: StructureBatch, wrong: Any, what: str, wanted: str, remedy: str) -> InputError:
-    s = int(np.flatnonzero(wrong)[0])
-    flags = "".join("T" if p else "F" for p in batch.pbc[s])
-    got = f"pbc {flags}" + ("" if batch.volume[s] > 0 else " without a cell")
-    return InputError(what, where=name_structure(batch, s), got=got, wanted=wanted, remedy=remedy)
+        ),
+    )
+    for wrong, only, wanted, remedy in periodicity:
+        if wrong.any():
+            s = int(np.flatnonzero(wrong)[0])
+            flags = "".join("T" if p else "F" for p in batch.pbc[s])
+            raise InputError(
+                f"teacher {card.name!r} treats only structures {only}",
+                where=name_structure(batch, s),
+                got=f"pbc {flags}" + ("" if batch.volume[s] > 0 else " without a cell"),
+                wanted=wanted,
+                remedy=remedy,
+            )
 
 
 def check_charges(name: str, capabilities: Capabilities, batch: StructureBatch) -> None:
