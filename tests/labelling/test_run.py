@@ -85,7 +85,7 @@ def test_labels_are_the_teachers_and_keep_their_origin(tmp_path: Path) -> None:
         report = label([*structures, structures[2]], teacher, store, progress=lambda *a: calls.append(a))
         labelled = store.read(report.keys)
         assert [r.identity for r in store.records()] == [teacher.identity] * 6
-    assert (report.total, report.labelled, report.present, report.duplicates) == (6, 6, 0, 1)
+    assert (report.total, report.labelled, report.present) == (6, 6, 0)
     assert report.complete
     assert report.keys[6] == report.keys[2]
     for s, atoms in enumerate([*structures, structures[2]]):

@@ -39,7 +39,6 @@ class LabelReport:
     keys: the label's key of every structure given, in order (duplicates share one).
     total: different structures among them.
     present: labels that were there before. labelled: labels made now.
-    duplicates: structures given more than once.
     failed: structures that the teacher failed on; they have no label.
     seconds: wall time of this run. complete: false where the deadline came first.
     """
@@ -48,7 +47,6 @@ class LabelReport:
     total: int
     present: int
     labelled: int
-    duplicates: int
     failed: tuple[Dropped, ...]
     seconds: float
     complete: bool
@@ -130,7 +128,6 @@ def label(
         total=total,
         present=present,
         labelled=labelled,
-        duplicates=len(frames) - total,
         failed=tuple(sorted(failed, key=lambda f: f.index)),
         seconds=time.monotonic() - start,
         complete=labelled + len(failed) == len(todo),
