@@ -3,18 +3,15 @@
     limbeck distill examples/licl.yaml --out runs/licl
     limbeck distill examples/surface.yaml --out runs/cu111
     python benchmarks/training_choices.py optimizer runs/licl runs/cu111 --seconds 60 240
-    python benchmarks/training_choices.py atom-energies runs/licl runs/cu111 --epochs 40
     python benchmarks/training_choices.py few-labels runs/demo --presets tiny ultra-tiny original --epochs 120
     python benchmarks/training_choices.py few-labels 3bpa.xyz --labels 54 --presets tiny original --epochs 60
 
 Students learn from a run's own labels and are judged on its held-out frames, which no training saw; of a
 labelled file, the last fifth of the frames are the test set.
 ``optimizer`` gives SOAP and AdamW equal time; trainings of one length take turns, so that what else the
-machine does falls on both. ``atom-energies`` gives several weights of that target equal steps, so that other
-work changes nothing but the time; a part of the labels makes the question sharper, where data are what is
-scarce. ``few-labels`` compares radial filters that start from equal waves, from waves that fall as 1/n and
-from smooth ones, as Limbeck's do, and weight decays. Each training has its schedule to itself: the learning
-rate falls to its end within it. Rows that are in the results already are not repeated.
+machine does falls on both. ``few-labels`` compares radial filters that start from equal waves, from waves
+that fall as 1/n and from smooth ones, as Limbeck's do, and weight decays. Each training has its schedule to
+itself: the learning rate falls to its end within it. Rows that are in the results already are not repeated.
 """
 
 from __future__ import annotations
@@ -54,7 +51,6 @@ ERRORS = ("force_rmse_mev_per_a", "force_mae_mev_per_a", "force_r2", "energy_mae
 #: what is compared; each optimiser has the batches that were its default
 CHOICES: dict[str, list[dict[str, Any]]] = {
     "optimizer": [{"optimizer": "soap", "batch_atoms": 256}, {"optimizer": "adamw", "batch_atoms": 128}],
-    "atom-energies": [{"atom_energy_weight": weight} for weight in (0.0, 0.01, 0.1, 1.0)],
     "few-labels": [
         {"initial_waves": "equal", "weight_decay": 0.05},
         {"initial_waves": "falling", "weight_decay": 0.05},

@@ -9,8 +9,6 @@ from ase.calculators.lj import LennardJones
 from limbeck.config import config_from_values
 from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError
-from limbeck.pipeline.opening import check_atom_energies
 from limbeck.pipeline.reach import limits, measure_reach
 from limbeck.students.specification import preset_architecture
 from limbeck.validation.longrange import LongRangeReport
@@ -68,16 +66,3 @@ def test_a_used_up_budget_leaves_a_reason():
 def test_labels_without_a_teacher_are_not_measured():
     card = limits(preset_architecture("original", (29,)), None)
     assert card == {"receptive_field_a": 15.0, "long_range": "not measured"}
-
-
-def test_atomic_energies_that_a_teacher_does_not_give_are_refused():
-    config = configuration(training={"atom_energy_weight": 0.1})
-    text = (
-        "^teacher 'lj' gives no atomic energies; got training.atom_energy_weight 0.1; wanted 0; remedy: leave it "
-        r"out, or choose a teacher that gives them \(limbeck teachers\)$"
-    )
-    with pytest.raises(InputError, match=text):
-        check_atom_energies(config, TEACHER)
-    check_atom_energies(configuration(), TEACHER)
-    giving = AsePotential(LennardJones(), Capabilities(atom_energies=True), "lj")
-    check_atom_energies(config, giving)

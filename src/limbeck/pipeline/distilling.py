@@ -36,7 +36,6 @@ from limbeck.pipeline.folder import LABELS, prepare_folder, say_if_finished
 from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
 from limbeck.pipeline.lessons import Lesson
 from limbeck.pipeline.opening import (
-    check_atom_energies,
     check_teacher_fits,
     open_configured,
     starting_structures,
@@ -110,7 +109,6 @@ def distill(
     finished = folder is not None and say_if_finished(folder, say)
     with open_configured(spec, config.labelling) as teacher:
         check_supported(teacher.card, StructureBatch.from_atoms(starts))
-        check_atom_energies(config, teacher)
         if folder is None:
             system = describe_system(config, starts)
             dry = plan(config, starts, teacher, time.monotonic() - began)

@@ -9,7 +9,6 @@ from ase import Atoms
 
 from limbeck.config import DistillConfig, TeacherConfig
 from limbeck.core.checks import check_structures
-from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.labelling.config import LabellingConfig
@@ -105,17 +104,6 @@ def check_teacher_fits(teacher: TeacherConfig, structures: Sequence[Atoms]) -> N
     """
     if not is_custom(teacher.name):
         check_supported(get_card(teacher.name).of(teacher.options), StructureBatch.from_atoms(structures))
-
-
-def check_atom_energies(config: DistillConfig, teacher: Potential) -> None:
-    """Refuse a weight on atomic energies that the teacher does not give, before anything is labelled."""
-    if config.training.atom_energy_weight > 0 and not teacher.capabilities.atom_energies:
-        raise InputError(
-            f"teacher {teacher.name!r} gives no atomic energies",
-            got=f"training.atom_energy_weight {config.training.atom_energy_weight:g}",
-            wanted="0",
-            remedy="leave it out, or choose a teacher that gives them (limbeck teachers)",
-        )
 
 
 def open_configured(teacher: TeacherConfig, labelling: LabellingConfig) -> WorkerPotential:

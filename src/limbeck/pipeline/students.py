@@ -135,7 +135,7 @@ def train_student(
 def _from_scratch(preset: str, lesson: Lesson, config: TrainingConfig, seed: int) -> _Beginning:
     baseline, figures, note = make_baseline(lesson)
     architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
-    train = _prepare(lesson.train, baseline, architecture, config)
+    train = prepare(lesson.train, baseline, architecture.cutoff)
     validation = prepare(lesson.validation, baseline, architecture.cutoff)
     scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
     architecture = with_cores(with_scale(architecture, scale), baseline.zbl_radius)
@@ -162,7 +162,7 @@ def _from_student(
         architecture,
         baseline,
         start.weights,
-        _prepare(lesson.train, baseline, architecture, config),
+        prepare(lesson.train, baseline, architecture.cutoff),
         prepare(lesson.validation, baseline, architecture.cutoff),
         figures,
         str(start.card.get("training", {}).get("references", ""))
@@ -171,22 +171,11 @@ def _from_student(
     )
 
 
-def _prepare(
-    labelled: LabelledSet, baseline: Baseline, architecture: Architecture, config: TrainingConfig
-) -> TrainingData:
-    return prepare(labelled, baseline, architecture.cutoff, atom_energies=config.atom_energy_weight > 0)
-
-
 def _run_hash(
     begin: _Beginning, lesson: Lesson, config: TrainingConfig, seed: int, *, from_student: bool
 ) -> str:
     """What a checkpoint must agree with to be gone on from; how long a run lasts is no part of it."""
     leave_out = {"threads", "tensorboard", "checkpoint_s", "epochs"}
-    targets = begin.train.atom_energies
-    # without the term the hash is what it was before there was one
-    atomic = {} if targets is None else {"atom_energies": targets.tobytes().hex()}
-    if targets is None:
-        leave_out.add("atom_energy_weight")
     return hash_json(
         {
             "data": begin.figures["content_hash"],
@@ -196,7 +185,6 @@ def _run_hash(
             "seed": seed,
             "init": flatten(begin.architecture, begin.weights).tobytes().hex() if from_student else None,
         }
-        | atomic
     )
 
 

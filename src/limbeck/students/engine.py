@@ -52,14 +52,8 @@ class Engine(ABC):
         """Outputs for the structures at ``chosen`` (integers), in that order."""
 
     @abstractmethod
-    def gradient(
-        self,
-        energy: np.ndarray,
-        forces: np.ndarray,
-        virial: np.ndarray,
-        atom_energies: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """dL/dw, flat, from dL/d(outputs of the last evaluate); None where L does not hold the last."""
+    def gradient(self, energy: np.ndarray, forces: np.ndarray, virial: np.ndarray) -> np.ndarray:
+        """dL/dw, flat, from dL/d(energy, forces and virial of the last evaluate)."""
 
 
 def native_hyperparameters(architecture: Architecture) -> Any:
@@ -118,15 +112,8 @@ class NativeEngine(Engine):
     def evaluate(self, chosen: np.ndarray) -> Outputs:
         return Outputs(*self._core.evaluate(np.ascontiguousarray(chosen, np.int64)))
 
-    def gradient(
-        self,
-        energy: np.ndarray,
-        forces: np.ndarray,
-        virial: np.ndarray,
-        atom_energies: np.ndarray | None = None,
-    ) -> np.ndarray:
-        seeds = [energy, forces, virial] + ([] if atom_energies is None else [atom_energies])
-        return self._core.gradient(*(np.ascontiguousarray(a, np.float64) for a in seeds))
+    def gradient(self, energy: np.ndarray, forces: np.ndarray, virial: np.ndarray) -> np.ndarray:
+        return self._core.gradient(*(np.ascontiguousarray(a, np.float64) for a in (energy, forces, virial)))
 
 
 class TorchEngine(Engine):
@@ -181,21 +168,14 @@ class TorchEngine(Engine):
             self._outputs = self._model(graph)
         return Outputs(*(t.detach().cpu().numpy().astype(np.float64) for t in self._outputs))
 
-    def gradient(
-        self,
-        energy: np.ndarray,
-        forces: np.ndarray,
-        virial: np.ndarray,
-        atom_energies: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def gradient(self, energy: np.ndarray, forces: np.ndarray, virial: np.ndarray) -> np.ndarray:
         import torch
 
         if self._outputs is None:
             raise LimbeckError("gradient() without evaluate()", wanted="evaluate() first")
-        given = [energy, forces, virial] + ([] if atom_energies is None else [atom_energies])
+        given = (energy, forces, virial)
         seeds = [torch.as_tensor(a, dtype=self._dtype, device=self.device) for a in given]
-        outputs = self._outputs[: len(seeds)]
-        (grad,) = torch.autograd.grad(outputs, self._model.flat, grad_outputs=seeds)
+        (grad,) = torch.autograd.grad(self._outputs[:3], self._model.flat, grad_outputs=seeds)
         self._outputs = None
         return grad.cpu().numpy()
 

@@ -26,9 +26,6 @@ class TrainingConfig(BaseModel):
     force_weight: float = Field(1.0, ge=0)
     energy_weight: tuple[float, float] = Field((10.0, 200.0), description="at the start and at the end")
     stress_weight: float = Field(1.0, ge=0)
-    atom_energy_weight: float = Field(
-        0.0, ge=0, description="of the teacher's atomic energies, where it gives them"
-    )
     ema_decay: float = Field(0.999, ge=0, lt=1)
     clip_norm: float = Field(10.0, gt=0)
     checks: int = Field(40, ge=1, description="validations over the run")

@@ -9,7 +9,6 @@ import numpy as np
 from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import Pairs, find_pairs
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError
 from limbeck.students.baseline import Baseline
 from limbeck.students.specification import Architecture, basis_power
 
@@ -23,7 +22,6 @@ class TrainingData:
     energy: (S,) float64, eV, label minus baseline.
     forces: (N, 3) float64, eV/Å, label minus baseline.
     virial: (S, 3, 3) float64, eV, dE/dε = V σ minus baseline; NaN where there is no stress.
-    atom_energies: (N,) float64, eV, see :func:`atomic_targets`; None where they were not asked for.
     """
 
     structures: StructureBatch
@@ -31,7 +29,6 @@ class TrainingData:
     energy: np.ndarray
     forces: np.ndarray
     virial: np.ndarray
-    atom_energies: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -43,15 +40,12 @@ class TrainingData:
 
     def basis_power(self, architecture: Architecture) -> float:
         """Mean over atoms of the radial basis's power summed over neighbours."""
-        return (
-            2 * float(basis_power(architecture, self.pairs.distances).sum()) / max(self.structures.n_atoms, 1)
-        )
+        power = float(basis_power(architecture, self.pairs.distances).sum())
+        return 2 * power / max(self.structures.n_atoms, 1)
 
 
-def prepare(
-    labelled: LabelledSet, baseline: Baseline, cutoff: float, *, atom_energies: bool = False
-) -> TrainingData:
-    """Find pairs and subtract the baseline, in float64; from the atomic energies too, if asked."""
+def prepare(labelled: LabelledSet, baseline: Baseline, cutoff: float) -> TrainingData:
+    """Find pairs and subtract the baseline, in float64."""
     batch, labels = labelled.structures, labelled.labels
     pairs = find_pairs(batch, cutoff)
     base, base_virial = baseline.evaluate(batch, pairs)
@@ -59,54 +53,7 @@ def prepare(
     if labels.stress is not None:
         virial = labels.stress * batch.volume[:, None, None] - base_virial
         virial[~batch.periodic] = np.nan
-    atomic = None
-    if atom_energies:
-        if labels.atom_energies is None or not np.isfinite(labels.atom_energies).any():
-            raise InputError(
-                "no atomic energies to train on",
-                got="labels of energies and forces only",
-                wanted="a teacher that gives atomic energies",
-                remedy="set training.atom_energy_weight to 0",
-            )
-        atomic = atomic_targets(batch, labels.energy - base.energy, labels.atom_energies - base.atom_energies)
-    return TrainingData(
-        structures=batch,
-        pairs=pairs,
-        energy=labels.energy - base.energy,
-        forces=labels.forces - base.forces,
-        virial=virial,
-        atom_energies=atomic,
-    )
-
-
-def atomic_targets(batch: StructureBatch, energy: np.ndarray, atom_energies: np.ndarray) -> np.ndarray:
-    """What the network's atomic energies should be, (N,), eV, NaN where the teacher gave none.
-
-    Only sums are physical: constants per element that cancel in the totals may be added at will, and
-    a teacher's are its own (CHGNet's site energies, SevenNet's shifts). So each element's mean is moved
-    towards the mean of all atoms, from which a network starts, as far as the totals allow: among the
-    constants d_z that fit sum_z n_sz d_z = E_s - sum_i e_i best, the nearest to mean - mean_z. With
-    one composition all elements get one mean; where compositions differ, the teacher's differences stay.
-
-    Parameters
-    ----------
-    energy: (S,) eV, without baseline.  atom_energies: (N,) eV, without baseline, NaN where unknown.
-    """
-    known = np.isfinite(atom_energies)  # (N,)
-    whole = np.flatnonzero(np.logical_and.reduceat(known, batch.offsets[:-1]))
-    rows = batch.atom_index(whole)
-    elements, column = np.unique(batch.numbers[rows], return_inverse=True)
-    place = np.repeat(np.arange(len(whole)), batch.counts[whole])
-    shares = np.zeros((len(whole), len(elements)))  # of each element in each structure
-    np.add.at(shares, (place, column), 1.0 / batch.counts[whole][place])
-    sums = np.bincount(place, atom_energies[rows], minlength=len(whole))
-    missing = (energy[whole] - sums) / batch.counts[whole]
-    count = np.bincount(column)
-    even = atom_energies[rows].mean() - np.bincount(column, atom_energies[rows]) / count
-    constants = even + np.linalg.lstsq(shares, missing - shares @ even, rcond=1e-6)[0]
-    targets = np.full(len(atom_energies), np.nan)
-    targets[rows] = atom_energies[rows] + constants[column]
-    return targets
+    return TrainingData(batch, pairs, labels.energy - base.energy, labels.forces - base.forces, virial)
 
 
 def epoch_batches(counts: np.ndarray, batch_atoms: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,70 +17,18 @@ from limbeck.core.files import write_whole
 from limbeck.errors import InputError, LimbeckError
 from limbeck.students.engine import NativeEngine, make_engine
 from limbeck.students.specification import Architecture
-from limbeck.training.checkpoint import Checkpoint, Progress, other_version
+from limbeck.training.checkpoint import Checkpoint, Progress, Stop, Trained, other_version
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, epoch_batches
-from limbeck.training.evaluation import evaluate_errors
-from limbeck.training.loss import batch_loss
+from limbeck.training.loss import batch_loss, energy_weight, learning_rate
 from limbeck.training.optimizer import Soap
-from limbeck.training.schedule import energy_weight, learning_rate
-from limbeck.training.trainable import TrainableStudent
+from limbeck.training.trainable import TrainableStudent, evaluate_errors
 
 #: A run that diverges goes back to its best weights at half the learning rate, so often at most.
 MOST_RESTARTS = 6
 
 #: called with (fraction done, line of text)
 Report = Callable[[float, str], None]
-
-
-@dataclass(frozen=True)
-class Stop:
-    """When a run ends: after ``epochs``, at the moment ``until``, or after ``budget_s`` of training.
-
-    ``until`` is a value of ``time.monotonic()``. Whatever happened before or happens beside the steps
-    (an interruption, checkpoints), the schedule ends with it.
-    """
-
-    epochs: int | None = None
-    budget_s: float | None = None
-    until: float | None = None
-
-    def done(self, progress: Progress, batches_per_epoch: float) -> float:
-        """Fraction of the run that is done."""
-        if self.epochs is not None:
-            return (progress.epoch + progress.batch_in_epoch / max(batches_per_epoch, 1)) / self.epochs
-        if self.until is not None:
-            left = self.until - time.monotonic()
-            return progress.spent_s / (progress.spent_s + left) if left > 0 else 1.0
-        return progress.spent_s / max(self.budget_s or 0.0, 1e-9)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Outcome of a run: the weights of the best check, and what was seen."""
-
-    flat: np.ndarray
-    progress: Progress
-    validation: dict[str, float]
-
-    def figures(self) -> dict[str, float]:
-        """How long it trained and how closely it fits its labels, for metrics.json."""
-        progress = self.progress
-        loss = {} if progress.training_loss is None else {"training_loss": progress.training_loss}
-        return {
-            "seconds": progress.spent_s, "epochs": progress.epoch, "labels_seen": progress.labels_seen
-        } | loss  # fmt: skip
-
-
-@contextlib.contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Torch with so many threads; the caller's number comes back however the work ends."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Trainer:
@@ -110,21 +57,21 @@ class Trainer:
             )
         self.config, self.stop, self.folder, self.run_hash = config, stop, folder, run_hash
         self.train, self.validation, self.seed, self.report = train, validation, seed, report
-        engine, self.judge = (
-            make_engine(
-                architecture,
-                kind=config.engine,
-                precision=config.precision,
-                threads=config.threads,
-                device=config.device,
-            )
-            for _ in range(2)
-        )
+        options = config.model_dump(include={"precision", "threads", "device"})
+        engine, self.judge = (make_engine(architecture, kind=config.engine, **options) for _ in range(2))
         engine.set_structures(train.structures, train.pairs)
         self.judge.set_structures(validation.structures, validation.pairs)
         self.fabric = Fabric(accelerator="cpu", devices=1, loggers=self._loggers())
         student = TrainableStudent(engine, start)
-        self.optimizer = _make_optimizer(student.flat, architecture, config)
+        soap = config.optimizer == "soap"
+        self.optimizer = Soap(
+            student.flat,
+            architecture.parameter_shapes().values(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            block=architecture.hidden_dim if soap else None,
+            betas=(0.95, 0.95) if soap else (0.9, 0.99),
+        )
         self.student, self.stepper = self.fabric.setup(student, self.optimizer)
         flat = self.student.flat.detach()
         self.ema, self.best = flat.clone(), flat.clone()
@@ -132,21 +79,7 @@ class Trainer:
         self.text = ""  # figures of the last check, for the progress bar
         self.losses: list[float] = []  # of the batches since the last check
         self.force_scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
-        self.labels = {
-            "energy": torch.from_numpy(train.energy),
-            "forces": torch.from_numpy(train.forces),
-            "virial": torch.from_numpy(train.virial),
-        }
-        self.atomic = config.atom_energy_weight > 0
-        if self.atomic:
-            if train.atom_energies is None:
-                raise InputError(
-                    "no atomic energies to train on",
-                    got="data prepared without them",
-                    wanted="prepare(..., atom_energies=True)",
-                    remedy="set training.atom_energy_weight to 0",
-                )
-            self.labels["atom_energies"] = torch.from_numpy(train.atom_energies)
+        self.labels = [torch.from_numpy(values) for values in (train.energy, train.forces, train.virial)]
 
     def _loggers(self) -> list[Any]:
         if not self.config.tensorboard:
@@ -155,6 +88,21 @@ class Trainer:
 
         return [TensorBoardLogger(self.folder, name="tensorboard", version="")]
 
+    @contextlib.contextmanager
+    def _few_torch_threads(self) -> Iterator[None]:
+        """One thread of torch beside the native engine; the caller's number comes back however work ends.
+
+        Several wait for each other in a busy loop, on the engine's cores; beside other work the optimiser's
+        step of a millisecond takes a second then.
+        """
+        before = torch.get_num_threads()
+        if isinstance(self.student.engine, NativeEngine):
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     # ---- the loop -------------------------------------------------------------------------
 
     def run(self) -> Trained:
@@ -162,20 +110,12 @@ class Trainer:
         with self._few_torch_threads():
             return self._train()
 
-    def _few_torch_threads(self) -> contextlib.AbstractContextManager[None]:
-        """One beside the native engine, where torch does little.
-
-        Several wait for each other in a busy loop, on the engine's cores; beside other work the optimiser's
-        step of a millisecond takes a second then.
-        """
-        native = isinstance(self.student.engine, NativeEngine)
-        return _torch_threads(1 if native else torch.get_num_threads())
-
     def _train(self) -> Trained:
         self._resume()
         last_saved = last_told = time.monotonic()
         while not self.progress.finished:
-            batches = self._epoch()
+            rng = np.random.default_rng([self.seed, self.progress.epoch])
+            batches = epoch_batches(self.train.structures.counts, self.config.atoms_a_batch, rng)
             for batch in batches[self.progress.batch_in_epoch :]:
                 began = time.monotonic()
                 self.step(batch, len(batches))
@@ -194,12 +134,11 @@ class Trainer:
             if self.progress.batch_in_epoch >= len(batches):
                 self.progress.epoch, self.progress.batch_in_epoch = self.progress.epoch + 1, 0
             if self.stop.done(self.progress, len(batches)) >= 1:
-                self._finish()
+                if self.losses:  # the last state always competes, also when no check was due
+                    self._check(1.0)
+                self.progress.finished = True
+                self._save()
         return Trained(self.best.numpy().copy(), self.progress, dict(self.verdict))
-
-    def _epoch(self) -> list[np.ndarray]:
-        rng = np.random.default_rng([self.seed, self.progress.epoch])
-        return epoch_batches(self.train.structures.counts, self.config.atoms_a_batch, rng)
 
     def step(self, chosen: np.ndarray, n_batches: int) -> None:
         """One step of the optimiser on the structures at ``chosen``, of an epoch of so many batches."""
@@ -212,28 +151,24 @@ class Trainer:
         rate = learning_rate(done, config.learning_rate, config.warmup) / 2**progress.restarts
         self.optimizer.param_groups[0]["lr"] = rate
         self.stepper.zero_grad(set_to_none=True)
-        energy, forces, virial, *per_atom = self.student(chosen, atom_energies=self.atomic)
         index = torch.from_numpy(chosen)
-        atoms = torch.from_numpy(self.train.structures.atom_index(chosen))
+        rows = (index, torch.from_numpy(self.train.structures.atom_index(chosen)), index)
+        outputs = zip(self.student(chosen), self.labels, rows, strict=True)
         loss = batch_loss(
-            energy - self.labels["energy"][index],
-            forces - self.labels["forces"][atoms],
-            virial - self.labels["virial"][index],
+            *(found - label[row] for found, label, row in outputs),
             torch.from_numpy(self.train.structures.counts[chosen]).double(),
             force_scale=self.force_scale,
             weights=(energy_weight(done, config.energy_weight), config.force_weight, config.stress_weight),
             kind=config.loss,
             delta=config.huber_delta,
-            atom_error=per_atom[0] - self.labels["atom_energies"][atoms] if self.atomic else None,
-            atom_weight=config.atom_energy_weight,
         )
-        self.fabric.backward(loss.total)
+        self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
             self.student, self.stepper, max_norm=config.clip_norm, error_if_nonfinite=False
         )
         if bool(torch.isfinite(norm)):
             self.stepper.step()
-            self.losses.append(float(loss.total.detach()))
+            self.losses.append(float(loss.detach()))
         else:
             self._fall_back()
         progress.step += 1
@@ -287,7 +222,11 @@ class Trainer:
             **{f"validation_{k}": v for k, v in errors.items()},
         }
         self.losses.clear()
-        self._log(row)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+        numbers = {k: v for k, v in row.items() if k != "step" and v is not None}
+        self.fabric.log_dict(numbers, step=progress.step)
         self.text = (
             f"epoch {progress.epoch}  force RMSE {errors['force_rmse_mev_per_a']:.1f} meV/Å  "
             f"energy MAE {errors['energy_mae_mev_per_atom']:.2f} meV/atom  {rate:.0f} labels/s"
@@ -299,14 +238,6 @@ class Trainer:
         # checking is part of the time that a budget pays for
         progress.spent_s += time.monotonic() - began
 
-    def _log(self, row: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
-        self.fabric.log_dict(
-            {k: v for k, v in row.items() if k != "step" and v is not None}, step=row["step"]
-        )
-
     def _cut_log(self, step: int) -> None:
         """Drop rows of steps that an interruption undid; they will be made again."""
         path = self.folder / "log.jsonl"
@@ -315,20 +246,13 @@ class Trainer:
             kept = [r for r in rows if json.loads(r)["step"] <= step]
             write_whole(path, "".join(f"{r}\n" for r in kept))
 
-    def _finish(self) -> None:
-        # the last state always competes, also when no check was due
-        if self.losses:
-            self._check(1.0)
-        self.progress.finished = True
-        self._save()
-
     def _save(self) -> None:
-        arrays = {"weights": self.student.flat.detach(), "ema": self.ema, "best": self.best}
-        held = {f"optimizer_{k}": v for k, v in self.optimizer.arrays().items()}
+        tensors = {"weights": self.student.flat.detach(), "ema": self.ema, "best": self.best}
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        arrays |= {f"optimizer_{name}": array for name, array in self.optimizer.arrays().items()}
         self.progress.optimizer_steps = self.optimizer.steps
-        Checkpoint(
-            {k: v.numpy() for k, v in arrays.items()} | held, self.progress, self.run_hash, dict(self.verdict)
-        ).write(self.folder / "last.safetensors")
+        saved = Checkpoint(arrays, self.progress, self.run_hash, dict(self.verdict))
+        saved.write(self.folder / "last.safetensors")
 
     def _resume(self) -> None:
         path = self.folder / "last.safetensors"
@@ -342,26 +266,14 @@ class Trainer:
                 got="other data, settings or preset",
                 remedy="use another --out, or delete it to train from the start",
             )
+        kept = {"weights": self.student.flat, "ema": self.ema, "best": self.best}
         try:
             with torch.no_grad():
-                self.student.flat.copy_(torch.from_numpy(saved.arrays["weights"]))
-                self.ema.copy_(torch.from_numpy(saved.arrays["ema"]))
-                self.best.copy_(torch.from_numpy(saved.arrays["best"]))
+                for name, tensor in kept.items():
+                    tensor.copy_(torch.from_numpy(saved.arrays[name]))
             averaged = {k.removeprefix("optimizer_"): v for k, v in saved.arrays.items()}
             self.optimizer.load(averaged, saved.progress.optimizer_steps)
         except (KeyError, RuntimeError) as error:  # of the same run, so another optimiser wrote it
             raise other_version(path, f"arrays that do not fit: {' '.join(str(error).split())}") from error
         self.progress, self.verdict = saved.progress, saved.extra
         self._cut_log(saved.progress.step)
-
-
-def _make_optimizer(flat: torch.nn.Parameter, architecture: Architecture, config: TrainingConfig) -> Soap:
-    soap = config.optimizer == "soap"
-    return Soap(
-        flat,
-        architecture.parameter_shapes().values(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        block=architecture.hidden_dim if soap else None,
-        betas=(0.95, 0.95) if soap else (0.9, 0.99),
-    )

@@ -1,22 +1,11 @@
-"""The loss: energy an atom, forces, stress where it is known, atomic energies where they are asked for."""
+"""The loss (energy an atom, forces, stress where it is known), and its weights and rate over a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class LossTerms:
-    """Weighted terms of one batch; ``total`` is what is minimised (dimensionless)."""
-
-    total: Tensor
-    energy: Tensor
-    forces: Tensor
-    stress: Tensor
-    atoms: Tensor | None = None
 
 
 def penalty(x: Tensor, kind: str, delta: float) -> Tensor:
@@ -37,32 +26,41 @@ def batch_loss(
     weights: tuple[float, float, float],
     kind: str,
     delta: float,
-    atom_error: Tensor | None = None,
-    atom_weight: float = 0.0,
-) -> LossTerms:
-    """Loss of a batch.
+) -> Tensor:
+    """Loss of a batch, dimensionless.
 
     Parameters
     ----------
     energy_error: (S,) eV.  force_error: (N, 3) eV/Å.  virial_error: (S, 3, 3) eV, NaN where unknown.
     counts: (S,) atoms.  force_scale: rms force of the labels, eV/Å, which makes all terms dimensionless
     (energies and virials an atom are compared with force_scale times 1 Å).
-    weights: energy, forces, stress.  atom_error: (N,) eV, of the atomic energies, NaN where unknown, or
-    None for a loss without them, which then costs nothing; atom_weight: its weight.
+    weights: energy, forces, stress.
     """
     w_energy, w_forces, w_stress = weights
     per_atom = energy_error / counts / force_scale  # (S,)
-    forces = penalty(force_error / force_scale, kind, delta).mean() * w_forces
     # the energy stays quadratic: its outliers are what the end of training is to remove
-    energy = (per_atom * per_atom / 2).mean() * w_energy
+    total = (per_atom * per_atom / 2).mean() * w_energy
+    total = total + penalty(force_error / force_scale, kind, delta).mean() * w_forces
     known = torch.isfinite(virial_error).all(dim=2).all(dim=1)  # (S,)
-    stress = forces.new_zeros(())
     if bool(known.any()):
         strain = virial_error[known] / counts[known, None, None] / force_scale  # (S', 3, 3)
-        stress = penalty(strain, kind, delta).mean() * w_stress
-    total, atoms = energy + forces + stress, None
-    if atom_error is not None:
-        given = atom_error[torch.isfinite(atom_error)] / force_scale  # (N',)
-        atoms = penalty(given, kind, delta).sum() / max(len(given), 1) * atom_weight
-        total = total + atoms
-    return LossTerms(total=total, energy=energy, forces=forces, stress=stress, atoms=atoms)
+        total = total + penalty(strain, kind, delta).mean() * w_stress
+    return total
+
+
+def learning_rate(done: float, peak: float, warmup: float) -> float:
+    """Linear warm-up, then half a cosine down to one thousandth of the peak at ``done`` = 1."""
+    done = min(max(done, 0.0), 1.0)
+    if done < warmup:
+        return peak * max(done / warmup, 0.01)
+    fall = (done - warmup) / (1 - warmup)
+    return peak * (0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * fall)))
+
+
+def energy_weight(done: float, ends: tuple[float, float]) -> float:
+    """Geometric from the first to the second value over the last half of the run."""
+    first, last = ends
+    if first <= 0 or last <= 0:
+        return last if done > 0.5 else first
+    rise = min(max(2 * done - 1, 0.0), 1.0)
+    return first * (last / first) ** rise

@@ -1,4 +1,4 @@
-"""An engine's hand-derived derivatives as a torch module, for torch's optimisers and fabric."""
+"""An engine's hand-derived derivatives as a torch module, for torch's optimisers and fabric; its errors."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.students.engine import Engine
+from limbeck.training.data import TrainingData
 
 
 class _EngineFunction(torch.autograd.Function):
     """An engine's outputs, differentiable in the flat weights."""
 
     @staticmethod
-    def forward(
-        ctx: Any, flat: Tensor, engine: Engine, chosen: np.ndarray, atom_energies: bool
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, flat: Tensor, engine: Engine, chosen: np.ndarray) -> tuple[Tensor, ...]:
         engine.set_weights(flat.detach().numpy())
         out = engine.evaluate(chosen)
         ctx.engine = engine
-        wanted = [out.energy, out.forces, out.virial] + [out.atom_energies] * atom_energies
-        return tuple(torch.from_numpy(value) for value in wanted)
+        return tuple(torch.from_numpy(value) for value in (out.energy, out.forces, out.virial))
 
     @staticmethod
-    def backward(ctx: Any, *seeds: Tensor) -> tuple[Tensor, None, None, None]:
-        gradient = ctx.engine.gradient(*(seed.numpy() for seed in seeds))
-        return torch.from_numpy(gradient), None, None, None
+    def backward(ctx: Any, *seeds: Tensor) -> tuple[Tensor, None, None]:
+        return torch.from_numpy(ctx.engine.gradient(*(seed.numpy() for seed in seeds))), None, None
 
 
 class TrainableStudent(nn.Module):
@@ -39,9 +36,24 @@ class TrainableStudent(nn.Module):
         self.flat = nn.Parameter(torch.tensor(flat, dtype=dtype))
         self.engine = engine
 
-    def forward(self, chosen: np.ndarray, *, atom_energies: bool = False) -> tuple[Tensor, ...]:
-        """Energy (S,), forces (N, 3), dE/dε (S, 3, 3) of the chosen structures, float64.
+    def forward(self, chosen: np.ndarray) -> tuple[Tensor, ...]:
+        """Energy (S,), forces (N, 3), dE/dε (S, 3, 3) of the chosen structures, float64."""
+        return _EngineFunction.apply(self.flat, self.engine, chosen)
 
-        ``atom_energies``: they follow, (N,); a loss that leaves them out need not ask for them.
-        """
-        return _EngineFunction.apply(self.flat, self.engine, chosen, atom_energies)
+
+def evaluate_errors(
+    engine: Engine, flat: np.ndarray, data: TrainingData, *, max_atoms: int = 4096
+) -> dict[str, float]:
+    """Errors of weights on prepared data, in the keys of metrics.json; energies without any shift."""
+    engine.set_weights(flat)
+    counts = data.structures.counts
+    part = data.structures.offsets[:-1] // max_atoms  # (S,)
+    outputs = [engine.evaluate(np.flatnonzero(part == value)) for value in np.unique(part)]
+    de = (np.concatenate([out.energy for out in outputs]) - data.energy) / counts * 1e3  # meV/atom
+    df = (np.concatenate([out.forces for out in outputs]) - data.forces) * 1e3  # meV/Å
+    return {
+        "energy_mae_mev_per_atom": float(np.abs(de).mean()),
+        "energy_rmse_mev_per_atom": float(np.sqrt((de**2).mean())),
+        "force_mae_mev_per_a": float(np.abs(df).mean()),
+        "force_rmse_mev_per_a": float(np.sqrt((df**2).mean())),
+    }
