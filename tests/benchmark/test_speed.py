@@ -15,7 +15,7 @@ from limbeck.benchmark.runner import SWING_CALLS, LocalSubject
 from limbeck.benchmark.speed import seconds_per_label, seconds_per_step, time_in_turns
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
-from limbeck.runtime import native
+from limbeck.runtime.backends import native
 from limbeck.runtime.student import Student
 from tests.benchmark.fakes import Clock, Costly
 from tests.students.tools import random_record

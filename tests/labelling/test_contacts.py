@@ -12,8 +12,8 @@ from ase.build import bulk
 from ase.data import covalent_radii
 
 from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.pairwise import zbl_pair
 from limbeck.core.structures import StructureBatch
-from limbeck.core.zbl import zbl_pair
 from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.labelling.audit import audit

@@ -17,9 +17,9 @@ from ase.md.verlet import VelocityVerlet
 from limbeck import _native
 from limbeck.artifact.file import StudentRecord
 from limbeck.core.structures import StructureBatch
-from limbeck.runtime.backend import TorchBackend
+from limbeck.runtime.backends.native import NativeBackend
+from limbeck.runtime.backends.torch import TorchBackend
 from limbeck.runtime.calculator import Calculator
-from limbeck.runtime.native import NativeBackend
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline, zbl_radii
 from limbeck.students.engine import Outputs
@@ -298,7 +298,7 @@ def test_a_refused_evaluation_leaves_nothing_behind():
 
 
 def test_memory_given_back_before_a_new_list_changes_nothing(monkeypatch):
-    monkeypatch.setattr("limbeck.runtime.native._RELEASE_BYTES", 0)
+    monkeypatch.setattr("limbeck.runtime.backends.native._RELEASE_BYTES", 0)
     backend, atoms = NativeBackend(random_record(), precision="float64"), many_atoms()
     rest = (atoms.cell.array, atoms.pbc)
     system, far = backend.system(0.5, 2), atoms.positions + np.linspace(0, 3, len(atoms))[:, None]

@@ -12,7 +12,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from limbeck.errors import InputError, LimbeckError
-from limbeck.runtime import backend, native
+from limbeck.runtime.backends import choose, native
+from limbeck.runtime.backends import torch as backend
 from limbeck.runtime.session import Session
 from limbeck.runtime.student import Student
 from tests.students.tools import SYSTEMS, random_record, rattled, triclinic
@@ -173,7 +174,7 @@ def test_a_refused_structure_spoils_nothing_after_it():
 
 
 def test_without_the_core_pytorch_runs_and_says_so(monkeypatch):
-    monkeypatch.setattr(backend, "native_available", lambda: False)
+    monkeypatch.setattr(choose, "native_available", lambda: False)
     with pytest.warns(UserWarning, match=r"the native core is not built, so PyTorch runs this student"):
         slow = Student(random_record(), threads=1)
     assert slow.backend.name == "torch-cpu"

@@ -1,4 +1,4 @@
-"""Whether PyTorch can use a device, asked before any work."""
+"""Whether PyTorch is here and can use a device, asked before any work."""
 
 from __future__ import annotations
 
@@ -18,12 +18,9 @@ def require_device(device: str) -> None:
         return
     if not re.fullmatch(r"cuda(:\d+)?", device):
         raise InputError("unknown device", got=repr(device), wanted="cpu, cuda or cuda:1")
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingPackageError(
-            "PyTorch is not installed", wanted="torch", remedy="pip install torch"
-        ) from error
+    require_torch()
+    import torch
+
     if not torch.cuda.is_available():
         raise InputError(
             "PyTorch finds no GPU here",
@@ -34,3 +31,13 @@ def require_device(device: str) -> None:
     number, count = int(device.partition(":")[2] or 0), torch.cuda.device_count()
     if number >= count:
         raise InputError("PyTorch finds no such GPU", got=device, wanted=f"cuda:0 to cuda:{count - 1}")
+
+
+def require_torch(where: str | None = None) -> None:
+    """MissingPackageError, naming what asks for it, where PyTorch is not installed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            "PyTorch is not installed", where=where, wanted="torch", remedy="pip install 'limbeck[train]'"
+        ) from error

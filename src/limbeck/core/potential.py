@@ -168,7 +168,7 @@ class CachingCalculator(Calculator):
         if name not in self.results:
             if not allow_calculation:
                 return None
-            self.calculate(atoms)
+            self.calculate(atoms, (name,))
         if name not in self.results:
             raise PropertyNotImplementedError(f"{name} not present in this calculation")
         value = self.results[name]

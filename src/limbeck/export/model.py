@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.artifact.file import StudentRecord
-from limbeck.core.zbl import BOHR_A, COULOMB_EV_A, SCREEN_RATES, SCREEN_WEIGHTS
+from limbeck.core.pairwise import COULOMB_EV_A, smooth_step, zbl_terms
 from limbeck.students.painn import Graph, Network
 from limbeck.students.specification import Architecture
 
@@ -75,11 +75,7 @@ class ExportedStudent(nn.Module):
         # an element that the student does not know gives NaN instead of a number to trust
         reference = np.full(_TABLE, np.nan)
         reference[list(arch.elements)] = [baseline.references[z] for z in arch.elements]
-        radii = np.zeros((len(arch.elements), len(arch.elements)))
-        place = {z: k for k, z in enumerate(arch.elements)}
-        for (a, b), radius in baseline.zbl_radius.items():
-            if a in place and b in place:
-                radii[place[a], place[b]] = radii[place[b], place[a]] = radius
+        radii = baseline.radius_table(arch.elements)
         self._repels = bool(radii.any())
         for name, value in {"species_of": species, "reference_of": reference, "zbl_radius": radii}.items():
             self.register_buffer(name, torch.as_tensor(value))
@@ -149,12 +145,10 @@ def cell_volume(cell: Tensor) -> Tensor:
 def zbl_energy(z1: Tensor, z2: Tensor, r: Tensor, radius: Tensor) -> Tensor:
     """Switched ZBL energy (eV) at distance r (Å), all (E,), as ``students.baseline.zbl``."""
     first, second = z1.to(r.dtype), z2.to(r.dtype)
-    a = 0.8854 * BOHR_A / (first**0.23 + second**0.23)
-    screen = sum(w * torch.exp(-rate * r / a) for w, rate in zip(SCREEN_WEIGHTS, SCREEN_RATES, strict=True))
+    _, terms = zbl_terms(first, second, r, torch.exp)
     half = (radius / 2).clamp(min=1e-12)
     x = ((r - half) / half).clamp(0.0, 1.0)
-    switch = 1 + x * x * x * (-10 + x * (15 - 6 * x))
-    return COULOMB_EV_A * first * second / r * screen * switch
+    return COULOMB_EV_A * first * second / r * sum(terms) * (1 - smooth_step(x))
 
 
 def _buffer(name: str) -> str:

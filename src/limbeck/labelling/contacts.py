@@ -25,8 +25,8 @@ from ase.geometry import find_mic
 
 from limbeck.core.checks import closest_contact
 from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.pairwise import zbl_pair
 from limbeck.core.scans import scan_mask
-from limbeck.core.zbl import zbl_pair
 
 #: of the sum of covalent radii: no bond is shorter (N2 0.77, C2H2 0.79, H2 1.2); a well above may be one
 _BOND_FRACTION = 0.75

@@ -30,7 +30,7 @@ from limbeck.core.charge import ChargeState, spin_multiplicity, stated_charge
 from limbeck.core.neighbours import neighbour_list, pair_vectors
 from limbeck.dataset.statistics import PAIR_CUTOFF_A
 from limbeck.errors import InputError, LimbeckError
-from limbeck.runtime.session import Evaluation
+from limbeck.runtime.backends.interface import Evaluation
 from limbeck.units import G_PER_CM3
 
 KINDS = ("distance", "density", "temperature", "charge", "spin")

@@ -1,46 +1,34 @@
-"""The evaluation state of one student for one evolving structure."""
+"""The evaluation state of one student for one evolving structure, and the ASE calculator on it."""
 
 from __future__ import annotations
 
+import copy
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
+from limbeck.core.potential import CachingCalculator
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-
-if TYPE_CHECKING:
-    from limbeck.runtime.student import Student
+from limbeck.runtime.backends.interface import Backend, Evaluation
+from limbeck.runtime.guard import Guard
 
 DEFAULT_SKIN_A = 0.5  #: wider keeps the pairs for longer, with more beyond the cutoff to sort out
+_VOIGT = np.array([0, 4, 8, 5, 2, 1])  # xx yy zz yz xz xy in the flat (3, 3)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a student says of one structure of N atoms.
+class Evaluator(Protocol):
+    """What a session needs of a student."""
 
-    Attributes
-    ----------
-    energy: eV. forces: (N, 3) float64, eV/Å. atom_energies: (N,) float64, eV.
-    virial: (3, 3) float64, eV, dE/d(strain); stress is virial / volume where ``periodic``.
-    shortest: (Z, Z) float64, Å, symmetric; closest distance of each pair of the student's Z elements
-        (ascending atomic numbers) within the cutoff, inf where no such pair is.
-    periodic: whether the structure repeats in all three directions, so that stress is defined.
-    volume: Å³, zero without a cell.
-    atom_virials: (N, 3, 3) float64, eV, half of each pair's to either atom; None unless asked for.
-    """
+    backend: Backend
 
-    energy: float
-    forces: np.ndarray
-    virial: np.ndarray
-    atom_energies: np.ndarray
-    shortest: np.ndarray
-    periodic: bool
-    volume: float
-    atom_virials: np.ndarray | None = None
+    def number_of_threads(self, threads: int | None) -> int: ...
+
+    def check(self, batch: StructureBatch) -> None: ...
 
 
 class Session:
@@ -51,7 +39,9 @@ class Session:
     any other. One thread uses it at a time; others wait.
     """
 
-    def __init__(self, student: Student, *, skin: float = DEFAULT_SKIN_A, threads: int | None = None) -> None:
+    def __init__(
+        self, student: Evaluator, *, skin: float = DEFAULT_SKIN_A, threads: int | None = None
+    ) -> None:
         if not 0 <= skin < np.inf:
             raise InputError("the skin is not a length", got=skin, wanted="Å, zero or more")
         self.student, self.skin, self.threads = student, float(skin), threads
@@ -70,32 +60,77 @@ class Session:
         InputError: an element the student does not know, positions or a cell that make no sense.
         """
         numbers, positions = atoms.arrays["numbers"], atoms.arrays["positions"]
-        cell, pbc = atoms.cell.array, atoms.pbc
         with self._lock:
             try:
-                found = self._system.evaluate(numbers, positions, cell, pbc, atom_virials)
+                return self._system.evaluate(numbers, positions, atoms.cell.array, atoms.pbc, atom_virials)
             except LimbeckError:
                 # what is wrong with the structure itself is said in the student's words
                 self.student.check(StructureBatch.from_atoms([atoms]))
                 raise
-        volume = _volume(cell)
-        return Evaluation(
-            energy=found.energy,
-            forces=found.forces,
-            virial=found.virial,
-            atom_energies=found.atom_energies,
-            shortest=found.shortest,
-            periodic=bool(pbc.all()) and volume > 0,
-            volume=volume,
-            atom_virials=found.atom_virials,
-        )
 
 
-def _volume(cell: np.ndarray) -> float:
-    # plain floats: numpy's determinant costs as much as a small molecule's messages
-    (a, b, c), (d, e, f), (g, h, i) = cell.tolist()
-    return float(abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)))
-
-
-def _make_session(student: Student, skin: float, threads: int | None) -> Session:
+def _make_session(student: Evaluator, skin: float, threads: int | None) -> Session:
     return Session(student, skin=skin, threads=threads)
+
+
+class SessionCalculator(CachingCalculator):
+    """ASE calculator on a session of a student; ``guard`` judges each evaluation where there is one."""
+
+    implemented_properties: ClassVar[list[str]] = [
+        "energy", "free_energy", "forces", "stress", "energies", "stresses"
+    ]  # fmt: skip
+
+    def __init__(
+        self,
+        student: Evaluator,
+        guard: Guard | None = None,
+        *,
+        skin: float = DEFAULT_SKIN_A,
+        threads: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._student, self._watch = student, guard
+        self._session = Session(student, skin=skin, threads=threads)
+        self._atom_virials = False
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        if atoms is not None and name in ("stress", "stresses") and not atoms.pbc.all():
+            raise PropertyNotImplementedError(
+                f"{name} not present in this calculation: not all three directions repeat"
+            )
+        return super().get_property(name, atoms, allow_calculation)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        if "stresses" in properties and self._student.backend.gives_atom_virials:
+            self._atom_virials = True  # they cost time, so not before somebody asks; from then on always
+        super().calculate(atoms, properties, system_changes)
+
+    def results_of(self, atoms: Atoms) -> dict[str, Any]:
+        found = self._session.evaluate(atoms, atom_virials=self._atom_virials and bool(atoms.pbc.all()))
+        if self._watch is not None:
+            self._watch.check(atoms, found)
+        results: dict[str, Any] = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "forces": found.forces,
+            "energies": found.atom_energies,
+        }
+        if found.periodic:
+            stress = (found.virial + found.virial.T) * (0.5 / found.volume)
+            results["stress"] = stress.ravel()[_VOIGT]
+            if found.atom_virials is not None:
+                results["stresses"] = found.atom_virials.reshape(-1, 9)[:, _VOIGT] / found.volume
+        return results
+
+    def __copy__(self) -> Self:
+        """The same student, with a session and a guard of its own."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.results, twin._watch = dict(self.results), copy.deepcopy(self._watch)
+        twin._session = copy.copy(self._session)
+        return twin

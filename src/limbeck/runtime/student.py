@@ -17,10 +17,10 @@ from limbeck.core.machine import available_threads
 from limbeck.core.potential import CachingCalculator, Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.runtime.backend import make_backend, positive_threads
+from limbeck.runtime.backends.choose import make_backend
 from limbeck.runtime.guard import Guard
 from limbeck.runtime.released import find_student
-from limbeck.runtime.session import Session
+from limbeck.runtime.session import Session, SessionCalculator
 from limbeck.students.engine import EngineKind, Precision
 from limbeck.students.specification import Architecture
 
@@ -61,7 +61,7 @@ class Student(Potential):
         chosen: Precision = precision or ("float64" if record.dtype == "float64" else "float32")
         # of a batch nothing but charge and spin is judged: ranges are for whoever runs dynamics
         self.guard = Guard(record.state.on_card(), arch.elements, name=self.name, owner="student")
-        self._threads = positive_threads(available_threads() if threads is None else threads)
+        self._threads = _positive(available_threads() if threads is None else threads)
         self.backend = make_backend(record, kind=engine, precision=chosen, device=device, where=self.name)
         self.capabilities = Capabilities(
             elements=frozenset(arch.elements),
@@ -106,9 +106,7 @@ class Student(Potential):
 
     def make_calculator(self) -> CachingCalculator:
         """An ASE calculator that keeps its pairs between steps; it leaves judging the domain to others."""
-        from limbeck.runtime.calculator import Calculator
-
-        return Calculator(self, guarded=False)
+        return SessionCalculator(self)
 
     def session(self, **options: Any) -> Session:
         """A :class:`Session` (``skin=``, ``threads=``), for structures that change little between calls."""
@@ -151,7 +149,7 @@ class Student(Potential):
 
     def number_of_threads(self, threads: int | None) -> int:
         """What is asked for, or the student's own number."""
-        return self._threads if threads is None else positive_threads(threads)
+        return self._threads if threads is None else _positive(threads)
 
     def hvp(self, atoms: Atoms, v: np.ndarray) -> np.ndarray:
         """Hessian-vector product, (N, 3), eV/Å² times the unit of ``v``, exact, in float64.
@@ -216,3 +214,9 @@ class Student(Potential):
             raise InputError(
                 "positions or cell are not finite", where=f"{self.name}, atom {atom}", got="NaN or inf"
             )
+
+
+def _positive(threads: int) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
+        raise InputError("threads is no number of threads", got=repr(threads), wanted="1 or more")
+    return int(threads)

@@ -5,14 +5,16 @@ Both are fixed before training, so that the network learns the difference alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ase.data import covalent_radii
 
-from limbeck.core.labels import Labels
 from limbeck.core.neighbours import Pairs
+from limbeck.core.pairwise import smooth_step, smooth_step_slope, zbl_pair
 from limbeck.core.structures import StructureBatch
-from limbeck.core.zbl import zbl_pair
+from limbeck.students.engine import Outputs
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Baseline:
     references: dict[int, float]
     zbl_radius: dict[tuple[int, int], float]
 
-    def evaluate(self, batch: StructureBatch, pairs: Pairs) -> tuple[Labels, np.ndarray]:
-        """Baseline labels (float64, stress left out) and its dE/dε, (S, 3, 3), eV."""
+    def evaluate(self, batch: StructureBatch, pairs: Pairs) -> Outputs:
+        """What the baseline adds to the network's outputs, float64."""
         table = np.zeros(119)
         for number, energy in self.references.items():
             table[number] = energy
@@ -43,7 +45,7 @@ class Baseline:
             structure = np.searchsorted(pairs.offsets, near, side="right") - 1
             i = pairs.first[near] + batch.offsets[structure]
             j = pairs.second[near] + batch.offsets[structure]
-            radius = self._radius_table()[batch.numbers[i], batch.numbers[j]]
+            radius = self.radius_table(range(119))[batch.numbers[i], batch.numbers[j]]
             repulsion, slope = zbl(batch.numbers[i], batch.numbers[j], distance[near], radius)
             pull = (slope / distance[near])[:, None] * pairs.vectors[near]  # (P', 3) dE/dvector
             np.add.at(atom_energies, i, repulsion / 2)
@@ -51,28 +53,27 @@ class Baseline:
             np.add.at(forces, i, pull)
             np.add.at(forces, j, -pull)
             np.add.at(virial, structure, pull[:, :, None] * pairs.vectors[near][:, None, :])
-        total = np.zeros(len(batch))
-        np.add.at(total, batch.structure_of_atom, atom_energies)
-        return Labels(energy=total, forces=forces, atom_energies=atom_energies), virial
+        total = np.bincount(batch.structure_of_atom, atom_energies, minlength=len(batch))
+        return Outputs(total, forces, virial, atom_energies)
 
-    def _radius_table(self) -> np.ndarray:
+    def radius_table(self, elements: Sequence[int]) -> np.ndarray:
+        """ZBL radii of each pair of the elements, (Z, Z) Å, 0 where there is none."""
         table = np.zeros((119, 119))
         for (a, b), radius in self.zbl_radius.items():
             table[a, b] = table[b, a] = radius
-        return table
+        return table[np.ix_(elements, elements)]
 
 
 def zbl(z1: np.ndarray, z2: np.ndarray, r: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Switched ZBL energy (eV) and its derivative (eV/Å) for pairs at distance r (Å), all (P,).
 
-    The switch is the quintic 1 - 10 x³ + 15 x⁴ - 6 x⁵ between radius / 2 and radius.
+    It falls with a :func:`smooth_step` between radius / 2 and radius.
     """
     energy, slope = zbl_pair(z1, z2, r)
     half = np.maximum(radius / 2, 1e-12)
     x = np.clip((r - half) / half, 0.0, 1.0)
-    switch = 1 + x**3 * (-10 + x * (15 - 6 * x))
-    dswitch = x * x * (-30 + x * (60 - 30 * x)) / half
-    return energy * switch, slope * switch + energy * dswitch
+    switch = 1 - smooth_step(x)
+    return energy * switch, slope * switch - energy * smooth_step_slope(x) / half
 
 
 def zbl_radii(
@@ -82,8 +83,6 @@ def zbl_radii(
 
     A pair never seen within reach takes 0.8 of the sum of its covalent radii.
     """
-    from ase.data import covalent_radii
-
     radii = {}
     for k, a in enumerate(elements):
         for b in elements[k:]:

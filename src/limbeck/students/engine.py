@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from limbeck.core.devices import require_torch
 from limbeck.core.machine import available_threads
 from limbeck.core.neighbours import Pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
-from limbeck.students.specification import Architecture
+from limbeck.students.specification import Architecture, initial_weights
 
 Precision = Literal["float32", "float64"]
 EngineKind = Literal["auto", "native", "torch"]
@@ -122,10 +123,10 @@ class TorchEngine(Engine):
     def __init__(
         self, architecture: Architecture, *, precision: Precision = "float32", device: str = "cpu"
     ) -> None:
+        require_torch(f"the engine on {device}")
         import torch
 
         from limbeck.students.painn import PaiNN
-        from limbeck.students.specification import initial_weights
 
         self.name = f"torch-{device}"
         self.architecture, self.precision, self.device = architecture, precision, device
@@ -189,6 +190,16 @@ def native_available() -> bool:
     return True
 
 
+def require_native() -> None:
+    """LimbeckError where the compiled core cannot be imported."""
+    if not native_available():
+        raise LimbeckError(
+            "the native core is not built",
+            wanted="a C++17 compiler when Limbeck was installed",
+            remedy="pip install -c constraints.txt -e . (or use engine: torch)",
+        )
+
+
 def make_engine(
     architecture: Architecture,
     *,
@@ -201,11 +212,6 @@ def make_engine(
     if kind == "auto":
         kind = "native" if device == "cpu" and native_available() else "torch"
     if kind == "native":
-        if not native_available():
-            raise LimbeckError(
-                "the native core is not built",
-                wanted="a C++17 compiler when Limbeck was installed",
-                remedy="pip install -c constraints.txt -e . (or use engine: torch)",
-            )
+        require_native()
         return NativeEngine(architecture, precision=precision, threads=threads or available_threads())
     return TorchEngine(architecture, precision=precision, device=device)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.core.neighbours import Pairs
+from limbeck.core.pairwise import smooth_step
 from limbeck.core.structures import StructureBatch
 from limbeck.students.specification import Architecture, flatten, unflatten
 
@@ -67,11 +68,10 @@ def radial_basis(distance: Tensor, n_radial: int, cutoff: float, core: Tensor | 
     Returns (P, B + 1): sin(n π r / rc) / r · envelope for n = 1..B, and the envelope itself.
     """
     x = distance / cutoff
-    envelope = torch.where(x < 1, 1 + x**3 * (-10 + x * (15 - 6 * x)), torch.zeros_like(x))  # (P,)
+    envelope = torch.where(x < 1, 1 - smooth_step(x), torch.zeros_like(x))  # (P,)
     if core is not None:
         half = (core / 2).clamp(min=1e-6)
-        y = ((distance - half) / half).clamp(0, 1)
-        envelope = envelope * y**3 * (10 + y * (6 * y - 15))
+        envelope = envelope * smooth_step(((distance - half) / half).clamp(0, 1))
     n = torch.arange(1, n_radial + 1, dtype=distance.dtype, device=distance.device)
     waves = torch.sin(torch.pi * x[:, None] * n) / distance[:, None]  # (P, B)
     return torch.cat([waves * envelope[:, None], envelope[:, None]], dim=1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from limbeck.core.pairwise import smooth_step
 from limbeck.errors import InputError
 
 #: waves shorter than this, Å, fade from the filters that a student starts with
@@ -203,7 +204,7 @@ def basis_power(architecture: Architecture, distance: np.ndarray) -> np.ndarray:
     Each function counts as :func:`initial_amplitudes` has it.
     """
     x = np.asarray(distance, np.float64) / architecture.cutoff
-    envelope = np.where(x < 1, 1 + x**3 * (-10 + x * (15 - 6 * x)), 0.0)
+    envelope = np.where(x < 1, 1 - smooth_step(x), 0.0)
     waves = np.sin(np.pi * x[:, None] * np.arange(1, architecture.rbf + 1)) / distance[:, None]  # (P, B)
     size = initial_amplitudes(architecture)
     return (((waves * size[:-1]) ** 2).sum(1) + size[-1] ** 2) * envelope**2

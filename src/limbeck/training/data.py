@@ -48,10 +48,10 @@ def prepare(labelled: LabelledSet, baseline: Baseline, cutoff: float) -> Trainin
     """Find pairs and subtract the baseline, in float64."""
     batch, labels = labelled.structures, labelled.labels
     pairs = find_pairs(batch, cutoff)
-    base, base_virial = baseline.evaluate(batch, pairs)
+    base = baseline.evaluate(batch, pairs)
     virial = np.full((len(batch), 3, 3), np.nan)
     if labels.stress is not None:
-        virial = labels.stress * batch.volume[:, None, None] - base_virial
+        virial = labels.stress * batch.volume[:, None, None] - base.virial
         virial[~batch.periodic] = np.nan
     return TrainingData(batch, pairs, labels.energy - base.energy, labels.forces - base.forces, virial)
 

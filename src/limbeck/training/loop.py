@@ -155,7 +155,7 @@ class Trainer:
         rows = (index, torch.from_numpy(self.train.structures.atom_index(chosen)), index)
         outputs = zip(self.student(chosen), self.labels, rows, strict=True)
         loss = batch_loss(
-            *(found - label[row] for found, label, row in outputs),
+            [found - label[row] for found, label, row in outputs],
             torch.from_numpy(self.train.structures.counts[chosen]).double(),
             force_scale=self.force_scale,
             weights=(energy_weight(done, config.energy_weight), config.force_weight, config.stress_weight),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,9 +18,7 @@ def penalty(x: Tensor, kind: str, delta: float) -> Tensor:
 
 
 def batch_loss(
-    energy_error: Tensor,
-    force_error: Tensor,
-    virial_error: Tensor,
+    errors: Sequence[Tensor],
     counts: Tensor,
     *,
     force_scale: float,
@@ -31,11 +30,12 @@ def batch_loss(
 
     Parameters
     ----------
-    energy_error: (S,) eV.  force_error: (N, 3) eV/Å.  virial_error: (S, 3, 3) eV, NaN where unknown.
+    errors: of energies, (S,) eV, forces, (N, 3) eV/Å, and virials, (S, 3, 3) eV, NaN where unknown.
     counts: (S,) atoms.  force_scale: rms force of the labels, eV/Å, which makes all terms dimensionless
     (energies and virials an atom are compared with force_scale times 1 Å).
     weights: energy, forces, stress.
     """
+    energy_error, force_error, virial_error = errors
     w_energy, w_forces, w_stress = weights
     per_atom = energy_error / counts / force_scale  # (S,)
     # the energy stays quadratic: its outliers are what the end of training is to remove

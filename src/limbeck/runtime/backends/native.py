@@ -11,7 +11,7 @@ from limbeck.artifact.file import StudentRecord
 from limbeck.core.neighbours import find_pairs, neighbour_list
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
-from limbeck.runtime.backend import Backend, OneStructure, System
+from limbeck.runtime.backends.interface import Backend, Evaluation, System, extent
 from limbeck.students.engine import Outputs, Precision, native_hyperparameters
 from limbeck.students.specification import flatten
 
@@ -41,17 +41,12 @@ class NativeBackend(Backend):
         from limbeck import _native
 
         arch, baseline = self.record.architecture, self.record.baseline
-        radii = np.zeros((len(arch.elements), len(arch.elements)))
-        place = {z: k for k, z in enumerate(arch.elements)}
-        for (a, b), radius in baseline.zbl_radius.items():
-            if a in place and b in place:
-                radii[place[a], place[b]] = radii[place[b], place[a]] = radius
         return _native.Engine(
             native_hyperparameters(arch),
             flatten(arch, self.record.weights, np.float64),
             np.array(arch.elements, np.int32),
             np.array([baseline.references[z] for z in arch.elements], np.float64),
-            radii,
+            baseline.radius_table(arch.elements),
             scalar,
             # dual numbers gain nothing from vector registers
             "portable" if scalar == "dual" else self.instruction_set,
@@ -152,7 +147,7 @@ class NativeSystem(System):
         cell: np.ndarray,
         pbc: np.ndarray,
         atom_virials: bool = False,
-    ) -> OneStructure:
+    ) -> Evaluation:
         same = len(numbers) == len(self._numbers) and (numbers == self._numbers).all()
         try:
             if not (same and (pbc == self._pbc).all() and self._core.covers(positions, cell)):
@@ -161,7 +156,11 @@ class NativeSystem(System):
         except ValueError as error:
             batch = StructureBatch.of_one(numbers, positions, cell, pbc)
             raise self._backend._explain(batch, error) from error
-        return OneStructure(*found[:6])
+        energy, forces, virial, atom_energies, shortest, atom_virials = found[:6]
+        periodic, volume = extent(cell, pbc)
+        return Evaluation(
+            energy, forces, virial, atom_energies, shortest, periodic, volume, atom_virials=atom_virials
+        )
 
     def _search(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         arch = self._backend.record.architecture

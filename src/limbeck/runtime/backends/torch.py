@@ -1,98 +1,25 @@
-"""What runs a student: the compiled core, or PyTorch where the core is missing or a GPU is asked for."""
+"""PyTorch behind a student: the reference, with the core's interface, and what runs on a GPU."""
 
 from __future__ import annotations
 
 import threading
-import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
 from limbeck.artifact.file import StudentRecord
 from limbeck.core.neighbours import Pairs, check_apart, find_pairs, neighbour_list, pair_vectors
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError, LimbeckError
+from limbeck.errors import LimbeckError
+from limbeck.runtime.backends.interface import Backend, Evaluation, System, extent
 from limbeck.students.baseline import Baseline
-from limbeck.students.engine import Engine, EngineKind, Outputs, Precision, make_engine, native_available
+from limbeck.students.engine import Engine, Outputs, Precision, make_engine
 from limbeck.students.specification import flatten
 
 
-@dataclass(frozen=True)
-class OneStructure:
-    """Outputs for one structure of N atoms, in the units of :class:`Outputs`.
-
-    Attributes
-    ----------
-    energy: eV. forces: (N, 3). virial: (3, 3). atom_energies: (N,).
-    shortest: (Z, Z), Å, closest pair of each two elements within the cutoff, inf where none is.
-    atom_virials: (N, 3, 3), eV, adding up to ``virial``; None unless asked for.
-    """
-
-    energy: float
-    forces: np.ndarray
-    virial: np.ndarray
-    atom_energies: np.ndarray
-    shortest: np.ndarray
-    atom_virials: np.ndarray | None = None
-
-
-class System(ABC):
-    """One evolving structure: its pairs within ``cutoff + skin``, kept while they hold. For one thread."""
-
-    @abstractmethod
-    def evaluate(
-        self,
-        numbers: np.ndarray,
-        positions: np.ndarray,
-        cell: np.ndarray,
-        pbc: np.ndarray,
-        atom_virials: bool = False,
-    ) -> OneStructure:
-        """Outputs for one structure; any may follow any other."""
-
-
-class Backend(ABC):
-    """Evaluates one student; any number of threads may use it."""
-
-    name: str
-    gives_atom_virials: bool
-
-    @abstractmethod
-    def system(self, skin: float, threads: int) -> System:
-        """A new :class:`System`."""
-
-    @abstractmethod
-    def evaluate(self, batch: StructureBatch, threads: int) -> Outputs:
-        """Outputs for a batch of structures."""
-
-
-def make_backend(
-    record: StudentRecord, *, kind: EngineKind, precision: Precision, device: str, where: str
-) -> Backend:
-    """The compiled core on the CPU, else PyTorch.
-
-    Raises
-    ------
-    LimbeckError: ``kind`` is native and the core is not built.
-    """
-    if kind == "auto" and device == "cpu" and not native_available():
-        warnings.warn(
-            f"{where}: the native core is not built, so PyTorch runs this student, many times slower; "
-            "remedy: install a C++17 compiler, then pip install -c constraints.txt -e .",
-            stacklevel=3,
-        )
-    if kind == "torch" or device != "cpu" or (kind == "auto" and not native_available()):
-        return TorchBackend(record, precision=precision, device=device)
-    from limbeck.runtime.native import NativeBackend
-
-    return NativeBackend(record, precision=precision)
-
-
 class TorchBackend(Backend):
-    """The torch reference, with the same interface."""
+    """One engine a call; they wait for the next one."""
 
     gives_atom_virials = False
 
@@ -113,7 +40,6 @@ class TorchBackend(Backend):
 
     @contextmanager
     def _engine(self) -> Iterator[Engine]:
-        """An engine for one call; afterwards it waits for the next one."""
         with self._lock:
             engine = self._idle.pop() if self._idle else None
         engine = engine or self.make_engine()
@@ -146,20 +72,19 @@ class TorchSystem(System):
         cell: np.ndarray,
         pbc: np.ndarray,
         atom_virials: bool = False,
-    ) -> OneStructure:
+    ) -> Evaluation:
         if atom_virials:
             raise LimbeckError("this engine gives no virial of an atom", remedy="use engine='native'")
         batch = StructureBatch.of_one(numbers, positions, cell, pbc)
         pairs = self._pairs(batch)
         out = evaluate_pairs(self._engine, self._record.baseline, batch, pairs)
-        place = self._record.architecture.species(batch.numbers)
-        return OneStructure(
-            energy=float(out.energy[0]),
-            forces=out.forces,
-            virial=out.virial[0],
-            atom_energies=out.atom_energies,
-            shortest=_shortest(place, pairs, len(self._record.architecture.elements)),
-        )
+        arch = self._record.architecture
+        place = arch.species(batch.numbers)
+        shortest = np.full((len(arch.elements),) * 2, np.inf)
+        np.minimum.at(shortest, (place[pairs.first], place[pairs.second]), pairs.distances)
+        shortest = np.minimum(shortest, shortest.T)
+        energy, virial = float(out.energy[0]), out.virial[0]
+        return Evaluation(energy, out.forces, virial, out.atom_energies, shortest, *extent(cell, pbc))
 
     def _pairs(self, batch: StructureBatch) -> Pairs:
         points, cell, cutoff = batch.positions, batch.cell[0], self._record.architecture.cutoff
@@ -189,26 +114,10 @@ def evaluate_pairs(engine: Engine, baseline: Baseline, batch: StructureBatch, pa
     """Network and baseline together, for every structure of the batch."""
     engine.set_structures(batch, pairs)
     out = engine.evaluate(np.arange(len(batch)))
-    base, virial = baseline.evaluate(batch, pairs)
-    if base.atom_energies is None:
-        raise TypeError("a baseline gives atomic energies")
+    base = baseline.evaluate(batch, pairs)
     return Outputs(
         energy=out.energy + base.energy,
         forces=out.forces + base.forces,
-        virial=out.virial + virial,
+        virial=out.virial + base.virial,
         atom_energies=out.atom_energies + base.atom_energies,
     )
-
-
-def positive_threads(threads: int) -> int:
-    """The number itself, or InputError."""
-    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
-        raise InputError("threads is no number of threads", got=repr(threads), wanted="1 or more")
-    return int(threads)
-
-
-def _shortest(place: np.ndarray, pairs: Pairs, n_elements: int) -> np.ndarray:
-    flat = np.full(n_elements * n_elements, np.inf)
-    np.minimum.at(flat, place[pairs.first] * n_elements + place[pairs.second], pairs.distances)
-    table = flat.reshape(n_elements, n_elements)
-    return np.minimum(table, table.T)

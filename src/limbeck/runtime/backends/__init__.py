@@ -1,0 +1,1 @@
+"""What evaluates a student: the compiled core, or PyTorch."""

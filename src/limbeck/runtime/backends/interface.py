@@ -1,0 +1,74 @@
+"""What every backend of a student offers, and the record of one structure that it gives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from limbeck.core.structures import StructureBatch
+from limbeck.students.engine import Outputs
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a student says of one structure of N atoms.
+
+    Attributes
+    ----------
+    energy: eV. forces: (N, 3) float64, eV/Å. atom_energies: (N,) float64, eV.
+    virial: (3, 3) float64, eV, dE/d(strain); stress is virial / volume where ``periodic``.
+    shortest: (Z, Z) float64, Å, symmetric; closest distance of each pair of the student's Z elements
+        (ascending atomic numbers) within the cutoff, inf where no such pair is.
+    periodic: whether the structure repeats in all three directions, so that stress is defined.
+    volume: Å³, zero without a cell.
+    atom_virials: (N, 3, 3) float64, eV, half of each pair's to either atom; None unless asked for.
+    """
+
+    energy: float
+    forces: np.ndarray
+    virial: np.ndarray
+    atom_energies: np.ndarray
+    shortest: np.ndarray
+    periodic: bool
+    volume: float
+    atom_virials: np.ndarray | None = None
+
+
+def extent(cell: np.ndarray, pbc: np.ndarray) -> tuple[bool, float]:
+    """``periodic`` and ``volume`` of an :class:`Evaluation`."""
+    # plain floats: numpy's determinant costs as much as a small molecule's messages
+    (a, b, c), (d, e, f), (g, h, i) = cell.tolist()
+    volume = float(abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)))
+    return bool(pbc.all()) and volume > 0, volume
+
+
+class System(ABC):
+    """One evolving structure: its pairs within ``cutoff + skin``, kept while they hold. For one thread."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        numbers: np.ndarray,
+        positions: np.ndarray,
+        cell: np.ndarray,
+        pbc: np.ndarray,
+        atom_virials: bool = False,
+    ) -> Evaluation:
+        """What the student says of one structure; any may follow any other."""
+
+
+class Backend(ABC):
+    """Evaluates one student; any number of threads may use it."""
+
+    name: str
+    gives_atom_virials: bool
+
+    @abstractmethod
+    def system(self, skin: float, threads: int) -> System:
+        """A new :class:`System`."""
+
+    @abstractmethod
+    def evaluate(self, batch: StructureBatch, threads: int) -> Outputs:
+        """Outputs for a batch of structures."""
