@@ -1,96 +1,163 @@
-"""A module imports only from earlier layers or from its own; no file names a machine's folders."""
+"""What may import what: rooms in order, no stage another stage, no cycles; no file names a machine's folders."""
 
 from __future__ import annotations
 
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "limbeck"
-LAYERS = (
-    "units errors _native progress core teachers sampling labelling dataset students artifact training runtime "
-    "validation benchmark export testing report config pipeline doctor cli"
-).split()
-#: the package's own __init__ names nothing at import time but errors and lazy attributes
-TOP = "__init__"
+LIBRARIES = "teachers students artifact runtime".split()
+STAGES = "sampling labelling dataset training validation benchmark export testing report physics".split()
+#: rooms from the bottom up; a configuration gathers the settings that stages own
+ROOMS = [
+    *"units errors _native progress core records".split(),
+    *LIBRARIES,
+    *STAGES,
+    *"config pipeline workflows doctor cli".split(),
+]
+#: (file, module) where a stage still imports another one; it only shrinks
+BREACHES = {
+    ("benchmark/plots.py", "limbeck.validation.plots"),
+    ("benchmark/process.py", "limbeck.labelling"),
+    ("benchmark/process.py", "limbeck.labelling.remote"),
+    ("benchmark/systems.py", "limbeck.sampling.kinds"),
+    ("benchmark/systems.py", "limbeck.sampling.starts"),
+    ("benchmark/worker.py", "limbeck.labelling"),
+    ("benchmark/worker.py", "limbeck.labelling.worker"),
+    ("dataset/lint/geometry.py", "limbeck.sampling.kinds"),
+    ("dataset/lint/values.py", "limbeck.labelling.audit"),
+    ("dataset/read.py", "limbeck.labelling.store"),
+    ("export/loss.py", "limbeck.validation.onpolicy"),
+    ("export/speed.py", "limbeck.benchmark.runner"),
+    ("export/speed.py", "limbeck.benchmark.turns"),
+    ("export/structures.py", "limbeck.sampling.starts"),
+    ("report/data_figures.py", "limbeck.dataset.statistics"),
+    ("report/environment_map.py", "limbeck.dataset.statistics"),
+    ("report/error_figures.py", "limbeck.validation.run"),
+    ("report/evidence.py", "limbeck.dataset.read"),
+    ("report/evidence.py", "limbeck.validation.doubt"),
+    ("report/evidence.py", "limbeck.validation.run"),
+    ("report/recommendation.py", "limbeck.validation.size"),
+    ("report/results.py", "limbeck.validation.longrange"),
+    ("validation/doubt.py", "limbeck.dataset.lint.units"),
+    ("validation/onpolicy.py", "limbeck.sampling.config"),
+    ("validation/onpolicy.py", "limbeck.sampling.dynamics"),
+    ("validation/survival.py", "limbeck.sampling.cache"),
+    ("validation/survival.py", "limbeck.sampling.config"),
+    ("validation/survival.py", "limbeck.sampling.dynamics"),
+    ("validation/survival.py", "limbeck.sampling.perturb"),
+    ("validation/worst.py", "limbeck.sampling.frames"),
+}
 
 
-def layer_of(path: Path, package: Path) -> str:
-    first = path.relative_to(package).parts[0]
-    return first.removesuffix(".py")
-
-
-def imported_modules(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import of limbeck, inside functions too, relative ones refused."""
-    for node in ast.walk(tree):
+def imports_of(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name) of every import of limbeck, inside functions too; a relative one begins with a dot."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
-            yield from (
-                (node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "limbeck"
-            )
+            found = [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                yield node.lineno, "." * node.level
-            elif node.module == "limbeck":
-                yield from ((node.lineno, f"limbeck.{alias.name}") for alias in node.names)
-            elif node.module and node.module.startswith("limbeck."):
-                yield node.lineno, node.module
+            found = [("." * node.level + (node.module or ""), alias.name) for alias in node.names]
+        else:
+            continue
+        yield from ((node.lineno, *one) for one in found if one[0].split(".")[0] in ("", "limbeck"))
 
 
-def breaches(package: Path, layers: list[str]) -> list[str]:
-    """``file:line what is wrong`` for every import against the order, and modules without a layer."""
-    found = []
+def refusal(own: str, module: str) -> str | None:
+    """Why a file of room ``own`` must not import ``module``."""
+    if module.startswith("."):
+        return "relative import"
+    target = module.split(".")[1]
+    for room in (own, target):
+        if room not in ROOMS:
+            return f"{room!r} stands in no group"
+    if own in STAGES and target in STAGES and own != target:
+        return f"{own} imports {module}, of another stage"
+    if ROOMS.index(target) > ROOMS.index(own) and not {own, target} <= set(LIBRARIES):
+        return f"{own} imports {module}, of a later group"
+    return None
+
+
+def breaches(package: Path, allowed: Collection[tuple[str, str]] = ()) -> list[str]:
+    """``file:line what is wrong`` for every import against the order, and for what is allowed in vain."""
+    found, met = [], set()
     for path in sorted(package.rglob("*.py")):
-        own = layer_of(path, package)
-        if own == TOP:
-            continue
-        name = path.relative_to(package.parent)
-        if own not in layers:
-            found.append(f"{name}:1 {own!r} stands in no layer")
-            continue
-        for line, module in imported_modules(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-            if module.startswith("."):
-                found.append(f"{name}:{line} relative import")
+        file = str(path.relative_to(package))
+        own = file.split("/")[0].removesuffix(".py")
+        for line, module, name in imports_of(path) if own != "__init__" else ():
+            if module == "limbeck" and name in ("", "__version__"):
                 continue
-            target = module.split(".")[1] if "." in module else ""
-            if target in ("", "__version__"):
-                continue
-            if target not in layers:
-                found.append(f"{name}:{line} {module!r} stands in no layer")
-            elif layers.index(target) > layers.index(own):
-                found.append(f"{name}:{line} {own} imports {module} from a later layer")
-    return found
+            module = f"limbeck.{name}" if module == "limbeck" else module
+            met.add((file, module))
+            reason = refusal(own, module)
+            if reason and (file, module) not in allowed:
+                found.append(f"{file}:{line} {reason}")
+    return found + [f"{a} no longer imports {b}: take it off the list" for a, b in sorted({*allowed} - met)]
 
 
-def test_modules_import_from_earlier_layers_only():
-    assert not (found := breaches(PACKAGE, LAYERS)), "\n".join(found)
+def cycle(package: Path) -> list[str]:
+    """Modules that import each other in a ring, lazily or not; empty where none do."""
+    files = {".".join(p.relative_to(package.parent).with_suffix("").parts): p for p in package.rglob("*.py")}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    graph = {}
+    for own, path in files.items():
+        pairs = ((f"{module}.{name}", module) for _, module, name in imports_of(path))
+        graph[own] = {full if full in files else module for full, module in pairs} - {own}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_imports_keep_the_order_of_rooms():
+    assert not (found := breaches(PACKAGE, BREACHES)), "\n".join(found)
+
+
+def test_no_imports_go_round():
+    assert not (found := cycle(PACKAGE)), " -> ".join(found)
 
 
 @pytest.mark.parametrize(
     ("statement", "text"),
     [
         ("from limbeck.core.labels import Labels", None),
+        ("from limbeck.runtime.student import Student", None),
         ("from limbeck.sampling.config import SamplingConfig", None),
-        (
-            "from limbeck.training.loop import fit",
-            "sampling imports limbeck.training.loop from a later layer",
-        ),
-        ("import limbeck.pipeline", "sampling imports limbeck.pipeline from a later layer"),
-        ("from limbeck import cli", "sampling imports limbeck.cli from a later layer"),
+        ("from limbeck.training.loop import fit", "limbeck.training.loop, of another stage"),
+        ("import limbeck.pipeline", "limbeck.pipeline, of a later group"),
+        ("from limbeck import cli", "limbeck.cli, of a later group"),
         ("from . import run", "relative import"),
-        ("import limbeck.misc", "'limbeck.misc' stands in no layer"),
+        ("import limbeck.misc", "'misc' stands in no group"),
     ],
 )
 def test_a_planted_import_is_judged(tmp_path, statement, text):
     planted = tmp_path / "limbeck" / "sampling" / "planted.py"
     planted.parent.mkdir(parents=True)
     planted.write_text(f"def late():\n    {statement}\n")
-    expected = [] if text is None else [f"limbeck/sampling/planted.py:2 {text}"]
-    assert breaches(tmp_path / "limbeck", LAYERS) == expected
+    found = breaches(tmp_path / "limbeck")
+    assert len(found) == (text is not None)
+    if text:
+        assert found[0].startswith("sampling/planted.py:2 ")
+        assert text in found[0]
+        module = statement.split()[1].replace("limbeck", "limbeck.cli" if "cli" in statement else "limbeck")
+        assert breaches(tmp_path / "limbeck", {("sampling/planted.py", module)}) == []
+    assert len(breaches(tmp_path / "limbeck", {("sampling/gone.py", "limbeck.export.run")})) == len(found) + 1
+
+
+def test_a_planted_cycle_is_found(tmp_path):
+    for name, other in (("one", "two"), ("two", "three"), ("three", "one")):
+        (tmp_path / "limbeck").mkdir(exist_ok=True)
+        (tmp_path / "limbeck" / f"{name}.py").write_text(f"def late():\n    from limbeck import {other}\n")
+    assert len(cycle(tmp_path / "limbeck")) == 4
+    (tmp_path / "limbeck" / "three.py").write_text("")
+    assert cycle(tmp_path / "limbeck") == []
 
 
 def project_files() -> list[Path]:

@@ -20,6 +20,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 
 FARTHEST_A = 1e8  #: coordinates beyond lose their digits: float64 holds 1e-8 Å there
+PAIR_CUTOFF_A = 6.0  #: pairs of elements that never come closer are left out of a card
 CROWDED = 100_000  #: neighbours an atom; a solid has 45,000 within 60 Å
 _FLAT = 1e-5  # smallest over largest singular value of the periodic vectors: a plane, not a cell
 _WIDE_A = 1000.0  # empty space that is worth taking out before vesin lays its grid through it

@@ -14,11 +14,11 @@ from scipy.spatial import cKDTree
 from limbeck.core.checks import chunks, periodic_images
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet
+from limbeck.core.neighbours import PAIR_CUTOFF_A
 from limbeck.core.scans import scan_mask
 from limbeck.core.structures import StructureBatch
 from limbeck.units import G_PER_CM3
 
-PAIR_CUTOFF_A = 6.0  #: pairs of elements that never come closer are left out
 _RANK_TOLERANCE = 1e-6  # singular values of composition fractions; rounding is near 1e-15
 
 Range = tuple[float, float]

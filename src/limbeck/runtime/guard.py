@@ -27,8 +27,7 @@ from ase import Atoms, units
 from ase.data import atomic_masses, chemical_symbols
 
 from limbeck.core.charge import ChargeState, spin_multiplicity, stated_charge
-from limbeck.core.neighbours import neighbour_list, pair_vectors
-from limbeck.dataset.statistics import PAIR_CUTOFF_A
+from limbeck.core.neighbours import PAIR_CUTOFF_A, neighbour_list, pair_vectors
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.backends.interface import Evaluation
 from limbeck.units import G_PER_CM3
