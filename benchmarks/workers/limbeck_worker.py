@@ -29,7 +29,8 @@ from limbeck.core.structures import StructureBatch
 from limbeck.students.specification import flatten, initial_weights, preset_architecture
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData
-from limbeck.training.loop import Stop, Trainer
+from limbeck.training.loop import Stop
+from limbeck.training.trainer import Trainer
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
 

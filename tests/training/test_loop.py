@@ -16,7 +16,8 @@ import torch
 from limbeck.errors import InputError, LimbeckError
 from limbeck.training.checkpoint import Checkpoint, Progress
 from limbeck.training.config import TrainingConfig
-from limbeck.training.loop import Stop, Trainer
+from limbeck.training.loop import Stop
+from limbeck.training.trainer import Trainer
 
 from .tools import make_trainer, mixed_set, prepared
 

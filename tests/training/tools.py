@@ -16,7 +16,8 @@ from limbeck.students.baseline import Baseline
 from limbeck.students.specification import flatten, initial_weights, preset_architecture, with_scale
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, prepare
-from limbeck.training.loop import Stop, Trainer
+from limbeck.training.loop import Stop
+from limbeck.training.trainer import Trainer
 from tests.validation.toys import copper_frames, emt, label_set
 
 

@@ -16,6 +16,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from limbeck.cli.root import Invocation, app
+from limbeck.core.devices import missing_torch
 from limbeck.core.machine import SHORT_WAIT
 from limbeck.errors import LimbeckError, MissingPackageError
 from limbeck.progress import process_start
@@ -104,6 +105,8 @@ def _report(error: Exception, debug: bool) -> int:
             got=f"no module {error.name!r}",
             remedy="pip install -c constraints.txt -e '.[all]'",
         )
+        if (error.name or "").split(".")[0] in ("torch", "lightning_fabric"):
+            missing = missing_torch(error)
         return _say_error(str(missing), missing.exit_code)
     kind = f"{type(error).__name__}: {error}".replace("\n", " ").strip()
     hint = "" if debug else "; run with --debug for the traceback"

@@ -6,6 +6,8 @@ import re
 
 from limbeck.errors import InputError, MissingPackageError
 
+REMEDY = "pip install 'limbeck[train]'"
+
 
 def require_device(device: str) -> None:
     """Refuse a device that is not here; the CPU always is, and asks for no PyTorch.
@@ -33,11 +35,23 @@ def require_device(device: str) -> None:
         raise InputError("PyTorch finds no such GPU", got=device, wanted=f"cuda:0 to cuda:{count - 1}")
 
 
+def require_training(device: str) -> None:
+    """Refuse a training without its packages or its device, before any work."""
+    require_torch("training")
+    require_device(device)
+
+
 def require_torch(where: str | None = None) -> None:
     """MissingPackageError, naming what asks for it, where PyTorch is not installed."""
     try:
+        import lightning_fabric  # noqa: F401
         import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            "PyTorch is not installed", where=where, wanted="torch", remedy="pip install 'limbeck[train]'"
-        ) from error
+    except ModuleNotFoundError as error:
+        raise missing_torch(error, where) from error
+
+
+def missing_torch(error: ModuleNotFoundError, where: str | None = None) -> MissingPackageError:
+    """What to say of a missing module that the extra ``train`` brings."""
+    return MissingPackageError(
+        "PyTorch is not installed", where=where, got=f"no module {error.name!r}", remedy=REMEDY
+    )

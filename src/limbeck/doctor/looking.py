@@ -32,7 +32,10 @@ def package_version(distribution: str) -> str | None:
 
 def module_file(name: str) -> Path | None:
     """The file of a top-level module, found without importing it; None where there is none."""
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
     return None if spec is None or spec.origin is None else Path(spec.origin)
 
 

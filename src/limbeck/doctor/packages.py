@@ -15,6 +15,7 @@ EXPORTERS = (
 )
 #: distribution, extra of Limbeck that brings it, and what it is for
 OPTIONAL = (
+    ("lightning-fabric", "train", "trains students"),
     ("rdkit", "molecules", "starts from SMILES"),
     ("packmol", "liquids", "packs liquids"),
     ("matplotlib", "plots", "draws plots"),

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from limbeck.core import machine
+from limbeck.core.devices import REMEDY
 from limbeck.doctor import looking
 from limbeck.doctor.findings import Finding
 from limbeck.teachers.environments import limbeck_home
@@ -55,7 +56,7 @@ def check_torch() -> Finding:
     version, file = looking.package_version("torch"), looking.module_file("torch")
     if version is None or file is None:
         detail = "not installed; trains students, and runs teachers and exports"
-        return Finding("torch", "torch", "broken", detail, f"{looking.PIP} torch", {"version": None})
+        return Finding("torch", "torch", "missing", detail, REMEDY, {"version": None})
     build, devices = _torch_build(file.parent), count_gpus()
     facts = {"version": version, "build": build, "gpus": devices}
     detail = f"{version}, built for {build}; " + ("no GPU" if not devices else f"{devices} NVIDIA GPU(s)")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.core.devices import require_torch
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
@@ -131,6 +132,7 @@ def export_package(
 
 def _begin(student: Path | str, out: Path, options: ExportOptions) -> tuple[Path, _Summary, _Work | None]:
     """The student's file, an empty summary, and what its formats share; None where it was refused."""
+    require_torch("exports")
     path = find_student(student)
     record = read_student(path)
     structures = parity_structures(

@@ -23,7 +23,7 @@ from limbeck.config import (
     load_config,
     resolved_yaml,
 )
-from limbeck.core.devices import require_device
+from limbeck.core.devices import require_training
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.labelling.isolated import isolated_atom_energies
@@ -96,7 +96,7 @@ def distill(
     """
     began = time.monotonic() if began is None else began
     config = _settled(as_config(config), say)
-    require_device(config.training.device)
+    require_training(config.training.device)
     spec = config.required_teacher()
     folder = None if dry_run else Path(out) if out is not None else config.run_folder()
     notes: list[str] = []

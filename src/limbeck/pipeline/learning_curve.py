@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from limbeck.core.devices import require_device
+from limbeck.core.devices import require_training
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_json
 from limbeck.dataset.statistics import statistics
@@ -90,7 +90,7 @@ def learning_curve(
     ------
     InputError: numbers that make no sense.
     """
-    require_device(data.settings.device)
+    require_training(data.settings.device)
     began = time.monotonic() if settings.began is None else settings.began
     deadline = began + settings.budget_s
     settings = _resolved(settings, data, deadline - time.monotonic(), out)

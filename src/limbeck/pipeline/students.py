@@ -34,7 +34,7 @@ from limbeck.students.specification import (
 )
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, prepare
-from limbeck.training.loop import Stop, Trained, Trainer
+from limbeck.training.loop import Stop, Trained
 from limbeck.validation.run import predict
 
 __all__ = ["Lesson", "save_student", "say_idle_threads", "train_student", "untrained_student"]
@@ -101,6 +101,8 @@ def train_student(
     ``init``: a student whose weights it starts from. ``same_origin``: that student learned from labels
     of the same teacher, so its energy references stay as they are.
     """
+    from limbeck.training.trainer import Trainer  # only here: with it comes torch
+
     if init is None:
         begin = _from_scratch(preset, lesson, config, seed)
     else:

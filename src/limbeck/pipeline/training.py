@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.artifact.file import StudentRecord
 from limbeck.config import TrainRunConfig, dump_yaml
-from limbeck.core.devices import require_device
+from limbeck.core.devices import require_training
 from limbeck.dataset.read import read_labelled
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.folder import prepare_folder, say_if_finished
@@ -48,7 +48,7 @@ def run_train(
     command line, for the cards.
     """
     began = time.monotonic() if began is None else began
-    require_device(config.training.device)
+    require_training(config.training.device)
     config = config.with_end()
     tell = say_nothing if (out / "metrics.json").exists() and not overwrite else say
     keys = config.keys.model_dump()

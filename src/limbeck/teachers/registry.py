@@ -83,7 +83,7 @@ def load_teacher(
     """
     options = dict(options or {})
     check_teacher(name, options, trust=trust)
-    if importlib.util.find_spec("torch") is not None:
+    if device != "cpu" and importlib.util.find_spec("torch") is not None:
         require_device(device)
     if custom.is_custom(name):
         potential, _ = custom.load(custom.make_card(name), options, device)

@@ -17,9 +17,10 @@ from limbeck.core.files import write_whole
 from limbeck.errors import InputError, LimbeckError
 from limbeck.students.engine import NativeEngine, make_engine
 from limbeck.students.specification import Architecture
-from limbeck.training.checkpoint import Checkpoint, Progress, Stop, Trained, other_version
+from limbeck.training.checkpoint import Checkpoint, other_version
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, epoch_batches
+from limbeck.training.loop import Progress, Stop, Trained
 from limbeck.training.loss import batch_loss, energy_weight, learning_rate
 from limbeck.training.optimizer import Soap
 from limbeck.training.trainable import TrainableStudent, evaluate_errors

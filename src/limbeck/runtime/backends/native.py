@@ -156,11 +156,8 @@ class NativeSystem(System):
         except ValueError as error:
             batch = StructureBatch.of_one(numbers, positions, cell, pbc)
             raise self._backend._explain(batch, error) from error
-        energy, forces, virial, atom_energies, shortest, atom_virials = found[:6]
-        periodic, volume = extent(cell, pbc)
-        return Evaluation(
-            energy, forces, virial, atom_energies, shortest, periodic, volume, atom_virials=atom_virials
-        )
+        energy, forces, virial, atom_energies, shortest, by_atom = found[:6]
+        return Evaluation(energy, forces, virial, atom_energies, shortest, *extent(cell, pbc), by_atom)
 
     def _search(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         arch = self._backend.record.architecture
