@@ -9,7 +9,6 @@ import numpy as np
 from ase import units
 
 from limbeck.core.labels import LabelledSet, concatenate_labelled
-from limbeck.core.structures import StructureBatch
 
 
 def with_labels(labelled: LabelledSet, **changed: np.ndarray) -> LabelledSet:
@@ -54,40 +53,6 @@ def energies_shifted(labelled: LabelledSet, frames: list[int], ev_per_atom: floa
     return with_labels(labelled, energy=energy)
 
 
-def energies_shuffled(labelled: LabelledSet, seed: int = 0) -> LabelledSet:
-    order = np.random.default_rng(seed).permutation(len(labelled))
-    return with_labels(labelled, energy=labelled.labels.energy[order])
-
-
-def without_element(labelled: LabelledSet, number: int) -> LabelledSet:
-    keep = labelled.structures.numbers != number
-    counts = np.bincount(labelled.structures.structure_of_atom[keep], minlength=len(labelled))
-    own = labelled.structures
-    batch = StructureBatch(
-        own.numbers[keep], own.positions[keep], own.cell, own.pbc,
-        np.concatenate([[0], np.cumsum(counts)]), own.charge,
-    )  # fmt: skip
-    return replace(with_labels(labelled, forces=labelled.labels.forces[keep]), structures=batch)
-
-
-def atoms_zeroed(labelled: LabelledSet, share: float = 0.3) -> LabelledSet:
-    """The first atoms of every structure held by constraints."""
-    forces, own = labelled.labels.forces.copy(), labelled.structures
-    rank = np.arange(own.n_atoms) - np.repeat(own.offsets[:-1], own.counts)
-    forces[rank < share * np.repeat(own.counts, own.counts)] = 0
-    return with_labels(labelled, forces=forces)
-
-
-def species_swapped(labelled: LabelledSet, frames: list[int], a: int, b: int) -> LabelledSet:
-    numbers = labelled.structures.numbers.copy()
-    for s in frames:
-        atoms = atoms_of(labelled, [s])
-        one, two = atoms[numbers[atoms] == a], atoms[numbers[atoms] == b]
-        k = min(len(one), len(two))
-        numbers[one[:k]], numbers[two[:k]] = b, a
-    return with_structures(labelled, numbers=numbers)
-
-
 def in_bohr(labelled: LabelledSet) -> LabelledSet:
     own = labelled.structures
     return with_structures(labelled, positions=own.positions / units.Bohr, cell=own.cell / units.Bohr)
@@ -97,13 +62,14 @@ def repeated(labelled: LabelledSet, frames: list[int]) -> LabelledSet:
     return concatenate_labelled([labelled, labelled.select(frames)])
 
 
-def stress_reordered(labelled: LabelledSet) -> LabelledSet:
-    """xy yz xz read as yz xz xy."""
+def stress_as_vasp_writes_it(labelled: LabelledSet, sign: float = 1.0) -> LabelledSet:
+    """xx yy zz xy yz zx read as xx yy zz yz xz xy."""
     stress = labelled.labels.stress
     assert stress is not None
+    order = [0, 1, 2, 0, 1, 0], [0, 1, 2, 1, 2, 2]
     new = stress.copy()
-    for (a, b), (c, d) in (((1, 2), (0, 1)), ((0, 2), (1, 2)), ((0, 1), (0, 2))):
-        new[:, a, b] = new[:, b, a] = stress[:, c, d]
+    for column, (a, b) in enumerate(((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))):
+        new[:, a, b] = new[:, b, a] = sign * stress[:, order[0][column], order[1][column]]
     return with_labels(labelled, stress=new)
 
 
@@ -152,39 +118,3 @@ def forces_changed(
     atoms = atoms_of(labelled, list(range(len(labelled))) if frames is None else frames)
     forces[atoms] = change(forces[atoms])
     return with_labels(labelled, forces=forces)
-
-
-def positions_rounded(labelled: LabelledSet, step: float, frames: list[int]) -> LabelledSet:
-    positions = labelled.structures.positions.copy()
-    atoms = atoms_of(labelled, frames)
-    positions[atoms] = np.round(positions[atoms] / step) * step
-    return with_structures(labelled, positions=positions)
-
-
-def energies_off_by_one(labelled: LabelledSet) -> LabelledSet:
-    return with_labels(labelled, energy=np.roll(labelled.labels.energy, 1))
-
-
-def elements_sorted(labelled: LabelledSet) -> LabelledSet:
-    """The list of elements in another order than the positions."""
-    numbers = labelled.structures.numbers.copy()
-    for s in range(len(labelled)):
-        atoms = atoms_of(labelled, [s])
-        numbers[atoms] = np.sort(numbers[atoms])
-    return with_structures(labelled, numbers=numbers)
-
-
-def stress_zeroed(labelled: LabelledSet, frames: list[int]) -> LabelledSet:
-    stress = labelled.labels.stress
-    assert stress is not None
-    new = stress.copy()
-    new[frames] = 0
-    return with_labels(labelled, stress=new)
-
-
-def open_along(labelled: LabelledSet, axis: int) -> LabelledSet:
-    pbc = labelled.structures.pbc.copy()
-    pbc[:, axis] = False
-    stress = labelled.labels.stress
-    kept = with_structures(labelled, pbc=pbc)
-    return kept if stress is None else with_labels(kept, stress=np.full_like(stress, np.nan))

@@ -152,8 +152,8 @@ def split_isolated_atoms(labelled: LabelledSet) -> tuple[LabelledSet, dict[int, 
     batch = labelled.structures
     energies: dict[int, float] = {}
     rest: list[int] = []
-    for s, count in enumerate(batch.counts):
-        if count != 1 or not _isolated(batch.cell[s], batch.pbc[s]):
+    for s, alone in enumerate(isolated_atoms(batch)):
+        if not alone:
             rest.append(s)
             continue
         z, energy = int(batch.numbers[batch.offsets[s]]), float(labelled.labels.energy[s])
@@ -167,11 +167,14 @@ def split_isolated_atoms(labelled: LabelledSet) -> tuple[LabelledSet, dict[int, 
     return labelled.select(rest), energies
 
 
-def _isolated(cell: np.ndarray, pbc: np.ndarray) -> bool:
-    if not pbc.any():
-        return True
-    # The smallest singular value bounds the length of every lattice vector from below.
-    return bool(np.linalg.svd(cell[pbc], compute_uv=False).min() >= _ISOLATED_WIDTH_A)
+def isolated_atoms(batch: StructureBatch) -> np.ndarray:
+    """(S,) bool: the structures that :func:`split_isolated_atoms` takes out."""
+    alone = batch.counts == 1
+    for s in np.flatnonzero(alone & batch.pbc.any(axis=1)):
+        # The smallest singular value bounds the length of every lattice vector from below.
+        width = np.linalg.svd(batch.cell[s][batch.pbc[s]], compute_uv=False).min()
+        alone[s] = width >= _ISOLATED_WIDTH_A
+    return alone
 
 
 def _repeats(atoms: Atoms) -> bool:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from limbeck.dataset.lint.duplicates import find_copies
-from limbeck.dataset.lint.finding import CODES, Finding, LintReport, check_codes
-from limbeck.dataset.lint.material import NOTHING_EXPECTED, Expected
+from limbeck.dataset.lint.close import find_copies
+from limbeck.dataset.lint.records import (
+    CODES,
+    NOTHING_EXPECTED,
+    Expected,
+    Finding,
+    LintReport,
+    check_codes,
+)
 from limbeck.dataset.lint.run import lint
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Distances, cells and periodicity that no sensible structure has."""
+"""Distances, cells and periodicity that no sensible structure has; forces that do not balance."""
 
 from __future__ import annotations
 
@@ -6,21 +6,41 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from limbeck.dataset.lint.finding import Finding
-from limbeck.dataset.lint.material import Material, rare
-from limbeck.sampling.kinds import NON_METALS, vacuum_gap
+from limbeck.dataset.lint.records import Finding, Material, finding
+from limbeck.sampling.kinds import vacuum_gap
 
 _NOBLE = (2, 10, 18, 36, 54, 86)
-_TOUCHING = 0.55  # of the sum of covalent radii
+_TOUCHING = 0.55  # of the sum of covalent radii; the shortest real bonds, hydrogen's aside, have 0.85
 _REPELLED_EV_PER_A = 4.0  # least force between atoms so close
-_LONE = 3.0
-_PULLED_EV_PER_A = 0.5
+_LONE, _PULLED_EV_PER_A = 3.0, 0.5
+_SHRUNK = 0.65  # bohr converted twice leaves 0.53
+_BOHR, _STRETCHED = (1.5, 2.4), 1.3  # where bonds given in bohr lie; metals have up to 1.2
 _DENSE_PER_A3 = 0.01  # a molecule in a box of its own is thinner
 _CROWDED_A3 = 2.5  # volume an atom; diamond at 1 TPa has 3
-_BOHR_A = 0.529177
-_STRETCHED, _STRETCHED_SHARE = (1.28, 2.4), 0.25  # ratios, and of the hydrogen of a structure
 _FILLED_A = 3.0  # no vacuum is as thin
-_SPREAD = 1.4  # of the sums of covalent radii: nine in ten atoms have no nearer neighbour
+_SHARE = 0.2  # of what forces of that size in random directions sum to; a damaged atom leaves more
+_LEAST_EV_PER_A = 0.02  # noise of large cells and loose convergence
+_HELD = 0.1  # share of atoms without any force that tells constraints
+
+
+def check_lengths(material: Material) -> Iterator[Finding]:
+    """Bonds that are all too long or too short: positions in another unit.
+
+    Noble gases and pairs of atoms, which may be scanned, do not count.
+    """
+    batch = material.batch
+    counted = ~np.isin(batch.numbers, _NOBLE) & (batch.counts > 2)[batch.structure_of_atom]
+    if not counted.any():
+        return
+    ratio = material.bonds.ratio[counted]
+    middle, low = float(np.median(ratio)), float(np.quantile(ratio, 0.1, method="lower"))
+    far = f"nearest neighbours are {middle:.2f} times the sum of their covalent radii apart"
+    if middle < _SHRUNK:
+        yield finding("positions-unit", "error", far + " (were they converted from bohr twice?)")
+    elif low > _STRETCHED and _BOHR[0] < middle < _BOHR[1]:
+        yield finding("positions-unit", "error", far + ": positions look like bohr (1 bohr = 0.529177 Å)")
+    elif low > _STRETCHED and middle > _BOHR[0]:
+        yield finding("positions-unit", "warning", far)
 
 
 def check_distances(material: Material) -> Iterator[Finding]:
@@ -29,126 +49,69 @@ def check_distances(material: Material) -> Iterator[Finding]:
     structure = material.batch.structure_of_atom
     close = np.unique(structure[(bonds.ratio < _TOUCHING) & (size < _REPELLED_EV_PER_A)])
     if len(close):
-        yield Finding(
-            "close-atoms",
-            "warning",
+        text = (
             f"atoms nearer than {_TOUCHING} of the sum of covalent radii hardly repel one another "
-            f"in {len(close)} structures",
-            material.frames(close),
-            "positions and labels do not belong together, or the method has a hole there",
+            f"in {len(close)} structures"
         )
+        yield finding("close-atoms", "warning", text, material.frames(close))
     several = material.batch.counts[structure] > 1
     lone = (bonds.ratio > _LONE) & several & ~np.isin(material.batch.numbers, _NOBLE)
-    pulled = np.unique(structure[lone & (size > _PULLED_EV_PER_A)])
-    if len(pulled):
-        yield Finding(
-            "lone-atoms",
-            "note" if rare(len(pulled), len(material.labelled)) else "warning",
-            f"atoms without a neighbour carry forces in {len(pulled)} structures",
-            material.frames(pulled),
-            "check the cell, the periodic directions and the unit of positions",
-        )
-    rest = np.setdiff1d(np.unique(structure[lone]), pulled)
-    if len(rest):
-        yield Finding(
-            "lone-atoms",
-            "note",
-            f"{len(rest)} structures hold atoms far from all others",
-            material.frames(rest),
-            "remove them unless dissociation is meant",
-        )
-
-
-def check_lengths(material: Material) -> Iterator[Finding]:
-    """Bonds that are all too long or too short: positions in another unit."""
-    counted = ~np.isin(material.batch.numbers, _NOBLE)
-    counted &= (material.batch.counts > 1)[material.batch.structure_of_atom]
-    ratio = material.bonds.ratio[counted]
-    if not len(ratio):
-        return
-    middle, low = float(np.median(ratio)), float(np.quantile(ratio, 0.1))
-    if low > _SPREAD or (low > 1.3 and middle > 1.5):
-        factor = f"{middle:.2f}" if np.isfinite(middle) else "many"
-        bohr = 1.5 < middle < 2.4
-        yield Finding(
-            "positions-unit",
-            "error",
-            f"nearest neighbours are {factor} times the sum of their covalent radii apart"
-            + (f": positions look like bohr (1 bohr = {_BOHR_A} Å)" if bohr else ""),
-            remedy="give positions and cell in Å",
-        )
-    elif middle < 0.65:
-        yield Finding(
-            "positions-unit",
-            "error",
-            f"nearest neighbours are {middle:.2f} times the sum of their covalent radii apart",
-            remedy="give positions and cell in Å (were they converted from bohr twice?)",
-        )
-
-
-def check_partners(material: Material) -> Iterator[Finding]:
-    """Hydrogen that is neither bonded nor free, among non-metals alone: elements in each other's place.
-
-    Hydrogen at the place of a carbon has its nearest neighbour 1.4 Å away; a hydrogen bond is longer.
-    """
-    batch = material.batch
-    hydrogen = batch.numbers == 1
-    if not hydrogen.any() or not np.isin(material.elements, list(NON_METALS)).all():
-        return
-    between = hydrogen & (material.bonds.ratio > _STRETCHED[0]) & (material.bonds.ratio < _STRETCHED[1])
-    count = np.bincount(batch.structure_of_atom, between, minlength=len(batch))
-    present = np.bincount(batch.structure_of_atom, hydrogen, minlength=len(batch))
-    wrong = (count >= 2) & (count > _STRETCHED_SHARE * present)
-    if wrong.any():
-        yield Finding(
-            "elements-misplaced",
-            "note" if rare(int(wrong.sum()), len(batch)) else "warning",
-            f"in {int(wrong.sum())} structures hydrogen stands where another element should: its nearest "
-            "neighbour is 1.28 to 2.4 times the sum of covalent radii away",
-            material.frames(wrong),
-            "check the order of the elements against that of the positions",
-        )
+    pulled = lone & (size > _PULLED_EV_PER_A)
+    frames = material.frames(np.unique(structure[pulled if pulled.any() else lone]))
+    if frames:
+        text = f"{len(frames)} structures hold atoms far from all others"
+        many = pulled.any() and len(frames) > 1e-3 * len(material.labelled)
+        text += ", that carry forces" if pulled.any() else ""
+        yield finding("lone-atoms", "warning" if many else "note", text, frames)
 
 
 def check_cells(material: Material) -> Iterator[Finding]:
     """Cells too small, periodicity that is missing or differs."""
-    batch = material.batch
-    volume, per_atom = material.volume, material.volume / batch.counts
-    crowded = batch.periodic & (per_atom < _CROWDED_A3)
+    batch, volume = material.batch, material.batch.volume
+    # hydrogen and helium are compressed much further
+    heavy = np.bincount(batch.structure_of_atom, batch.numbers > 2, minlength=len(batch))
+    crowded = batch.periodic & (volume < _CROWDED_A3 * heavy)
     if crowded.any():
-        yield Finding(
-            "cell-small",
-            "error",
-            f"cells of less than {_CROWDED_A3} Å³ an atom in {int(crowded.sum())} structures",
-            material.frames(crowded),
-            "give the cell in Å, and all its atoms",
-        )
+        text = f"cells of less than {_CROWDED_A3} Å³ an atom in {int(crowded.sum())} structures"
+        yield finding("cell-small", "error", text, material.frames(crowded))
     none = ~batch.pbc.any(axis=1)
     dense = none & (volume > 0) & (batch.counts > _DENSE_PER_A3 * volume) & (batch.counts > 1)
     for s in np.flatnonzero(~none & ~batch.pbc.all(axis=1) & (volume > 0) & (batch.counts > 1)):
         atoms = batch.select([int(s)]).to_atoms()[0]
         dense[s] = any(vacuum_gap(atoms, int(k))[0] < _FILLED_A for k in np.flatnonzero(~batch.pbc[s]))
     dense &= ~crowded
+    kind = np.unique(material.counts, axis=0, return_inverse=True)[1].reshape(-1)
+    mixed = [k for k in range(kind.max() + 1) if len(np.unique(batch.pbc[kind == k], axis=0)) > 1]
     if dense.any():
-        yield Finding(
-            "pbc-missing",
-            "warning",
-            f"{int(dense.sum())} structures have a cell that their atoms fill, but do not repeat there",
-            material.frames(dense),
-            "set pbc to True in the directions that repeat, or remove the cell",
-        )
-    key = material.counts @ (1 + np.arange(material.counts.shape[1]) * 100_003)
-    mixed = [
-        s
-        for value in np.unique(key)
-        if len(np.unique(batch.pbc[(members := np.flatnonzero(key == value))], axis=0)) > 1
-        for s in members
-    ]
-    if mixed and not dense.any():
-        yield Finding(
-            "pbc-differs",
-            "warning",
-            "structures of the same atoms repeat in different directions",
-            material.frames(mixed),
-            "check pbc of each source",
-        )
+        text = f"{int(dense.sum())} structures have a cell that their atoms fill, but do not repeat there"
+        yield finding("pbc-missing", "warning", text, material.frames(dense))
+    elif mixed:
+        text = "structures of the same atoms repeat in different directions"
+        yield finding("pbc-differs", "warning", text, material.frames(np.isin(kind, mixed)))
+
+
+def check_balance(material: Material) -> Iterator[Finding]:
+    """Forces sum to zero, and do not turn a free molecule; external fields and constraints aside."""
+    batch, forces = material.batch, material.forces
+    start, structure = batch.offsets[:-1], batch.structure_of_atom
+    net = np.linalg.norm(np.add.reduceat(forces, start), axis=1)
+    random = np.sqrt(3 * batch.counts) * material.force_rms
+    pushed = (net > _SHARE * random) & (net > _LEAST_EV_PER_A * np.sqrt(batch.counts)) & (batch.counts > 1)
+    still = np.bincount(structure, (forces == 0).all(axis=1)) / batch.counts
+    held = pushed & (still >= _HELD)
+    for code, which, what in (
+        ("forces-constrained", held, "a net force and atoms without any (constraints?)"),
+        ("net-force", pushed & ~held, "forces that do not sum to zero"),
+    ):
+        if which.any():
+            text = f"{int(which.sum())} structures have {what}, up to {net[which].max():.3g} eV/Å"
+            yield finding(code, "warning", text, material.frames(which))
+    centre = np.add.reduceat(batch.positions, start) / batch.counts[:, None]
+    arm = batch.positions - centre[structure]
+    torque = np.linalg.norm(np.add.reduceat(np.cross(arm, forces), start), axis=1)
+    size = np.sqrt(np.add.reduceat((arm**2).sum(axis=1) * (forces**2).sum(axis=1), start))
+    turned = ~batch.pbc.any(axis=1) & (batch.counts > 2) & ~pushed
+    turned &= (torque > _SHARE * size) & (material.force_rms > _LEAST_EV_PER_A)
+    if turned.any():
+        text = f"the forces of {int(turned.sum())} molecules have a net torque"
+        yield finding("net-torque", "warning", text, material.frames(turned))

@@ -4,62 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.scans import scan_mask
-from limbeck.dataset.lint import (
-    balance,
-    composition,
-    consistency,
-    duplicates,
-    frames,
-    geometry,
-    outliers,
-    references,
-    rounding,
-    scales,
-    stress,
-    values,
+from limbeck.dataset.lint import geometry, physics, values
+from limbeck.dataset.lint.records import (
+    NOTHING_EXPECTED,
+    Expected,
+    Finding,
+    LintReport,
+    Material,
+    Source,
+    finding,
 )
-from limbeck.dataset.lint.causes import causes_only
-from limbeck.dataset.lint.finding import Finding, LintReport, Source, by_severity
-from limbeck.dataset.lint.material import NOTHING_EXPECTED, Expected, Material
-from limbeck.dataset.read import split_isolated_atoms
+from limbeck.dataset.read import isolated_atoms, split_isolated_atoms
 from limbeck.errors import InputError
 
 Check = Callable[[Material], Iterator[Finding]]
 
 CHECKS: tuple[Check, ...] = (
-    composition.check_elements,
-    composition.check_formulas,
+    values.check_elements,
+    values.check_formulas,
     values.check_count,
     values.check_zero,
     values.check_repeated,
     geometry.check_lengths,
     geometry.check_cells,
     geometry.check_distances,
-    geometry.check_partners,
-    rounding.check_rounded,
-    duplicates.check_duplicates,
-    duplicates.check_leak,
-    references.check_total_energies,
+    values.check_duplicates,
+    values.check_leak,
+    physics.check_total_energies,
 )
 #: without contact scans, whose forces are of another order
 TOGETHER: tuple[Check, ...] = (
-    consistency.check_work,
-    frames.check_forces_fit,
-    scales.check_frame_units,
-    scales.check_axes,
-    frames.check_force_outliers,
-    frames.check_energy_frames,
-    outliers.check_energy_outliers,
-    references.check_references,
-    stress.check_stress,
-    scales.check_stress_frames,
-    balance.check_net_force,
-    balance.check_torque,
+    physics.check_forces,
+    physics.check_energies,
+    physics.check_stress,
+    geometry.check_balance,
 )
+_SEVERITY = ("error", "warning", "note")
+_STRESS = ("stress-order", "stress-sign", "stress-unchecked", "stress-unit")
+_WORK = ("energies-unrelated", "energy-forces-unit", "forces-sign", *_STRESS)
+_FRAMES = ("frames-sign", "forces-unrelated", "energy-reference", "energy-outliers")
+#: findings that make those behind them meaningless
+FOLLOWS: dict[str, tuple[str, ...]] = {
+    "positions-unit": (*_WORK, *_FRAMES, "close-atoms", "lone-atoms"),
+    "forces-zero": _WORK,
+    "energy-constant": _WORK,
+    "energies-unrelated": _STRESS,
+    "energy-forces-unit": (*_STRESS, "forces-large", "energy-reference", "energy-outliers"),
+    "forces-sign": _STRESS,
+    "forces-unrelated": ("net-torque",),
+    "pbc-missing": ("net-torque", "lone-atoms"),
+}
 
 
 def lint(
@@ -77,37 +73,40 @@ def lint(
     """
     sources = tuple(Source(name, len(labelled)) for name, labelled in sets)
     whole = concatenate_labelled([labelled for _, labelled in sets])
-    part = np.repeat(np.arange(len(sets)), [s.count for s in sources])
-    finite, found = values.check_finite(whole, expected.max_force_ev_per_a)
-    single = whole.structures.counts[finite] == 1
-    kept = finite
+    kept, found = values.check_finite(whole, expected.max_force_ev_per_a)
     try:
-        rest, alone = split_isolated_atoms(whole.select(finite))
+        split_isolated_atoms(whole.select(kept))
     except InputError as error:
-        found.append(Finding("isolated-atoms-differ", "error", f"{error.what}: {error.got}"))
-        rest, alone = whole.select(finite[~single]), {}
-        kept = finite[~single]
-    else:
-        if alone:
-            kept = finite[~_isolated(whole.select(finite))]
-    if len(rest):
-        names = tuple(source.name for source in sources)
-        material = Material(rest, kept, part[kept], names, expected)
+        found.append(finding("isolated-atoms-differ", "error", f"{error.what}: {error.got}"))
+    kept = kept[~isolated_atoms(whole.structures)[kept]]
+    if len(kept):
+        material = Material(whole.select(kept), kept, expected)
         for check in CHECKS:
             found += check(material)
-        usual = np.flatnonzero(~scan_mask(rest.step))
-        if 0 < len(usual) < len(rest):
-            material = Material(rest.select(usual), kept[usual], part[kept[usual]], names, expected)
+        usual = kept[~scan_mask(whole.step[kept])]
+        if 0 < len(usual) < len(kept):
+            material = Material(whole.select(usual), usual, expected)
         for check in TOGETHER:
             found += check(material)
     elif not any(f.code == "not-finite" for f in found):
-        found.append(Finding("no-structures", "error", "no structures but isolated atoms"))
-    return LintReport(by_severity([f for f in causes_only(found) if f.code not in set(ignore)]), sources)
+        found.append(finding("no-structures", "error", "no structures but isolated atoms"))
+    found = [f for f in _causes(found) if f.code not in ignore]
+    return LintReport(tuple(sorted(found, key=lambda f: _SEVERITY.index(f.severity))), sources)
 
 
-def _isolated(labelled: LabelledSet) -> np.ndarray:
-    """Mask of the structures that :func:`~limbeck.dataset.read.split_isolated_atoms` takes out, (S,)."""
-    mask = np.zeros(len(labelled), bool)
-    for s in np.flatnonzero(labelled.structures.counts == 1):
-        mask[s] = not len(split_isolated_atoms(labelled.select(np.array([s])))[0])
-    return mask
+def _causes(findings: Sequence[Finding]) -> list[Finding]:
+    """Without those that follow from another one."""
+    silent = {
+        code
+        for one in findings
+        if one.severity == "error" or one.code == "pbc-missing"
+        for code in FOLLOWS.get(one.code, ())
+    }
+    kept = [one for one in findings if one.code not in silent]
+    # bonds are surer of a unit than total energies, which hold core electrons in some codes only
+    named = "".join(one.message for one in kept if one.code == "energy-forces-unit")
+    return [
+        one
+        for one in kept
+        if one.code != "energy-unit" or not named or f"in {one.message.rpartition(' in ')[2]} with" in named
+    ]

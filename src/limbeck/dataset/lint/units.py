@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from ase import units
 
@@ -35,10 +36,9 @@ _STRESS = {
 }
 _MOST = 3
 _CUSTOMARY = ("Hartree with Hartree/bohr", "Rydberg with Rydberg/bohr")
-#: curvature times squared bond length, eV, of a pair potential fitted to forces: lithium, LiCl and water
-#: have 10 to 18, silicon, copper and organic molecules 40 to 50, molybdenum 78
-USUAL_STIFFNESS_EV = (4.0, 160.0)
-_MIDDLE_STIFFNESS_EV = 25.0
+#: curvature times squared length of bonds, eV: 6 (lithium) to 85 (silicon); N2 has the stiffest bond, 170
+STIFFNESS_EV = (4.0, 175.0)
+_MIDDLE_EV = 35.0
 
 
 def energy_force_units(slope: float, tolerance: float, stiffness: float | None = None) -> str:
@@ -55,7 +55,7 @@ def energy_force_units(slope: float, tolerance: float, stiffness: float | None =
         for force, f in _FORCE.items():
             if (e, f) == (1.0, 1.0) or ("meV" in energy + force and (e != 1.0 and f != 1.0)):
                 continue
-            if stiffness is not None and not USUAL_STIFFNESS_EV[0] < stiffness * f < USUAL_STIFFNESS_EV[1]:
+            if stiffness is not None and not STIFFNESS_EV[0] < stiffness * f < STIFFNESS_EV[1]:
                 continue
             off = abs(math.log(slope * e / f))
             if off < math.log1p(tolerance):
@@ -64,18 +64,21 @@ def energy_force_units(slope: float, tolerance: float, stiffness: float | None =
                 own = pair in _CUSTOMARY or force == f"{energy}/Å"
                 wrong = 1 if own else (e != 1.0) + (f != 1.0) + (force == "Hartree/Å")
                 if stiffness is not None:  # of units that fit alike, that of more usual bonds first
-                    off = abs(math.log(stiffness * f / _MIDDLE_STIFFNESS_EV))
+                    off = abs(math.log(stiffness * f / _MIDDLE_EV))
                 found.append((wrong, off, f"energies in {energy} with forces in {force}"))
     return _listed(found)
 
 
 def force_units(ratio: float, tolerance: float) -> str:
     """Units in which forces would be ``ratio`` times those in eV/Å within a factor of 1 + tolerance."""
-    found: list[tuple[int, float, str]] = []
-    for name, value in _FORCE.items():
-        if value != 1.0 and ratio > 0 and (off := abs(math.log(ratio * value))) < math.log1p(tolerance):
-            found.append((0, off, name))
-    return _listed(found)
+    others = ((name, value) for name, value in _FORCE.items() if value != 1.0)
+    return _listed(_near(others, ratio, math.log1p(tolerance)))
+
+
+def bond_units(stiffness: float) -> str:
+    """Units of forces in which bonds so stiff, eV, would be of the usual stiffness, the most usual first."""
+    usual = max(math.log(_MIDDLE_EV / STIFFNESS_EV[0]), math.log(STIFFNESS_EV[1] / _MIDDLE_EV))
+    return force_units(stiffness / _MIDDLE_EV, math.expm1(usual))
 
 
 def stress_units(ratio: float, volume: float, tolerance: float) -> str:
@@ -83,16 +86,17 @@ def stress_units(ratio: float, volume: float, tolerance: float) -> str:
 
     ``volume``: typical, Å³. Nearest first.
     """
-    found: list[tuple[int, float, str]] = []
+    named = [(f"{n} (1 eV/Å³ = {1 / value:.4g} {n})", value) for n, value in _STRESS.items()]
+    virial = f"the virial in eV, not divided by the volume ({volume:.4g} Å³)"
+    return _listed(_near([*named, (virial, 1 / volume)], ratio, math.log(tolerance)))
+
+
+def _near(named: Iterable[tuple[str, float]], ratio: float, reach: float) -> list[tuple[int, float, str]]:
+    """Of (text, value) those whose value undoes the ratio."""
     if not ratio > 0:
-        return ""
-    for name, value in _STRESS.items():
-        off = abs(math.log(ratio * value))
-        if off < math.log(tolerance):
-            found.append((0, off, f"{name} (1 eV/Å³ = {1 / value:.4g} {name})"))
-    if (off := abs(math.log(ratio / volume))) < math.log(tolerance):
-        found.append((0, off, f"the virial in eV, not divided by the volume ({volume:.4g} Å³)"))
-    return _listed(found)
+        return []
+    off = [(0, abs(math.log(ratio * value)), text) for text, value in named]
+    return [one for one in off if one[1] < reach]
 
 
 def _listed(found: list[tuple[int, float, str]]) -> str:

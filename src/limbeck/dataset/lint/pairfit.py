@@ -1,0 +1,138 @@
+"""A pair potential fitted to the forces alone: what energy and stress should go with them.
+
+Pair functions are cubic B-splines, so the fit is linear (force matching: Ercolessi and Adams 1994,
+doi:10.1209/0295-5075/26/8/005). It is no good potential, but where its forces follow the labelled ones
+its energies and stresses vary as the true ones do, also where no two structures are near one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from limbeck.core.labels import LabelledSet
+from limbeck.core.neighbours import find_pairs
+from limbeck.core.structures import StructureBatch
+
+_CUTOFF_A = 4.4  # two shells of metals, one of argon
+_KNOT_A = 0.4
+_KNOTS = round(_CUTOFF_A / _KNOT_A)
+_ATOMS = 4000  # of the structures that are fitted: some hundred times the coefficients of two elements
+_LEAST_COMPONENTS = 300
+_RIDGE = 1e-5  # of the mean diagonal, for distances that do not occur
+_BLOCK_ATOMS = 20_000
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+@dataclass(frozen=True)
+class PairFit:
+    """What the fit says of S structures of N atoms.
+
+    Attributes
+    ----------
+    energy: (S,) eV, without any reference. virial: (S, 6) eV, volume times stress in ASE's sign, Voigt order.
+    agreement: (S,) correlation of the fitted with the labelled forces (NaN without forces).
+    quality: median of that over structures with forces of at least half the usual size.
+    """
+
+    energy: np.ndarray
+    virial: np.ndarray
+    agreement: np.ndarray
+    quality: float
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """P pairs of a batch and the four splines that are not zero there.
+
+    first, second, structure: (P,). vector, unit: (P, 3). column, value, slope: (P, 4).
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    structure: np.ndarray
+    vector: np.ndarray
+    unit: np.ndarray
+    column: np.ndarray
+    value: np.ndarray
+    slope: np.ndarray
+
+
+def fit_pairs(labelled: LabelledSet) -> PairFit | None:
+    """The fit, or None where the forces are too few or all zero."""
+    batch, forces = labelled.structures, labelled.labels.forces
+    if 3 * batch.n_atoms < _LEAST_COMPONENTS or not forces.any():
+        return None
+    elements = np.unique(batch.numbers)
+    # spread over the energies, whatever the order of the frames
+    order = np.argsort(labelled.labels.energy / batch.counts, kind="stable")
+    chosen = labelled.select(order[:: max(1, round(batch.n_atoms / _ATOMS))])
+    given = chosen.labels.forces
+    size = np.linalg.norm(given, axis=1)
+    weight = np.repeat(1.0 / np.maximum(size, np.sqrt(np.mean(size**2))), 3)  # large forces count less
+    matrix = sp.diags(weight) @ _force_matrix(_splines(chosen.structures, elements), len(given), elements)
+    normal = (matrix.T @ matrix).toarray()
+    ridge = _RIDGE * np.trace(normal) / max(int((normal.diagonal() > 0).sum()), 1) + 1e-12
+    solution = np.linalg.solve(normal + ridge * np.eye(len(normal)), matrix.T @ (given.ravel() * weight))
+
+    energy, virial = np.zeros(len(batch)), np.zeros((len(batch), 6))
+    fitted = np.zeros((batch.n_atoms, 3))
+    block = batch.offsets[:-1] // _BLOCK_ATOMS
+    for index in (np.flatnonzero(block == b) for b in np.unique(block)):
+        part = batch.select(index)
+        pairs = _splines(part, elements)
+        value = (pairs.value * solution[pairs.column]).sum(axis=1)
+        pull = (pairs.slope * solution[pairs.column]).sum(axis=1)[:, None] * pairs.unit
+        energy[index] = np.bincount(pairs.structure, value, minlength=len(index))
+        for k, (a, b) in enumerate(VOIGT):
+            moment = pull[:, a] * pairs.vector[:, b]
+            virial[index, k] = np.bincount(pairs.structure, moment, minlength=len(index))
+        own = np.zeros((part.n_atoms, 3))
+        np.add.at(own, pairs.first, pull)
+        np.add.at(own, pairs.second, -pull)
+        fitted[batch.atom_index(index)] = own
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values.sum(axis=1), batch.offsets[:-1])
+
+    norm = np.sqrt(total(fitted**2) * total(forces**2))
+    agreement = np.divide(total(fitted * forces), norm, out=np.full(len(batch), np.nan), where=norm > 1e-12)
+    rms = np.sqrt(total(forces**2) / batch.counts)
+    judged = np.isfinite(agreement) & (rms > 0.5 * np.median(rms[rms > 0]))
+    return PairFit(energy, virial, agreement, float(np.median(agreement[judged])) if judged.any() else 0.0)
+
+
+def _splines(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
+    found = find_pairs(batch, _CUTOFF_A)
+    number = np.diff(found.offsets)
+    start = np.repeat(batch.offsets[:-1], number)
+    first, second = found.first + start, found.second + start
+    kind = np.searchsorted(elements, batch.numbers)
+    low, high = np.minimum(kind[first], kind[second]), np.maximum(kind[first], kind[second])
+    place = found.distances / _KNOT_A
+    knot = np.floor(place).astype(np.int64)
+    t = place - knot
+    value = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1) / 6
+    slope = np.stack([-((1 - t) ** 2), 3 * t**2 - 4 * t, -3 * t**2 + 2 * t + 1, t**2], 1) / (2 * _KNOT_A)
+    within = knot[:, None] + np.arange(4)  # splines beyond the last knot are left out: zero at the cutoff
+    column = (high * (high + 1) // 2 + low)[:, None] * _KNOTS + np.minimum(within, _KNOTS - 1)
+    inside = within < _KNOTS
+    return _Pairs(
+        first, second, np.repeat(np.arange(len(batch)), number), found.vectors,
+        found.vectors / found.distances[:, None], column, value * inside, slope * inside,
+    )  # fmt: skip
+
+
+def _force_matrix(pairs: _Pairs, n_atoms: int, elements: np.ndarray) -> sp.csr_matrix:
+    """(3N, K): forces by each spline."""
+    axes = np.arange(3)[:, None]
+    rows, values = [], []
+    for atom, sign in ((pairs.first, 1.0), (pairs.second, -1.0)):
+        rows.append(np.broadcast_to((3 * atom[:, None] + axes.T)[:, :, None], (len(atom), 3, 4)))
+        values.append(sign * pairs.unit[:, :, None] * pairs.slope[:, None, :])
+    columns = np.broadcast_to(pairs.column[:, None, :], (2, len(pairs.first), 3, 4))
+    width = len(elements) * (len(elements) + 1) // 2 * _KNOTS
+    entries = (np.concatenate(values).ravel(), (np.concatenate(rows).ravel(), columns.ravel()))
+    return sp.csr_matrix(entries, shape=(3 * n_atoms, width))
