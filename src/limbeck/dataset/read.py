@@ -76,14 +76,13 @@ def read_labelled(
         :func:`~limbeck.core.checks.check_structures`, or a frame without energy or forces.
     """
     path = Path(path)
+    keys = {"energy_key": energy_key, "forces_key": forces_key}
+    keys |= {"stress_key": stress_key, "virial_key": virial_key}
     if path.is_dir():
         if not any(path.glob(SHARD_PATTERN)):
-            raise InputError(
-                "the folder is not a label store", where=path, wanted=f"files named {SHARD_PATTERN}"
-            )
-        keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
-        named = [name for name, key in {**keys, "virial_key": virial_key}.items() if key is not None]
-        if named:
+            wanted = f"files named {SHARD_PATTERN}"
+            raise InputError("the folder is not a label store", where=path, wanted=wanted)
+        if named := [name for name, key in keys.items() if key is not None]:
             raise InputError("a label store needs no keys", where=path, got=", ".join(named))
         from limbeck.labelling.store import LabelStore
 
@@ -95,14 +94,7 @@ def read_labelled(
         raise InputError("both a stress key and a virial key", where=path, wanted="one of them")
     frames = read_any(path)
     check_structures(frames, str(path))
-    return labelled_from_atoms(
-        frames,
-        str(path),
-        energy_key=energy_key,
-        forces_key=forces_key,
-        stress_key=stress_key,
-        virial_key=virial_key,
-    )
+    return labelled_from_atoms(frames, str(path), **keys)
 
 
 def labelled_from_atoms(
@@ -115,11 +107,12 @@ def labelled_from_atoms(
     virial_key: str | None = None,
 ) -> LabelledSet:
     """Checked ASE structures with their labels as one set; see :func:`read_labelled`."""
-    energy = np.array([_energy(a, k, where, energy_key) for k, a in enumerate(frames)])
-    forces = [_forces(a, k, where, forces_key) for k, a in enumerate(frames)]
-    stress = np.stack([_stress(a, k, where, stress_key, virial_key) for k, a in enumerate(frames)])
-    atomic = np.concatenate([_atom_energies(a, k, where) for k, a in enumerate(frames)])
-    named = stress_key or virial_key
+    named, places = stress_key or virial_key, [f"{where}, frame {k}" for k in range(len(frames))]
+    placed = list(zip(frames, places, strict=True))
+    energy = np.array([_energy(a, place, energy_key) for a, place in placed])
+    forces = [_forces(a, place, forces_key) for a, place in placed]
+    stress = np.stack([_stress(a, place, named, bool(virial_key)) for a, place in placed])
+    atomic = np.concatenate([_atom_energies(a, place) for a, place in placed])
     open_cells = [k for k, a in enumerate(frames) if _gives_stress(a, named) and not _repeats(a)]
     if np.isnan(stress).all() and (named or open_cells):
         _tell_no_stress(frames, where, named, open_cells)
@@ -133,8 +126,8 @@ def labelled_from_atoms(
             stress=None if np.isnan(stress).all() else stress,
             atom_energies=None if np.isnan(atomic).all() else atomic,
         ),
-        family=np.array([str(a.info.get("family", "")) for a in frames], dtype=object).astype(str),
-        step=np.array([str(a.info.get("step", "")) for a in frames], dtype=object).astype(str),
+        family=np.array([str(a.info.get("family", "")) for a in frames], dtype=str),
+        step=np.array([str(a.info.get("step", "")) for a in frames], dtype=str),
         temperature_k=np.array([float(a.info.get("temperature_K", np.nan)) for a in frames]),
     )
 
@@ -182,8 +175,20 @@ def _repeats(atoms: Atoms) -> bool:
     return bool(atoms.pbc.all() and abs(float(np.linalg.det(atoms.cell.array))))
 
 
+def _label(atoms: Atoms, name: str, key: str | None) -> Any:
+    """What the calculator holds under the usual name, or info, an array or the calculator under ``key``.
+
+    ASE's extxyz reader moves entries of the usual names from info to the calculator.
+    """
+    results = {} if atoms.calc is None else atoms.calc.results
+    if key is None:
+        return results.get(name)
+    own = atoms.arrays if name == "forces" else atoms.info
+    return own.get(key, results.get(key))
+
+
 def _gives_stress(atoms: Atoms, named: str | None) -> bool:
-    value = _result(atoms, "stress") if named is None else atoms.info.get(named, _result(atoms, named))
+    value = _label(atoms, "stress", named)
     return value is not None and bool(np.any(np.nan_to_num(np.asarray(value, dtype=np.float64))))
 
 
@@ -192,12 +197,8 @@ def _tell_no_stress(
 ) -> None:
     """Refuse a name that finds nothing; only warn where no name was given."""
     if not open_cells:
-        raise InputError(
-            "no frame has the named stress",
-            where=where,
-            got=_keys_found(frames[0]),
-            wanted=f"an entry {named!r}",
-        )
+        got, wanted = _keys_found(frames[0]), f"an entry {named!r}"
+        raise InputError("no frame has the named stress", where=where, got=got, wanted=wanted)
     what = "stress counts only where all three directions repeat"
     pbc = " ".join("FT"[int(side)] for side in frames[open_cells[0]].pbc)
     got = f'{len(open_cells)} frames with stress, the first of pbc="{pbc}"'
@@ -208,98 +209,60 @@ def _tell_no_stress(
     warnings.warn(f"{where}: {what}, so it is not used; got {got}", stacklevel=3)
 
 
-def _result(atoms: Atoms, name: str) -> Any:
-    return None if atoms.calc is None else atoms.calc.results.get(name)
-
-
 def _keys_found(atoms: Atoms) -> str:
     """What a frame holds besides its structure, for messages."""
-    results = sorted(atoms.calc.results) if atoms.calc is not None else []
-    arrays = sorted(set(atoms.arrays) - {"numbers", "positions"})
-    found = [
-        f"{kind} {', '.join(names)}"
-        for kind, names in (
-            ("calculator", results),
-            ("info", sorted(map(str, atoms.info))),
-            ("arrays", arrays),
-        )
-        if names
-    ]
-    return "; ".join(found).replace("; ", " / ") or "no labels at all"
+    found = {
+        "calculator": () if atoms.calc is None else atoms.calc.results,
+        "info": map(str, atoms.info),
+        "arrays": set(atoms.arrays) - {"numbers", "positions"},
+    }
+    named = {kind: ", ".join(sorted(names)) for kind, names in found.items()}
+    return " / ".join(f"{kind} {names}" for kind, names in named.items() if names) or "no labels at all"
 
 
-def _missing(what: str, where: str, frame: int, atoms: Atoms, option: str, key: str | None) -> InputError:
-    return InputError(
-        f"no {what}",
-        where=f"{where}, frame {frame}",
-        got=_keys_found(atoms),
-        wanted=f"{what}" + (f" under {key!r}" if key else ""),
-        remedy=f"name the entry with {option}",
-    )
+def _missing(what: str, where: str, atoms: Atoms, key: str | None) -> InputError:
+    wanted, remedy = what + (f" under {key!r}" if key else ""), f"name the entry with --{what}-key"
+    return InputError(f"no {what}", where=where, got=_keys_found(atoms), wanted=wanted, remedy=remedy)
 
 
-def _energy(atoms: Atoms, frame: int, where: str, key: str | None) -> float:
-    # ASE's extxyz reader moves entries of the usual names from info to the calculator.
-    value = _result(atoms, "energy") if key is None else atoms.info.get(key, _result(atoms, key))
+def _energy(atoms: Atoms, where: str, key: str | None) -> float:
+    value = _label(atoms, "energy", key)
     if value is None:
-        raise _missing("energy", where, frame, atoms, "--energy-key", key)
+        raise _missing("energy", where, atoms, key)
     try:
         return float(np.asarray(value, dtype=np.float64).reshape(()))
     except ValueError as error:
         raise InputError(
-            "the energy is not one number",
-            where=f"{where}, frame {frame}",
-            got=repr(value),
-            wanted="a number in eV",
+            "the energy is not one number", where=where, got=repr(value), wanted="a number in eV"
         ) from error
 
 
-def _forces(atoms: Atoms, frame: int, where: str, key: str | None) -> np.ndarray:
-    value = _result(atoms, "forces") if key is None else atoms.arrays.get(key, _result(atoms, key))
-    if value is None:
-        if len(atoms) == 1:
-            return np.zeros((1, 3))
-        raise _missing("forces", where, frame, atoms, "--forces-key", key)
-    forces = np.asarray(value, dtype=np.float64)
-    if forces.shape != (len(atoms), 3):
-        raise InputError(
-            "forces have the wrong shape",
-            where=f"{where}, frame {frame}",
-            got=forces.shape,
-            wanted=(len(atoms), 3),
-        )
-    return forces
+def _per_atom(value: Any, shape: tuple[int, ...], what: str, where: str) -> np.ndarray:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != shape:
+        raise InputError(f"{what} have the wrong shape", where=where, got=array.shape, wanted=shape)
+    return array
 
 
-def _atom_energies(atoms: Atoms, frame: int, where: str) -> np.ndarray:
+def _forces(atoms: Atoms, where: str, key: str | None) -> np.ndarray:
+    value = _label(atoms, "forces", key)
+    if value is None and len(atoms) > 1:
+        raise _missing("forces", where, atoms, key)
+    return _per_atom(np.zeros((1, 3)) if value is None else value, (len(atoms), 3), "forces", where)
+
+
+def _atom_energies(atoms: Atoms, where: str) -> np.ndarray:
     """(n,), eV; NaN where the frame has none."""
-    value = _result(atoms, "energies")
-    if value is None:
-        return np.full(len(atoms), np.nan)
-    energies = np.asarray(value, dtype=np.float64)
-    if energies.shape != (len(atoms),):
-        raise InputError(
-            "atomic energies have the wrong shape",
-            where=f"{where}, frame {frame}",
-            got=energies.shape,
-            wanted=(len(atoms),),
-        )
-    return energies
+    value = _label(atoms, "energies", None)
+    shape = (len(atoms),)
+    return np.full(shape, np.nan) if value is None else _per_atom(value, shape, "atomic energies", where)
 
 
-def _stress(
-    atoms: Atoms, frame: int, where: str, stress_key: str | None, virial_key: str | None
-) -> np.ndarray:
+def _stress(atoms: Atoms, where: str, key: str | None, virial: bool) -> np.ndarray:
     """(3, 3), eV/Å³; NaN where the frame has none or does not repeat in three directions."""
-    absent = np.full((3, 3), np.nan)
-    if not _repeats(atoms):
-        return absent
-    key = stress_key or virial_key or "stress"
-    value = (
-        atoms.info.get(key, _result(atoms, key)) if (stress_key or virial_key) else _result(atoms, "stress")
-    )
+    value = _label(atoms, "stress", key) if _repeats(atoms) else None
     if value is None:
-        return absent
+        return np.full((3, 3), np.nan)
     tensor = np.asarray(value, dtype=np.float64)
     if tensor.shape == (6,):
         tensor = voigt_6_to_full_3x3_stress(tensor)
@@ -308,9 +271,9 @@ def _stress(
     else:
         raise InputError(
             "the stress has the wrong shape",
-            where=f"{where}, frame {frame}",
-            got=f"{tensor.shape} under {key!r}",
+            where=where,
+            got=f"{tensor.shape} under {key or 'stress'!r}",
             wanted="(3, 3), (9,) or (6,) in the order xx yy zz yz xz xy",
         )
     tensor = 0.5 * (tensor + tensor.T)
-    return -tensor / atoms.get_volume() if virial_key else tensor
+    return -tensor / atoms.get_volume() if virial else tensor

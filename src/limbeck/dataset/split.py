@@ -57,9 +57,8 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     if isinstance(val, LabelledSet):
         return _against(labelled, val)
     if not 0.0 < val < 1.0:
-        raise InputError(
-            "the validation fraction is out of range", where="--val", got=val, wanted="between 0 and 1"
-        )
+        what = "the validation fraction is out of range"
+        raise InputError(what, where="--val", got=val, wanted="between 0 and 1")
     scans = scan_mask(labelled.step)
     if scans.any() and not scans.all():
         rest = np.flatnonzero(~scans)
@@ -87,7 +86,7 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     size = np.bincount(member)
     chosen = _choose(size, stratum, target, max(_MOST_OF_STRATUM, val), np.random.default_rng(seed))
     mask = chosen[member]
-    how = _describe(labelled, mask, size, stratum, chosen, target, seed)
+    how = _describe(size, stratum, chosen, target, seed)
     return Split(np.flatnonzero(~mask), np.flatnonzero(mask), how)
 
 
@@ -187,24 +186,17 @@ def _forced(size: np.ndarray, stratum: np.ndarray, target: int) -> int:
     return int(np.lexsort((middle, np.abs(size - target), ~several))[0])
 
 
-def _describe(
-    labelled: LabelledSet,
-    mask: np.ndarray,
-    size: np.ndarray,
-    stratum: np.ndarray,
-    chosen: np.ndarray,
-    target: int,
-    seed: int,
-) -> str:
+def _describe(size: np.ndarray, stratum: np.ndarray, chosen: np.ndarray, target: int, seed: int) -> str:
+    taken = int(size[chosen].sum())
     how = (
-        f"{int(chosen.sum())} of {len(size)} families validate ({int(mask.sum())} of {len(mask)} structures, "
+        f"{int(chosen.sum())} of {len(size)} families validate ({taken} of {int(size.sum())} structures, "
         f"{target} asked for), seed {seed}"
     )
     both = np.intersect1d(stratum[chosen], stratum[~chosen])
     strata = np.unique(stratum)
     if len(both) < len(strata):
         how += f"; {len(both)} of {len(strata)} steps and temperatures are on both sides"
-    if mask.sum() < _NEAR * target or mask.sum() > 2 * target + 1:
+    if taken < _NEAR * target or taken > 2 * target + 1:
         how += "; warning: families are too few to come near the fraction; sample more trajectories (starts)"
     if not set(stratum[chosen]) <= set(stratum[~chosen]):
         how += "; warning: a whole step or temperature validates and does not train"

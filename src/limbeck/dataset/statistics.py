@@ -57,7 +57,7 @@ def statistics(labelled: LabelledSet) -> DataStatistics:
     student was pushed to once is not where it is at home.
     """
     whole, labelled = labelled, without_scans(labelled)
-    batch, labels = labelled.structures, labelled.labels
+    batch, labels, stress = labelled.structures, labelled.labels, whole.labels.stress
     numbers, counts = np.unique(whole.structures.numbers, return_counts=True)
     force = np.linalg.norm(labels.forces, axis=1)  # (N,)
     periodic = batch.periodic
@@ -75,7 +75,7 @@ def statistics(labelled: LabelledSet) -> DataStatistics:
         energy_ev_per_atom=_range(labels.energy / batch.counts) or (float("nan"), float("nan")),
         force_rms_ev_per_a=float(np.sqrt(np.mean(labels.forces**2))),
         force_max_ev_per_a=float(force.max()),
-        n_stress=_count_stress(whole),
+        n_stress=0 if stress is None else int(np.isfinite(stress).all(axis=(1, 2)).sum()),
         shortest_pair_a=shortest_pairs(batch),
     )
 
@@ -84,11 +84,6 @@ def without_scans(labelled: LabelledSet) -> LabelledSet:
     """The set without its contact scans; the whole where it holds nothing else."""
     scans = scan_mask(labelled.step)
     return labelled.select(np.flatnonzero(~scans)) if scans.any() and not scans.all() else labelled
-
-
-def _count_stress(labelled: LabelledSet) -> int:
-    stress = labelled.labels.stress
-    return 0 if stress is None else int(np.isfinite(stress).all(axis=(1, 2)).sum())
 
 
 def content_hash(labelled: LabelledSet) -> str:

@@ -41,25 +41,25 @@ def warn_of_unused(frames: Sequence[Atoms], where: str, keys: Mapping[str, str |
     if pairs:
         named = ", ".join(name for name, _ in pairs)
         options = " ".join(f"{option} {name}" for name, option in pairs)
-        what = "looks like a label and is" if len(pairs) == 1 else "look like labels and are"
-        reads = "reads it" if len(pairs) == 1 else "read them"
+        what, reads = ("looks like a label and is", "reads it")
+        if len(pairs) > 1:
+            what, reads = ("look like labels and are", "read them")
         warnings.warn(f"{where}: {named} {what} not used; {options} {reads}", stacklevel=4)
 
 
 def _names(frames: Sequence[Atoms], kind: str) -> set[str]:
     """Names of entries of this kind in any frame, of the right shape."""
-    wanted = _KINDS[kind][0]
-    names = {str(key) for frame in frames for key in (frame.arrays if kind == "forces" else frame.info)}
-    meant = {name for name in names if (words := _words(name)) & wanted and not words & _OTHER}
-    return {name for name in meant if any(_fits(frame, name, kind) for frame in frames)}
+    names: set[str] = set()
+    for frame in frames:
+        entries: Mapping[str, Any] = frame.arrays if kind == "forces" else frame.info
+        for name in map(str, entries):
+            words = {word.lower() for word in re.split(r"[^A-Za-z]+", name)}
+            if words & _KINDS[kind][0] and not words & _OTHER and _fits(entries.get(name), len(frame), kind):
+                names.add(name)
+    return names
 
 
-def _words(name: str) -> set[str]:
-    return {word.lower() for word in re.split(r"[^A-Za-z]+", name) if word}
-
-
-def _fits(frame: Atoms, name: str, kind: str) -> bool:
-    value: Any = (frame.arrays if kind == "forces" else frame.info).get(name)
+def _fits(value: Any, n_atoms: int, kind: str) -> bool:
     if value is None or isinstance(value, str | dict):
         return False
     try:
@@ -67,5 +67,5 @@ def _fits(frame: Atoms, name: str, kind: str) -> bool:
     except (TypeError, ValueError):
         return False
     if kind == "forces":
-        return shape == (len(frame), 3)
+        return shape == (n_atoms, 3)
     return shape in ((), (1,)) if kind == "energy" else shape in ((6,), (9,), (3, 3))
