@@ -34,10 +34,8 @@ class ClosePairs:
 
     Attributes
     ----------
-    first, second: (P,) int64.
     distance: (P,) Å, root mean square displacement of the atoms after translation, and rotation of
-        a molecule.
-    strain: (P,) largest component of the strain between their cells.
+        a molecule. strain: (P,) largest component of the strain between their cells.
     de: (P,) eV, E2 - E1. work: (P,) eV, minus the work of the forces. stress_work: (P,) eV, NaN
         without stress.
     """
@@ -63,12 +61,11 @@ def find_close(labelled: LabelledSet) -> ClosePairs:
     for s in range(len(batch)):
         numbers = batch.numbers[batch.offsets[s] : batch.offsets[s + 1]]
         groups[numbers.tobytes(), batch.pbc[s].tobytes()].append(s)
-    found = [_candidates(labelled, np.array(g)) for g in groups.values() if len(g) > 1]
-    rows = []
-    for pairs in found:
+    none = np.zeros(0, np.int64)
+    rows: list[tuple[np.ndarray, ...]] = [(none,) * 7]
+    for group in groups.values():
+        pairs = _candidates(labelled, np.array(group)) if len(group) > 1 else none
         rows += [_measure(labelled, pairs[k : k + _BLOCK]) for k in range(0, len(pairs), _BLOCK)]
-    if not rows:
-        return ClosePairs(*(np.zeros(0, np.int64),) * 2, *(np.zeros(0),) * 5)
     return ClosePairs(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
@@ -95,21 +92,20 @@ def _candidates(labelled: LabelledSet, group: np.ndarray) -> np.ndarray:
     if batch.pbc[group[0]].all():
         cell = batch.cell[group]
         fraction = np.einsum("gni,gij->gnj", x, np.linalg.inv(cell))
-        width = np.linalg.norm(cell, axis=2)[:, None, :] / (2 * np.pi)
+        length = np.linalg.norm(cell, axis=2)[:, None, :] / (2 * np.pi)
         # differences between atoms, so that a uniform shift changes nothing, under any image
         phase = np.exp(2j * np.pi * (fraction - np.roll(fraction, 1, axis=1)))
-        turned = (phase * width).reshape(len(group), -1)
+        turned = (phase * length).reshape(len(group), -1)
         metric = np.sqrt(np.abs(cell @ cell.transpose(0, 2, 1))).reshape(len(group), 9)
         features = np.hstack([turned.real, turned.imag, metric])
     else:
         some = np.unique(np.linspace(0, x.shape[1] - 1, _SHAPE_ATOMS).astype(int))
         i, j = np.triu_indices(len(some), 1)
         features = np.linalg.norm(x[:, some[i]] - x[:, some[j]], axis=2)
-    if features.shape[1] > _PROJECTED:
-        rng = np.random.default_rng(0)
-        features = features @ rng.normal(size=(features.shape[1], _PROJECTED)) / np.sqrt(_PROJECTED)
+    if (width := features.shape[1]) > _PROJECTED:
+        features = features @ np.random.default_rng(0).normal(size=(width, _PROJECTED))
     k = min(_NEIGHBOURS + 1, len(group))
-    _, near = cKDTree(features).query(features, k=k)
+    near = cKDTree(features).query(features, k=k)[1]
     pairs = np.stack([np.repeat(np.arange(len(group)), k), near.ravel()], axis=1)
     pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
     return group[pairs]
@@ -118,10 +114,8 @@ def _candidates(labelled: LabelledSet, group: np.ndarray) -> np.ndarray:
 def _measure(labelled: LabelledSet, pairs: np.ndarray) -> tuple[np.ndarray, ...]:
     batch, labels = labelled.structures, labelled.labels
     one, two = pairs.T
-    atoms1 = batch.atom_index(one).reshape(len(pairs), -1)
-    atoms2 = batch.atom_index(two).reshape(len(pairs), -1)
-    f1, f2 = labels.forces[atoms1], labels.forces[atoms2]  # (P, n, 3)
-    x1, x2 = batch.positions[atoms1], batch.positions[atoms2]
+    atoms = [batch.atom_index(side).reshape(len(pairs), -1) for side in (one, two)]
+    (f1, f2), (x1, x2) = labels.forces[atoms], batch.positions[atoms]  # (P, n, 3)
     strain, stress_work = np.zeros(len(pairs)), np.full(len(pairs), np.nan)
     if batch.pbc[one[0]].all():
         dx, deformation = _periodic_path(x1, x2, batch.cell[one], batch.cell[two])

@@ -57,5 +57,5 @@ def nearest_bonds(batch: StructureBatch) -> Bonds:
         ratio[atoms] = scaled[rows, best]
         bonded = np.isfinite(ratio[atoms])
         other[atoms[bonded]] = atoms[images.atom[chosen[bonded]]]
-        vector[atoms[bonded]] = images.points[chosen[bonded], :3] - home[bonded, :3]
+        vector[atoms[bonded]] = (images.points[chosen] - home)[bonded, :3]
     return Bonds(other, vector, ratio)

@@ -8,10 +8,12 @@ its energies and stresses vary as the true ones do, also where no two structures
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
+from limbeck.core.checks import chunks
 from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
@@ -22,7 +24,6 @@ _KNOTS = round(_CUTOFF_A / _KNOT_A)
 _ATOMS = 4000  # of the structures that are fitted: some hundred times the coefficients of two elements
 _LEAST_COMPONENTS = 300
 _RIDGE = 1e-5  # of the mean diagonal, for distances that do not occur
-_BLOCK_ATOMS = 20_000
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -43,21 +44,16 @@ class PairFit:
     quality: float
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """P pairs of a batch and the four splines that are not zero there.
+class _Pairs(NamedTuple):
+    """P pairs of a batch and the four splines that are not zero there."""
 
-    first, second, structure: (P,). vector, unit: (P, 3). column, value, slope: (P, 4).
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    structure: np.ndarray
-    vector: np.ndarray
-    unit: np.ndarray
-    column: np.ndarray
-    value: np.ndarray
-    slope: np.ndarray
+    ends: tuple[np.ndarray, np.ndarray]  # (P,) atoms
+    structure: np.ndarray  # (P,)
+    vector: np.ndarray  # (P, 3) Å
+    unit: np.ndarray  # (P, 3)
+    column: np.ndarray  # (P, 4)
+    value: np.ndarray  # (P, 4)
+    slope: np.ndarray  # (P, 4)
 
 
 def fit_pairs(labelled: LabelledSet) -> PairFit | None:
@@ -79,9 +75,7 @@ def fit_pairs(labelled: LabelledSet) -> PairFit | None:
 
     energy, virial = np.zeros(len(batch)), np.zeros((len(batch), 6))
     fitted = np.zeros((batch.n_atoms, 3))
-    block = batch.offsets[:-1] // _BLOCK_ATOMS
-    for index in (np.flatnonzero(block == b) for b in np.unique(block)):
-        part = batch.select(index)
+    for index, part in chunks(batch):
         pairs = _splines(part, elements)
         value = (pairs.value * solution[pairs.column]).sum(axis=1)
         pull = (pairs.slope * solution[pairs.column]).sum(axis=1)[:, None] * pairs.unit
@@ -89,10 +83,9 @@ def fit_pairs(labelled: LabelledSet) -> PairFit | None:
         for k, (a, b) in enumerate(VOIGT):
             moment = pull[:, a] * pairs.vector[:, b]
             virial[index, k] = np.bincount(pairs.structure, moment, minlength=len(index))
-        own = np.zeros((part.n_atoms, 3))
-        np.add.at(own, pairs.first, pull)
-        np.add.at(own, pairs.second, -pull)
-        fitted[batch.atom_index(index)] = own
+        atoms = batch.atom_index(index)
+        np.add.at(fitted, atoms[pairs.ends[0]], pull)
+        np.add.at(fitted, atoms[pairs.ends[1]], -pull)
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(values.sum(axis=1), batch.offsets[:-1])
@@ -110,7 +103,7 @@ def _splines(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
     start = np.repeat(batch.offsets[:-1], number)
     first, second = found.first + start, found.second + start
     kind = np.searchsorted(elements, batch.numbers)
-    low, high = np.minimum(kind[first], kind[second]), np.maximum(kind[first], kind[second])
+    low, high = np.sort([kind[first], kind[second]], axis=0)
     place = found.distances / _KNOT_A
     knot = np.floor(place).astype(np.int64)
     t = place - knot
@@ -120,7 +113,7 @@ def _splines(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
     column = (high * (high + 1) // 2 + low)[:, None] * _KNOTS + np.minimum(within, _KNOTS - 1)
     inside = within < _KNOTS
     return _Pairs(
-        first, second, np.repeat(np.arange(len(batch)), number), found.vectors,
+        (first, second), np.repeat(np.arange(len(batch)), number), found.vectors,
         found.vectors / found.distances[:, None], column, value * inside, slope * inside,
     )  # fmt: skip
 
@@ -129,10 +122,10 @@ def _force_matrix(pairs: _Pairs, n_atoms: int, elements: np.ndarray) -> sp.csr_m
     """(3N, K): forces by each spline."""
     axes = np.arange(3)[:, None]
     rows, values = [], []
-    for atom, sign in ((pairs.first, 1.0), (pairs.second, -1.0)):
+    for atom, sign in zip(pairs.ends, (1.0, -1.0), strict=True):
         rows.append(np.broadcast_to((3 * atom[:, None] + axes.T)[:, :, None], (len(atom), 3, 4)))
         values.append(sign * pairs.unit[:, :, None] * pairs.slope[:, None, :])
-    columns = np.broadcast_to(pairs.column[:, None, :], (2, len(pairs.first), 3, 4))
+    columns = np.broadcast_to(pairs.column[:, None, :], (2, len(pairs.unit), 3, 4))
     width = len(elements) * (len(elements) + 1) // 2 * _KNOTS
     entries = (np.concatenate(values).ravel(), (np.concatenate(rows).ravel(), columns.ravel()))
     return sp.csr_matrix(entries, shape=(3 * n_atoms, width))

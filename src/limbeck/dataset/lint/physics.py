@@ -12,10 +12,9 @@ from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
-from ase import units as ase_units
 
 from limbeck.dataset.lint.records import REMEDIES, Finding, Material, finding
-from limbeck.dataset.lint.units import STIFFNESS_EV, bond_units, energy_force_units, stress_units
+from limbeck.dataset.lint.units import ENERGY_EV, STIFFNESS_EV, bond_units, energy_force_units, stress_units
 
 _NEAR_A, _EQUAL_CELL = 0.2, 1e-4  # displacement over which forces vary linearly; strain of equal cells
 _LEAST_PAIRS, _LEAST_FRAMES, _LEAST_BONDS = 10, 12, 50
@@ -41,11 +40,7 @@ _ATOM_HARTREE = np.array([
     161.859, 199.615, 241.877, 288.854, 340.719, 397.505, 459.482, 526.817,
 ])  # fmt: skip
 # Codes that count in Rydberg leave the cores out, and valence energies in eV come near that number.
-_TOTAL_EV = {
-    "Hartree": ase_units.Hartree,
-    "kcal/mol": ase_units.kcal / ase_units.mol,
-    "kJ/mol": ase_units.kJ / ase_units.mol,
-}
+_TOTAL_UNITS = ("Hartree", "kcal/mol", "kJ/mol")
 _TOTAL_WINDOW = (0.985, 1.035)
 
 
@@ -63,8 +58,9 @@ def check_total_energies(material: Material) -> Iterator[Finding]:
     if not 5 <= material.elements.max() < len(_ATOM_HARTREE):
         return
     ratio = np.median(-material.energy / (material.counts @ _ATOM_HARTREE[material.elements]))
-    for name, ev in _TOTAL_EV.items():
-        times = ratio * ev / ase_units.Hartree
+    for name in _TOTAL_UNITS:
+        ev = ENERGY_EV[name]
+        times = ratio * ev / ENERGY_EV["Hartree"]
         if _TOTAL_WINDOW[0] < times < _TOTAL_WINDOW[1]:
             text = f"energies are {times:.3f} times the total energies of the atoms in {name}"
             yield finding(

@@ -7,33 +7,24 @@ from collections.abc import Iterable
 
 from ase import units
 
-_ENERGY = {
+_HARTREE, _RYDBERG, _BOHR, _GPA = units.Hartree, units.Rydberg, units.Bohr, units.GPa
+_KCAL, _KJ = units.kcal / units.mol, units.kJ / units.mol
+ENERGY_EV = {
     "eV": 1.0,
-    "Hartree": units.Hartree,
-    "Rydberg": units.Rydberg,
-    "kcal/mol": units.kcal / units.mol,
-    "kJ/mol": units.kJ / units.mol,
+    "Hartree": _HARTREE,
+    "Rydberg": _RYDBERG,
+    "kcal/mol": _KCAL,
+    "kJ/mol": _KJ,
     "meV": 1e-3,
 }
 _FORCE = {
-    "eV/Å": 1.0,
-    "Hartree/bohr": units.Hartree / units.Bohr,
-    "Rydberg/bohr": units.Rydberg / units.Bohr,
-    "eV/bohr": 1.0 / units.Bohr,
-    "Hartree/Å": units.Hartree,
-    "kcal/mol/Å": units.kcal / units.mol,
-    "kJ/mol/Å": units.kJ / units.mol,
-    "kJ/mol/nm": 0.1 * units.kJ / units.mol,
-    "meV/Å": 1e-3,
-}
+    "eV/Å": 1.0, "Hartree/bohr": _HARTREE / _BOHR, "Rydberg/bohr": _RYDBERG / _BOHR, "eV/bohr": 1.0 / _BOHR,
+    "Hartree/Å": _HARTREE, "kcal/mol/Å": _KCAL, "kJ/mol/Å": _KJ, "kJ/mol/nm": 0.1 * _KJ, "meV/Å": 1e-3,
+}  # fmt: skip
 _STRESS = {
-    "GPa": units.GPa,
-    "kbar": 0.1 * units.GPa,
-    "bar": 1e-4 * units.GPa,
-    "MPa": 1e-3 * units.GPa,
-    "Hartree/bohr³": units.Hartree / units.Bohr**3,
-    "Rydberg/bohr³": units.Rydberg / units.Bohr**3,
-}
+    "GPa": _GPA, "kbar": 0.1 * _GPA, "bar": 1e-4 * _GPA, "MPa": 1e-3 * _GPA,
+    "Hartree/bohr³": _HARTREE / _BOHR**3, "Rydberg/bohr³": _RYDBERG / _BOHR**3,
+}  # fmt: skip
 _MOST = 3
 _CUSTOMARY = ("Hartree with Hartree/bohr", "Rydberg with Rydberg/bohr")
 #: curvature times squared length of bonds, eV: 6 (lithium) to 85 (silicon); N2 has the stiffest bond, 170
@@ -51,7 +42,7 @@ def energy_force_units(slope: float, tolerance: float, stiffness: float | None =
     found: list[tuple[int, float, str]] = []
     if not slope > 0:
         return ""  # a sign or a constant, which no unit explains
-    for energy, e in _ENERGY.items():
+    for energy, e in ENERGY_EV.items():
         for force, f in _FORCE.items():
             if (e, f) == (1.0, 1.0) or ("meV" in energy + force and (e != 1.0 and f != 1.0)):
                 continue
