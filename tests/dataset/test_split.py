@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.labels import LabelledSet, Labels, concatenate_labelled
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset import split
 from limbeck.errors import InputError
@@ -66,23 +66,14 @@ def test_families_stay_whole(sizes, strata, fraction, seed):
 
 @settings(deadline=None, max_examples=100)
 @given(
-    n=st.integers(10, 60),
-    size=st.integers(1, 20),
-    fraction=st.floats(0.1, 0.5),
+    sizes=st.lists(st.integers(1, 9), min_size=12, max_size=30) | st.integers(1, 20).map(lambda n: [n] * 30),
+    fraction=st.floats(0.2, 0.5),
     seed=st.integers(0, 5),
 )
-def test_fraction_is_met_to_half_a_family(n, size, fraction, seed):
-    data = labelled([f"f{k}" for k in range(n) for _ in range(size)])
-    made = split(data, fraction, seed)
-    assert abs(len(made.val_index) - fraction * n * size) <= size / 2 + 0.5
-
-
-@settings(deadline=None, max_examples=60)
-@given(sizes=st.lists(st.integers(1, 9), min_size=12, max_size=30), seed=st.integers(0, 5))
-def test_fraction_with_uneven_families(sizes, seed):
+def test_fraction_is_met_to_half_a_family(sizes, fraction, seed):
     data = labelled([f"f{k}" for k, size in enumerate(sizes) for _ in range(size)])
-    made = split(data, 0.25, seed)
-    assert abs(len(made.val_index) - 0.25 * len(data)) <= max(sizes) / 2 + 0.5
+    made = split(data, fraction, seed)
+    assert abs(len(made.val_index) - fraction * len(data)) <= max(sizes) / 2 + 0.5
 
 
 def test_every_temperature_validates_where_it_can():
@@ -98,11 +89,8 @@ def test_every_temperature_validates_where_it_can():
 def test_steps_are_strata_too():
     data = trajectories([300], starts=4, frames=5)
     other = labelled([f"Si#0/rattle-b{k}" for k in range(4) for _ in range(5)], ["rattle"] * 20, shift=100)
-    from limbeck.core.labels import concatenate_labelled
-
     both = concatenate_labelled([data, other])
-    _, val = split(both, 0.25, 0).parts(both)
-    assert sorted(val.step) == ["md"] * 5 + ["rattle"] * 5
+    assert sorted(split(both, 0.25, 0).parts(both)[1].step) == ["md"] * 5 + ["rattle"] * 5
 
 
 def test_single_trajectories_keep_the_extremes_in_training():
@@ -110,34 +98,25 @@ def test_single_trajectories_keep_the_extremes_in_training():
     made = split(data, 0.1, 0)
     _, val = made.parts(data)
     assert set(val.temperature_k) == {600.0}
-    assert made.how == (
-        "1 of 3 families validate (20 of 60 structures, 6 asked for), seed 0; "
-        "0 of 3 steps and temperatures are on both sides; "
-        "warning: families are too few to come near the fraction; sample more trajectories (starts); "
-        "warning: a whole step or temperature validates and does not train"
-    )
+    assert "1 of 3 families validate (20 of 60 structures, 6 asked for)" in made.how
+    assert "0 of 3 steps and temperatures are on both sides" in made.how
+    assert made.how.count("warning:") == 2
 
 
-def test_permutation_of_a_plain_file():
-    data = labelled([""] * 500)
-    made = split(data, 0.2, 0)
-    order = np.random.default_rng(0).permutation(500)
-    assert np.array_equal(made.train_index, order[:400])
-    assert np.array_equal(made.val_index, order[400:])
-    assert made.how == "500 structures without families permuted with seed 0, the last 100 validate"
-    assert np.array_equal(
-        split(data, 0.333, 3).train_index, np.random.default_rng(3).permutation(500)[: 500 - 166]
-    )
+@pytest.mark.parametrize(("fraction", "seed", "train"), [(0.2, 0, 400), (0.333, 3, 334)])
+def test_permutation_of_a_plain_file(fraction, seed, train):
+    """The permutation that a published bar rests on."""
+    made = split(labelled([""] * 500), fraction, seed)
+    order = np.random.default_rng(seed).permutation(500)
+    assert np.array_equal(made.train_index, order[:train])
+    assert np.array_equal(made.val_index, order[train:])
+    assert f"seed {seed}" in made.how
 
 
 def test_one_family_is_cut_once_with_a_warning():
-    data = labelled(["only"] * 10)
-    made = split(data, 0.3, 0)
+    made = split(labelled(["only"] * 10), 0.3, 0)
     assert made.val_index.tolist() == [7, 8, 9]
-    assert made.how == (
-        "warning: all 10 structures are of one family, so the last 3 validate and neighbours in time "
-        "stand on both sides; validation errors may be too small; sample more trajectories"
-    )
+    assert "warning: all 10 structures are of one family, so the last 3 validate" in made.how
 
 
 def test_structures_without_family_beside_families():
@@ -153,24 +132,21 @@ def test_validation_set_of_its_own():
     train, val = made.parts(data)
     assert train.structures.positions[:, 0].tolist() == [0, 1, 2, 3]
     assert val.structures.positions[:, 0].tolist() == [4, 5, 6]
-    assert made.how == (
-        "3 structures of a set of their own validate; "
-        "2 of them were in the training data too and do not train"
-    )
+    assert "2 of them were in the training data too and do not train" in made.how
     shared = split(data, labelled(["a"], shift=50.0))
     assert shared.how.endswith("; warning: 1 family names are on both sides (a, ...)")
     with pytest.raises(InputError, match="every training structure is also in the validation set"):
         split(held, held)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_fraction_out_of_range(fraction):
-    with pytest.raises(
-        InputError, match=r"--val: the validation fraction is out of range; got .*; wanted between 0"
-    ):
-        split(labelled(["a", "b"]), fraction)
-
-
-def test_too_few():
-    with pytest.raises(InputError, match="--val: too few structures to split; got 1; wanted 2 or more"):
-        split(labelled(["a"]), 0.5)
+@pytest.mark.parametrize(
+    ("families", "fraction", "text"),
+    [
+        *((["a", "b"], bad, "the validation fraction is out of range; got .*; wanted between 0")
+          for bad in (0.0, 1.0, -0.1, float("nan"))),
+        (["a"], 0.5, "too few structures to split; got 1; wanted 2 or more"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_split(families, fraction, text):
+    with pytest.raises(InputError, match=f"--val: {text}"):
+        split(labelled(families), fraction)
