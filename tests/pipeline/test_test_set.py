@@ -244,7 +244,7 @@ def test_large_forces_are_a_wrong_unit_in_a_file_and_left_out_of_a_teachers_labe
     for atoms in frames[:9]:
         atoms.calc.results["forces"] = 1000.0 * atoms.calc.results["forces"]
     source = LabelSource("own.extxyz", labelled_from_atoms(frames, "here"))
-    with pytest.raises(InputError, match=r"^own\.extxyz: energy-forces-unit: "):
+    with pytest.raises(InputError, match=r"^own\.extxyz: forces-large: "):
         prepare_training_data([source], Preparation(0.1, 0), {}, print)
     said: list[str] = []
     numbered = replace(source, frames=np.arange(100, 130))

@@ -93,8 +93,7 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
 def _against(labelled: LabelledSet, val: LabelledSet) -> Split:
     if not len(val):
         raise InputError("the validation set is empty", where="--val", wanted="at least one structure")
-    held = {hash_structure(a) for a in val.structures.to_atoms()}
-    double = np.array([hash_structure(a) in held for a in labelled.structures.to_atoms()], dtype=bool)
+    double = found_in(labelled, val)
     if double.all():
         raise InputError(
             "every training structure is also in the validation set",
@@ -105,10 +104,15 @@ def _against(labelled: LabelledSet, val: LabelledSet) -> Split:
     how = f"{len(val)} structures of a set of their own validate"
     if double.any():
         how += f"; {int(double.sum())} of them were in the training data too and do not train"
-    common = sorted((set(labelled.family[~double]) & set(val.family)) - {""})
-    if common:
+    if common := sorted((set(labelled.family[~double]) & set(val.family)) - {""}):
         how += f"; warning: {len(common)} family names are on both sides ({common[0]}, ...)"
     return Split(np.flatnonzero(~double), np.arange(len(val)), how, val)
+
+
+def found_in(labelled: LabelledSet, other: LabelledSet) -> np.ndarray:
+    """(S,) bool: structures of ``labelled`` that ``other`` holds as well."""
+    known = {hash_structure(atoms) for atoms in other.structures.to_atoms()}
+    return np.array([hash_structure(atoms) in known for atoms in labelled.structures.to_atoms()], bool)
 
 
 def _strata(labelled: LabelledSet, member: np.ndarray, n_families: int) -> np.ndarray:
@@ -138,18 +142,17 @@ def _choose(
     room = {s: most * size[ks].sum() for s, ks in queues.items()}
     spare = {s: len(ks) - 1 for s, ks in queues.items()}
     chosen = np.zeros(len(size), dtype=bool)
-    total = 0
     order = rng.permutation(sorted(queues))
     for turn in range(max(len(ks) for ks in queues.values())):
         for s in order:
             if turn >= len(queues[s]) or not spare[s]:
                 continue
-            k = queues[s][turn]
+            k, total = queues[s][turn], size[chosen].sum()
             if abs(total + size[k] - target) < abs(total - target) and size[k] <= room[s]:
-                chosen[k], total = True, total + size[k]
+                chosen[k] = True
                 room[s] -= size[k]
                 spare[s] -= 1
-    if not total:
+    if not chosen.any():
         chosen[_forced(size, stratum, target)] = True
         return chosen
     return _exchange(chosen, size, stratum, target, most)
@@ -192,12 +195,12 @@ def _describe(size: np.ndarray, stratum: np.ndarray, chosen: np.ndarray, target:
         f"{int(chosen.sum())} of {len(size)} families validate ({taken} of {int(size.sum())} structures, "
         f"{target} asked for), seed {seed}"
     )
-    both = np.intersect1d(stratum[chosen], stratum[~chosen])
-    strata = np.unique(stratum)
-    if len(both) < len(strata):
-        how += f"; {len(both)} of {len(strata)} steps and temperatures are on both sides"
+    validating, training = set(stratum[chosen]), set(stratum[~chosen])
+    both, either = validating & training, validating | training
+    if both != either:
+        how += f"; {len(both)} of {len(either)} steps and temperatures are on both sides"
     if taken < _NEAR * target or taken > 2 * target + 1:
         how += "; warning: families are too few to come near the fraction; sample more trajectories (starts)"
-    if not set(stratum[chosen]) <= set(stratum[~chosen]):
+    if not validating <= training:
         how += "; warning: a whole step or temperature validates and does not train"
     return how

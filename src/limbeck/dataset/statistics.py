@@ -72,7 +72,7 @@ def statistics(labelled: LabelledSet) -> DataStatistics:
         content_hash=content_hash(whole),
         temperature_k=_range(labelled.temperature_k),
         density_g_per_cm3=_range(density),
-        energy_ev_per_atom=_range(labels.energy / batch.counts) or (float("nan"), float("nan")),
+        energy_ev_per_atom=_range(labels.energy / batch.counts) or (np.nan, np.nan),
         force_rms_ev_per_a=float(np.sqrt(np.mean(labels.forces**2))),
         force_max_ev_per_a=float(force.max()),
         n_stress=0 if stress is None else int(np.isfinite(stress).all(axis=(1, 2)).sum()),
@@ -92,18 +92,14 @@ def content_hash(labelled: LabelledSet) -> str:
     parts = []
     for s, atoms in enumerate(labelled.structures.to_atoms()):
         digest = hashlib.sha256(hash_structure(atoms).encode())
-        digest.update(np.ascontiguousarray(labels.energy[s], "<f8").tobytes())
-        digest.update(np.ascontiguousarray(labels.forces[offsets[s] : offsets[s + 1]], "<f8").tobytes())
+        for values in (labels.energy[s], labels.forces[offsets[s] : offsets[s + 1]]):
+            digest.update(np.ascontiguousarray(values, "<f8").tobytes())
         parts.append(digest.hexdigest())
     return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()
 
 
 def shortest_pairs(batch: StructureBatch, cutoff: float = PAIR_CUTOFF_A) -> dict[str, float]:
-    """Shortest distance of each pair of elements, Å, periodic images included.
-
-    One nearest-neighbour search an element pair, over many structures at once, instead of a list
-    of all pairs within the cutoff.
-    """
+    """Shortest distance of each pair of elements, Å, periodic images included."""
     elements = np.unique(batch.numbers)
     shortest: dict[str, float] = {}
     for _, part in chunks(batch):
@@ -128,20 +124,19 @@ def fit_references(labelled: LabelledSet) -> tuple[dict[int, float], str]:
     """Energy of each element, eV, by least squares of the energies per atom, and a note on the fit.
 
     Where the compositions do not fix every element (one composition alone has rank one), the
-    solution of minimum norm is taken and the note says so. The note gives the residual rms. Contact
-    scans are left out: their energies say nothing of the elements.
+    solution of minimum norm is taken. Contact scans are left out.
     """
     labelled = without_scans(labelled)
     batch = labelled.structures
     finite = np.isfinite(labelled.labels.energy)
     elements, column = np.unique(batch.numbers, return_inverse=True)
-    fractions = np.zeros((len(batch), len(elements)))  # (S, elements)
-    np.add.at(fractions, (batch.structure_of_atom, column), 1.0)
-    fractions /= batch.counts[:, None]
-    per_atom = labelled.labels.energy / batch.counts
-    x, _, rank, _ = np.linalg.lstsq(fractions[finite], per_atom[finite], rcond=_RANK_TOLERANCE)
-    residual = float(np.sqrt(np.mean((fractions[finite] @ x - per_atom[finite]) ** 2)))
-    note = f"energy references by least squares over {int(finite.sum())} structures, "
+    counts = np.zeros((len(batch), len(elements)))
+    np.add.at(counts, (batch.structure_of_atom, column), 1.0)
+    fractions = (counts / batch.counts[:, None])[finite]
+    per_atom = (labelled.labels.energy / batch.counts)[finite]
+    x, _, rank, _ = np.linalg.lstsq(fractions, per_atom, rcond=_RANK_TOLERANCE)
+    residual = float(np.sqrt(np.mean((fractions @ x - per_atom) ** 2)))
+    note = f"energy references by least squares over {len(per_atom)} structures, "
     note += f"residual rms {residual:.4g} eV/atom"
     if rank < len(elements):
         note += (

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet, concatenate_labelled
+from limbeck.dataset.split import found_in
 
 RATTLED_A = 0.01
 SAME_STRAIN = 1e-6
@@ -71,8 +71,7 @@ def find_close(labelled: LabelledSet) -> ClosePairs:
 
 def find_copies(labelled: LabelledSet, test: LabelledSet) -> np.ndarray:
     """(S,) bool: structures of ``labelled`` that are in ``test``, or within 0.01 Å of one."""
-    known = {hash_structure(atoms) for atoms in test.structures.to_atoms()}
-    copies = np.array([hash_structure(atoms) in known for atoms in labelled.structures.to_atoms()], bool)
+    copies = found_in(labelled, test)
     while len(test) and not copies.all():
         rest = np.flatnonzero(~copies)
         near = find_close(concatenate_labelled([labelled.select(rest), test]))

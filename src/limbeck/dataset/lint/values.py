@@ -12,7 +12,7 @@ from ase.formula import Formula
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.neighbours import find_pairs
 from limbeck.dataset.lint.close import RATTLED_A, SAME_STRAIN, find_close
-from limbeck.dataset.lint.records import Finding, Material, finding
+from limbeck.dataset.lint.records import Finding, Material, Severity, finding
 from limbeck.labelling.audit import audit
 
 _FEW = 20
@@ -51,7 +51,8 @@ def check_finite(
     if large:
         text = f"{len(large)} structures have forces beyond 50 eV/Å; training leaves them out"
         few = len(large) <= _FEW_LARGE * len(labelled)
-        found.append(finding("forces-large", "note" if few else "warning", text, tuple(large)))
+        severity: Severity = "error" if many else "note" if few else "warning"
+        found.append(finding("forces-large", severity, text, tuple(large)))
     return finite if many else usable, found
 
 
