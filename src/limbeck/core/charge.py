@@ -84,19 +84,15 @@ def stated_charge(atoms: Atoms, where: str | None = None) -> float | None:
     InputError: an entry is no finite number, or two differ; ``where`` names the structure.
     """
     found = _entries(atoms.info, CHARGE_KEYS)
-    if not found:
-        return None
-    numbers = [_number(value) for value in found.values()]
-    for key, number in zip(found, numbers, strict=True):
+    for key, number in found.items():
         if not np.isfinite(number):
             raise InputError(
                 "the total charge is not a number",
                 where=where,
-                got=repr(found[key]),
+                got=repr(atoms.info[key]),
                 wanted=f"info['{key}'] in units of e",
             )
-    _refuse_two("total charges", found, numbers, where)
-    return numbers[0]
+    return _only("total charges", found, where)
 
 
 def total_charge(atoms: Atoms, where: str | None = None) -> float:
@@ -112,21 +108,16 @@ def spin_multiplicity(atoms: Atoms, where: str | None = None) -> int:
     InputError: an entry is no whole number, or two differ; ``where`` names the structure.
     """
     found = _entries(atoms.info, SPIN_KEYS)
-    if not found:
-        return 0
-    numbers = [_number(value) for value in found.values()]
-    for key, number in zip(found, numbers, strict=True):
-        if not (number >= 0 and float(number).is_integer()):
+    for key, number in found.items():
+        if not (number >= 0 and number.is_integer()):
             raise InputError(
                 "the spin multiplicity is not a whole number",
                 where=where,
-                got=repr(found[key]),
+                got=repr(atoms.info[key]),
                 wanted=f"info['{key}'] = 2S + 1: 1, 2, 3, ...",
                 remedy=f"rename the entry '{key}' if it is something else",
             )
-    stated = {key: n for key, n in zip(found, numbers, strict=True) if n}
-    _refuse_two("spin multiplicities", stated, list(stated.values()), where)
-    return int(next(iter(stated.values()), 0))
+    return int(_only("spin multiplicities", {key: n for key, n in found.items() if n}, where) or 0)
 
 
 def write_charge(info: MutableMapping[str, Any], charge: float, spin: int = 0) -> None:
@@ -149,10 +140,11 @@ def repeat_charge(source: Atoms, target: Atoms) -> None:
     write_charge(target.info, total_charge(source) * len(target) / len(source))
 
 
-def _entries(info: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+def _entries(info: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, float]:
     if not info:
         return {}
-    return {k: v for k, v in info.items() if isinstance(k, str) and k.lower() in keys and v is not None}
+    found = {k: v for k, v in info.items() if isinstance(k, str) and k.lower() in keys and v is not None}
+    return {key: _number(value) for key, value in found.items()}
 
 
 def _number(value: object) -> float:
@@ -164,12 +156,13 @@ def _number(value: object) -> float:
         return float("nan")
 
 
-def _refuse_two(what: str, found: Mapping[str, Any], numbers: list[float], where: str | None) -> None:
-    if len(set(numbers)) > 1:
+def _only(what: str, found: Mapping[str, float], where: str | None) -> float | None:
+    if len(set(found.values())) > 1:
         raise InputError(
             f"two {what} of one structure",
             where=where,
-            got=", ".join(f"{key} {number:g}" for key, number in zip(found, numbers, strict=True)),
+            got=", ".join(f"{key} {number:g}" for key, number in found.items()),
             wanted="one",
             remedy="remove the wrong entry",
         )
+    return next(iter(found.values()), None)

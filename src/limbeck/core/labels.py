@@ -31,6 +31,19 @@ class Labels:
     stress: np.ndarray | None = None
     atom_energies: np.ndarray | None = None
 
+    def select(self, structures: StructureBatch, index: Sequence[int] | np.ndarray) -> Labels:
+        """The labels of the ``structures`` at ``index`` (integers), in that order."""
+        index, atoms = np.asarray(index, np.int64), structures.atom_index(index)
+        return Labels(
+            energy=self.energy[index],
+            forces=self.forces[atoms],
+            stress=None if self.stress is None else self.stress[index],
+            atom_energies=None if self.atom_energies is None else self.atom_energies[atoms],
+        )
+
+
+_COLUMNS = ("family", "step", "temperature_k", "frame")
+
 
 @dataclass(frozen=True)
 class LabelledSet:
@@ -63,21 +76,9 @@ class LabelledSet:
     def select(self, index: Sequence[int] | np.ndarray) -> LabelledSet:
         """The structures at ``index`` (integers), in that order."""
         index = np.asarray(index, dtype=np.int64)
-        atoms = self.structures.atom_index(index)
-        labels = self.labels
-        return LabelledSet(
-            structures=self.structures.select(index),
-            labels=Labels(
-                energy=labels.energy[index],
-                forces=labels.forces[atoms],
-                stress=None if labels.stress is None else labels.stress[index],
-                atom_energies=None if labels.atom_energies is None else labels.atom_energies[atoms],
-            ),
-            family=self.family[index],
-            step=self.step[index],
-            temperature_k=self.temperature_k[index],
-            frame=self.frame[index],
-        )
+        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
+        labels = self.labels.select(self.structures, index)
+        return LabelledSet(self.structures.select(index), labels, **columns)
 
     def to_atoms(self) -> list[Atoms]:
         """ASE structures with labels on a SinglePointCalculator and provenance in ``info``."""
@@ -102,45 +103,33 @@ class LabelledSet:
 
 def concatenate_labelled(sets: Sequence[LabelledSet]) -> LabelledSet:
     """One set from several; stress and atomic energies become NaN where a part has none."""
-    labels = [s.labels for s in sets]
-
-    def join(name: str, shape: tuple[int, ...], per_atom: bool) -> np.ndarray | None:
-        if all(getattr(part, name) is None for part in labels):
-            return None
-        rows = []
-        for part, whole in zip(labels, sets, strict=True):
-            value = getattr(part, name)
-            n = whole.structures.n_atoms if per_atom else len(whole)
-            rows.append(np.full((n, *shape), np.nan) if value is None else value)
-        return np.concatenate(rows)
-
     return LabelledSet(
-        structures=concatenate([s.structures for s in sets]),
-        labels=Labels(
-            energy=np.concatenate([part.energy for part in labels]),
-            forces=np.concatenate([part.forces for part in labels]),
-            stress=join("stress", (3, 3), per_atom=False),
-            atom_energies=join("atom_energies", (), per_atom=True),
-        ),
-        family=np.concatenate([s.family for s in sets]),
-        step=np.concatenate([s.step for s in sets]),
-        temperature_k=np.concatenate([s.temperature_k for s in sets]),
-        frame=np.concatenate([s.frame for s in sets]),
+        concatenate([s.structures for s in sets]),
+        join_labels([s.labels for s in sets], fill=True),
+        **{name: np.concatenate([getattr(s, name) for s in sets]) for name in _COLUMNS},
     )
 
 
-def join_labels(parts: list[Labels]) -> Labels:
-    """One Labels from several; stress and atomic energies only where every part has them."""
+def join_labels(parts: Sequence[Labels], *, fill: bool = False) -> Labels:
+    """One Labels from several; stress and atomic energies only where every part has them.
+
+    ``fill``: rather where any part has them, NaN in the others.
+    """
     if not parts:
         return Labels(np.zeros(0), np.zeros((0, 3)))
 
-    def join(name: str) -> np.ndarray | None:
+    def join(name: str, shapes: list[tuple[int, ...]]) -> np.ndarray | None:
         values = [getattr(part, name) for part in parts]
-        return None if any(v is None for v in values) else np.concatenate(values)
+        missing = [value is None for value in values]
+        if all(missing) or (any(missing) and not fill):
+            return None
+        return np.concatenate(
+            [np.full(s, np.nan) if v is None else v for v, s in zip(values, shapes, strict=True)]
+        )
 
     return Labels(
-        energy=np.concatenate([p.energy for p in parts]),
-        forces=np.concatenate([p.forces for p in parts]),
-        stress=join("stress"),
-        atom_energies=join("atom_energies"),
+        energy=np.concatenate([part.energy for part in parts]),
+        forces=np.concatenate([part.forces for part in parts]),
+        stress=join("stress", [(len(part.energy), 3, 3) for part in parts]),
+        atom_energies=join("atom_energies", [(len(part.forces),) for part in parts]),
     )

@@ -68,7 +68,7 @@ class StructureBatch:
             positions=stack([a.positions for a in frames], (0, 3), np.float64),
             cell=np.array([a.cell.array for a in frames], np.float64).reshape(-1, 3, 3),
             pbc=np.array([a.pbc for a in frames], bool).reshape(-1, 3),
-            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            offsets=_offsets(counts),
             charge=np.array([total_charge(a) for a in frames], np.float64),
             spin=np.array([spin_multiplicity(a) for a in frames], np.int64),
         )
@@ -110,16 +110,9 @@ class StructureBatch:
     def select(self, index: Sequence[int] | np.ndarray) -> StructureBatch:
         """The structures at ``index`` (integers), in that order."""
         index = np.asarray(index, dtype=np.int64)
-        atoms = self.atom_index(index)
-        return StructureBatch(
-            numbers=self.numbers[atoms],
-            positions=self.positions[atoms],
-            cell=self.cell[index],
-            pbc=self.pbc[index],
-            offsets=np.concatenate([[0], np.cumsum(self.counts[index])]).astype(np.int64),
-            charge=self.charge[index],
-            spin=self.spin[index],
-        )
+        rows = dict.fromkeys(_OF_ATOMS, self.atom_index(index)) | dict.fromkeys(_OF_STRUCTURES, index)
+        parts = {name: getattr(self, name)[row] for name, row in rows.items()}
+        return StructureBatch(offsets=_offsets(self.counts[index]), **parts)
 
     def to_atoms(self) -> list[Atoms]:
         """ASE structures, without labels or provenance."""
@@ -139,13 +132,13 @@ class StructureBatch:
 
 def concatenate(batches: Sequence[StructureBatch]) -> StructureBatch:
     """One batch from several, in order."""
-    sizes = np.concatenate([b.counts for b in batches]) if batches else np.zeros(0, np.int64)
-    return StructureBatch(
-        numbers=np.concatenate([b.numbers for b in batches]),
-        positions=np.concatenate([b.positions for b in batches]),
-        cell=np.concatenate([b.cell for b in batches]),
-        pbc=np.concatenate([b.pbc for b in batches]),
-        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        charge=np.concatenate([b.charge for b in batches]),
-        spin=np.concatenate([b.spin for b in batches]),
-    )
+    names = (*_OF_ATOMS, *_OF_STRUCTURES)
+    parts = {name: np.concatenate([getattr(b, name) for b in batches]) for name in names}
+    return StructureBatch(offsets=_offsets(np.concatenate([b.counts for b in batches])), **parts)
+
+
+_OF_ATOMS, _OF_STRUCTURES = ("numbers", "positions"), ("cell", "pbc", "charge", "spin")
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

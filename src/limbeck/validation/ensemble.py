@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
-from limbeck.core.committee import committee_spread
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
@@ -35,7 +34,8 @@ def force_spread(members: Sequence[Potential], structures: StructureBatch) -> tu
     forces = np.stack([predict(member, structures).forces for member in members])  # (M, N, 3)
     mean = forces.mean(axis=0)  # (N, 3)
     square = np.add.reduceat((mean**2).sum(axis=1), structures.offsets[:-1]) / structures.counts
-    return committee_spread(forces, structures), np.sqrt(square)
+    atoms = np.sqrt(((forces - mean) ** 2).sum(axis=2).mean(axis=0))  # (N,)
+    return np.maximum.reduceat(atoms, structures.offsets[:-1]), np.sqrt(square)
 
 
 class Ensemble:
