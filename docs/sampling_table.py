@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from limbeck.sampling.config import SamplingConfig, Step
-from limbeck.sampling.step import Adding, Driven, Dynamics
+from limbeck.sampling.dynamics import Dynamics
+from limbeck.sampling.steps import Adding, Driven
 
 TARGET = Path(__file__).with_name("sampling.md")
 _HEAD = """# Steps of sampling

@@ -21,10 +21,13 @@ from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import Costs, check_s, shortened
 from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of, starts_to_train_on
 from limbeck.progress import process_start
-from limbeck.sampling.config import MD, Rattle, SamplingConfig, summary
-from limbeck.sampling.counting import count_evaluations, count_frames
+from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames, summary
+from limbeck.sampling.defects import Vacancy
+from limbeck.sampling.dynamics import MD
 from limbeck.sampling.liquids import Liquid, pack_liquid
-from limbeck.sampling.preparing import Relax, Supercell, Vacancy
+from limbeck.sampling.perturb import Rattle
+from limbeck.sampling.preparing import Supercell
+from limbeck.sampling.relax import Relax
 from limbeck.training.checkpoint import Progress
 from limbeck.training.loop import Stop
 

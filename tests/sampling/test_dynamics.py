@@ -14,8 +14,7 @@ from ase.md.langevin import Langevin
 
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Capabilities, Potential
-from limbeck.sampling.config import MD
-from limbeck.sampling.dynamics import run_trajectory, sample_md
+from limbeck.sampling.dynamics import MD, run_trajectory, sample_md
 
 
 class Einstein(Potential):

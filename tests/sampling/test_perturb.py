@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from limbeck.errors import InputError
 from limbeck.sampling.build import build
-from limbeck.sampling.config import Rattle, Strain, Supercell
-from limbeck.sampling.perturb import apply_strain, rattle, strains, supercell
+from limbeck.sampling.perturb import Rattle, Strain, apply_strain, rattle, strains
+from limbeck.sampling.preparing import Supercell, supercell
 
 
 @pytest.mark.parametrize(

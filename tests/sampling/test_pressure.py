@@ -14,9 +14,8 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.errors import InputError
 from limbeck.sampling import MD, Melt, SamplingConfig, count_evaluations, count_frames, run_sampling
-from limbeck.sampling.barostat import LangevinHoover
 from limbeck.sampling.dynamics import run_trajectory, sample_md
-from limbeck.sampling.step import Condition
+from limbeck.sampling.integrators import Condition, LangevinHoover
 from limbeck.units import GPA
 
 

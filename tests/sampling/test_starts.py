@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limbeck.errors import InputError, MissingPackageError
+from limbeck.sampling.frames import thin
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
-from limbeck.sampling.thinning import thin
 
 CIF = """data_alloy
 _cell_length_a 5.5

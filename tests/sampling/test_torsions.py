@@ -10,7 +10,7 @@ from limbeck.core.checks import contacts
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.sampling import SamplingConfig, Torsions, count_frames, run_sampling, smiles_conformers
-from limbeck.sampling.torsions import rotatable_bonds
+from limbeck.sampling.perturb import rotatable_bonds
 
 ROTATABLE = {
     "CCO": 2,  # C-C and C-O

@@ -9,7 +9,7 @@ from ase.build import bulk, molecule
 from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.sampling.cache import TrajectoryCache
+from limbeck.sampling.frames import TrajectoryCache
 from limbeck.validation.survival import strained_starts, survive
 from tests.validation.toys import emt
 

@@ -28,10 +28,10 @@ from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.frames import write_frames
-from limbeck.sampling.preparing import Relax
+from limbeck.sampling.relax import Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
-from limbeck.sampling.step import Driven
+from limbeck.sampling.steps import Driven
 from limbeck.teachers.support import check_supported
 from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import ValidationReport, validate

@@ -28,8 +28,7 @@ from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.students import save_student, train_student
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.cache import TrajectoryCache
-from limbeck.sampling.frames import write_frames
+from limbeck.sampling.frames import TrajectoryCache, write_frames
 from limbeck.training.loop import Stop
 from limbeck.validation.ensemble import Ensemble
 from limbeck.validation.metrics import Metrics, compute_metrics

@@ -15,11 +15,11 @@ from limbeck.labelling.config import LabellingConfig
 from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.pipeline.lengths import check_lengths
 from limbeck.sampling.config import SamplingConfig
+from limbeck.sampling.frames import thin
 from limbeck.sampling.kinds import LEAST_MOLECULES, finite_molecules, structure_kind
 from limbeck.sampling.liquids import pack_liquid
-from limbeck.sampling.preparing import Relax
+from limbeck.sampling.relax import Relax
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
-from limbeck.sampling.thinning import thin
 from limbeck.teachers.custom import is_custom
 from limbeck.teachers.registry import get_card
 from limbeck.teachers.support import check_supported

@@ -17,12 +17,12 @@ from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure, speeds
 from limbeck.pipeline.opening import relaxed_first
 from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of, starts_to_train_on
 from limbeck.progress import format_seconds
-from limbeck.sampling.config import SamplingConfig, summary
-from limbeck.sampling.counting import count_evaluations, count_frames
-from limbeck.sampling.moves import Contacts
-from limbeck.sampling.preparing import Preparing, Relax
+from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames, summary
+from limbeck.sampling.contacts import Contacts
+from limbeck.sampling.dynamics import Dynamics
+from limbeck.sampling.relax import Relax
 from limbeck.sampling.run import run_sampling
-from limbeck.sampling.step import Driven, Dynamics
+from limbeck.sampling.steps import Driven, Preparing
 
 LEAST_TRAINING_S = 5.0
 #: how training time is shared among presets: the larger ones are slower a step

@@ -10,13 +10,14 @@ from ase import Atoms
 
 from limbeck.config import DistillConfig, RecipeName
 from limbeck.errors import InputError
-from limbeck.sampling.config import MD, Prepare, Rattle, SamplingConfig, Step, Strain, Supercell
-from limbeck.sampling.contacts import element_pairs
-from limbeck.sampling.counting import count_evaluations, count_frames
-from limbeck.sampling.driven import spread
+from limbeck.sampling.config import Prepare, SamplingConfig, Step, count_evaluations, count_frames
+from limbeck.sampling.contacts import Contacts, element_pairs
+from limbeck.sampling.dynamics import MD, Melt, spread
 from limbeck.sampling.kinds import is_molecular, structure_kind, system_kind
-from limbeck.sampling.moves import Contacts, Melt
-from limbeck.sampling.preparing import Preparing, Relax
+from limbeck.sampling.perturb import Rattle, Strain
+from limbeck.sampling.preparing import Supercell
+from limbeck.sampling.relax import Relax
+from limbeck.sampling.steps import Preparing
 
 HYDROGEN_TIMESTEP_FS, OTHER_TIMESTEP_FS = 0.5, 2.0
 #: where the user names none

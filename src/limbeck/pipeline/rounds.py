@@ -36,7 +36,8 @@ from limbeck.pipeline.telling import Say
 from limbeck.pipeline.training_data import without_test
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.config import MD, SamplingConfig
+from limbeck.sampling.config import SamplingConfig
+from limbeck.sampling.dynamics import MD
 from limbeck.sampling.frames import read_frames
 from limbeck.sampling.run import NoFrames, run_sampling
 from limbeck.training.loop import Stop

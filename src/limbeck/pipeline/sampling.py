@@ -31,9 +31,9 @@ from limbeck.pipeline.training_data import LabelSource
 from limbeck.progress import Progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.config import SamplingConfig
-from limbeck.sampling.preparing import Preparing
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.schedule import TimeLimit
+from limbeck.sampling.steps import Preparing
 from limbeck.training.loop import Stop
 
 HELDOUT = "heldout"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from limbeck.sampling.config import MD, Rattle, SamplingConfig, Strain
-from limbeck.sampling.counting import count_evaluations, count_frames
-from limbeck.sampling.dynamics import sample_md
+from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames
+from limbeck.sampling.contacts import Contacts
+from limbeck.sampling.defects import Interstitial, Vacancy
+from limbeck.sampling.dynamics import MD, Melt, sample_md
 from limbeck.sampling.frames import read_frames, write_frames
 from limbeck.sampling.kinds import structure_kind, system_kind
 from limbeck.sampling.liquids import Liquid, pack_liquid
-from limbeck.sampling.moves import Contacts, Melt, Modes, RattleRelax, Torsions
-from limbeck.sampling.preparing import Interstitial, Relax, Slab, Supercell, Thin, Vacancy
+from limbeck.sampling.modes import Modes
+from limbeck.sampling.perturb import Rattle, Strain, Torsions
+from limbeck.sampling.preparing import Slab, Supercell, Thin
+from limbeck.sampling.rattle_relax import RattleRelax
+from limbeck.sampling.relax import Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.schedule import TimeLimit
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers

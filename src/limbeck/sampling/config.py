@@ -1,10 +1,9 @@
-"""Configuration of sampling: an ordered list of steps.
+"""Configuration of sampling: an ordered list of steps, what it makes and what it costs.
 
-Preparing steps (``supercell``, ``slab``, ``vacancy``, ``interstitial``, ``relax``, ``thin``; see
-:mod:`limbeck.sampling.preparing`) replace the starting structures for every step after them.
-``rattle``, ``strain``, ``md`` and those of :mod:`limbeck.sampling.moves` draw from the starting
-structures, or with ``from: NAME`` from the frames of an earlier step, and add their frames to the
-result unless they say ``keep: false``:
+Preparing steps (``supercell``, ``slab``, ``vacancy``, ``interstitial``, ``relax``, ``thin``) replace the
+starting structures for every step after them. All others draw from the starting structures, or with
+``from: NAME`` from the frames of an earlier step, and add their frames to the result unless they say
+``keep: false``:
 
     seed: 1
     steps:
@@ -19,119 +18,23 @@ Without a step that adds frames the prepared starting structures themselves are 
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from ase import Atoms
+from pydantic import Field, model_validator
 
 from limbeck.core.scans import is_scan
-from limbeck.sampling.moves import Contacts, Melt, Modes, RattleRelax, Torsions
-from limbeck.sampling.preparing import Interstitial, Preparing, Relax, Slab, Supercell, Thin, Vacancy
-from limbeck.sampling.step import Adding, Condition, Dynamics, Frozen
-
-Mode = Literal["uniaxial", "volumetric", "shear", "random"]
-
-
-class Rattle(Adding):
-    """Normal displacements of every coordinate.
-
-    stdev_a: standard deviations, Å. n: frames an amplitude and start. min_ratio: no pair comes
-    closer than this fraction of its sum of covalent radii.
-    """
-
-    kind: Literal["rattle"] = "rattle"
-    stdev_a: tuple[PositiveFloat, ...] | PositiveFloat
-    n: PositiveInt = 10
-    min_ratio: Annotated[float, Field(ge=0.3, le=0.7)] = 0.6
-
-    @property
-    def amplitudes(self) -> tuple[float, ...]:
-        return self.stdev_a if isinstance(self.stdev_a, tuple) else (self.stdev_a,)
-
-
-class Strain(Adding):
-    """Random symmetric strains of the cell, positions scaled with it.
-
-    max: greatest component. n: frames a mode and start. modes: uniaxial (one Cartesian axis),
-    volumetric (all three alike), shear (one off-diagonal pair), random (all six components).
-    """
-
-    kind: Literal["strain"] = "strain"
-    max: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    n: PositiveInt = 10
-    modes: tuple[Mode, ...] = ("random",)
-
-
-class MD(Dynamics):
-    """Trajectories at constant temperature, and at constant pressure where one is given.
-
-    temperature_K: a temperature or several, each with trajectories of its own. ramp_to_K, ramp_to_gpa:
-    thermostat and barostat go linearly there after equilibration. frames: frames a trajectory,
-    every_fs apart, the first every_fs after equilibrate_fs.
-    """
-
-    kind: Literal["md"] = "md"
-    temperature_K: tuple[PositiveFloat, ...] | PositiveFloat
-    ramp_to_K: PositiveFloat | None = None
-    ramp_to_gpa: float | None = None
-    every_fs: PositiveFloat = 25.0
-    equilibrate_fs: NonNegativeFloat = 500.0
-
-    @model_validator(mode="after")
-    def _ramp_has_a_pressure(self) -> MD:
-        if self.ramp_to_gpa is not None and self.pressure_gpa is None:
-            raise ValueError(
-                f"md: got ramp_to_gpa {self.ramp_to_gpa:g} without pressure_gpa; wanted where the ramp begins"
-            )
-        return self
-
-    @property
-    def temperatures(self) -> tuple[float, ...]:
-        return self.temperature_K if isinstance(self.temperature_K, tuple) else (self.temperature_K,)
-
-    @property
-    def conditions(self) -> tuple[Condition, ...]:
-        return tuple(Condition(t, p) for t in self.temperatures for p in self.pressures)
-
-    @property
-    def equilibration_steps(self) -> int:
-        return round(self.equilibrate_fs / self.timestep_fs)
-
-    @property
-    def spacing_steps(self) -> int:
-        return max(1, round(self.every_fs / self.timestep_fs))
-
-    @property
-    def steps(self) -> int:
-        return self.equilibration_steps + self.frames * self.spacing_steps
-
-    def target(self, n: int, condition: Condition) -> Condition:
-        kelvin, pressure = condition.temperature_K, condition.pressure_gpa
-        first = self.equilibration_steps
-        done = max(n - first, 0) / (self.steps - first)
-        if self.ramp_to_K is not None:
-            kelvin += (self.ramp_to_K - kelvin) * done
-        if pressure is not None and self.ramp_to_gpa is not None:
-            pressure += (self.ramp_to_gpa - pressure) * done
-        return Condition(kelvin, pressure)
-
-    def records(self, n: int) -> bool:
-        return self.equilibrated(n) and (n - self.equilibration_steps) % self.spacing_steps == 0
-
-    def equilibrated(self, n: int) -> bool:
-        return n > self.equilibration_steps
-
-    def label(self, condition: Condition) -> str:
-        ramp = "" if self.ramp_to_K is None else f"-{self.ramp_to_K:g}"
-        name = f"{condition.temperature_K:g}{ramp}K"
-        if condition.pressure_gpa is None:
-            return name
-        ramp = "" if self.ramp_to_gpa is None else f"-{self.ramp_to_gpa:g}"
-        return f"{name}-{condition.pressure_gpa:g}{ramp}GPa"
-
-    @property
-    def hottest_K(self) -> float:
-        return max(*self.temperatures, self.ramp_to_K or 0.0)
-
+from limbeck.errors import InputError
+from limbeck.sampling.contacts import Contacts, element_pairs
+from limbeck.sampling.defects import Interstitial, Vacancy
+from limbeck.sampling.dynamics import MD, Melt
+from limbeck.sampling.modes import Modes
+from limbeck.sampling.perturb import Rattle, Strain, Torsions
+from limbeck.sampling.preparing import Slab, Supercell, Thin
+from limbeck.sampling.rattle_relax import RattleRelax
+from limbeck.sampling.relax import Relax
+from limbeck.sampling.steps import Driven, Frozen, Preparing
 
 Prepare = Supercell | Slab | Vacancy | Interstitial | Relax | Thin
 Step = Annotated[
@@ -151,6 +54,12 @@ class SamplingConfig(Frozen):
     start_index: tuple[int, ...] | None = None
     keep_starts: bool = False
     steps: tuple[Step, ...] = ()
+
+    @property
+    def kept_steps(self) -> list[str]:
+        """Names of the steps whose frames belong to the result."""
+        steps = zip(self.names, self.steps, strict=True)
+        return [name for name, step in steps if not isinstance(step, Preparing) and step.keep]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -211,3 +120,70 @@ def summary(config: SamplingConfig) -> str:
 
 def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def count_frames(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
+    """The most frames that :func:`run_sampling` returns: where no run ends early and every step fits.
+
+    ``starts``: the starting structures; or their number, of which the most that can be is counted (how
+    many variants of a defect there are depends on the structures; ``contacts`` takes one pair of elements).
+    """
+    made, prepared = _plan(config, starts)
+    kept = sum(made[name] for name in config.kept_steps)
+    return kept + (prepared[-1] if config.keep_starts or not config.kept_steps else 0)
+
+
+def count_evaluations(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
+    """The most evaluations of a Potential that relaxing and driven steps take; labels are not among them."""
+    made, prepared = _plan(config, starts)
+    n_atoms = 1 if isinstance(starts, int) else max(map(len, starts), default=1)
+    total = 0
+    for step, present in zip(config.steps, prepared, strict=False):
+        if isinstance(step, Preparing):
+            total += step.evaluations(present)
+        elif isinstance(step, Driven):
+            incoming = present if step.from_ is None else made[step.from_]
+            total += step.n_runs(incoming) * step.evaluations_per_run(n_atoms)
+    return total
+
+
+def _plan(config: SamplingConfig, starts: int | Sequence[Atoms]) -> tuple[dict[str, int], list[int]]:
+    """Frames a step makes, by name, and the starts each step has, the last entry after all steps.
+
+    Of a number of starts the most that can come of it, of the structures themselves what does
+    (as far as relaxing them does not change which sites are alike).
+    """
+    varying = any(isinstance(step, Preparing) and step.counts_vary for step in config.steps)
+    if isinstance(starts, int):
+        present, number, n_pairs = None, starts, 1
+        if config.start_index is not None:
+            number = len(config.start_index)
+    else:
+        present, n_pairs = choose_starts(starts, config), len(element_pairs(starts))
+        number = len(present)
+    prepared, made = [number], {}
+    for index, (name, step) in enumerate(zip(config.names, config.steps, strict=True)):
+        if not isinstance(step, Preparing):
+            made[name] = step.count(number if step.from_ is None else made[step.from_], n_pairs)
+        elif varying and present is not None:
+            present = step.build(present, (config.seed, index))
+            number = len(present)
+        else:
+            number = step.count(number)
+        prepared.append(number)
+    return made, prepared
+
+
+def choose_starts(starts: Sequence[Atoms], config: SamplingConfig) -> list[Atoms]:
+    """The starts that ``start_index`` names, or all; InputError where it names one that is not there."""
+    if config.start_index is None:
+        return list(starts)
+    outside = [k for k in config.start_index if not -len(starts) <= k < len(starts)]
+    if outside:
+        raise InputError(
+            "no such starting structure",
+            where="sampling, start_index",
+            got=outside[0],
+            wanted=f"0 to {len(starts) - 1}",
+        )
+    return [starts[k] for k in config.start_index]

@@ -7,21 +7,23 @@ a slab than that are alike, though no symmetry joins them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import get_distances
 from ase.neighborlist import neighbor_list
+from pydantic import AfterValidator, Field, PositiveInt
 from scipy.spatial import Voronoi, cKDTree
 
 from limbeck.core.checks import contacts, periodic_images
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.frames import make_frame
+from limbeck.sampling.frames import family_of, make_frame
 from limbeck.sampling.kinds import heights, open_axis
-from limbeck.sampling.preparing import Interstitial, Vacancy
+from limbeck.sampling.preparing import Varying
+from limbeck.sampling.steps import wrong_periodicity
 
 SURFACE_DEPTH_A = 1.5  #: atoms of the surface are within this of the outermost; layers are further apart
 _NEIGHBOURHOOD_A, _ALIKE_A = 6.0, 0.02
@@ -33,6 +35,63 @@ _SAME_HOLE_A = 0.1
 _Surroundings = np.ndarray
 
 
+def _known_element(symbol: str) -> str:
+    if symbol not in chemical_symbols[1:]:
+        raise ValueError(f"no such element; got {symbol!r}; wanted a chemical symbol such as Si")
+    return symbol
+
+
+Element = Annotated[str, AfterValidator(_known_element)]
+
+
+class Vacancy(Varying):
+    """Remove ``n`` atoms of each start, in up to ``variants`` ways that symmetry does not make alike.
+
+    element: which atoms may go (any unless given). where: ``surface`` takes atoms within 1.5 Å of
+    the outermost of a slab and leaves starts without a surface as they are, ``bulk`` takes all
+    others. The seed chooses among sites that are alike.
+    """
+
+    kind: Literal["vacancy"] = "vacancy"
+    n: PositiveInt = 1
+    element: Element | None = None
+    where: Literal["any", "surface", "bulk"] = "any"
+    variants: PositiveInt = 2
+
+    fitting: ClassVar[str] = "a start with a surface (vacuum of more than 5 Å)"
+
+    @property
+    def said(self) -> str:
+        place = "" if self.where == "any" else f" ({self.where})"
+        return f"{self.n} {self.element or 'atom'}{place}, up to {self.variants} variants"
+
+    def vary(self, start: Atoms, rng: np.random.Generator) -> list[Atoms]:
+        return vacancies(start, self, rng)
+
+
+class Interstitial(Varying):
+    """Put ``n`` atoms of ``element`` into the widest holes of each start that is periodic.
+
+    variants: structures with a first atom in holes of different kinds, the widest first.
+    min_ratio: no atom comes closer than this fraction of the sum of covalent radii.
+    """
+
+    kind: Literal["interstitial"] = "interstitial"
+    element: Element
+    n: PositiveInt = 1
+    variants: PositiveInt = 2
+    min_ratio: Annotated[float, Field(ge=0.3, le=1.0)] = 0.5
+
+    fitting: ClassVar[str] = "a periodic structure"
+
+    @property
+    def said(self) -> str:
+        return f"{self.n} {self.element}, up to {self.variants} variants"
+
+    def vary(self, start: Atoms, rng: np.random.Generator) -> list[Atoms]:
+        return interstitials(start, self, rng)
+
+
 def vacancies(atoms: Atoms, config: Vacancy, rng: np.random.Generator) -> list[Atoms]:
     """The structure without ``n`` atoms, in up to ``variants`` ways; none where it has no such surface.
 
@@ -40,7 +99,7 @@ def vacancies(atoms: Atoms, config: Vacancy, rng: np.random.Generator) -> list[A
     ------
     InputError: fewer than ``n`` such atoms, or no atom would be left.
     """
-    family = atoms.info.get("family", "")
+    family = family_of(atoms)
     sites = _sites(atoms, config)
     if sites is None:
         return []
@@ -57,12 +116,13 @@ def vacancies(atoms: Atoms, config: Vacancy, rng: np.random.Generator) -> list[A
     made: list[Atoms] = []
     known: list[tuple[list[_Surroundings], np.ndarray]] = []
     for chosen in _draws(sites, config, rng):
-        mark = ([around[k] for k in chosen], _mutual(atoms, chosen))
+        mutual = get_distances(atoms.positions[chosen], cell=atoms.cell, pbc=atoms.pbc)[1]
+        mark = [around[k] for k in chosen], np.sort(mutual[np.triu_indices(len(chosen), 1)])
         if any(_alike_sets(mark, other) for other in known):
             continue
         known.append(mark)
         rest = atoms.copy()
-        del rest[list(chosen)]
+        del rest[chosen]
         made.append(make_frame(rest, f"{family}/vacancy-{len(made)}", "vacancy"))
         if len(made) == config.variants:
             break
@@ -75,58 +135,45 @@ def _sites(atoms: Atoms, config: Vacancy) -> np.ndarray | None:
     if config.element is not None:
         allowed &= atoms.numbers == chemical_symbols.index(config.element)
     axis = open_axis(atoms)
-    if axis is None:
-        return None if config.where == "surface" else np.flatnonzero(allowed)
-    height = heights(atoms, axis)
-    outer = (height < SURFACE_DEPTH_A) | (height > height.max() - SURFACE_DEPTH_A)
-    if config.where != "any":
+    if axis is None and config.where == "surface":
+        return None
+    if axis is not None and config.where != "any":
+        height = heights(atoms, axis)
+        outer = (height < SURFACE_DEPTH_A) | (height > height.max() - SURFACE_DEPTH_A)
         allowed &= outer if config.where == "surface" else ~outer
     return np.flatnonzero(allowed)
 
 
-def _draws(sites: np.ndarray, config: Vacancy, rng: np.random.Generator) -> list[tuple[int, ...]]:
+def _draws(sites: np.ndarray, config: Vacancy, rng: np.random.Generator) -> list[list[int]]:
     if config.n == 1:
-        return [(int(k),) for k in rng.permutation(sites)]
-    sets = [tuple(sorted(rng.choice(sites, config.n, replace=False).tolist()))
-            for _ in range(_TRIES * config.variants)]  # fmt: skip
-    return list(dict.fromkeys(sets))
+        return [[int(k)] for k in rng.permutation(sites)]
+    drawn = (rng.choice(sites, config.n, replace=False).tolist() for _ in range(_TRIES * config.variants))
+    return [list(chosen) for chosen in dict.fromkeys(tuple(sorted(chosen)) for chosen in drawn)]
 
 
 def _all_surroundings(atoms: Atoms) -> list[_Surroundings]:
     i, j, distance = neighbor_list("ijd", atoms, _NEIGHBOURHOOD_A)
-    order = np.argsort(i, kind="stable")
-    first = np.searchsorted(i[order], np.arange(len(atoms) + 1))
-    own = [order[first[k] : first[k + 1]] for k in range(len(atoms))]
-    return [
-        _sorted_surroundings(
-            np.append(atoms.numbers[k], atoms.numbers[j[own[k]]]), np.append(0.0, distance[own[k]])
-        )
-        for k in range(len(atoms))
-    ]
-
-
-def _sorted_surroundings(numbers: np.ndarray, distance: np.ndarray) -> _Surroundings:
-    order = np.lexsort((distance, numbers))
-    return np.column_stack([numbers, distance])[order]
+    # each atom is the first of its own surroundings, so that sites differ by their elements
+    own = np.arange(len(atoms))
+    i, numbers = np.append(own, i), atoms.numbers[np.append(own, j)]
+    distance = np.append(np.zeros(len(atoms)), distance)
+    order = np.lexsort((distance, numbers, i))
+    table = np.column_stack([numbers, distance])[order]
+    return np.split(table, np.searchsorted(i[order], own[1:]))
 
 
 def _alike(first: _Surroundings, second: _Surroundings) -> bool:
     """Neighbours at the rim may be on one side of it only, so those are left out where the counts differ."""
     inner = [part[part[:, 1] < _NEIGHBOURHOOD_A - _ALIKE_A] for part in (first, second)]
-    if len(first) == len(second) and np.abs(first - second).max(initial=0.0) < _ALIKE_A:
-        return True
-    return len(inner[0]) == len(inner[1]) and bool(np.abs(inner[0] - inner[1]).max(initial=0.0) < _ALIKE_A)
-
-
-def _mutual(atoms: Atoms, chosen: Sequence[int]) -> np.ndarray:
-    """Sorted distances among the chosen atoms, Å."""
-    distance = get_distances(atoms.positions[list(chosen)], cell=atoms.cell, pbc=atoms.pbc)[1]
-    return np.sort(distance[np.triu_indices(len(chosen), 1)])
+    return any(
+        len(a) == len(b) and np.abs(a - b).max(initial=0.0) < _ALIKE_A for a, b in ((first, second), inner)
+    )
 
 
 def _alike_sets(
     first: tuple[list[_Surroundings], np.ndarray], second: tuple[list[_Surroundings], np.ndarray]
 ) -> bool:
+    """Whether the sites and the distances among them match."""
     if np.abs(first[1] - second[1]).max(initial=0.0) > _ALIKE_A:
         return False
     left = list(second[0])
@@ -145,52 +192,33 @@ def interstitials(atoms: Atoms, config: Interstitial, rng: np.random.Generator) 
     ------
     InputError: the structure is not periodic, or no hole is wide enough.
     """
-    where = f"step interstitial, start {atoms.info.get('family', '')}"
+    where = f"step interstitial, start {family_of(atoms)}"
     if not atoms.pbc.any():
-        raise InputError(
-            "an interstitial needs a periodic structure",
-            where=where,
-            got="pbc False, False, False",
-            remedy="leave the step out for molecules",
-        )
-    kinds = _holes(atoms, config.variants, rng)
+        remedy = "leave the step out for molecules"
+        raise wrong_periodicity("an interstitial needs a periodic structure", where, atoms, remedy)
     made: list[Atoms] = []
-    for place in kinds:
-        larger = _with(atoms, config.element, place)
-        for _ in range(config.n - 1):
-            larger = _with(larger, config.element, _holes(larger, 1, rng)[0])
-        if _too_close(larger, config, len(atoms)) is None:
-            family = f"{atoms.info.get('family', '')}/interstitial-{len(made)}"
-            made.append(make_frame(larger, family, "interstitial"))
+    refused: list[str] = []
+    for place in _holes(atoms, config.variants, rng):
+        larger = atoms.copy()
+        for k in range(config.n):
+            hole = _holes(larger, 1, rng)[0] if k else place
+            larger.append(config.element)
+            larger.positions[-1] = hole
+        i, j, distance, _ = contacts(StructureBatch.from_atoms([larger]), config.min_ratio)
+        close = distance[(i >= len(atoms)) | (j >= len(atoms))]
+        if len(close):
+            refused.append(f"{config.element} at {close.min():.2f} Å from its neighbour")
+        else:
+            made.append(make_frame(larger, f"{family_of(atoms)}/interstitial-{len(made)}", "interstitial"))
     if not made:
-        got = "no hole inside the slab"
-        if kinds:
-            larger = _with(atoms, config.element, kinds[0])
-            for _ in range(config.n - 1):
-                larger = _with(larger, config.element, _holes(larger, 1, rng)[0])
-            got = f"{config.element} at {_too_close(larger, config, len(atoms)):.2f} Å from its neighbour"
         raise InputError(
             "no hole is wide enough for an interstitial",
             where=where,
-            got=got,
+            got=refused[0] if refused else "no hole inside the slab",
             wanted=f"min_ratio {config.min_ratio:g} of the sum of covalent radii",
             remedy="take a larger supercell, a smaller element, or lower min_ratio",
         )
     return made
-
-
-def _with(atoms: Atoms, element: str, place: np.ndarray) -> Atoms:
-    larger = atoms.copy()
-    larger.append(element)
-    larger.positions[-1] = place
-    return larger
-
-
-def _too_close(atoms: Atoms, config: Interstitial, n_host: int) -> float | None:
-    """The shortest distance from an added atom that is too short, Å."""
-    i, j, distance, _ = contacts(StructureBatch.from_atoms([atoms]), config.min_ratio)
-    own = (i >= n_host) | (j >= n_host)
-    return float(distance[own].min()) if own.any() else None
 
 
 def _holes(atoms: Atoms, most: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -204,8 +232,7 @@ def _holes(atoms: Atoms, most: int, rng: np.random.Generator) -> list[np.ndarray
     points = images.points[:, :3]
     tree = cKDTree(points)
     vertices = Voronoi(points).vertices
-    cell = atoms.cell.complete().array
-    fraction = vertices @ np.linalg.inv(cell)
+    fraction = vertices @ np.linalg.inv(atoms.cell.complete().array)
     # The rim keeps both copies of a vertex that lies on a face of the cell; one is dropped below.
     home = ((fraction > -1e-6) & (fraction < 1 + 1e-6) | ~atoms.pbc).all(axis=1)
     axis = open_axis(atoms)
@@ -218,8 +245,11 @@ def _holes(atoms: Atoms, most: int, rng: np.random.Generator) -> list[np.ndarray
     marks: list[_Surroundings] = []
     for k in order:
         near = np.array(tree.query_ball_point(vertices[k], _NEIGHBOURHOOD_A), dtype=int)
-        distance = np.linalg.norm(points[near] - vertices[k], axis=1)
-        mark = _sorted_surroundings(atoms.numbers[images.atom[near]], distance)
+        distance, numbers = (
+            np.linalg.norm(points[near] - vertices[k], axis=1),
+            atoms.numbers[images.atom[near]],
+        )
+        mark = np.column_stack([numbers, distance])[np.lexsort((distance, numbers))]
         if radius[k] > _SAME_HOLE_A and not any(_alike(mark, other) for other in marks):
             marks.append(mark)
             kinds.append(vertices[k])

@@ -1,4 +1,6 @@
-"""Normal-mode sampling of molecules.
+"""The step ``modes``: normal-mode sampling of molecules.
+
+    - {kind: modes, temperature_K: [300, 600], n: 20}
 
 The scheme of ANI (Smith, Isayev, Roitberg 2017, arXiv:1610.08935) with the harmonic Boltzmann
 distribution itself in place of its random shares of the thermal energy: exp(-xᵀHx / 2kT) does not
@@ -7,23 +9,72 @@ depend on masses, so the Cartesian Hessian H gives mode vectors and force consta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
 
 import numpy as np
 from ase import Atoms, units
 from ase.optimize import BFGS
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from limbeck.core.checks import contacts
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError, LimbeckError
-from limbeck.sampling.dynamics import Trajectory
-from limbeck.sampling.frames import make_frame
-from limbeck.sampling.moves import Modes
+from limbeck.errors import LimbeckError
+from limbeck.sampling.frames import Trajectory, family_of, make_frame
+from limbeck.sampling.perturb import drawn_apart
+from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, Stop, n_blocks, wrong_periodicity
 
-_REDRAWS = 200
 _RANK = 1e-6  # a linear molecule has two rotations
+
+
+class Modes(Driven):
+    """Normal-mode sampling of molecules (as for ANI: Smith, Isayev, Roitberg 2017, arXiv:1610.08935).
+
+    A copy of each start is relaxed by the driver, and displaced along the eigenvectors of its
+    Hessian (without translation and rotation) by amplitudes of the Boltzmann distribution: normal,
+    with variance kT / k.
+
+    temperature_K: a temperature or several. n: frames a temperature and start. max_stdev_a: cap of
+    a mode's standard deviation, Å, for soft modes, whose harmonic amplitudes mean little.
+    relax_steps, fmax_ev_per_a: the relaxation. step_a: displacement of the finite differences.
+    """
+
+    kind: Literal["modes"] = "modes"
+    temperature_K: tuple[PositiveFloat, ...] | PositiveFloat
+    n: PositiveInt = 20
+    max_stdev_a: PositiveFloat = 0.5
+    min_ratio: Ratio = 0.6
+    relax_steps: PositiveInt = 200
+    fmax_ev_per_a: PositiveFloat = 0.02
+    step_a: Annotated[float, Field(gt=0, le=0.1)] = 0.01
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        return self.temperature_K if isinstance(self.temperature_K, tuple) else (self.temperature_K,)
+
+    def n_runs(self, n_incoming: int) -> int:
+        return n_incoming
+
+    @property
+    def frames_per_run(self) -> int:
+        return self.n * len(self.temperatures)
+
+    def evaluations_per_run(self, n_atoms: int) -> int:
+        return self.relax_steps + 1 + 6 * n_atoms
+
+    @property
+    def hottest_K(self) -> float:
+        return max(self.temperatures)
+
+    def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
+        blocks = n_blocks(self.n, len(incoming))
+        return [
+            Run(start, (k, 0), family_of(start), partial(sample_modes, start, potential, self, blocks),
+                about=[blocks])
+            for k, start in enumerate(incoming)
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,31 +107,28 @@ def sample_modes(
     start: Atoms,
     potential: Potential,
     config: Modes,
+    blocks: int,
     rng: np.random.Generator,
-    family_of: Callable[[float, int], str],
-    on_step: Callable[[], None] = lambda: None,
-    stop: Callable[[], bool] = lambda: False,
+    on_step: OnStep,
+    stop: Stop,
 ) -> Trajectory:
-    """``n`` frames at each temperature from one start.
+    """``n`` frames at each temperature from one start, in so many families (``blocks``).
 
-    ``family_of(temperature_K, number)`` names the family of each. Once ``stop()`` is true after an
-    evaluation, the present structure is the only frame. A start that cannot be relaxed gives none, and
-    ``stopped`` says so.
+    Once ``stop()`` is true after an evaluation, the present structure is the only frame. A start that
+    cannot be relaxed gives none, and ``stopped`` says so.
 
     Raises
     ------
     InputError: a periodic start, or one whose displaced copies stay too close.
     """
-    name = start.info.get("family", "")
-    step = config.name or config.kind
+    name, step = family_of(start), config.title
     if start.pbc.any():
-        raise InputError(
-            "normal modes are sampled for molecules only",
-            where=f"step {step}, start {name}",
-            got=f"pbc {start.pbc.tolist()}",
-            remedy="leave the step out, or rattle instead",
-        )
+        what = "normal modes are sampled for molecules only"
+        raise wrong_periodicity(what, config.where(start), start, "leave the step out, or rattle instead")
     atoms = make_frame(start, name)
+
+    def family(temperature_k: float, number: int) -> str:
+        return name if config.from_ else f"{name}/{step}-{temperature_k:g}K-b{number * blocks // config.n}"
 
     def count() -> None:
         on_step()
@@ -97,13 +145,19 @@ def sample_modes(
             )
         modes = normal_modes(atoms.positions, hessian(atoms, potential, config.step_a, count))
     except _Stopped:
-        return Trajectory([make_frame(atoms, family_of(config.temperatures[0], 0), step)], cut=True)
+        return Trajectory([make_frame(atoms, family(config.temperatures[0], 0), step)], cut=True)
     frames = []
-    for temperature in config.temperatures:
+    for kelvin in config.temperatures:
         for n in range(config.n):
-            positions = _displaced(atoms, modes, temperature, config, rng)
-            family = family_of(temperature, n)
-            frames.append(make_frame(atoms, family, step, temperature, positions))
+            positions = drawn_apart(
+                atoms,
+                lambda _, kelvin=kelvin: atoms.positions + modes.draw(kelvin, config.max_stdev_a, rng),
+                config,
+                "displaced atoms stay too close",
+                f"{kelvin:g} K and ",
+                "lower temperature_K, max_stdev_a or min_ratio",
+            )
+            frames.append(make_frame(atoms, family(kelvin, n), step, kelvin, positions))
     return Trajectory(frames)
 
 
@@ -118,9 +172,7 @@ def normal_modes(positions: np.ndarray, hessian: np.ndarray) -> NormalModes:
     return NormalModes((shape @ vectors).T.reshape(-1, n, 3), constants)
 
 
-def hessian(
-    atoms: Atoms, potential: Potential, step_a: float, on_step: Callable[[], None] = lambda: None
-) -> np.ndarray:
+def hessian(atoms: Atoms, potential: Potential, step_a: float, on_step: OnStep = lambda: None) -> np.ndarray:
     """Second derivatives of the energy, (N, 3, N, 3), eV/Å²: the student's own, or central differences."""
     own = getattr(potential, "hessian", None)
     if own is not None:
@@ -143,39 +195,16 @@ def hessian(
     return ((flat + flat.T) / 2).reshape(n, 3, n, 3)
 
 
-def _relax(atoms: Atoms, potential: Potential, config: Modes, on_step: Callable[[], None]) -> float:
+def _relax(atoms: Atoms, potential: Potential, config: Modes, on_step: OnStep) -> float:
     """Relax in place; the greatest force that is left, eV/Å."""
     atoms.calc = potential.make_calculator()
-    force = _greatest(atoms)
-    on_step()
     optimiser = BFGS(atoms, logfile=None)
-    for _ in range(config.relax_steps):
+    for k in range(config.relax_steps + 1):
+        if k:
+            optimiser.step()
+        force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+        on_step()
         if not force > config.fmax_ev_per_a:
             break
-        optimiser.step()
-        force = _greatest(atoms)
-        on_step()
     atoms.calc = None
     return force
-
-
-def _greatest(atoms: Atoms) -> float:
-    return float(np.linalg.norm(atoms.get_forces(), axis=1).max())
-
-
-def _displaced(
-    atoms: Atoms, modes: NormalModes, temperature_k: float, config: Modes, rng: np.random.Generator
-) -> np.ndarray:
-    """Positions (N, 3) of one draw; drawn again where a pair comes too close."""
-    for _ in range(_REDRAWS):
-        positions = atoms.positions + modes.draw(temperature_k, config.max_stdev_a, rng)
-        moved = make_frame(atoms, "", positions=positions)
-        if not len(contacts(StructureBatch.from_atoms([moved]), config.min_ratio)[0]):
-            return positions
-    raise InputError(
-        "displaced atoms stay too close",
-        where=f"step {config.name or config.kind}, start {atoms.info.get('family', '')}",
-        got=f"{temperature_k:g} K and {_REDRAWS} draws",
-        wanted=f"pairs beyond {config.min_ratio:g} of the sum of covalent radii",
-        remedy="lower temperature_K, max_stdev_a or min_ratio",
-    )

@@ -1,112 +1,201 @@
-"""Steps without a Potential: supercell, rattle, strain."""
+"""Steps that copy each incoming frame without a Potential: rattled, strained, turned about its bonds.
+
+- {kind: rattle, stdev_a: [0.05, 0.1], n: 10}
+- {kind: strain, max: 0.05, n: 8, modes: [volumetric, shear]}
+- {kind: torsions, n: 40}
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from ase import Atoms
-from ase.build import make_supercell
+from ase.data import covalent_radii
+from ase.neighborlist import natural_cutoffs, neighbor_list
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from limbeck.core.charge import repeat_charge
 from limbeck.core.checks import contacts
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.config import Strain
-from limbeck.sampling.frames import make_frame
-from limbeck.sampling.kinds import VACUUM_GAP_A, vacuum_gap
-from limbeck.sampling.preparing import Supercell
+from limbeck.sampling.frames import family_of, make_frame
+from limbeck.sampling.steps import Drawn, Ratio, n_blocks, wrong_periodicity
+
+Mode = Literal["uniaxial", "volumetric", "shear", "random"]
 
 _REDRAWS = 200
-_MOST_REPEATS = 50
+_NARROWED_EVERY = 20  # draws
+_BONDED = 1.2  # of the sum of covalent radii
+#: of the same sum: shorter bonds are double, aromatic or amide bonds (C=C 0.88, C-N of an amide 0.93,
+#: C-C of butadiene's middle 0.96, C-C 1.01)
+_SINGLE = 0.945
+_LINEAR_A = 0.2  # atoms within this of the axis stand on it
 
 
-def supercell(atoms: Atoms, config: Supercell) -> Atoms:
-    """The supercell of a periodic structure, in the same family.
-
-    Raises
-    ------
-    InputError: the structure is not periodic, or the matrix is not invertible.
-    """
-    if not atoms.pbc.any():
-        raise InputError(
-            "a supercell needs a periodic structure",
-            where=f"step supercell, start {atoms.info.get('family', '')}",
-            got="pbc False, False, False",
-            remedy="leave the step out for molecules",
-        )
-    if config.matrix is not None:
-        matrix = np.array(config.matrix)
-        if round(np.linalg.det(matrix)) == 0:
-            raise InputError(
-                "the supercell matrix is singular",
-                where="step supercell",
-                got=matrix.tolist(),
-                wanted="det != 0",
-            )
-        still = ~atoms.pbc
-        if (matrix[still] != np.eye(3, dtype=int)[still]).any() or (
-            matrix[:, still] != np.eye(3)[:, still]
-        ).any():
-            raise InputError(
-                "the supercell matrix repeats a direction that is not periodic",
-                where="step supercell",
-                got=f"{matrix.tolist()} for pbc {atoms.pbc.tolist()}",
-            )
-    else:
-        matrix = np.diag(_repeats(atoms, config))
-    larger = make_supercell(atoms, matrix)
-    repeat_charge(atoms, larger)
-    return make_frame(larger, atoms.info.get("family", ""), "supercell")
-
-
-def _repeats(atoms: Atoms, config: Supercell) -> tuple[int, ...]:
-    """Repeats along the cell vectors; 1 along directions that are not periodic.
-
-    To hold at most so many atoms, a slab is not repeated across its vacuum either.
-    """
-    if config.repeat is not None:
-        size: Any = config.repeat  # a list of sizes has been taken apart before
-        return tuple(r if p else 1 for r, p in zip(size, atoms.pbc, strict=True))
-    # The width along vector k is the distance between the two faces that it joins.
-    widths = 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.complete().array), axis=0)  # (3,)
-    if config.min_length_a is not None:
-        wanted = [
-            math.ceil(config.min_length_a / w - 1e-9) if p else 1
-            for w, p in zip(widths, atoms.pbc, strict=True)
-        ]
-        return tuple(max(1, r) for r in wanted)
-    most = max(1, int(config.max_atoms or 1) // len(atoms))
-    filled = [p and vacuum_gap(atoms, k)[0] <= VACUUM_GAP_A for k, p in enumerate(atoms.pbc)]
-    along = filled if any(filled) else atoms.pbc  # a molecule in a box has vacuum everywhere
-    choices = [range(1, min(most, _MOST_REPEATS) + 1) if p else range(1, 2) for p in along]
-    best: tuple[int, ...] = (1, 1, 1)
-    best_key = (-1.0, 0)
-    for repeats in itertools.product(*choices):
-        copies = math.prod(repeats)
-        if copies > most:
-            continue
-        shortest = min(w * r for w, r, p in zip(widths, repeats, along, strict=True) if p)
-        key = (round(shortest, 6), -copies)
-        if key > best_key:
-            best, best_key = repeats, key
-    return best
-
-
-class _Spaced(Protocol):
+class Spaced(Protocol):
     """A step whose frames keep ``min_ratio``."""
-
-    @property
-    def kind(self) -> str: ...
 
     @property
     def min_ratio(self) -> float: ...
 
+    def where(self, start: Atoms) -> str: ...
 
-def rattle(atoms: Atoms, stdev_a: float, config: _Spaced, rng: np.random.Generator) -> np.ndarray:
+
+class Copying(Drawn):
+    """Makes ``n`` copies of each frame for each of its labels (amplitudes, modes)."""
+
+    n: PositiveInt = 10
+
+    @property
+    def labels(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def copies(self, parent: Atoms, rng: np.random.Generator) -> Iterator[list[Atoms]]:
+        """The copies for each label; none where the structure allows none."""
+        raise NotImplementedError
+
+    def count(self, n_incoming: int, n_pairs: int) -> int:
+        return n_incoming * len(self.labels) * self.n
+
+    def frames(
+        self, incoming: Sequence[Atoms], rng_of: Callable[[int], np.random.Generator]
+    ) -> tuple[list[Atoms], list[str]]:
+        frames: list[Atoms] = []
+        notes: list[str] = []
+        blocks = n_blocks(self.n, len(incoming))
+        for k, parent in enumerate(incoming):
+            for label, copies in zip(self.labels, self.copies(parent, rng_of(k)), strict=True):
+                if not copies:
+                    notes.append(f"{self.title}: {family_of(parent)} has no rotatable bond")
+                for n, copy in enumerate(copies):
+                    # copies of sampled frames stay with the frame that they resemble
+                    block = "" if self.from_ else f"/{self.title}-{label}-b{n * blocks // self.n}"
+                    frames.append(make_frame(copy, family_of(parent) + block, self.title))
+        return frames, notes
+
+
+class Rattle(Copying):
+    """Normal displacements of every coordinate.
+
+    stdev_a: standard deviations, Å. n: frames an amplitude and start. min_ratio: no pair comes
+    closer than this fraction of its sum of covalent radii.
+    """
+
+    kind: Literal["rattle"] = "rattle"
+    stdev_a: tuple[PositiveFloat, ...] | PositiveFloat
+    min_ratio: Ratio = 0.6
+
+    @property
+    def amplitudes(self) -> tuple[float, ...]:
+        return self.stdev_a if isinstance(self.stdev_a, tuple) else (self.stdev_a,)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return [f"{stdev:g}A" for stdev in self.amplitudes]
+
+    def copies(self, parent: Atoms, rng: np.random.Generator) -> Iterator[list[Atoms]]:
+        for stdev in self.amplitudes:
+            yield [moved(parent, rattle(parent, stdev, self, rng)) for _ in range(self.n)]
+
+
+class Strain(Copying):
+    """Random symmetric strains of the cell, positions scaled with it.
+
+    max: greatest component. n: frames a mode and start. modes: uniaxial (one Cartesian axis),
+    volumetric (all three alike), shear (one off-diagonal pair), random (all six components).
+    """
+
+    kind: Literal["strain"] = "strain"
+    max: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    modes: tuple[Mode, ...] = ("random",)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self.modes
+
+    def copies(self, parent: Atoms, rng: np.random.Generator) -> Iterator[list[Atoms]]:
+        for mode in self.modes:
+            yield [apply_strain(parent, strain) for strain in strains(self, mode, rng)]
+
+
+class Torsions(Copying):
+    """Random rotations about the rotatable bonds of molecules, and a small rattle.
+
+    Rotatable are single bonds between atoms that have other neighbours too, outside rings. n: frames a
+    start. max_degrees: greatest rotation either way. stdev_a: standard deviation of the rattle, Å
+    (0: bond lengths and angles stay exactly). min_ratio: no pair comes closer than this fraction of its
+    sum of covalent radii.
+    """
+
+    kind: Literal["torsions"] = "torsions"
+    n: PositiveInt = 20
+    max_degrees: Annotated[float, Field(gt=0, le=180)] = 180.0
+    stdev_a: NonNegativeFloat = 0.02
+    min_ratio: Ratio = 0.6
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return [f"{self.max_degrees:g}deg"]
+
+    def copies(self, parent: Atoms, rng: np.random.Generator) -> Iterator[list[Atoms]]:
+        """Every rotatable bond turned by a random angle.
+
+        Copies with a pair too close are drawn again, from a range of angles that is halved every 20
+        draws, so that crowded molecules turn a little instead of not at all.
+        """
+        if parent.pbc.any():
+            remedy = "leave the step out, or sample the liquid by md"
+            what = "torsions are sampled for molecules only"
+            raise wrong_periodicity(what, self.where(parent), parent, remedy)
+        bonds = rotatable_bonds(parent)
+
+        def turned(draw: int) -> np.ndarray:
+            reach = np.deg2rad(self.max_degrees) / 2 ** (draw // _NARROWED_EVERY)
+            positions = parent.positions
+            for bond in bonds:
+                positions = rotate(positions, bond, rng.uniform(-reach, reach))
+            return positions + rng.normal(0.0, self.stdev_a, positions.shape)
+
+        told = "turned atoms stay too close", "", "lower stdev_a or min_ratio"
+        yield [moved(parent, drawn_apart(parent, turned, self, *told)) for _ in range(self.n * bool(bonds))]
+
+
+def moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
+    """A copy with other positions (N, 3), Å."""
+    copy = atoms.copy()
+    copy.positions = positions
+    return copy
+
+
+def drawn_apart(
+    atoms: Atoms, draw: Callable[[int], np.ndarray], step: Spaced, what: str, got: str, remedy: str
+) -> np.ndarray:
+    """The first of the drawn positions (N, 3) with no pair closer than the step's ``min_ratio``.
+
+    Raises
+    ------
+    InputError: there is none in 200 draws.
+    """
+    for k in range(_REDRAWS):
+        positions = draw(k)
+        frame = make_frame(atoms, "", positions=positions)
+        if not len(contacts(StructureBatch.from_atoms([frame]), step.min_ratio)[0]):
+            return positions
+    got = f"{got}{_REDRAWS} draws"
+    raise InputError(
+        what,
+        where=step.where(atoms),
+        got=got,
+        wanted=f"pairs beyond {step.min_ratio:g} of the sum of covalent radii",
+        remedy=remedy,
+    )
+
+
+def rattle(atoms: Atoms, stdev_a: float, step: Spaced, rng: np.random.Generator) -> np.ndarray:
     """Displaced positions (N, 3), Å, with no pair closer than ``min_ratio`` of its covalent radii.
 
     Displacements of atoms in too close a pair are drawn again; the others stay.
@@ -118,17 +207,17 @@ def rattle(atoms: Atoms, stdev_a: float, config: _Spaced, rng: np.random.Generat
     batch = StructureBatch.from_atoms([atoms])
     shift = rng.normal(0.0, stdev_a, batch.positions.shape)  # (N, 3)
     for _ in range(_REDRAWS):
-        moved = replace(batch, positions=batch.positions + shift)
-        i, j, distance, _ = contacts(moved, config.min_ratio)
+        displaced = replace(batch, positions=batch.positions + shift)
+        i, j, distance, _ = contacts(displaced, step.min_ratio)
         if not len(distance):
-            return moved.positions
+            return displaced.positions
         again = np.union1d(i, j)
         shift[again] = rng.normal(0.0, stdev_a, (len(again), 3))
     raise InputError(
         "rattled atoms stay too close",
-        where=f"step {config.kind}, start {atoms.info.get('family', '')}",
+        where=step.where(atoms),
         got=f"a stdev of {stdev_a:g} Å and a pair at {distance.min():.2f} Å after {_REDRAWS} draws",
-        wanted=f"pairs beyond {config.min_ratio:g} of the sum of covalent radii",
+        wanted=f"pairs beyond {step.min_ratio:g} of the sum of covalent radii",
         remedy="lower stdev_a or min_ratio",
     )
 
@@ -166,12 +255,67 @@ def apply_strain(atoms: Atoms, strain: np.ndarray) -> Atoms:
     InputError: the structure is not periodic in all three directions.
     """
     if not atoms.pbc.all():
-        raise InputError(
-            "strain needs a structure that is periodic in three directions",
-            where=f"step strain, start {atoms.info.get('family', '')}",
-            got=f"pbc {atoms.pbc.tolist()}",
-            remedy="leave the step out, or rattle instead",
-        )
+        what = "strain needs a structure that is periodic in three directions"
+        where = f"step strain, start {family_of(atoms)}"
+        raise wrong_periodicity(what, where, atoms, "leave the step out, or rattle instead")
     strained = atoms.copy()
     strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
     return strained
+
+
+@dataclass(frozen=True)
+class RotatableBond:
+    """Atoms i and j of the bond, and the (K,) atoms on the side of j, which is the smaller."""
+
+    i: int
+    j: int
+    moved: np.ndarray
+
+
+def rotatable_bonds(atoms: Atoms) -> list[RotatableBond]:
+    """Single bonds outside rings with atoms beside the axis at both ends.
+
+    Bonds are pairs within 1.2 of the sum of their covalent radii, single where also beyond 0.945 of it:
+    geometry alone decides, so the start should be near a minimum.
+    """
+    n = len(atoms)
+    i, j, distance = neighbor_list("ijd", atoms, natural_cutoffs(atoms, mult=_BONDED))
+    degree = np.bincount(i, minlength=n)
+    single = distance > _SINGLE * (covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]])
+    bonds = []
+    for k in np.flatnonzero((i < j) & single & (degree[i] > 1) & (degree[j] > 1)):
+        a, b = int(i[k]), int(j[k])
+        others = ~(((i == a) & (j == b)) | ((i == b) & (j == a)))
+        graph = coo_array((np.ones(int(others.sum())), (i[others], j[others])), shape=(n, n))
+        part = connected_components(graph, directed=False)[1]
+        if part[a] == part[b]:
+            continue  # in a ring
+        sides = [np.flatnonzero(part == part[end]) for end in (a, b)]
+        if any(_on_the_axis(atoms.positions, a, b, side) for side in sides):
+            continue  # as in C-C≡N: turning moves nothing
+        if len(sides[1]) <= len(sides[0]):
+            bonds.append(RotatableBond(a, b, sides[1]))
+        else:
+            bonds.append(RotatableBond(b, a, sides[0]))
+    return bonds
+
+
+def _on_the_axis(positions: np.ndarray, a: int, b: int, side: np.ndarray) -> bool:
+    axis = positions[b] - positions[a]
+    off = np.linalg.norm(np.cross(positions[side] - positions[a], axis / np.linalg.norm(axis)), axis=1)
+    return bool(off.max() < _LINEAR_A)
+
+
+def rotate(positions: np.ndarray, bond: RotatableBond, angle: float) -> np.ndarray:
+    """Positions (N, 3) with one side of the bond turned by ``angle`` (rad), right-handed from i to j."""
+    axis = positions[bond.j] - positions[bond.i]
+    axis = axis / np.linalg.norm(axis)
+    arm = positions[bond.moved] - positions[bond.j]  # (K, 3)
+    turned = (
+        arm * np.cos(angle)
+        + np.cross(axis, arm) * np.sin(angle)
+        + axis * (arm @ axis)[:, None] * (1.0 - np.cos(angle))
+    )  # Rodrigues
+    out = positions.copy()
+    out[bond.moved] = positions[bond.j] + turned
+    return out

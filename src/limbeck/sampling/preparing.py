@@ -1,64 +1,61 @@
-"""Configuration of the steps that prepare starting structures: each replaces the starts of all later steps.
+"""Steps that replace the starts of all later steps without a Potential: ``supercell``, ``slab``, ``thin``.
 
     - {kind: thin, max: 50}
-    - {kind: relax, fmax_ev_per_a: 0.05, steps: 200, cell: true}
     - {kind: slab, miller: [1, 1, 1], min_thickness_a: 9, vacuum_a: 12, max_atoms: 64}
     - {kind: supercell, repeat: [[2, 2, 2], [3, 2, 2]]}
-    - {kind: vacancy, element: Si, where: surface, variants: 2}
-    - {kind: interstitial, element: Si, variants: 2}
 
-``slab``, ``vacancy`` and ``interstitial`` keep the structures that they start from as well, unless
-they say ``add: false``, so that a student knows both. What they make is named after its origin:
-``Si#0/slab-111/vacancy-0``.
+What they make is named after its origin: ``Si#0/slab-111/vacancy-0``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-from ase.data import chemical_symbols
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+import numpy as np
+from ase import Atoms
+from ase.build import make_supercell, surface
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from limbeck.sampling.step import Frozen
+from limbeck.core.charge import repeat_charge
+from limbeck.core.checks import check_structures
+from limbeck.errors import InputError
+from limbeck.sampling.frames import family_of, make_frame, thin
+from limbeck.sampling.kinds import VACUUM_GAP_A, finite_molecules, heights, structure_kind, vacuum_gap
+from limbeck.sampling.steps import Preparing, wrong_periodicity
 
 Repeat = tuple[PositiveInt, PositiveInt, PositiveInt]
 
-
-def _known_element(symbol: str) -> str:
-    if symbol not in chemical_symbols[1:]:
-        raise ValueError(f"no such element; got {symbol!r}; wanted a chemical symbol such as Si")
-    return symbol
+_MOST_REPEATS = 50
+_MOST_LAYERS = 60
 
 
-Element = Annotated[str, AfterValidator(_known_element)]
+def _exactly_one(step: Preparing, *names: str) -> None:
+    given = [name for name in names if getattr(step, name) is not None]
+    if len(given) != 1:
+        got, wanted = ", ".join(given) or "nothing", ", ".join(names)
+        raise ValueError(f"{step.kind}: got {got}; wanted exactly one of {wanted}")
 
 
-class Preparing(Frozen):
-    """A step that replaces the starting structures."""
+class Thin(Preparing):
+    """Keep at most ``max`` of the starts: exact duplicates go first, of the rest every so manieth stays."""
 
-    #: how many starts come of it depends on the structures; :meth:`count` is then the most
-    counts_vary: ClassVar[bool] = False
+    kind: Literal["thin"] = "thin"
+    max: PositiveInt
+
+    counts_vary: ClassVar[bool] = True
 
     def count(self, n_starts: int) -> int:
-        """Starts that the step makes of so many, at most."""
-        return n_starts
-
-    def evaluations(self, n_starts: int) -> int:
-        """Evaluations of a Potential that it takes, at most."""
-        return 0
+        return min(n_starts, self.max)
 
     @property
     def said(self) -> str:
-        """Its settings in a few words."""
-        raise NotImplementedError
+        return f"to {self.max}"
 
-
-def _exactly_one(step: Preparing, kind: str, names: tuple[str, ...]) -> None:
-    given = [name for name in names if getattr(step, name) is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"{kind}: got {', '.join(given) or 'nothing'}; wanted exactly one of {', '.join(names)}"
-        )
+    def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
+        return thin(starts, self.max)
 
 
 class Supercell(Preparing):
@@ -78,7 +75,7 @@ class Supercell(Preparing):
 
     @model_validator(mode="after")
     def _one_way(self) -> Supercell:
-        _exactly_one(self, "supercell", ("repeat", "matrix", "min_length_a", "max_atoms"))
+        _exactly_one(self, "repeat", "matrix", "min_length_a", "max_atoms")
         if len(set(self.sizes)) < len(self.sizes):
             raise ValueError("supercell: got the same repeat twice; wanted each size once")
         return self
@@ -90,13 +87,8 @@ class Supercell(Preparing):
             return ()
         return self.repeat  # type: ignore[return-value]  # pydantic has told the two apart
 
-    @property
-    def variants(self) -> tuple[Supercell, ...]:
-        """The step once for each size."""
-        return tuple(Supercell(repeat=size) for size in self.sizes) or (self,)
-
     def count(self, n_starts: int) -> int:
-        return n_starts * len(self.variants)
+        return n_starts * max(1, len(self.sizes))
 
     @property
     def said(self) -> str:
@@ -108,50 +100,115 @@ class Supercell(Preparing):
             return f"of at most {self.max_atoms} atoms"
         return ", ".join("x".join(map(str, size)) for size in self.sizes or (self.repeat,))  # type: ignore[arg-type]
 
+    def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
+        if not any(a.pbc.any() for a in starts):
+            where = f"step supercell, start {family_of(starts[0])}"
+            remedy = "leave the step out for molecules"
+            raise wrong_periodicity("a supercell needs a periodic structure", where, starts[0], remedy)
+        made: list[Atoms] = []
+        for start in starts:
+            if not start.pbc.any():
+                made.append(start)
+            elif self.sizes:  # several sizes are families of their own
+                for size in self.sizes:
+                    made.append(supercell(start, Supercell(repeat=size)))
+                    made[-1].info["family"] += f"/{'x'.join(map(str, size))}"
+            else:
+                made.append(supercell(start, self))
+        return made
 
-class Thin(Preparing):
-    """Keep at most ``max`` of the starts: exact duplicates go first, of the rest every so manieth stays."""
 
-    kind: Literal["thin"] = "thin"
-    max: PositiveInt
+def supercell(atoms: Atoms, config: Supercell) -> Atoms:
+    """The supercell of a periodic structure, in the same family.
 
-    counts_vary: ClassVar[bool] = True
-
-    def count(self, n_starts: int) -> int:
-        return min(n_starts, self.max)
-
-    @property
-    def said(self) -> str:
-        return f"to {self.max}"
-
-
-class Relax(Preparing):
-    """Relax each start with the teacher.
-
-    fmax_ev_per_a: it ends when no force is greater, or after ``steps`` steps, each one evaluation.
-    cell: the cell relaxes too, to zero stress, where the teacher gives stress.
+    Raises
+    ------
+    InputError: the matrix is not invertible, or repeats a direction that is not periodic.
     """
+    matrix = np.diag(_repeats(atoms, config)) if config.matrix is None else np.array(config.matrix)
+    if round(np.linalg.det(matrix)) == 0:
+        raise InputError(
+            "the supercell matrix is singular",
+            where="step supercell", got=matrix.tolist(), wanted="det != 0",
+        )  # fmt: skip
+    still, identity = ~atoms.pbc, np.eye(3, dtype=int)
+    if (matrix[still] != identity[still]).any() or (matrix[:, still] != identity[:, still]).any():
+        what = "the supercell matrix repeats a direction that is not periodic"
+        raise InputError(what, where="step supercell", got=f"{matrix.tolist()} for pbc {atoms.pbc.tolist()}")
+    larger = make_supercell(atoms, matrix)
+    repeat_charge(atoms, larger)
+    return make_frame(larger, family_of(atoms), "supercell")
 
-    kind: Literal["relax"] = "relax"
-    fmax_ev_per_a: PositiveFloat = 0.05
-    steps: PositiveInt = 200
-    cell: bool = False
 
-    def evaluations(self, n_starts: int) -> int:
-        return n_starts * (self.steps + 1)
+def _repeats(atoms: Atoms, config: Supercell) -> tuple[int, ...]:
+    """Repeats along the cell vectors; 1 along directions that are not periodic.
 
-    @property
-    def said(self) -> str:
-        return f"{'with the cell ' * self.cell}to {self.fmax_ev_per_a:g} eV/Å in at most {self.steps} steps"
+    To hold at most so many atoms, a slab is not repeated across its vacuum either.
+    """
+    if config.repeat is not None:
+        size: Any = config.repeat  # a list of sizes has been taken apart before
+        return tuple(np.where(atoms.pbc, size, 1).tolist())
+    widths = _widths(atoms)
+    if config.min_length_a is not None:
+        wanted = np.maximum(np.ceil(config.min_length_a / widths - 1e-9), 1).astype(int)
+        return tuple(np.where(atoms.pbc, wanted, 1).tolist())
+    most = max(1, int(config.max_atoms or 1) // len(atoms))
+    filled = [p and vacuum_gap(atoms, k)[0] <= VACUUM_GAP_A for k, p in enumerate(atoms.pbc)]
+    # a molecule in a box has vacuum everywhere
+    return _widest(widths, most, filled if any(filled) else atoms.pbc)
 
 
-class _Varying(Preparing):
+def _widths(atoms: Atoms) -> np.ndarray:
+    """(3,) Å: along vector k the distance between the two faces that it joins."""
+    return 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.complete().array), axis=0)
+
+
+def _widest(widths: Sequence[float], most: int, along: Sequence[bool]) -> tuple[int, ...]:
+    """Of at most ``most`` copies those with the greatest shortest width, and the fewest of these."""
+    ranges = [range(1, min(most, _MOST_REPEATS) + 1) if p else (1,) for p in along]
+    choices = (repeats for repeats in itertools.product(*ranges) if math.prod(repeats) <= most)
+
+    def quality(repeats: tuple[int, ...]) -> tuple[float, int]:
+        shortest = min(w * r for w, r, p in zip(widths, repeats, along, strict=True) if p)
+        return round(shortest, 6), -math.prod(repeats)
+
+    return max(choices, key=quality)
+
+
+class Varying(Preparing):
     """Makes new structures of each start; ``add``: the start itself stays too."""
 
     add: bool = True
 
+    counts_vary: ClassVar[bool] = True
+    #: what a step that makes nothing of any start would need
+    fitting: ClassVar[str]
 
-class Slab(_Varying):
+    def count(self, n_starts: int) -> int:
+        return n_starts * (getattr(self, "variants", 1) + self.add)
+
+    def vary(self, start: Atoms, rng: np.random.Generator) -> list[Atoms]:
+        """What is made of one start; nothing where the step does not fit it."""
+        raise NotImplementedError
+
+    def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
+        made = [self.vary(atoms, np.random.default_rng([*seed, k])) for k, atoms in enumerate(starts)]
+        if not any(made):
+            raise InputError(
+                f"the step {self.kind} fits none of the starting structures",
+                where=f"step {self.kind}",
+                got=f"{starts[0].get_chemical_formula()}, pbc {starts[0].pbc.tolist()}"
+                + ", ..." * (len(starts) > 1),
+                wanted=self.fitting,
+            )
+        kept: list[Atoms] = []
+        for atoms, new in zip(starts, made, strict=True):
+            check_structures([atoms, *new], f"step {self.kind}, start {family_of(atoms)}")
+            kept += [atoms, *new] if self.add or not new else new
+        return kept
+
+
+class Slab(Varying):
     """Cut a slab from each start that is a crystal (periodic in three directions, no vacuum).
 
     miller: of the surface, in the cell as given: cut first, then make supercells. Exactly one of
@@ -171,19 +228,16 @@ class Slab(_Varying):
     max_atoms: PositiveInt | None = None
     periodic: bool = True
 
-    counts_vary: ClassVar[bool] = True
+    fitting: ClassVar[str] = "a crystal: periodic in three directions, without vacuum and without molecules"
 
     @model_validator(mode="after")
     def _fits(self) -> Slab:
-        _exactly_one(self, "slab", ("layers", "min_thickness_a"))
+        _exactly_one(self, "layers", "min_thickness_a")
         if not any(self.miller):
             raise ValueError("slab: got miller 0, 0, 0; wanted at least one index that is not zero")
         if self.repeat is not None and self.max_atoms is not None:
             raise ValueError("slab: got repeat, max_atoms; wanted at most one of them")
         return self
-
-    def count(self, n_starts: int) -> int:
-        return n_starts * (1 + self.add)
 
     @property
     def name(self) -> str:
@@ -196,50 +250,56 @@ class Slab(_Varying):
         thick = f"{self.layers} layers" if self.layers else f"{self.min_thickness_a:g} Å"
         return f"{self.name.removeprefix('slab-')}, {thick} thick, {self.vacuum_a:g} Å vacuum"
 
+    def vary(self, start: Atoms, rng: np.random.Generator) -> list[Atoms]:
+        # a plane would cut molecules
+        whole = start.pbc.all() and structure_kind(start) == "crystal"
+        return [slab(start, self)] if whole and all(len(m) == 1 for m in finite_molecules(start)) else []
 
-class Vacancy(_Varying):
-    """Remove ``n`` atoms of each start, in up to ``variants`` ways that symmetry does not make alike.
 
-    element: which atoms may go (any unless given). where: ``surface`` takes atoms within 1.5 Å of
-    the outermost of a slab and leaves starts without a surface as they are, ``bulk`` takes all
-    others. The seed chooses among sites that are alike.
+def slab(atoms: Atoms, config: Slab) -> Atoms:
+    """A slab of the crystal, its surface along the first two cell vectors, the third normal to it.
+
+    The slab keeps the crystal's composition; where a crystal ends in several ways at these indices,
+    ``ase.build.surface`` chooses, so polar and reconstructed surfaces belong into a file of their own.
+
+    Raises
+    ------
+    InputError: the slab has no such thickness within 60 layers, or one
+        repeat of it holds more than ``max_atoms`` atoms.
     """
+    where = f"step slab, start {family_of(atoms)}"
+    made = _cut(atoms, config, where)
+    repeat = config.repeat or (1, 1)
+    if config.max_atoms is not None:
+        if len(made) > config.max_atoms:
+            raise InputError(
+                "the slab holds more atoms than it may",
+                where=where,
+                got=f"{len(made)} atoms in one repeat",
+                wanted=f"at most max_atoms {config.max_atoms}",
+                remedy="raise max_atoms, or make the slab thinner",
+            )
+        repeat = _widest(_widths(made)[:2], config.max_atoms // len(made), (True, True))
+    made = made.repeat((*repeat, 1))
+    # Both sides keep half of the gap, which makes the whole gap between periodic images.
+    made.center(vacuum=config.vacuum_a / 2, axis=2)
+    made.pbc = [True, True, config.periodic]
+    repeat_charge(atoms, made)
+    return make_frame(made, f"{family_of(atoms)}/{config.name}", "slab")
 
-    kind: Literal["vacancy"] = "vacancy"
-    n: PositiveInt = 1
-    element: Element | None = None
-    where: Literal["any", "surface", "bulk"] = "any"
-    variants: PositiveInt = 2
 
-    counts_vary: ClassVar[bool] = True
-
-    def count(self, n_starts: int) -> int:
-        return n_starts * (self.variants + self.add)
-
-    @property
-    def said(self) -> str:
-        place = "" if self.where == "any" else f" ({self.where})"
-        return f"{self.n} {self.element or 'atom'}{place}, up to {self.variants} variants"
-
-
-class Interstitial(_Varying):
-    """Put ``n`` atoms of ``element`` into the widest holes of each start that is periodic.
-
-    variants: structures with a first atom in holes of different kinds, the widest first.
-    min_ratio: no atom comes closer than this fraction of the sum of covalent radii.
-    """
-
-    kind: Literal["interstitial"] = "interstitial"
-    element: Element
-    n: PositiveInt = 1
-    variants: PositiveInt = 2
-    min_ratio: Annotated[float, Field(ge=0.3, le=1.0)] = 0.5
-
-    counts_vary: ClassVar[bool] = True
-
-    def count(self, n_starts: int) -> int:
-        return n_starts * (self.variants + self.add)
-
-    @property
-    def said(self) -> str:
-        return f"{self.n} {self.element}, up to {self.variants} variants"
+def _cut(atoms: Atoms, config: Slab, where: str) -> Atoms:
+    bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    for layers in [config.layers] if config.layers else range(1, _MOST_LAYERS + 1):
+        made = surface(bare, config.miller, layers)
+        made.center(vacuum=10.0, axis=2)
+        thickness = float(np.ptp(heights(made, 2)))
+        if config.min_thickness_a is None or thickness >= config.min_thickness_a - 1e-6:
+            return made
+    raise InputError(
+        "the slab does not become thick enough",
+        where=where,
+        got=f"{thickness:.1f} Å with {_MOST_LAYERS} layers",
+        wanted=f"min_thickness_a {config.min_thickness_a:g}",
+        remedy="lower min_thickness_a",
+    )

@@ -1,26 +1,79 @@
-"""Rattle, relax, repeat: family trees of structures.
+"""The step ``rattle-relax``: family trees of structures that are rattled and relaxed a little.
+
+    - {kind: rattle-relax, n: 20, trees: 3, strain: 0.03}
 
 The procedure of augment-atoms (Gardner et al. 2025, arXiv:2506.10956), after its public description.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms, units
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from limbeck.core.checks import closest_contact
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError, WorkerDied
-from limbeck.sampling.dynamics import Trajectory
-from limbeck.sampling.frames import make_frame
-from limbeck.sampling.moves import RattleRelax
-from limbeck.sampling.perturb import rattle
+from limbeck.sampling.frames import Trajectory, family_of, make_frame
+from limbeck.sampling.perturb import moved, rattle
+from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, Stop
 
 _MOST_LIKELY_STOP = 0.25  # a child that lies below its parent relaxes on with three chances in four
+
+
+class RattleRelax(Driven):
+    """Family trees of structures that are rattled and relaxed a little, again and again.
+
+    After augment-atoms (Gardner et al. 2025, arXiv:2506.10956). A child's parent is drawn with
+    probability ``beta * Boltzmann factor + (1 - beta) * generation``, each normalised over the tree.
+
+    n: children a tree. trees: trees a start. stdev_a: range from which the rattle's standard
+    deviation is drawn, Å. strain: greatest standard deviation of the cell's random deformation (0: the
+    cell stays). temperature_K: of the Boltzmann factor of the whole structure's energy. beta: near 1
+    stays at low energies, near 0 goes on from the latest generations. relax_steps: evaluations a
+    child at most. max_force_ev_per_a, min_ratio: a child has no greater force, and no pair closer than
+    this fraction of its sum of covalent radii.
+    """
+
+    kind: Literal["rattle-relax"] = "rattle-relax"
+    n: PositiveInt = 20
+    trees: PositiveInt = 2
+    stdev_a: tuple[PositiveFloat, PositiveFloat] = (0.05, 0.3)
+    strain: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    temperature_K: PositiveFloat = 1000.0
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.5
+    relax_steps: PositiveInt = 10
+    max_force_ev_per_a: PositiveFloat = 30.0
+    min_ratio: Ratio = 0.5
+
+    outside_key: ClassVar[frozenset[str]] = frozenset({"keep", "driver", "from_", "trees"})
+    runs_are: ClassVar[str] = "trees"
+
+    def n_runs(self, n_incoming: int) -> int:
+        return self.trees * n_incoming
+
+    @property
+    def frames_per_run(self) -> int:
+        return self.n
+
+    def evaluations_per_run(self, n_atoms: int) -> int:
+        return 1 + self.n * self.relax_steps
+
+    def evaluations_to_first(self, n_atoms: int) -> int:
+        return 1 + self.relax_steps
+
+    def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
+        def run(k: int, start: Atoms, tree: int) -> Run:
+            family = f"{family_of(start)}/{self.title}-t{tree}"
+            return Run(start, (k, tree), family, partial(grow_tree, start, potential, self, family), group=k)
+
+        return [run(k, start, tree) for k, start in enumerate(incoming) for tree in range(self.trees)]
 
 
 @dataclass(frozen=True)
@@ -43,15 +96,14 @@ class _Tree:
         potential: Potential,
         config: RattleRelax,
         rng: np.random.Generator,
-        on_step: Callable[[], None],
-        stop: Callable[[], bool],
+        on_step: OnStep,
+        stop: Stop,
     ) -> None:
         self.potential, self.config, self.rng = potential, config, rng
         self.on_step, self.stop = on_step, stop
         self.left = config.evaluations_per_run(len(start))
         self.cut = False
-        self.seed = start
-        self.last = start
+        self.seed = self.last = start
         self.members = [_Member(start, self.evaluate(start)[0], 1)]
 
     def evaluate(self, atoms: Atoms) -> tuple[float, np.ndarray]:
@@ -71,8 +123,8 @@ class _Tree:
         config, rng = self.config, self.rng
         parent = self.members[rng.choice(len(self.members), p=parent_weights(self.members, config))]
         stdev = rng.uniform(*config.stdev_a)
-        atoms = self._deformed(parent.atoms)
-        atoms.positions = rattle(atoms, stdev, config, rng)
+        deformed = self._deformed(parent.atoms)
+        atoms = moved(deformed, rattle(deformed, stdev, config, rng))
         for k in range(1, config.relax_steps + 1):
             try:
                 energy, forces = self.evaluate(atoms)
@@ -92,9 +144,8 @@ class _Tree:
                 if closest_contact(StructureBatch.from_atoms([atoms]), config.min_ratio) is None:
                     self.members.append(_Member(atoms, energy, parent.generation + 1))
                 return
-            atoms = atoms.copy()
             # steps that shrink as 1/k: their sum diverges, that of their squares does not
-            atoms.positions += stdev / k * forces / np.maximum(size, 1e-12)
+            atoms = moved(atoms, atoms.positions + stdev / k * forces / np.maximum(size, 1e-12))
 
     def _deformed(self, parent: Atoms) -> Atoms:
         """A copy in a cell that is that of the tree's start, deformed; so strains do not add up."""
@@ -119,10 +170,10 @@ def grow_tree(
     start: Atoms,
     potential: Potential,
     config: RattleRelax,
-    rng: np.random.Generator,
     family: str,
-    on_step: Callable[[], None] = lambda: None,
-    stop: Callable[[], bool] = lambda: False,
+    rng: np.random.Generator,
+    on_step: OnStep,
+    stop: Stop,
 ) -> Trajectory:
     """The children of one tree, in order of birth; one family, since each resembles its parent.
 
@@ -134,16 +185,15 @@ def grow_tree(
     ------
     InputError: the rattle is too strong for the start (:func:`limbeck.sampling.perturb.rattle`).
     """
-    step = config.name or config.kind
     tree = _Tree(make_frame(start, family), potential, config, rng, on_step, stop)
     try:
         while len(tree.members) <= config.n and not tree.cut:
             tree.grow()
     except _Ended:
         pass
-    frames = [make_frame(m.atoms, family, step) for m in tree.members[1:]]
+    frames = [make_frame(m.atoms, family, config.title) for m in tree.members[1:]]
     if tree.cut:
-        return Trajectory(frames or [make_frame(tree.last, family, step)], cut=True)
+        return Trajectory(frames or [make_frame(tree.last, family, config.title)], cut=True)
     if len(frames) == config.n:
         return Trajectory(frames)
     reason = f"its {config.evaluations_per_run(len(start))} evaluations are spent"

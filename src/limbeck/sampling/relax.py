@@ -1,26 +1,53 @@
-"""Structures relaxed by a Potential."""
+"""The step ``relax``: starting structures relaxed by the teacher.
+
+- {kind: relax, fmax_ev_per_a: 0.05, steps: 200, cell: true}
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
+from pydantic import PositiveFloat, PositiveInt
 
 from limbeck.core.checks import check_structures
 from limbeck.core.hashing import hash_json, hash_structure
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError, WorkerDied
-from limbeck.sampling.dynamics import Trajectory
-from limbeck.sampling.frames import make_frame
-from limbeck.sampling.preparing import Relax
+from limbeck.sampling.frames import Trajectory, family_of, make_frame
+from limbeck.sampling.steps import Preparing, wrong_periodicity
 
 _FORMAT = 1  # raised when the same settings come to mean another structure
 _LONGEST_STEP_A = 0.1  # an atom; packed boxes begin far from where forces are linear
+
+
+class Relax(Preparing):
+    """Relax each start with the teacher.
+
+    fmax_ev_per_a: it ends when no force is greater, or after ``steps`` steps, each one evaluation.
+    cell: the cell relaxes too, to zero stress, where the teacher gives stress.
+    """
+
+    kind: Literal["relax"] = "relax"
+    fmax_ev_per_a: PositiveFloat = 0.05
+    steps: PositiveInt = 200
+    cell: bool = False
+
+    def evaluations(self, n_starts: int) -> int:
+        return n_starts * (self.steps + 1)
+
+    @property
+    def said(self) -> str:
+        return f"{'with the cell ' * self.cell}to {self.fmax_ev_per_a:g} eV/Å in at most {self.steps} steps"
+
+    def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
+        """The starts as they are: :func:`relax` needs a Potential."""
+        return list(starts)
 
 
 def relax(
@@ -41,10 +68,15 @@ def relax(
     InputError: ``cell`` without stress or periodicity.
     LimbeckError: the Potential cannot evaluate the structure, or it comes apart.
     """
-    family = atoms.info.get("family", "")
+    family = family_of(atoms)
     where = f"step relax, start {family}"
-    if config.cell:
-        _check_cell(atoms, potential, where)
+    remedy = "leave 'cell: true' out"
+    if config.cell and not potential.capabilities.stress:
+        what = "the cell cannot relax: the teacher gives no stress"
+        raise InputError(what, where=where, got=potential.name, remedy=remedy)
+    if config.cell and not atoms.pbc.all():
+        what = "only a cell that is periodic in three directions can relax"
+        raise wrong_periodicity(what, where, atoms, remedy)
     moving = make_frame(atoms, family)
     moving.calc = potential.make_calculator()
     target: Any = FrechetCellFilter(moving) if config.cell else moving
@@ -66,11 +98,10 @@ def relax(
     relaxed = make_frame(moving, family, "relax")
     check_structures([relaxed], where)
     largest = float(forces.max())
-    reached = largest <= config.fmax_ev_per_a
-    steps = optimiser.nsteps
-    told = f"{family} relaxed for {steps} steps: the largest force is {largest:.2g} eV/Å, "
-    told += f"wanted were {config.fmax_ev_per_a:g}"
-    return Trajectory([relaxed], None if reached else told, cut)
+    if largest <= config.fmax_ev_per_a:
+        return Trajectory([relaxed], cut=cut)
+    told = f"{family} relaxed for {optimiser.nsteps} steps: the largest force is {largest:.2g} eV/Å"
+    return Trajectory([relaxed], f"{told}, wanted were {config.fmax_ev_per_a:g}", cut)
 
 
 def relax_key(atoms: Atoms, potential: Potential, config: Relax) -> str:
@@ -78,20 +109,3 @@ def relax_key(atoms: Atoms, potential: Potential, config: Relax) -> str:
     identity = getattr(potential, "identity", None)
     parts = [_FORMAT, config.model_dump(), hash_structure(atoms), potential.name]
     return hash_json([*parts, *([asdict(identity)] if identity else [])])
-
-
-def _check_cell(atoms: Atoms, potential: Potential, where: str) -> None:
-    if not potential.capabilities.stress:
-        raise InputError(
-            "the cell cannot relax: the teacher gives no stress",
-            where=where,
-            got=potential.name,
-            remedy="leave 'cell: true' out",
-        )
-    if not atoms.pbc.all():
-        raise InputError(
-            "only a cell that is periodic in three directions can relax",
-            where=where,
-            got=f"pbc {atoms.pbc.tolist()}",
-            remedy="leave 'cell: true' out",
-        )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,11 @@ from limbeck.core.hashing import hash_json, hash_structure
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
-from limbeck.sampling.build import build
-from limbeck.sampling.cache import TrajectoryCache
-from limbeck.sampling.config import SamplingConfig
-from limbeck.sampling.contacts import scan_contacts
-from limbeck.sampling.copies import Copying, copy_family, perturbed
-from limbeck.sampling.counting import choose_starts, count_evaluations, kept_steps
-from limbeck.sampling.driven import DrivenRun, OnStep, Stop, runs_of
-from limbeck.sampling.dynamics import Trajectory
-from limbeck.sampling.frames import make_frame
-from limbeck.sampling.moves import Contacts
-from limbeck.sampling.preparing import Preparing, Relax
-from limbeck.sampling.relax import relax, relax_key
+from limbeck.sampling.config import SamplingConfig, choose_starts, count_evaluations
+from limbeck.sampling.frames import Trajectory, TrajectoryCache, make_frame
+from limbeck.sampling.relax import Relax, relax, relax_key
 from limbeck.sampling.schedule import Effort, Schedule, TimeLimit, Turn, even_order
-from limbeck.sampling.step import Driven
+from limbeck.sampling.steps import Drawn, Driven, Preparing, Run
 
 _FORMAT = 1  # raised when the same configuration comes to mean other trajectories
 _LATE = 1.25  # evaluations that took longer than this multiple of what was planned are remarked on
@@ -84,22 +76,23 @@ def run_sampling(
     chosen = choose_starts(starts, config)
     check_structures(chosen, "starting structures")
     prepared = [make_frame(a, prefix + a.info.get("family", f"start#{k}")) for k, a in enumerate(chosen)]
-    counter, cache = _Counter(progress, config, prepared), TrajectoryCache(cache_dir)
-    run = _Run(config, potentials, counter, cache, parallel, limit)
-    run.salt = (zlib.crc32(prefix.encode()),) if prefix else ()
-    prepared, made = run.all_steps(prepared)
+    total = count_evaluations(config.model_copy(update={"start_index": None}), prepared)
+    salt = (zlib.crc32(prefix.encode()),) if prefix else ()
+    sampling = _Sampling(
+        config, potentials, progress, TrajectoryCache(cache_dir), parallel, limit, salt, total
+    )
+    prepared, made = sampling.all_steps(prepared)
     if notes is not None:
-        what = prefix.rstrip("/")
-        notes.extend(run.unrelaxed + run.stopped + [f"{what} {text}".strip() for text in run.short])
-    kept = kept_steps(config)
-    frames = [frame for name in kept for frame in made[name]]
-    if config.keep_starts or not kept:
+        short = [f"{prefix.rstrip('/')} {text}".strip() for text in sampling.short]
+        notes.extend(sampling.unrelaxed + sampling.stopped + short)
+    frames = [frame for name in config.kept_steps for frame in made[name]]
+    if config.keep_starts or not config.kept_steps:
         frames = prepared + frames
     if not frames:
         raise NoFrames(
             "sampling gave no frames",
             where="sampling",
-            got=run.stopped[0] if run.stopped else "no step that keeps frames",
+            got=sampling.stopped[0] if sampling.stopped else "no step that keeps frames",
             remedy="start from relaxed structures, or lower temperature_K or timestep_fs",
         )
     return frames
@@ -115,85 +108,68 @@ class _Task:
 
     key: str
     effort: Effort
-    work: Callable[[OnStep, Stop], Trajectory]
-
-
-class _Counter:
-    """Time steps done by all threads together."""
-
-    def __init__(self, progress: Progress, config: SamplingConfig, starts: Sequence[Atoms]) -> None:
-        whole = config.model_copy(update={"start_index": None})
-        self.total = count_evaluations(whole, starts)
-        self.progress, self.done, self.stop = progress, 0, False
-        self._lock = threading.Lock()
-
-    def add(self, steps: int = 1) -> None:
-        if self.stop:
-            raise _Stop
-        with self._lock:
-            self.done += steps
-            self.progress("sampling", min(self.done, self.total), self.total)
+    work: Callable[..., Trajectory]
 
 
 @dataclass
-class _Run:
-    """One call of run_sampling: what its steps share."""
+class _Sampling:
+    """One call of run_sampling: what its steps share. ``total``: evaluations of all steps, at most."""
 
     config: SamplingConfig
     potentials: Mapping[str, Potential]
-    counter: _Counter
+    progress: Progress
     cache: TrajectoryCache
     parallel: int
     limit: TimeLimit | None
-    salt: tuple[int, ...] = ()
+    salt: tuple[int, ...]
+    total: int
 
     def __post_init__(self) -> None:
         self.stopped: list[str] = []
         self.unrelaxed: list[str] = []
         self.short: list[str] = []
         self.evaluations = self.owed = 0  # of the steps so far: at most, and frames still to be labelled
+        self.done, self.failed = 0, False
+        self._lock = threading.Lock()
 
     def all_steps(self, prepared: list[Atoms]) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
         """The starts as the steps that prepare leave them, and the frames of each other step by its name."""
         made: dict[str, list[Atoms]] = {}
         for index, (name, step) in enumerate(zip(self.config.names, self.config.steps, strict=True)):
-            if isinstance(step, Preparing):
-                prepared = build(step, prepared, (self.config.seed, index))
-                if isinstance(step, Relax):
-                    prepared = self.relax(name, step, prepared)
+            if isinstance(step, Relax):
+                prepared = self._relax(name, step, prepared)
+            elif isinstance(step, Preparing):
+                prepared = step.build(prepared, (self.config.seed, index))
             else:
                 incoming = prepared if step.from_ is None else made[step.from_]
-                made[name] = self._frames(index, name, step, incoming) if incoming else []
+                made[name] = self._frames(index, step.model_copy(update={"name": name}), incoming)
         return prepared, made
 
-    def _frames(
-        self, index: int, name: str, step: Driven | Contacts | Copying, incoming: Sequence[Atoms]
-    ) -> list[Atoms]:
+    def _frames(self, index: int, step: Drawn | Driven, incoming: Sequence[Atoms]) -> list[Atoms]:
+        if not incoming:
+            return []
         if isinstance(step, Driven):
-            return self.driven(index, name, step, incoming)
-        if isinstance(step, Contacts):
-            frames, said = scan_contacts(incoming, step, name)
-            self.stopped += said
-            return frames
-        return self.perturb(index, name, step, incoming)
+            return self._driven(index, step, incoming)
+        frames, notes = step.frames(
+            incoming, lambda k: np.random.default_rng([self.config.seed, index, k, *self.salt])
+        )
+        self.stopped += notes
+        return frames
 
-    def relax(self, name: str, step: Relax, starts: Sequence[Atoms]) -> list[Atoms]:
+    def _relax(self, name: str, step: Relax, starts: Sequence[Atoms]) -> list[Atoms]:
         """Each start relaxed by the teacher, several at a time where it can."""
         potential = self._potential(name, "teacher")
-        threads = self._threads(potential, len(starts))
-        tasks = [self._relaxing(k, start, potential, step) for k, start in enumerate(starts)]
-        relaxed, _ = self._made(tasks, range(len(tasks)), threads, needed=True)
-        self.unrelaxed += [r.stopped for r in relaxed if r.stopped is not None]
-        return [
-            make_frame(r.frames[0], start.info["family"], name)
-            for r, start in zip(relaxed, starts, strict=True)
+        tasks = [
+            _Task(
+                relax_key(start, potential, step),
+                Effort(step.steps + 1, 0, group=k),
+                partial(relax, start, potential, step),
+            )
+            for k, start in enumerate(starts)
         ]
-
-    def _relaxing(self, k: int, start: Atoms, potential: Potential, step: Relax) -> _Task:
-        def work(on_step: OnStep, stop: Stop) -> Trajectory:
-            return relax(start, potential, step, on_step, stop)
-
-        return _Task(relax_key(start, potential, step), Effort(step.steps + 1, 0, group=k), work)
+        relaxed, _ = self._made(tasks, range(len(tasks)), potential, needed=True)
+        self.unrelaxed += [r.stopped for r in relaxed if r.stopped is not None]
+        return [make_frame(r.frames[0], a.info["family"], name) for r, a in zip(relaxed, starts, strict=True)]
 
     def _potential(self, name: str, driver: str) -> Potential:
         potential = self.potentials.get(name) or self.potentials.get(driver)
@@ -207,92 +183,67 @@ class _Run:
             )
         return potential
 
-    def _threads(self, potential: Potential, n_jobs: int) -> int:
-        return min(self.parallel, n_jobs) if getattr(potential, "thread_safe", False) else 1
-
-    def perturb(self, index: int, name: str, step: Copying, incoming: Sequence[Atoms]) -> list[Atoms]:
-        """Rattled, strained or turned copies of each incoming frame."""
-        frames: list[Atoms] = []
-        for k, parent in enumerate(incoming):
-            rng = np.random.default_rng([self.config.seed, index, k, *self.salt])
-            for label, copies in perturbed(parent, step, rng):
-                if not copies:
-                    self.stopped.append(f"{name}: {parent.info['family']} has no rotatable bond")
-                for n, copy in enumerate(copies):
-                    family = copy_family(step, name, label, parent, n, len(incoming))
-                    frames.append(make_frame(copy, family, name))
-        return frames
-
-    def driven(self, index: int, name: str, step: Driven, incoming: Sequence[Atoms]) -> list[Atoms]:
+    def _driven(self, index: int, step: Driven, incoming: Sequence[Atoms]) -> list[Atoms]:
         """The runs of a step that a Potential makes, several at a time where the Potential can."""
-        potential = self._potential(name, step.driver)
-        step = step.model_copy(update={"name": name})
-        runs = runs_of(name, step, incoming, potential)
-        threads = self._threads(potential, len(runs))
-        tasks = [
-            self._task(run, potential, step, (self.config.seed, index, *run.numbers, *self.salt))
-            for run in runs
-        ]
+        potential = self._potential(step.title, step.driver)
+        runs = step.runs(incoming, potential)
+        tasks = [self._task(index, run, step, potential) for run in runs]
         order = even_order([run.group for run in runs], [id(run.start) for run in runs])
-        trajectories, seconds = self._made(tasks, order, threads)
+        trajectories, seconds = self._made(tasks, order, potential)
         self.stopped += [t.stopped for t in trajectories if t.stopped is not None]
-        self._tell_short(name, step, trajectories, seconds)
+        self._tell_short(step, trajectories, seconds)
         return [frame for trajectory in trajectories for frame in trajectory.frames]
 
-    def _tell_short(self, name: str, step: Driven, made: Sequence[Trajectory], seconds: float | None) -> None:
+    def _tell_short(self, step: Driven, made: Sequence[Trajectory], seconds: float | None) -> None:
         """What time did not allow; ``seconds``: what an evaluation took."""
         cut, run = sum(t.cut for t in made), sum(not t.left_out for t in made)
         if not cut and run == len(made):
             return
         whole = f"{run - cut or 'none'} of them whole" if cut else "all whole"
         frames = f"{sum(len(t.frames) for t in made)} of {len(made) * step.frames_per_run} frames"
-        self.short.append(
-            f"{name}: there was time for {run} of {len(made)} {step.runs_are}, {whole}: {frames}"
-        )
+        time = f"there was time for {run} of {len(made)} {step.runs_are}, {whole}: {frames}"
+        self.short.append(f"{step.title}: {time}")
         planned = self.limit.planned_s.get(step.driver) if self.limit is not None else None
         if planned is not None and seconds is not None and seconds > _LATE * planned:
             times = f"{seconds / planned:.1f} times as long as planned"
-            self.short.append(f"{name}: an evaluation of the {step.driver} took {seconds:.2g} s, {times}")
+            self.short.append(
+                f"{step.title}: an evaluation of the {step.driver} took {seconds:.2g} s, {times}"
+            )
 
-    def _task(self, run: DrivenRun, potential: Potential, step: Driven, seed: tuple[int, ...]) -> _Task:
-        key = hash_json(
-            [
-                _FORMAT,
-                step.model_dump(exclude=set(step.outside_key)),
-                *run.about,
-                list(seed),
-                run.family,
-                hash_structure(run.start),
-                potential.name,
-            ]
+    def _task(self, index: int, run: Run, step: Driven, potential: Potential) -> _Task:
+        seed = [self.config.seed, index, *run.numbers, *self.salt]
+        fields = step.model_dump(exclude=set(step.outside_key))
+        parts = [_FORMAT, fields, *run.about, seed, run.family, hash_structure(run.start), potential.name]
+        if identity := getattr(potential, "identity", None):
             # a teacher with other options or weights makes another trajectory
-            + ([asdict(identity)] if (identity := getattr(potential, "identity", None)) else [])
-        )
-
-        def work(on_step: OnStep, stop: Stop) -> Trajectory:
-            return run.make(np.random.default_rng(list(seed)), on_step, stop)
-
+            parts.append(asdict(identity))
         n_atoms = len(run.start)
         labels = step.frames_per_run if step.keep and self.limit is not None and self.limit.labels else 0
         evaluations, first = step.evaluations_per_run(n_atoms), step.evaluations_to_first(n_atoms)
-        return _Task(key, Effort(evaluations, first, run.group, labels), work)
+        effort = Effort(evaluations, first, run.group, labels)
+        return _Task(hash_json(parts), effort, lambda **told: run.make(np.random.default_rng(seed), **told))
 
     def _made(
-        self, tasks: Sequence[_Task], order: Sequence[int], threads: int, *, needed: bool = False
+        self, tasks: Sequence[_Task], order: Sequence[int], potential: Potential, *, needed: bool = False
     ) -> tuple[list[Trajectory], float | None]:
         """What the cache has of ``tasks``, and of the others those that time allows, in ``order``.
 
         And the seconds that an evaluation took, where any was made.
         """
         made = {k: found for k, task in enumerate(tasks) if (found := self.cache.get(task.key)) is not None}
-        self.counter.add(sum(tasks[k].effort.evaluations for k in made))
         efforts = [task.effort for task in tasks]
+        self._count(sum(efforts[k].evaluations for k in made))
         todo = [k for k in order if k not in made]
+        threads = min(self.parallel, len(tasks)) if getattr(potential, "thread_safe", False) else 1
         schedule = Schedule(
-            efforts, todo, threads, self._left(efforts, todo),
+            efforts,
+            todo,
+            threads,
+            self._left(efforts, todo),
             covered=frozenset(efforts[k].group for k, found in made.items() if found.frames),
-            owed=self.owed + sum(efforts[k].labels for k in made), needed=needed,
-        )  # fmt: skip
+            owed=self.owed + sum(efforts[k].labels for k in made),
+            needed=needed,
+        )
 
         def work() -> None:
             while (turn := schedule.take()) is not None:
@@ -300,18 +251,18 @@ class _Run:
                     made[turn.index] = self._run_one(tasks[turn.index], turn)
                 except BaseException:
                     # Also on Ctrl-C: running trajectories end at their next step, waiting ones never begin.
-                    self.counter.stop = True
+                    self.failed = True
                     schedule.give_up()
                     raise
                 finally:
                     schedule.finish(turn)
 
-        self._all(work, min(threads, len(todo)))
+        self._in_threads(work, min(threads, len(todo)))
         for k in todo:
             if k not in made:
                 made[k] = Trajectory([], left_out=True)
                 self.cache.put(tasks[k].key, made[k])
-                self.counter.add(efforts[k].evaluations)
+                self._count(efforts[k].evaluations)
         self.evaluations += sum(effort.evaluations for effort in efforts)
         self.owed = round(schedule.owed)
         seconds = schedule.spent_s / schedule.evaluations if schedule.evaluations else None
@@ -323,33 +274,39 @@ class _Run:
             return None
         left_s = self.limit.left_s
         own = sum(efforts[k].evaluations for k in todo)
-        later = max(self.counter.total - self.evaluations - sum(e.evaluations for e in efforts), 0)
+        later = max(self.total - self.evaluations - sum(e.evaluations for e in efforts), 0)
         kept_s = left_s() * later / max(own + later, 1)
         return lambda: left_s() - kept_s
 
     def _run_one(self, task: _Task, turn: Turn) -> Trajectory:
         def on_step() -> None:
             turn.tick()
-            self.counter.add()
+            self._count()
 
-        trajectory = task.work(on_step, turn.over)
+        trajectory = task.work(on_step=on_step, stop=turn.over)
         self.cache.put(task.key, trajectory)
-        self.counter.add(max(task.effort.evaluations - turn.taken, 0))
+        self._count(max(task.effort.evaluations - turn.taken, 0))
         return trajectory
 
-    def _all(self, work: Callable[[], None], threads: int) -> None:
+    def _count(self, evaluations: int = 1) -> None:
+        """Evaluations done by all threads together."""
+        if self.failed:
+            raise _Stop
+        with self._lock:
+            self.done += evaluations
+            self.progress("sampling", min(self.done, self.total), self.total)
+
+    def _in_threads(self, work: Callable[[], None], threads: int) -> None:
         if threads <= 1:
             work()
             return
         with ThreadPoolExecutor(threads) as pool:
             futures = [pool.submit(work) for _ in range(threads)]
             try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                self.counter.stop = True
-                failed = [f.exception() for f in futures]  # waits for all
-                causes = [e for e in failed if e is not None and not isinstance(e, _Stop)]
-                if causes:
-                    raise causes[0] from None
+                wait(futures)
+            except BaseException:  # Ctrl-C comes here
+                self.failed = True
                 raise
+        causes = [error for future in futures if (error := future.exception()) is not None]
+        if causes:
+            raise min(causes, key=lambda error: isinstance(error, _Stop))

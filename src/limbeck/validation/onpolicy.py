@@ -20,8 +20,7 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, WorkerDied
-from limbeck.sampling.config import MD
-from limbeck.sampling.dynamics import run_trajectory
+from limbeck.sampling.dynamics import MD, run_trajectory
 from limbeck.units import EV_TO_MEV, FS
 from limbeck.validation.metrics import Metrics, compute_metrics
 from limbeck.validation.run import predict

@@ -14,9 +14,8 @@ from ase import Atoms
 
 from limbeck.core.hashing import hash_json, hash_structure
 from limbeck.core.potential import Potential
-from limbeck.sampling.cache import TrajectoryCache
-from limbeck.sampling.config import MD
-from limbeck.sampling.dynamics import Trajectory, run_trajectory
+from limbeck.sampling.dynamics import MD, run_trajectory
+from limbeck.sampling.frames import Trajectory, TrajectoryCache
 from limbeck.sampling.perturb import apply_strain
 
 WATCH_EVERY_FS = 20.0  #: how often a run's frames are looked at and kept

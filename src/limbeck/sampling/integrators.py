@@ -1,4 +1,4 @@
-"""Langevin dynamics at constant pressure.
+"""Langevin dynamics in a fixed cell, as ASE integrates it, and at constant pressure.
 
 Langevin-Hoover (Quigley and Probert 2004, doi:10.1063/1.1755657), propagated by BAOAB (Leimkuhler and
 Matthews 2013, doi:10.1063/1.4802990): thermostat and barostat are both stochastic, so that a few hot atoms
@@ -8,17 +8,55 @@ LangevinBAOAB has no cell of which the lengths alone move.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from ase import Atoms, units
+from ase.md.langevin import Langevin
 
-from limbeck.errors import InputError
-from limbeck.sampling.step import Condition, Dynamics
 from limbeck.units import FS, GPA
 
 #: friction on the cell, in 1 / barostat_fs: it creeps to its volume instead of ringing, or of flying past
 #: it when a melt kept at its crystal's volume is released; the ensemble is the same
 _DAMPING = 20.0
-_ORTHOGONAL_A = 1e-6  # off-diagonal cell elements below this are rounding
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a trajectory is held at: temperature, K, and pressure, GPa (None: its cell is fixed)."""
+
+    temperature_K: float
+    pressure_gpa: float | None = None
+
+
+class FixedCell:
+    """Langevin dynamics (Vanden-Eijnden and Ciccotti 2006) that remembers its forces."""
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        condition: Condition,
+        timestep_fs: float,
+        friction_per_ps: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.dynamics = Langevin(
+            atoms,
+            timestep_fs * FS,
+            temperature_K=condition.temperature_K,
+            friction=friction_per_ps / (1000.0 * FS),
+            fixcm=False,
+            rng=rng,
+        )
+        self.forces = atoms.get_forces(md=True)
+
+    def set_targets(self, condition: Condition) -> None:
+        self.dynamics.set_temperature(temperature_K=condition.temperature_K)
+
+    def advance(self) -> np.ndarray:
+        """One time step; the forces after it, (N, 3), eV/Å."""
+        self.forces = self.dynamics.step(self.forces)
+        return self.forces
 
 
 class LangevinHoover:
@@ -38,16 +76,22 @@ class LangevinHoover:
     """
 
     def __init__(
-        self, atoms: Atoms, config: Dynamics, condition: Condition, rng: np.random.Generator
+        self,
+        atoms: Atoms,
+        condition: Condition,
+        timestep_fs: float,
+        friction_per_ps: float,
+        rng: np.random.Generator,
+        barostat_fs: float,
+        lengths: bool = False,
     ) -> None:
-        self.atoms, self.rng = atoms, rng
-        self.lengths = config.barostat == "lengths"
-        self.dt, tau = config.timestep_fs * FS, config.barostat_fs * FS
-        self.friction, self.cell_friction = config.friction_per_ps / (1000.0 * FS), _DAMPING / tau
+        self.atoms, self.rng, self.lengths = atoms, rng, lengths
+        self.dt, tau = timestep_fs * FS, barostat_fs * FS
+        self.friction, self.cell_friction = friction_per_ps / (1000.0 * FS), _DAMPING / tau
         self.freedom = 3 * len(atoms)
         mass = (self.freedom + 3) * units.kB * condition.temperature_K * tau**2
-        self.mass = mass / 3 if self.lengths else mass
-        self.momentum = np.zeros(3 if self.lengths else 1)  # of the strain, eV·(ASE's time)
+        self.mass = mass / 3 if lengths else mass
+        self.momentum = np.zeros(3 if lengths else 1)  # of the strain, eV·(ASE's time)
         self.forces = atoms.get_forces()
         self.set_targets(condition)
 
@@ -111,35 +155,3 @@ class LangevinHoover:
             decay = np.exp(-self.cell_friction * self.dt)
             spread_cell = np.sqrt(self.kt * self.mass * (1.0 - decay**2))
             self.momentum = decay * self.momentum + spread_cell * self.rng.normal(size=self.momentum.shape)
-
-
-def check_cell(atoms: Atoms, config: Dynamics, stress: bool, where: str) -> None:
-    """Refuse what cannot be held at a pressure.
-
-    Raises
-    ------
-    InputError: a driver without stress, a structure that is not periodic in three directions, a cell
-        that is not orthogonal where its lengths shall move.
-    """
-    if not stress:
-        raise InputError(
-            "a pressure needs a driver with stress",
-            where=where,
-            got="one that gives energy and forces only",
-            remedy="leave pressure_gpa out, or strain the starts instead",
-        )
-    if not atoms.pbc.all():
-        raise InputError(
-            "a pressure needs a structure that is periodic in three directions",
-            where=where,
-            got=f"pbc {atoms.pbc.tolist()}",
-            remedy="leave pressure_gpa out",
-        )
-    cell = atoms.cell.array
-    if config.barostat == "lengths" and np.abs(cell - np.diag(np.diag(cell))).max() > _ORTHOGONAL_A:
-        raise InputError(
-            "barostat: lengths needs an orthogonal cell along x, y and z",
-            where=where,
-            got=np.round(cell, 3).tolist(),
-            remedy="barostat: isotropic, or a supercell with an orthogonal cell (matrix)",
-        )
