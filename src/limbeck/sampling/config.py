@@ -143,7 +143,7 @@ def count_evaluations(config: SamplingConfig, starts: int | Sequence[Atoms]) -> 
             total += step.evaluations(present)
         elif isinstance(step, Driven):
             incoming = present if step.from_ is None else made[step.from_]
-            total += step.n_runs(incoming) * step.evaluations_per_run(n_atoms)
+            total += step.n_runs(incoming) * step.size(n_atoms).evaluations
     return total
 
 

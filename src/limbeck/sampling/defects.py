@@ -65,8 +65,41 @@ class Vacancy(Varying):
         place = "" if self.where == "any" else f" ({self.where})"
         return f"{self.n} {self.element or 'atom'}{place}, up to {self.variants} variants"
 
-    def vary(self, start: Atoms, rng: np.random.Generator) -> list[Atoms]:
-        return vacancies(start, self, rng)
+    def vary(self, atoms: Atoms, rng: np.random.Generator) -> list[Atoms]:
+        """The structure without ``n`` atoms, in up to ``variants`` ways; none where it has no such surface.
+
+        Raises
+        ------
+        InputError: fewer than ``n`` such atoms, or no atom would be left.
+        """
+        family = family_of(atoms)
+        sites = _sites(atoms, self)
+        if sites is None:
+            return []
+        if len(sites) < self.n or len(atoms) <= self.n:
+            what = self.element or "atom"
+            raise InputError(
+                "too few atoms for the vacancies",
+                where=f"step vacancy, start {family}",
+                got=f"{len(sites)} sites ({what}, where: {self.where}) among {len(atoms)} atoms",
+                wanted=f"more than {self.n}" if len(atoms) <= self.n else f"at least {self.n}",
+                remedy="make a supercell first, or lower n",
+            )
+        around = _all_surroundings(atoms)
+        made: list[Atoms] = []
+        known: list[tuple[list[_Surroundings], np.ndarray]] = []
+        for chosen in _draws(sites, self, rng):
+            mutual = get_distances(atoms.positions[chosen], cell=atoms.cell, pbc=atoms.pbc)[1]
+            mark = [around[k] for k in chosen], np.sort(mutual[np.triu_indices(len(chosen), 1)])
+            if any(_alike_sets(mark, other) for other in known):
+                continue
+            known.append(mark)
+            rest = atoms.copy()
+            del rest[chosen]
+            made.append(make_frame(rest, f"{family}/vacancy-{len(made)}", "vacancy"))
+            if len(made) == self.variants:
+                break
+        return made
 
 
 class Interstitial(Varying):
@@ -88,45 +121,42 @@ class Interstitial(Varying):
     def said(self) -> str:
         return f"{self.n} {self.element}, up to {self.variants} variants"
 
-    def vary(self, start: Atoms, rng: np.random.Generator) -> list[Atoms]:
-        return interstitials(start, self, rng)
+    def vary(self, atoms: Atoms, rng: np.random.Generator) -> list[Atoms]:
+        """The structure with ``n`` atoms more, the first in each of up to ``variants`` kinds of hole.
 
-
-def vacancies(atoms: Atoms, config: Vacancy, rng: np.random.Generator) -> list[Atoms]:
-    """The structure without ``n`` atoms, in up to ``variants`` ways; none where it has no such surface.
-
-    Raises
-    ------
-    InputError: fewer than ``n`` such atoms, or no atom would be left.
-    """
-    family = family_of(atoms)
-    sites = _sites(atoms, config)
-    if sites is None:
-        return []
-    if len(sites) < config.n or len(atoms) <= config.n:
-        what = config.element or "atom"
-        raise InputError(
-            "too few atoms for the vacancies",
-            where=f"step vacancy, start {family}",
-            got=f"{len(sites)} sites ({what}, where: {config.where}) among {len(atoms)} atoms",
-            wanted=f"more than {config.n}" if len(atoms) <= config.n else f"at least {config.n}",
-            remedy="make a supercell first, or lower n",
-        )
-    around = _all_surroundings(atoms)
-    made: list[Atoms] = []
-    known: list[tuple[list[_Surroundings], np.ndarray]] = []
-    for chosen in _draws(sites, config, rng):
-        mutual = get_distances(atoms.positions[chosen], cell=atoms.cell, pbc=atoms.pbc)[1]
-        mark = [around[k] for k in chosen], np.sort(mutual[np.triu_indices(len(chosen), 1)])
-        if any(_alike_sets(mark, other) for other in known):
-            continue
-        known.append(mark)
-        rest = atoms.copy()
-        del rest[chosen]
-        made.append(make_frame(rest, f"{family}/vacancy-{len(made)}", "vacancy"))
-        if len(made) == config.variants:
-            break
-    return made
+        Raises
+        ------
+        InputError: the structure is not periodic, or no hole is wide enough.
+        """
+        where = f"step interstitial, start {family_of(atoms)}"
+        if not atoms.pbc.any():
+            remedy = "leave the step out for molecules"
+            raise wrong_periodicity("an interstitial needs a periodic structure", where, atoms, remedy)
+        made: list[Atoms] = []
+        refused: list[str] = []
+        for place in _holes(atoms, self.variants, rng):
+            larger = atoms.copy()
+            for k in range(self.n):
+                hole = _holes(larger, 1, rng)[0] if k else place
+                larger.append(self.element)
+                larger.positions[-1] = hole
+            i, j, distance, _ = contacts(StructureBatch.from_atoms([larger]), self.min_ratio)
+            close = distance[(i >= len(atoms)) | (j >= len(atoms))]
+            if len(close):
+                refused.append(f"{self.element} at {close.min():.2f} Å from its neighbour")
+            else:
+                made.append(
+                    make_frame(larger, f"{family_of(atoms)}/interstitial-{len(made)}", "interstitial")
+                )
+        if not made:
+            raise InputError(
+                "no hole is wide enough for an interstitial",
+                where=where,
+                got=refused[0] if refused else "no hole inside the slab",
+                wanted=f"min_ratio {self.min_ratio:g} of the sum of covalent radii",
+                remedy="take a larger supercell, a smaller element, or lower min_ratio",
+            )
+        return made
 
 
 def _sites(atoms: Atoms, config: Vacancy) -> np.ndarray | None:
@@ -183,42 +213,6 @@ def _alike_sets(
             return False
         left.pop(match)
     return True
-
-
-def interstitials(atoms: Atoms, config: Interstitial, rng: np.random.Generator) -> list[Atoms]:
-    """The structure with ``n`` atoms more, the first in each of up to ``variants`` kinds of hole.
-
-    Raises
-    ------
-    InputError: the structure is not periodic, or no hole is wide enough.
-    """
-    where = f"step interstitial, start {family_of(atoms)}"
-    if not atoms.pbc.any():
-        remedy = "leave the step out for molecules"
-        raise wrong_periodicity("an interstitial needs a periodic structure", where, atoms, remedy)
-    made: list[Atoms] = []
-    refused: list[str] = []
-    for place in _holes(atoms, config.variants, rng):
-        larger = atoms.copy()
-        for k in range(config.n):
-            hole = _holes(larger, 1, rng)[0] if k else place
-            larger.append(config.element)
-            larger.positions[-1] = hole
-        i, j, distance, _ = contacts(StructureBatch.from_atoms([larger]), config.min_ratio)
-        close = distance[(i >= len(atoms)) | (j >= len(atoms))]
-        if len(close):
-            refused.append(f"{config.element} at {close.min():.2f} Å from its neighbour")
-        else:
-            made.append(make_frame(larger, f"{family_of(atoms)}/interstitial-{len(made)}", "interstitial"))
-    if not made:
-        raise InputError(
-            "no hole is wide enough for an interstitial",
-            where=where,
-            got=refused[0] if refused else "no hole inside the slab",
-            wanted=f"min_ratio {config.min_ratio:g} of the sum of covalent radii",
-            remedy="take a larger supercell, a smaller element, or lower min_ratio",
-        )
-    return made
 
 
 def _holes(atoms: Atoms, most: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -23,7 +23,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, WorkerDied
 from limbeck.sampling.frames import Trajectory, family_of, make_frame
 from limbeck.sampling.integrators import Condition, FixedCell, LangevinHoover
-from limbeck.sampling.steps import Driven, OnStep, Run, Stop, wrong_periodicity
+from limbeck.sampling.steps import Driven, OnStep, Run, RunSize, Stop, wrong_periodicity
 
 CONTACT_FRACTION = 0.4  #: of the sum of covalent radii: closer than any bond at any temperature
 VOLUME_FACTOR = 2.5  #: a cell that grows or shrinks by more has boiled or collapsed (molten salts: 1.7)
@@ -110,15 +110,9 @@ class Dynamics(Driven):
     def n_runs(self, n_incoming: int) -> int:
         return len(self.conditions) * (self.starts or n_incoming) if n_incoming else 0
 
-    @property
-    def frames_per_run(self) -> int:
-        return self.frames
-
-    def evaluations_per_run(self, n_atoms: int) -> int:
-        return self.steps + 1
-
-    def evaluations_to_first(self, n_atoms: int) -> int:
-        return next(n for n in range(1, self.steps + 1) if self.records(n))
+    def size(self, n_atoms: int) -> RunSize:
+        first = next(n for n in range(1, self.steps + 1) if self.records(n))
+        return RunSize(self.frames, self.steps + 1, first)
 
 
 class MD(Dynamics):

@@ -16,29 +16,22 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, vdw_radii
 from ase.io import read, write
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from limbeck.core.charge import total_charge, write_charge
 from limbeck.core.checks import check_structures, close_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
+from limbeck.sampling.kinds import NON_METALS
 from limbeck.sampling.starts import smiles_conformers
+from limbeck.sampling.steps import Frozen
 from limbeck.units import G_PER_CM3
 
 DENSEST_PER_A3 = 0.2  #: atoms; diamond has 0.176, water 0.100
 _DENSEST_G_PER_CM3 = 25.0  # osmium has 22.6, so more is another unit
 CLOSEST_A = 2.0  #: atoms of different molecules start no closer
 _VDW_SHARE = 0.7  # of the sum of van der Waals radii: O and O touch at 2.1 Å, Cl and Cl at 2.45 Å
-_NON_METALS = (2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 34, 35, 36, 52, 53, 54)
+_WIDE = tuple(NON_METALS - {1, 85, 86})  # hydrogen bonds are shorter; At and Rn have no radius
 _MOST_ATOMS = 10_000
 _MOST_CONFORMERS = 4  # of a molecule in one box
 _LOOPS = 20  # of Packmol's minimiser for each kind of molecule; liquids take one or two
@@ -47,10 +40,8 @@ _NOT_CONVERGED = 173  # exit status
 _SLACK_A = 0.1  # Packmol accepts pairs that are a little too close
 
 
-class Molecule(BaseModel):
+class Molecule(Frozen):
     """So many copies of a molecule."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     smiles: str
     count: PositiveInt
@@ -60,26 +51,20 @@ def _read_composition(value: Any) -> Any:
     """``"48 O, 8 CCO"`` as a list of molecules; anything else as it is."""
     if not isinstance(value, str):
         return value
-    molecules = []
-    for part in value.split(","):
-        words = part.split()
-        if len(words) != 2 or not words[0].isdigit() or not int(words[0]):
-            raise InputError(
-                "not a composition", got=repr(value), wanted="counts and SMILES, such as '48 O, 8 CCO'"
-            )
-        molecules.append({"smiles": words[1], "count": int(words[0])})
-    return molecules
+    molecules = [part.split() for part in value.split(",")]
+    if any(len(words) != 2 or not words[0].isdigit() or not int(words[0]) for words in molecules):
+        wanted = "counts and SMILES, such as '48 O, 8 CCO'"
+        raise InputError("not a composition", got=repr(value), wanted=wanted)
+    return [{"smiles": smiles, "count": int(count)} for count, smiles in molecules]
 
 
-class Liquid(BaseModel):
+class Liquid(Frozen):
     """A liquid or mixture in a cubic periodic box.
 
     molecules: a list of smiles and count, or in one line ``"48 O, 8 CCO"``. Exactly one of
     density_g_per_cm3 and box_a (edge, Å). n_packings: boxes, packed independently (of
     three, one is held out and two train).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     molecules: Annotated[tuple[Molecule, ...], BeforeValidator(_read_composition), Field(min_length=1)]
     density_g_per_cm3: PositiveFloat | None = None
@@ -90,21 +75,16 @@ class Liquid(BaseModel):
     @classmethod
     def _in_grams(cls, density: float | None) -> float | None:
         if density is not None and density > _DENSEST_G_PER_CM3:
-            raise InputError(
-                "no liquid is so dense",
-                got=f"{density:g} g/cm³",
-                wanted=f"at most {_DENSEST_G_PER_CM3:g} g/cm³ (1000 kg/m³ are 1 g/cm³)",
-            )
+            wanted = f"at most {_DENSEST_G_PER_CM3:g} g/cm³ (1000 kg/m³ are 1 g/cm³)"
+            raise InputError("no liquid is so dense", got=f"{density:g} g/cm³", wanted=wanted)
         return density
 
     @model_validator(mode="after")
     def _one_size(self) -> Liquid:
         if (self.density_g_per_cm3 is None) == (self.box_a is None):
-            raise InputError(
-                "the size of the box is not settled",
-                got="neither" if self.box_a is None else "both",
-                wanted="one of density_g_per_cm3 (--density) and box_a",
-            )
+            got = "neither" if self.box_a is None else "both"
+            wanted = "one of density_g_per_cm3 (--density) and box_a"
+            raise InputError("the size of the box is not settled", got=got, wanted=wanted)
         return self
 
 
@@ -124,11 +104,18 @@ def pack_liquid(liquid: Liquid, seed: int = 0) -> list[Atoms]:
     InputError: a SMILES that cannot be read, a box too small for its molecules.
     MissingPackageError: RDKit or Packmol is not installed.
     """
-    program = _packmol()
+    try:
+        from packmol.cli import get_binary_path
+
+        program = Path(get_binary_path())
+    except (ImportError, FileNotFoundError) as error:
+        remedy = "pip install -c constraints.txt -e '.[liquids]'"
+        raise MissingPackageError(
+            "Packmol is not installed", where="--liquid", wanted="the package packmol", remedy=remedy
+        ) from error
     boxes = []
     for k in range(liquid.n_packings):
-        parts = [_conformers(molecule, seed + k) for molecule in liquid.molecules]
-        copies = [copy for part in parts for copy in part]
+        copies = [copy for molecule in liquid.molecules for copy in _conformers(molecule, seed + k)]
         edge = _edge(liquid, copies)
         box = _pack(program, copies, edge, 1 + (seed * liquid.n_packings + k) % (2**31 - 2))
         box.info = {"family": f"liquid#{k}", "source": "liquid"}
@@ -138,30 +125,11 @@ def pack_liquid(liquid: Liquid, seed: int = 0) -> list[Atoms]:
     return boxes
 
 
-def _packmol() -> Path:
-    try:
-        from packmol.cli import get_binary_path
-
-        return Path(get_binary_path())
-    except (ImportError, FileNotFoundError) as error:
-        raise MissingPackageError(
-            "Packmol is not installed",
-            where="--liquid",
-            wanted="the package packmol",
-            remedy="pip install -c constraints.txt -e '.[liquids]'",
-        ) from error
-
-
 def _conformers(molecule: Molecule, seed: int) -> list[tuple[Atoms, int]]:
     """Conformers and how often each is packed."""
-    try:
-        found = smiles_conformers(molecule.smiles, min(molecule.count, _MOST_CONFORMERS), seed)
-    except InputError as error:
-        raise InputError(
-            error.what, where="--liquid", got=error.got, wanted=error.wanted, remedy=error.remedy
-        ) from error
-    share = [molecule.count // len(found) + (k < molecule.count % len(found)) for k in range(len(found))]
-    return list(zip(found, share, strict=True))
+    found = smiles_conformers(molecule.smiles, min(molecule.count, _MOST_CONFORMERS), seed, "--liquid")
+    share = np.bincount(np.arange(molecule.count) % len(found))
+    return list(zip(found, share.tolist(), strict=True))
 
 
 def _edge(liquid: Liquid, copies: list[tuple[Atoms, int]]) -> float:
@@ -169,14 +137,10 @@ def _edge(liquid: Liquid, copies: list[tuple[Atoms, int]]) -> float:
     mass = sum(n * float(atoms.get_masses().sum()) for atoms, n in copies)  # amu
     n_atoms = sum(n * len(atoms) for atoms, n in copies)
     if n_atoms > _MOST_ATOMS:
-        raise InputError(
-            "the box holds too many atoms",
-            where="--liquid",
-            got=n_atoms,
-            wanted=f"at most {_MOST_ATOMS} (a few hundred teach a student as much)",
-        )
-    density = liquid.density_g_per_cm3
-    edge = float(liquid.box_a) if liquid.box_a else (mass * G_PER_CM3 / float(density or 1.0)) ** (1 / 3)
+        wanted = f"at most {_MOST_ATOMS} (a few hundred teach a student as much)"
+        raise InputError("the box holds too many atoms", where="--liquid", got=n_atoms, wanted=wanted)
+    density = float(liquid.density_g_per_cm3 or 1.0)
+    edge = float(liquid.box_a) if liquid.box_a else (mass * G_PER_CM3 / density) ** (1 / 3)
     said = f"{mass * G_PER_CM3 / edge**3:.3g} g/cm³ in a box of {edge:.2f} Å"
     longest = max(float(atoms.get_all_distances().max()) for atoms, _ in copies)
     if edge < longest + CLOSEST_A:
@@ -193,13 +157,8 @@ def _edge(liquid: Liquid, copies: list[tuple[Atoms, int]]) -> float:
 
 
 def _too_dense(got: str) -> InputError:
-    return InputError(
-        "the molecules do not fit into the box",
-        where="--liquid",
-        got=got,
-        wanted="a density that the liquid has",
-        remedy="lower the density",
-    )
+    what, wanted = "the molecules do not fit into the box", "a density that the liquid has"
+    return InputError(what, where="--liquid", got=got, wanted=wanted, remedy="lower the density")
 
 
 def _pack(program: Path, copies: list[tuple[Atoms, int]], edge: float, seed: int) -> Atoms:
@@ -226,9 +185,8 @@ def _pack(program: Path, copies: list[tuple[Atoms, int]], edge: float, seed: int
             raise _too_dense(f"a box of {edge:.2f} Å in which Packmol finds no place for all of them")
         if run.returncode:
             last = [line.strip() for line in (run.stdout + run.stderr).splitlines() if line.strip()][-3:]
-            raise LimbeckError(
-                "Packmol failed", where="--liquid", got=f"exit {run.returncode}: {' '.join(last)}"
-            )
+            got = f"exit {run.returncode}: {' '.join(last)}"
+            raise LimbeckError("Packmol failed", where="--liquid", got=got)
         places: Atoms = read(folder / "packed.xyz", format="xyz")
     numbers = np.concatenate([np.tile(atoms.numbers, n) for atoms, n in copies])
     box = Atoms(numbers=numbers, positions=places.positions, cell=[edge] * 3, pbc=True)
@@ -243,7 +201,7 @@ def _radii(numbers: np.ndarray) -> np.ndarray:
 
     1 Å, which lets hydrogen bonds be; more for larger non-metals, which would begin as bonded at 2 Å.
     """
-    wide = np.where(np.isin(numbers, _NON_METALS), _VDW_SHARE * vdw_radii[numbers], 0.0)
+    wide = np.where(np.isin(numbers, _WIDE), _VDW_SHARE * vdw_radii[numbers], 0.0)
     return np.maximum(CLOSEST_A / 2, wide)
 
 
@@ -259,11 +217,10 @@ def _radius_lines(atoms: Atoms) -> list[str]:
 def _too_close(box: Atoms, copies: list[tuple[Atoms, int]]) -> str | None:
     """Two atoms of different molecules that are closer than their radii, in words."""
     sizes = [len(atoms) for atoms, n in copies for _ in range(n)]
-    molecule = np.repeat(np.arange(len(sizes)), sizes)
-    radius = _radii(box.numbers)
+    molecule, radius = np.repeat(np.arange(len(sizes)), sizes), _radii(box.numbers)
     i, j, distance = close_pairs(StructureBatch.from_atoms([box]), 2.0 * float(radius.max()))
     lack = np.where(molecule[i] != molecule[j], radius[i] + radius[j] - distance, 0.0)
-    if not len(lack) or lack.max() <= _SLACK_A:
+    if lack.max(initial=0.0) <= _SLACK_A:
         return None
     worst = int(lack.argmax())
     symbols = [chemical_symbols[box.numbers[k]] for k in (i[worst], j[worst])]

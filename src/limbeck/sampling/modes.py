@@ -23,8 +23,8 @@ from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
 from limbeck.sampling.frames import Trajectory, family_of, make_frame
-from limbeck.sampling.perturb import drawn_apart
-from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, Stop, n_blocks, wrong_periodicity
+from limbeck.sampling.perturb import REDRAWS, drawn_apart, too_close
+from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, RunSize, Stop, n_blocks, wrong_periodicity
 
 _RANK = 1e-6  # a linear molecule has two rotations
 
@@ -57,12 +57,9 @@ class Modes(Driven):
     def n_runs(self, n_incoming: int) -> int:
         return n_incoming
 
-    @property
-    def frames_per_run(self) -> int:
-        return self.n * len(self.temperatures)
-
-    def evaluations_per_run(self, n_atoms: int) -> int:
-        return self.relax_steps + 1 + 6 * n_atoms
+    def size(self, n_atoms: int) -> RunSize:
+        evaluations = self.relax_steps + 1 + 6 * n_atoms
+        return RunSize(self.n * len(self.temperatures), evaluations, evaluations)
 
     @property
     def hottest_K(self) -> float:
@@ -71,10 +68,77 @@ class Modes(Driven):
     def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
         blocks = n_blocks(self.n, len(incoming))
         return [
-            Run(start, (k, 0), family_of(start), partial(sample_modes, start, potential, self, blocks),
+            Run(start, (k, 0), family_of(start), partial(self.expand, start, potential, blocks),
                 about=[blocks])
             for k, start in enumerate(incoming)
         ]  # fmt: skip
+
+    def expand(
+        self,
+        start: Atoms,
+        potential: Potential,
+        blocks: int,
+        rng: np.random.Generator,
+        on_step: OnStep,
+        stop: Stop,
+    ) -> Trajectory:
+        """``n`` frames at each temperature from one start, in so many families (``blocks``).
+
+        Once ``stop()`` is true after an evaluation, the present structure is the only frame. A start that
+        cannot be relaxed gives none, and ``stopped`` says so.
+        """
+        name, where = family_of(start), self.where(start)
+        if start.pbc.any():
+            what, remedy = (
+                "normal modes are sampled for molecules only",
+                "leave the step out, or rattle instead",
+            )
+            raise wrong_periodicity(what, where, start, remedy)
+        atoms = make_frame(start, name)
+
+        def family(kelvin: float, number: int) -> str:
+            return name if self.from_ else f"{name}/{self.title}-{kelvin:g}K-b{number * blocks // self.n}"
+
+        def count() -> None:
+            on_step()
+            if stop():
+                raise _Stopped
+
+        try:
+            force = self._relax(atoms, potential, count)
+            if force > self.fmax_ev_per_a:
+                told = f"{name}/{self.title} has no frames: the greatest force is {force:.3f} eV/Å after "
+                told += f"{self.relax_steps} steps of relaxation, wanted {self.fmax_ev_per_a:g}"
+                return Trajectory([], told)
+            modes = normal_modes(atoms.positions, hessian(atoms, potential, self.step_a, count))
+        except _Stopped:
+            return Trajectory([make_frame(atoms, family(self.temperatures[0], 0), self.title)], cut=True)
+        frames = []
+        what, remedy = "displaced atoms stay too close", "lower temperature_K, max_stdev_a or min_ratio"
+        for kelvin in self.temperatures:
+            refusal = too_close(what, where, f"{kelvin:g} K and {REDRAWS} draws", self.min_ratio, remedy)
+
+            def displaced(_: int, kelvin: float = kelvin) -> np.ndarray:
+                return atoms.positions + modes.draw(kelvin, self.max_stdev_a, rng)
+
+            for n in range(self.n):
+                positions = drawn_apart(atoms, displaced, self.min_ratio, refusal)
+                frames.append(make_frame(atoms, family(kelvin, n), self.title, kelvin, positions))
+        return Trajectory(frames)
+
+    def _relax(self, atoms: Atoms, potential: Potential, on_step: OnStep) -> float:
+        """Relax in place; the greatest force that is left, eV/Å."""
+        atoms.calc = potential.make_calculator()
+        optimiser = BFGS(atoms, logfile=None)
+        for k in range(self.relax_steps + 1):
+            if k:
+                optimiser.step()
+            force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+            on_step()
+            if not force > self.fmax_ev_per_a:
+                break
+        atoms.calc = None
+        return force
 
 
 @dataclass(frozen=True)
@@ -101,64 +165,6 @@ class NormalModes:
 
 class _Stopped(Exception):
     """Time is up."""
-
-
-def sample_modes(
-    start: Atoms,
-    potential: Potential,
-    config: Modes,
-    blocks: int,
-    rng: np.random.Generator,
-    on_step: OnStep,
-    stop: Stop,
-) -> Trajectory:
-    """``n`` frames at each temperature from one start, in so many families (``blocks``).
-
-    Once ``stop()`` is true after an evaluation, the present structure is the only frame. A start that
-    cannot be relaxed gives none, and ``stopped`` says so.
-
-    Raises
-    ------
-    InputError: a periodic start, or one whose displaced copies stay too close.
-    """
-    name, step = family_of(start), config.title
-    if start.pbc.any():
-        what = "normal modes are sampled for molecules only"
-        raise wrong_periodicity(what, config.where(start), start, "leave the step out, or rattle instead")
-    atoms = make_frame(start, name)
-
-    def family(temperature_k: float, number: int) -> str:
-        return name if config.from_ else f"{name}/{step}-{temperature_k:g}K-b{number * blocks // config.n}"
-
-    def count() -> None:
-        on_step()
-        if stop():
-            raise _Stopped
-
-    try:
-        force = _relax(atoms, potential, config, count)
-        if force > config.fmax_ev_per_a:
-            return Trajectory(
-                [],
-                f"{name}/{step} has no frames: the greatest force is {force:.3f} eV/Å after "
-                f"{config.relax_steps} steps of relaxation, wanted {config.fmax_ev_per_a:g}",
-            )
-        modes = normal_modes(atoms.positions, hessian(atoms, potential, config.step_a, count))
-    except _Stopped:
-        return Trajectory([make_frame(atoms, family(config.temperatures[0], 0), step)], cut=True)
-    frames = []
-    for kelvin in config.temperatures:
-        for n in range(config.n):
-            positions = drawn_apart(
-                atoms,
-                lambda _, kelvin=kelvin: atoms.positions + modes.draw(kelvin, config.max_stdev_a, rng),
-                config,
-                "displaced atoms stay too close",
-                f"{kelvin:g} K and ",
-                "lower temperature_K, max_stdev_a or min_ratio",
-            )
-            frames.append(make_frame(atoms, family(kelvin, n), step, kelvin, positions))
-    return Trajectory(frames)
 
 
 def normal_modes(positions: np.ndarray, hessian: np.ndarray) -> NormalModes:
@@ -193,18 +199,3 @@ def hessian(atoms: Atoms, potential: Potential, step_a: float, on_step: OnStep =
             rows[i, k] = slope / (2 * step_a)
     flat = rows.reshape(3 * n, 3 * n)
     return ((flat + flat.T) / 2).reshape(n, 3, n, 3)
-
-
-def _relax(atoms: Atoms, potential: Potential, config: Modes, on_step: OnStep) -> float:
-    """Relax in place; the greatest force that is left, eV/Å."""
-    atoms.calc = potential.make_calculator()
-    optimiser = BFGS(atoms, logfile=None)
-    for k in range(config.relax_steps + 1):
-        if k:
-            optimiser.step()
-        force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
-        on_step()
-        if not force > config.fmax_ev_per_a:
-            break
-    atoms.calc = None
-    return force

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import numpy as np
 from ase import Atoms
@@ -27,22 +27,13 @@ from limbeck.sampling.steps import Drawn, Ratio, n_blocks, wrong_periodicity
 
 Mode = Literal["uniaxial", "volumetric", "shear", "random"]
 
-_REDRAWS = 200
+REDRAWS = 200
 _NARROWED_EVERY = 20  # draws
 _BONDED = 1.2  # of the sum of covalent radii
 #: of the same sum: shorter bonds are double, aromatic or amide bonds (C=C 0.88, C-N of an amide 0.93,
 #: C-C of butadiene's middle 0.96, C-C 1.01)
 _SINGLE = 0.945
 _LINEAR_A = 0.2  # atoms within this of the axis stand on it
-
-
-class Spaced(Protocol):
-    """A step whose frames keep ``min_ratio``."""
-
-    @property
-    def min_ratio(self) -> float: ...
-
-    def where(self, start: Atoms) -> str: ...
 
 
 class Copying(Drawn):
@@ -99,7 +90,8 @@ class Rattle(Copying):
 
     def copies(self, parent: Atoms, rng: np.random.Generator) -> Iterator[list[Atoms]]:
         for stdev in self.amplitudes:
-            yield [moved(parent, rattle(parent, stdev, self, rng)) for _ in range(self.n)]
+            shaken = [rattle(parent, stdev, self.min_ratio, rng, self.where(parent)) for _ in range(self.n)]
+            yield [moved(parent, positions) for positions in shaken]
 
 
 class Strain(Copying):
@@ -160,8 +152,10 @@ class Torsions(Copying):
                 positions = rotate(positions, bond, rng.uniform(-reach, reach))
             return positions + rng.normal(0.0, self.stdev_a, positions.shape)
 
-        told = "turned atoms stay too close", "", "lower stdev_a or min_ratio"
-        yield [moved(parent, drawn_apart(parent, turned, self, *told)) for _ in range(self.n * bool(bonds))]
+        what, got, remedy = "turned atoms stay too close", f"{REDRAWS} draws", "lower stdev_a or min_ratio"
+        refusal = too_close(what, self.where(parent), got, self.min_ratio, remedy)
+        n = self.n if bonds else 0
+        yield [moved(parent, drawn_apart(parent, turned, self.min_ratio, refusal)) for _ in range(n)]
 
 
 def moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
@@ -171,31 +165,31 @@ def moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
     return copy
 
 
+def too_close(what: str, where: str, got: str, min_ratio: float, remedy: str) -> InputError:
+    wanted = f"pairs beyond {min_ratio:g} of the sum of covalent radii"
+    return InputError(what, where=where, got=got, wanted=wanted, remedy=remedy)
+
+
 def drawn_apart(
-    atoms: Atoms, draw: Callable[[int], np.ndarray], step: Spaced, what: str, got: str, remedy: str
+    atoms: Atoms, draw: Callable[[int], np.ndarray], min_ratio: float, refusal: InputError
 ) -> np.ndarray:
-    """The first of the drawn positions (N, 3) with no pair closer than the step's ``min_ratio``.
+    """The first of up to 200 drawn positions (N, 3) with no pair closer than ``min_ratio`` of its radii.
 
     Raises
     ------
-    InputError: there is none in 200 draws.
+    InputError: the ``refusal``, where there is none.
     """
-    for k in range(_REDRAWS):
+    for k in range(REDRAWS):
         positions = draw(k)
         frame = make_frame(atoms, "", positions=positions)
-        if not len(contacts(StructureBatch.from_atoms([frame]), step.min_ratio)[0]):
+        if not len(contacts(StructureBatch.from_atoms([frame]), min_ratio)[0]):
             return positions
-    got = f"{got}{_REDRAWS} draws"
-    raise InputError(
-        what,
-        where=step.where(atoms),
-        got=got,
-        wanted=f"pairs beyond {step.min_ratio:g} of the sum of covalent radii",
-        remedy=remedy,
-    )
+    raise refusal
 
 
-def rattle(atoms: Atoms, stdev_a: float, step: Spaced, rng: np.random.Generator) -> np.ndarray:
+def rattle(
+    atoms: Atoms, stdev_a: float, min_ratio: float, rng: np.random.Generator, where: str
+) -> np.ndarray:
     """Displaced positions (N, 3), Å, with no pair closer than ``min_ratio`` of its covalent radii.
 
     Displacements of atoms in too close a pair are drawn again; the others stay.
@@ -206,20 +200,15 @@ def rattle(atoms: Atoms, stdev_a: float, step: Spaced, rng: np.random.Generator)
     """
     batch = StructureBatch.from_atoms([atoms])
     shift = rng.normal(0.0, stdev_a, batch.positions.shape)  # (N, 3)
-    for _ in range(_REDRAWS):
+    for _ in range(REDRAWS):
         displaced = replace(batch, positions=batch.positions + shift)
-        i, j, distance, _ = contacts(displaced, step.min_ratio)
+        i, j, distance, _ = contacts(displaced, min_ratio)
         if not len(distance):
             return displaced.positions
         again = np.union1d(i, j)
         shift[again] = rng.normal(0.0, stdev_a, (len(again), 3))
-    raise InputError(
-        "rattled atoms stay too close",
-        where=step.where(atoms),
-        got=f"a stdev of {stdev_a:g} Å and a pair at {distance.min():.2f} Å after {_REDRAWS} draws",
-        wanted=f"pairs beyond {step.min_ratio:g} of the sum of covalent radii",
-        remedy="lower stdev_a or min_ratio",
-    )
+    got = f"a stdev of {stdev_a:g} Å and a pair at {distance.min():.2f} Å after {REDRAWS} draws"
+    raise too_close("rattled atoms stay too close", where, got, min_ratio, "lower stdev_a or min_ratio")
 
 
 def strains(config: Strain, mode: str, rng: np.random.Generator) -> np.ndarray:

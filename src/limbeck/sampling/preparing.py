@@ -187,7 +187,7 @@ class Varying(Preparing):
     def count(self, n_starts: int) -> int:
         return n_starts * (getattr(self, "variants", 1) + self.add)
 
-    def vary(self, start: Atoms, rng: np.random.Generator) -> list[Atoms]:
+    def vary(self, atoms: Atoms, rng: np.random.Generator) -> list[Atoms]:
         """What is made of one start; nothing where the step does not fit it."""
         raise NotImplementedError
 
@@ -250,10 +250,10 @@ class Slab(Varying):
         thick = f"{self.layers} layers" if self.layers else f"{self.min_thickness_a:g} Å"
         return f"{self.name.removeprefix('slab-')}, {thick} thick, {self.vacuum_a:g} Å vacuum"
 
-    def vary(self, start: Atoms, rng: np.random.Generator) -> list[Atoms]:
+    def vary(self, atoms: Atoms, rng: np.random.Generator) -> list[Atoms]:
         # a plane would cut molecules
-        whole = start.pbc.all() and structure_kind(start) == "crystal"
-        return [slab(start, self)] if whole and all(len(m) == 1 for m in finite_molecules(start)) else []
+        whole = atoms.pbc.all() and structure_kind(atoms) == "crystal"
+        return [slab(atoms, self)] if whole and all(len(m) == 1 for m in finite_molecules(atoms)) else []
 
 
 def slab(atoms: Atoms, config: Slab) -> Atoms:

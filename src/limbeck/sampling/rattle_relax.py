@@ -22,7 +22,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError, WorkerDied
 from limbeck.sampling.frames import Trajectory, family_of, make_frame
 from limbeck.sampling.perturb import moved, rattle
-from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, Stop
+from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, RunSize, Stop
 
 _MOST_LIKELY_STOP = 0.25  # a child that lies below its parent relaxes on with three chances in four
 
@@ -58,22 +58,44 @@ class RattleRelax(Driven):
     def n_runs(self, n_incoming: int) -> int:
         return self.trees * n_incoming
 
-    @property
-    def frames_per_run(self) -> int:
-        return self.n
-
-    def evaluations_per_run(self, n_atoms: int) -> int:
-        return 1 + self.n * self.relax_steps
-
-    def evaluations_to_first(self, n_atoms: int) -> int:
-        return 1 + self.relax_steps
+    def size(self, n_atoms: int) -> RunSize:
+        return RunSize(self.n, 1 + self.n * self.relax_steps, 1 + self.relax_steps)
 
     def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
         def run(k: int, start: Atoms, tree: int) -> Run:
             family = f"{family_of(start)}/{self.title}-t{tree}"
-            return Run(start, (k, tree), family, partial(grow_tree, start, potential, self, family), group=k)
+            return Run(start, (k, tree), family, partial(self.grow, start, potential, family), group=k)
 
         return [run(k, start, tree) for k, start in enumerate(incoming) for tree in range(self.trees)]
+
+    def grow(
+        self,
+        start: Atoms,
+        potential: Potential,
+        family: str,
+        rng: np.random.Generator,
+        on_step: OnStep,
+        stop: Stop,
+    ) -> Trajectory:
+        """The children of one tree, in order of birth; one family, since each resembles its parent.
+
+        It takes ``1 + n * relax_steps`` evaluations at most; rejected children may leave fewer than n.
+        Once ``stop()`` is true after an evaluation, the tree ends with the children it has, or with the
+        structure at work where it has none.
+        """
+        tree = _Tree(make_frame(start, family), potential, self, rng, on_step, stop)
+        try:
+            while len(tree.members) <= self.n and not tree.cut:
+                tree.grow()
+        except _Ended:
+            pass
+        frames = [make_frame(member.atoms, family, self.title) for member in tree.members[1:]]
+        if tree.cut:
+            return Trajectory(frames or [make_frame(tree.last, family, self.title)], cut=True)
+        if len(frames) == self.n:
+            return Trajectory(frames)
+        reason = f"its {self.size(1).evaluations} evaluations are spent"
+        return Trajectory(frames, f"{family} ended with {len(frames)} of {self.n} children: {reason}")
 
 
 @dataclass(frozen=True)
@@ -89,22 +111,20 @@ class _Ended(Exception):
     """The evaluations are spent, or the time is up."""
 
 
+@dataclass
 class _Tree:
-    def __init__(
-        self,
-        start: Atoms,
-        potential: Potential,
-        config: RattleRelax,
-        rng: np.random.Generator,
-        on_step: OnStep,
-        stop: Stop,
-    ) -> None:
-        self.potential, self.config, self.rng = potential, config, rng
-        self.on_step, self.stop = on_step, stop
-        self.left = config.evaluations_per_run(len(start))
-        self.cut = False
-        self.seed = self.last = start
-        self.members = [_Member(start, self.evaluate(start)[0], 1)]
+    start: Atoms
+    potential: Potential
+    config: RattleRelax
+    rng: np.random.Generator
+    on_step: OnStep
+    stop: Stop
+    cut: bool = False  # the time was up
+
+    def __post_init__(self) -> None:
+        self.left = self.config.size(1).evaluations
+        self.last = self.start
+        self.members = [_Member(self.start, self.evaluate(self.start)[0], 1)]
 
     def evaluate(self, atoms: Atoms) -> tuple[float, np.ndarray]:
         """Energy, eV, and forces (N, 3), eV/Å."""
@@ -123,8 +143,13 @@ class _Tree:
         config, rng = self.config, self.rng
         parent = self.members[rng.choice(len(self.members), p=parent_weights(self.members, config))]
         stdev = rng.uniform(*config.stdev_a)
-        deformed = self._deformed(parent.atoms)
-        atoms = moved(deformed, rattle(deformed, stdev, config, rng))
+        atoms = parent.atoms.copy()
+        if config.strain and atoms.pbc.all():
+            # of the start's cell, so that strains do not add up, and without a rotation
+            strain = rng.normal(0.0, rng.uniform(0.0, config.strain), (3, 3))
+            strained = self.start.cell.array @ (np.eye(3) + (strain + strain.T) / 2)
+            atoms.set_cell(strained, scale_atoms=True)
+        atoms.positions = rattle(atoms, stdev, config.min_ratio, rng, config.where(self.start))
         for k in range(1, config.relax_steps + 1):
             try:
                 energy, forces = self.evaluate(atoms)
@@ -147,16 +172,6 @@ class _Tree:
             # steps that shrink as 1/k: their sum diverges, that of their squares does not
             atoms = moved(atoms, atoms.positions + stdev / k * forces / np.maximum(size, 1e-12))
 
-    def _deformed(self, parent: Atoms) -> Atoms:
-        """A copy in a cell that is that of the tree's start, deformed; so strains do not add up."""
-        copy = parent.copy()
-        if self.config.strain and parent.pbc.all():
-            stdev = self.rng.uniform(0.0, self.config.strain)
-            strain = self.rng.normal(0.0, stdev, (3, 3))
-            strain = (strain + strain.T) / 2  # its antisymmetric part is a rotation
-            copy.set_cell(self.seed.cell.array @ (np.eye(3) + strain), scale_atoms=True)
-        return copy
-
 
 def parent_weights(members: list[_Member], config: RattleRelax) -> np.ndarray:
     """Probability of each member to be the next parent, (M,)."""
@@ -164,37 +179,3 @@ def parent_weights(members: list[_Member], config: RattleRelax) -> np.ndarray:
     low = np.exp(energy.min() - energy)
     generation = np.array([float(m.generation) for m in members])
     return config.beta * low / low.sum() + (1 - config.beta) * generation / generation.sum()
-
-
-def grow_tree(
-    start: Atoms,
-    potential: Potential,
-    config: RattleRelax,
-    family: str,
-    rng: np.random.Generator,
-    on_step: OnStep,
-    stop: Stop,
-) -> Trajectory:
-    """The children of one tree, in order of birth; one family, since each resembles its parent.
-
-    It takes ``1 + n * relax_steps`` evaluations at most; rejected children may leave fewer than n.
-    Once ``stop()`` is true after an evaluation, the tree ends with the children it has, or with the
-    structure at work where it has none.
-
-    Raises
-    ------
-    InputError: the rattle is too strong for the start (:func:`limbeck.sampling.perturb.rattle`).
-    """
-    tree = _Tree(make_frame(start, family), potential, config, rng, on_step, stop)
-    try:
-        while len(tree.members) <= config.n and not tree.cut:
-            tree.grow()
-    except _Ended:
-        pass
-    frames = [make_frame(m.atoms, family, config.title) for m in tree.members[1:]]
-    if tree.cut:
-        return Trajectory(frames or [make_frame(tree.last, family, config.title)], cut=True)
-    if len(frames) == config.n:
-        return Trajectory(frames)
-    reason = f"its {config.evaluations_per_run(len(start))} evaluations are spent"
-    return Trajectory(frames, f"{family} ended with {len(frames)} of {config.n} children: {reason}")

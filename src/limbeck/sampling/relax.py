@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +15,11 @@ from ase.optimize import LBFGS
 from pydantic import PositiveFloat, PositiveInt
 
 from limbeck.core.checks import check_structures
-from limbeck.core.hashing import hash_json, hash_structure
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError, WorkerDied
 from limbeck.sampling.frames import Trajectory, family_of, make_frame
-from limbeck.sampling.steps import Preparing, wrong_periodicity
+from limbeck.sampling.steps import OnStep, Preparing, Stop, wrong_periodicity
 
-_FORMAT = 1  # raised when the same settings come to mean another structure
 _LONGEST_STEP_A = 0.1  # an atom; packed boxes begin far from where forces are linear
 
 
@@ -54,8 +51,8 @@ def relax(
     atoms: Atoms,
     potential: Potential,
     config: Relax,
-    on_step: Callable[[], None] = lambda: None,
-    stop: Callable[[], bool] = lambda: False,
+    on_step: OnStep = lambda: None,
+    stop: Stop = lambda: False,
 ) -> Trajectory:
     """The relaxed structure as the one frame of a trajectory, in the family of its start.
 
@@ -102,10 +99,3 @@ def relax(
         return Trajectory([relaxed], cut=cut)
     told = f"{family} relaxed for {optimiser.nsteps} steps: the largest force is {largest:.2g} eV/Å"
     return Trajectory([relaxed], f"{told}, wanted were {config.fmax_ev_per_a:g}", cut)
-
-
-def relax_key(atoms: Atoms, potential: Potential, config: Relax) -> str:
-    """What the relaxed structure depends on, as a hash: structure, settings and the Potential's identity."""
-    identity = getattr(potential, "identity", None)
-    parts = [_FORMAT, config.model_dump(), hash_structure(atoms), potential.name]
-    return hash_json([*parts, *([asdict(identity)] if identity else [])])

@@ -20,7 +20,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.sampling.config import SamplingConfig, choose_starts, count_evaluations
 from limbeck.sampling.frames import Trajectory, TrajectoryCache, make_frame
-from limbeck.sampling.relax import Relax, relax, relax_key
+from limbeck.sampling.relax import Relax, relax
 from limbeck.sampling.schedule import Effort, Schedule, TimeLimit, Turn, even_order
 from limbeck.sampling.steps import Drawn, Driven, Preparing, Run
 
@@ -161,7 +161,7 @@ class _Sampling:
         potential = self._potential(name, "teacher")
         tasks = [
             _Task(
-                relax_key(start, potential, step),
+                _key(potential, step.model_dump(), hash_structure(start)),
                 Effort(step.steps + 1, 0, group=k),
                 partial(relax, start, potential, step),
             )
@@ -200,7 +200,7 @@ class _Sampling:
         if not cut and run == len(made):
             return
         whole = f"{run - cut or 'none'} of them whole" if cut else "all whole"
-        frames = f"{sum(len(t.frames) for t in made)} of {len(made) * step.frames_per_run} frames"
+        frames = f"{sum(len(t.frames) for t in made)} of {len(made) * step.size(1).frames} frames"
         time = f"there was time for {run} of {len(made)} {step.runs_are}, {whole}: {frames}"
         self.short.append(f"{step.title}: {time}")
         planned = self.limit.planned_s.get(step.driver) if self.limit is not None else None
@@ -213,15 +213,11 @@ class _Sampling:
     def _task(self, index: int, run: Run, step: Driven, potential: Potential) -> _Task:
         seed = [self.config.seed, index, *run.numbers, *self.salt]
         fields = step.model_dump(exclude=set(step.outside_key))
-        parts = [_FORMAT, fields, *run.about, seed, run.family, hash_structure(run.start), potential.name]
-        if identity := getattr(potential, "identity", None):
-            # a teacher with other options or weights makes another trajectory
-            parts.append(asdict(identity))
-        n_atoms = len(run.start)
-        labels = step.frames_per_run if step.keep and self.limit is not None and self.limit.labels else 0
-        evaluations, first = step.evaluations_per_run(n_atoms), step.evaluations_to_first(n_atoms)
+        key = _key(potential, fields, *run.about, seed, run.family, hash_structure(run.start))
+        frames, evaluations, first = step.size(len(run.start))
+        labels = frames if step.keep and self.limit is not None and self.limit.labels else 0
         effort = Effort(evaluations, first, run.group, labels)
-        return _Task(hash_json(parts), effort, lambda **told: run.make(np.random.default_rng(seed), **told))
+        return _Task(key, effort, lambda **told: run.make(np.random.default_rng(seed), **told))
 
     def _made(
         self, tasks: Sequence[_Task], order: Sequence[int], potential: Potential, *, needed: bool = False
@@ -310,3 +306,9 @@ class _Sampling:
         causes = [error for future in futures if (error := future.exception()) is not None]
         if causes:
             raise min(causes, key=lambda error: isinstance(error, _Stop))
+
+
+def _key(potential: Potential, *parts: object) -> str:
+    """What a run depends on, as a hash; a teacher with other options or weights makes another one."""
+    identity = getattr(potential, "identity", None)
+    return hash_json([_FORMAT, *parts, potential.name, *([asdict(identity)] if identity else [])])

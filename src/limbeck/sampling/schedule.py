@@ -20,8 +20,6 @@ _LEAST_MEMORY = 8  # evaluations
 class TimeLimit:
     """When a sampling must have ended.
 
-    Attributes
-    ----------
     left_s: seconds until then; below 0 after it. The only clock that a sampling knows.
     planned_s: driver -> seconds that one of its evaluations was expected to take.
     labels: by then its frames must have labels too, from the Potential that drove them.
@@ -36,8 +34,6 @@ class TimeLimit:
 class Effort:
     """What a run takes.
 
-    Attributes
-    ----------
     evaluations: of the Potential, at most. first: until it has its first frame.
     group: the runs of a group stand for each other (all starts at one temperature); each group should
         have one. labels: of its frames, which come later from the same Potential in the same time.
@@ -148,11 +144,10 @@ class Schedule:
 
     def took(self, seconds: float | None, labels: float) -> None:
         """An evaluation took so long; so many labels (a part of one) are owed for what it made."""
-        if not self._measured:
-            return
         with self._changed:
-            self.owed += labels
-            if seconds is None:
+            if self._measured:
+                self.owed += labels
+            if not self._measured or seconds is None:
                 return
             self.evaluations += 1
             self.spent_s += seconds

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -119,6 +119,14 @@ class Run:
     about: list[Any] = field(default_factory=list)
 
 
+class RunSize(NamedTuple):
+    """At most so many frames and evaluations of the Potential; so many until the first frame."""
+
+    frames: int
+    evaluations: int
+    first: int
+
+
 class Driven(Adding):
     """A step whose frames a Potential makes, in runs that are independent of each other.
 
@@ -140,18 +148,9 @@ class Driven(Adding):
         """How many runs it makes of so many incoming frames."""
         raise NotImplementedError
 
-    @property
-    def frames_per_run(self) -> int:
-        """The most frames that a run gives."""
+    def size(self, n_atoms: int) -> RunSize:
+        """What a run of ``n_atoms`` atoms gives and takes."""
         raise NotImplementedError
-
-    def evaluations_per_run(self, n_atoms: int) -> int:
-        """The most evaluations of the Potential that a run of ``n_atoms`` atoms takes."""
-        raise NotImplementedError
-
-    def evaluations_to_first(self, n_atoms: int) -> int:
-        """Evaluations until a run has its first frame: with fewer it is in vain."""
-        return self.evaluations_per_run(n_atoms)
 
     @property
     def hottest_K(self) -> float | None:
@@ -159,7 +158,7 @@ class Driven(Adding):
         return None
 
     def count(self, n_incoming: int, n_pairs: int) -> int:
-        return self.n_runs(n_incoming) * self.frames_per_run
+        return self.n_runs(n_incoming) * self.size(1).frames
 
 
 def n_blocks(n: int, n_incoming: int) -> int:
