@@ -150,6 +150,14 @@ def slabs() -> list[Atoms]:
     return frames
 
 
+def displaced(ideal: Atoms) -> list[Atoms]:
+    """As for phonons: one atom moved by 0.01 Å."""
+    frames = [ideal.copy() for _ in range(40)]
+    for k, frame in enumerate(frames):
+        frame.positions[k % len(ideal), k % 3] += 0.01 * (-1) ** k
+    return frames
+
+
 def rigid_water() -> LabelledSet:
     """A random walk of 27 molecules: forces within a molecule come from the others."""
     half, rng, frames = np.radians(angleHOH) / 2, np.random.default_rng(0), []
@@ -208,6 +216,10 @@ SYSTEMS: dict[str, Callable[[], LabelledSet]] = {
         "equations of state": lambda: labelled_by_emt(lattices(np.linspace(0.93, 1.1, 12))),
         "phases": lambda: labelled_by_emt(
             [frame for ideal in lattices([1.0]) for frame in distorted(ideal * (2, 2, 2), 8, 0.08, 0.02)]
+        ),
+        "phonons": lambda: labelled_by_emt(displaced(bulk("Cu", cubic=True) * (2, 2, 2))),
+        "bare slabs": lambda: labelled_by_emt(
+            fcc111("Cu", (2, 2, k % 4 + 2), vacuum=5 + k % 3) for k in range(12)
         ),
         "slabs": lambda: labelled_by_emt(slabs()),
         "argon": lambda: dynamics(argon(), LennardJones(**ARGON), 80, 8, 5.0),
