@@ -96,8 +96,7 @@ def chunks(
 ) -> Iterator[tuple[np.ndarray, StructureBatch]]:
     """The batch in parts of about ``atoms`` atoms, with the structure indices of each part."""
     part = batch.offsets[:-1] // atoms
-    for value in np.unique(part):
-        index = np.flatnonzero(part == value)
+    for index in (np.flatnonzero(part == value) for value in np.unique(part)):
         yield index, batch.select(index)
 
 
@@ -151,8 +150,7 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
         total_charge(frame, _at(where, k))
         spin_multiplicity(frame, _at(where, k))
     batch = StructureBatch.from_atoms(frames)
-    _check_finite(batch, where)
-    _check_elements(batch, where)
+    _check_numbers(batch, where)
     _check_cells(batch, where)
     ordinary = [not is_scan(str(frame.info.get("step", ""))) for frame in frames]
     _check_overlap(batch, np.flatnonzero(ordinary), where)
@@ -206,11 +204,10 @@ def check_suits(student: ChargeState, batch: StructureBatch, where: object) -> N
 
 def check_one_state(batch: StructureBatch, where: str) -> None:
     """InputError unless the structures share one total charge and one spin, as a student has."""
-    states = zip((batch.charge, batch.spin), compared(batch), ("total charge", "spin"), strict=True)
-    for values, among, what in states:
+    names, values_of = (("total charge", "charge"), ("spin", "multiplicity")), (batch.charge, batch.spin)
+    for (what, name), values, among in zip(names, values_of, compared(batch), strict=True):
         if (pair := first_other(values, among)) is not None:
             first, k = pair
-            name = "charge" if what == "total charge" else "multiplicity"
             raise InputError(
                 f"structures of different {what} in one set",
                 where=_at(where, k),
@@ -241,10 +238,14 @@ def _at(where: str, frame: int) -> str:
     return f"{where}, frame {frame}"
 
 
-def _atom(batch: StructureBatch, index: int) -> str:
-    """'atom 3 (Si)', counted within its structure."""
+def _place(batch: StructureBatch, index: int) -> tuple[int, int]:
+    """The structure of an atom, and its number there."""
     s = int(np.searchsorted(batch.offsets, index, side="right")) - 1
-    return f"atom {index - int(batch.offsets[s])} ({chemical_symbols[batch.numbers[index]]})"
+    return s, int(index - batch.offsets[s])
+
+
+def _atom(batch: StructureBatch, index: int) -> str:
+    return f"atom {_place(batch, index)[1]} ({chemical_symbols[batch.numbers[index]]})"
 
 
 def _complete_cells(batch: StructureBatch) -> np.ndarray:
@@ -275,38 +276,26 @@ def _check_occupancy(frame: Atoms, where: str) -> None:
             )
 
 
-def _check_finite(batch: StructureBatch, where: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))
-    if len(bad):
-        k = int(batch.structure_of_atom[bad[0]])
-        index = int(bad[0] - batch.offsets[k])
-        raise InputError(
-            "a position is not finite",
-            where=_at(where, k),
-            got=f"atom {index} at {batch.positions[bad[0]].tolist()}",
-            wanted="finite numbers in Å",
+def _check_numbers(batch: StructureBatch, where: str) -> None:
+    """Positions and cells are finite, atoms elements."""
+    position = np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))
+    cell = np.flatnonzero(~np.isfinite(batch.cell).all(axis=(1, 2)))
+    element = np.flatnonzero((batch.numbers < 1) | (batch.numbers >= len(chemical_symbols)))
+    lengths = "finite numbers in Å"
+    if len(position):
+        k, atom = _place(batch, position[0])
+        got = f"atom {atom} at {batch.positions[position[0]].tolist()}"
+        raise InputError("a position is not finite", where=_at(where, k), got=got, wanted=lengths)
+    if len(cell):
+        k, got = int(cell[0]), batch.cell[cell[0]].tolist()
+        raise InputError("the cell is not finite", where=_at(where, k), got=got, wanted=lengths)
+    if len(element):
+        k, atom = _place(batch, element[0])
+        got, wanted = (
+            f"atom {atom} with atomic number {batch.numbers[element[0]]}",
+            f"1 to {len(chemical_symbols) - 1}",
         )
-    bad = np.flatnonzero(~np.isfinite(batch.cell).all(axis=(1, 2)))
-    if len(bad):
-        k = int(bad[0])
-        raise InputError(
-            "the cell is not finite",
-            where=_at(where, k),
-            got=batch.cell[k].tolist(),
-            wanted="finite numbers in Å",
-        )
-
-
-def _check_elements(batch: StructureBatch, where: str) -> None:
-    bad = np.flatnonzero((batch.numbers < 1) | (batch.numbers >= len(chemical_symbols)))
-    if len(bad):
-        k = int(batch.structure_of_atom[bad[0]])
-        raise InputError(
-            "an atom has no element",
-            where=_at(where, k),
-            got=f"atom {int(bad[0] - batch.offsets[k])} with atomic number {int(batch.numbers[bad[0]])}",
-            wanted=f"1 to {len(chemical_symbols) - 1}",
-        )
+        raise InputError("an atom has no element", where=_at(where, k), got=got, wanted=wanted)
 
 
 def _check_cells(batch: StructureBatch, where: str) -> None:
@@ -330,6 +319,8 @@ def _check_overlap(batch: StructureBatch, among: np.ndarray, where: str) -> None
         if contact is None:
             continue
         i, j, distance = contact
+        overlapping = np.union1d(*contacts(part, OVERLAP_FRACTION)[:2])
+        most = 2 * len(overlapping) > part.n_atoms > 2
         k = int(among[index[part.structure_of_atom[i]]])
         other = "its own periodic image" if i == j else _atom(part, j)
         limit = OVERLAP_FRACTION * (covalent_radii[part.numbers[i]] + covalent_radii[part.numbers[j]])
@@ -338,12 +329,5 @@ def _check_overlap(batch: StructureBatch, among: np.ndarray, where: str) -> None
             where=_at(where, k),
             got=f"{_atom(part, i)} and {other} at {distance:.3f} Å",
             wanted=f"at least {limit:.2f} Å (0.3 of the sum of covalent radii)",
-            remedy="give lengths in Å: most atoms overlap, as if they were in nm"
-            if _most_overlap(part)
-            else None,
+            remedy="give lengths in Å: most atoms overlap, as if they were in nm" if most else None,
         )
-
-
-def _most_overlap(batch: StructureBatch) -> bool:
-    i, j = contacts(batch, OVERLAP_FRACTION)[:2]
-    return 2 * len(np.union1d(i, j)) > batch.n_atoms > 2

@@ -123,6 +123,7 @@ class CachingCalculator(Calculator):
     reaches a Potential. Everything is evaluated at once, so a second property is read from the cache.
     """
 
+    name = "limbeck"
     # ASE compares these too; a Potential never sees them
     ignored_changes = frozenset({"initial_charges", "initial_magmoms"})
 
@@ -184,9 +185,6 @@ class CachingCalculator(Calculator):
             changes = compare_atoms(self.atoms, atoms, tol, set(self.ignored_changes))
             return changes + [name for name in exact if name in ("charge", "spin")]
         return exact
-
-    def _get_name(self) -> str:
-        return "limbeck"
 
 
 class PotentialCalculator(CachingCalculator):

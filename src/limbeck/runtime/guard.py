@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,9 @@ class Guard:
         self.name, self.strict, self.state = name, strict, ChargeState.of_card(card, name)
         self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
         self._elements, self._owner = elements, owner
-        self._shortest = _shortest_table(data.get("shortest_pair_a"), elements, name)
-        self._density = _range(data, "density_g_per_cm3", name)
-        self._kelvin = _range(data, "temperature_k", name)
+        self._shortest = _entry(data, "shortest_pair_a", name, partial(_shortest_table, elements=elements))
+        self._density = _entry(data, "density_g_per_cm3", name, _range)
+        self._kelvin = _entry(data, "temperature_k", name, _range)
         self._mass_key: tuple[bytes, bytes] | None = None
 
     def check(self, atoms: Atoms, found: Evaluation) -> None:
@@ -84,7 +85,7 @@ class Guard:
         """
         self.check_state(stated_charge(atoms), spin_multiplicity(atoms))
         if self._shortest is not None and np.count_nonzero(found.shortest < self._shortest):
-            self._check_distance(atoms, found.shortest, self._shortest)
+            self._breach("distance", lambda: self._too_close(atoms, found.shortest, self._shortest))
         if self._density is None and self._kelvin is None:
             return
         self._weigh(atoms)
@@ -100,27 +101,16 @@ class Guard:
         """
         own = self.state
         kind = own.differs(own.charge if charge is None else charge, spin)
-        if kind is None:
-            return
-
-        def describe() -> OutOfDomainError:
-            if kind == "charge":
-                return OutOfDomainError(
-                    "a structure of another total charge than the student's",
-                    where=self.name,
-                    got=str(ChargeState(charge or 0.0)),
-                    wanted=f"{own}, or no entry",
-                    remedy="energies and forces are those of the student's charge: train on this one",
-                )
-            return OutOfDomainError(
-                "a structure of another spin than the student's",
+        if kind is not None:
+            got = {"charge": str(ChargeState(charge or 0.0)), "spin": f"spin multiplicity {spin}"}[kind]
+            error = OutOfDomainError(
+                f"a structure of another {'total charge' if kind == 'charge' else kind} than the student's",
                 where=self.name,
-                got=f"spin multiplicity {spin}",
+                got=got,
                 wanted=f"{own}, or no entry",
-                remedy="energies and forces are those of the student's spin: train on this one",
+                remedy=f"energies and forces are those of the student's {kind}: train on this one",
             )
-
-        self._breach(kind, describe, strict)
+            self._breach(kind, lambda: error, strict)
 
     def _weigh(self, atoms: Atoms) -> None:
         """Total standard mass for the density, inverse masses for the temperature; kept while they hold."""
@@ -134,41 +124,35 @@ class Guard:
             self._inverse = np.repeat(inverse, 3)  # (3 N,)
             self._mass_key = key
 
-    def _check_distance(self, atoms: Atoms, shortest: np.ndarray, limit: np.ndarray) -> None:
-        def describe() -> OutOfDomainError:
-            # which atoms they are is searched only here, since a breach is rare
-            place = np.searchsorted(self._elements, atoms.numbers)
-            near = shortest < limit
-            cell, reach = atoms.cell.array, float(shortest[near].max()) + 1e-6
-            i, j, shifts = neighbour_list(atoms.positions, cell, atoms.pbc, reach)
-            distance = np.linalg.norm(pair_vectors(atoms.positions, cell, i, j, shifts), axis=1)
-            among = np.flatnonzero(near[place[i], place[j]])
-            p = among[np.argmin(distance[among])]
-            a, b = i[p], j[p]
-            pair = f"{chemical_symbols[atoms.numbers[a]]}-{chemical_symbols[atoms.numbers[b]]}"
-            least = limit[place[a], place[b]] + DISTANCE_MARGIN_A
-            return OutOfDomainError(
-                "atoms are closer than any such pair in the training data",
-                where=f"{self.name}, " + (f"atoms {a} and {b}" if a != b else f"atom {a} and its image"),
-                got=f"{pair} {distance[p]:.3f} Å apart",
-                wanted=f"at least {least:.3f} Å",
-                remedy="check the structure and the time step, or train on structures with such contacts",
-            )
-
-        self._breach("distance", describe)
+    def _too_close(self, atoms: Atoms, shortest: np.ndarray, limit: np.ndarray) -> OutOfDomainError:
+        """Which atoms they are is searched only here, since a breach is rare."""
+        place = np.searchsorted(self._elements, atoms.numbers)
+        near = shortest < limit
+        cell, reach = atoms.cell.array, float(shortest[near].max()) + 1e-6
+        i, j, shifts = neighbour_list(atoms.positions, cell, atoms.pbc, reach)
+        distance = np.linalg.norm(pair_vectors(atoms.positions, cell, i, j, shifts), axis=1)
+        among = np.flatnonzero(near[place[i], place[j]])
+        p = among[np.argmin(distance[among])]
+        a, b = i[p], j[p]
+        pair = f"{chemical_symbols[atoms.numbers[a]]}-{chemical_symbols[atoms.numbers[b]]}"
+        return OutOfDomainError(
+            "atoms are closer than any such pair in the training data",
+            where=f"{self.name}, " + (f"atoms {a} and {b}" if a != b else f"atom {a} and its image"),
+            got=f"{pair} {distance[p]:.3f} Å apart",
+            wanted=f"at least {limit[place[a], place[b]] + DISTANCE_MARGIN_A:.3f} Å",
+            remedy="check the structure and the time step, or train on structures with such contacts",
+        )
 
     def _check_density(self, density: float, low: float, high: float) -> None:
-        def describe() -> OutOfDomainError:
-            return OutOfDomainError(
+        if not low * (1 - DENSITY_MARGIN) <= density <= high * (1 + DENSITY_MARGIN):
+            error = OutOfDomainError(
                 "the density is outside the training data",
                 where=self.name,
                 got=f"{density:.3f} g/cm³",
                 wanted=f"{low:.3f} to {high:.3f} g/cm³, give or take {DENSITY_MARGIN:.0%}",
                 remedy="check the cell, or train on structures of this density",
             )
-
-        if not low * (1 - DENSITY_MARGIN) <= density <= high * (1 + DENSITY_MARGIN):
-            self._breach("density", describe)
+            self._breach("density", lambda: error)
 
     def _check_temperature(self, atoms: Atoms, highest: float) -> None:
         momenta = atoms.arrays["momenta"].ravel()
@@ -181,67 +165,55 @@ class Guard:
             return
         kelvin = float((momenta * momenta).dot(self._inverse)) / (freedom * units.kB)
         limit = highest * (1.0 + TEMPERATURE_MARGIN + TEMPERATURE_DEVIATIONS * (2.0 / freedom) ** 0.5)
-
-        def describe() -> OutOfDomainError:
-            return OutOfDomainError(
+        if kelvin > limit:
+            error = OutOfDomainError(
                 "the kinetic temperature is above the training data's",
                 where=self.name,
                 got=f"{kelvin:.0f} K",
                 wanted=f"at most {highest:.0f} K ({limit:.0f} K with the fluctuations of {len(atoms)} atoms)",
                 remedy="lower the temperature, check the time step, or train on hotter structures",
             )
+            self._breach("temperature", lambda: error)
 
-        if kelvin > limit:
-            self._breach("temperature", describe)
-
-    def _breach(
-        self, kind: str, describe: Callable[[], OutOfDomainError], strict: bool | None = None
-    ) -> None:
+    def _breach(self, kind: str, error: Callable[[], OutOfDomainError], strict: bool | None = None) -> None:
         self.counts[kind] += 1
         if self.strict if strict is None else strict:
-            raise describe()
+            raise error()
         if self.counts[kind] == 1:
-            text = f"{describe()} (said once; {self._owner}.guard.counts goes on counting)"
+            text = f"{error()} (said once; {self._owner}.guard.counts goes on counting)"
             warnings.warn(text, OutOfDomainWarning, stacklevel=2)
 
 
-def _shortest_table(
-    pairs: dict[str, float] | None, elements: tuple[int, ...], name: str
-) -> np.ndarray | None:
-    """(Z, Z) closest distance seen, less the margin; None where the card says nothing.
+def _entry(data: dict[str, Any], key: str, name: str, read: Callable[[Any], Any]) -> Any:
+    """What ``read`` makes of an entry of the card; None where it says nothing."""
+    value = data.get(key)
+    if value is None or value == {}:
+        return None
+    try:
+        return read(value)
+    except (AttributeError, TypeError, ValueError) as error:
+        what = f"the student's card has no sense in data.{key}"
+        raise InputError(what, where=name, got=error, remedy="make the file again") from error
+
+
+def _shortest_table(pairs: dict[str, float], elements: tuple[int, ...]) -> np.ndarray:
+    """(Z, Z) closest distance seen, less the margin.
 
     The card leaves out pairs that were never closer than ``PAIR_CUTOFF_A``.
     """
-    if not pairs:
-        return None
     table = np.full((len(elements), len(elements)), PAIR_CUTOFF_A)
     place = {chemical_symbols[z]: k for k, z in enumerate(elements)}
-    try:
-        for pair, distance in pairs.items():
-            a, b = pair.split("-")
-            if a in place and b in place:
-                if not 0 < float(distance) < np.inf:
-                    raise ValueError(f"{pair}: {distance}")
-                table[place[a], place[b]] = table[place[b], place[a]] = float(distance)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise _spoiled(name, "shortest_pair_a", error) from error
+    for pair, distance in pairs.items():
+        a, b = pair.split("-")
+        if a in place and b in place:
+            if not 0 < float(distance) < np.inf:
+                raise ValueError(f"{pair}: {distance}")
+            table[place[a], place[b]] = table[place[b], place[a]] = float(distance)
     return table - DISTANCE_MARGIN_A
 
 
-def _range(data: dict[str, Any], key: str, name: str) -> tuple[float, float] | None:
-    value = data.get(key)
-    if value is None:
-        return None
-    try:
-        low, high = (float(x) for x in value)
-    except (TypeError, ValueError) as error:
-        raise _spoiled(name, key, error) from error
+def _range(value: Any) -> tuple[float, float]:
+    low, high = (float(x) for x in value)
     if not low <= high < np.inf:
-        raise _spoiled(name, key, value)
+        raise ValueError(value)
     return low, high
-
-
-def _spoiled(name: str, key: str, got: object) -> InputError:
-    return InputError(
-        f"the student's card has no sense in data.{key}", where=name, got=got, remedy="make the file again"
-    )

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from limbeck.artifact.file import read_card
 from limbeck.errors import InputError
 
 
@@ -24,12 +25,13 @@ def _folders() -> list[Path]:
     return [p for p in (here.parents[1] / "released", here.parents[3] / "students") if p.is_dir()]
 
 
+def _files() -> dict[str, Path]:
+    return {p.stem: p for folder in reversed(_folders()) for p in sorted(folder.glob("*.safetensors"))}
+
+
 def list_students() -> list[ReleasedStudent]:
     """Released students, by name."""
-    from limbeck.artifact.file import read_card
-
-    files = {p.stem: p for folder in reversed(_folders()) for p in sorted(folder.glob("*.safetensors"))}
-    return [ReleasedStudent(name, path, read_card(path)) for name, path in sorted(files.items())]
+    return [ReleasedStudent(name, path, read_card(path)) for name, path in sorted(_files().items())]
 
 
 def find_student(name: Path | str) -> Path:
@@ -44,7 +46,7 @@ def find_student(name: Path | str) -> Path:
     path = Path(name)
     if path.suffix or len(path.parts) > 1 or path.is_file():
         return path
-    files = {p.stem: p for folder in _folders() for p in folder.glob("*.safetensors")}
+    files = _files()
     if str(name) in files:
         return files[str(name)]
     near = difflib.get_close_matches(str(name), files, n=1, cutoff=0.3)

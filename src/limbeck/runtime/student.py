@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from limbeck.artifact.file import StudentRecord, read_student
 from limbeck.core.charge import stated_charge
@@ -64,10 +65,7 @@ class Student(Potential):
         self._threads = _positive(available_threads() if threads is None else threads)
         self.backend = make_backend(record, kind=engine, precision=chosen, device=device, where=self.name)
         self.capabilities = Capabilities(
-            elements=frozenset(arch.elements),
-            stress=True,
-            atom_energies=True,
-            precision=chosen,
+            elements=frozenset(arch.elements), stress=True, atom_energies=True, precision=chosen
         )
 
     @classmethod
@@ -79,8 +77,7 @@ class Student(Potential):
         InputError: no such file or name, or a file that is damaged.
         """
         found = find_student(path)
-        record = read_student(found)
-        return cls(record, name=found.stem, **options)
+        return cls(read_student(found), name=found.stem, **options)
 
     def __getstate__(self) -> dict[str, Any]:
         # the engine holds memory of the compiled core: a copy makes its own
@@ -197,15 +194,11 @@ class Student(Potential):
         known = self.record.architecture.elements
         strange = sorted(set(np.unique(batch.numbers).tolist()) - set(known))
         if strange:
-            from ase.data import chemical_symbols
-
-            names = ", ".join(
-                chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in strange
-            )
+            known_to_ase = range(len(chemical_symbols))
             raise InputError(
                 "the student does not know an element",
                 where=self.name,
-                got=names,
+                got=", ".join(chemical_symbols[z] if z in known_to_ase else str(z) for z in strange),
                 wanted=" ".join(chemical_symbols[z] for z in known),
                 remedy="train a student on structures that hold it",
             )

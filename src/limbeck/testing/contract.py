@@ -49,6 +49,10 @@ def check_potential(
     return report
 
 
+#: systems with their tolerances
+Measured = Iterator[tuple[System, Tolerance]]
+
+
 class _Run:
     """Gathers results; an error raised by the potential is a failed check, and the rest goes on."""
 
@@ -74,22 +78,18 @@ class _Run:
         return systems
 
     def check_all(self) -> None:
+        unclaimed = [name for name in ("reflection", "rotation") if not getattr(self.capabilities, name)]
+        self.skipped += [f"{name}: not claimed" for name in unclaimed]
         checked = []
-        if not self.capabilities.reflection:
-            self.skipped.append("reflection: not claimed")
-        if not self.capabilities.rotation:
-            self.skipped.append("rotation: not claimed")
-        for system in self.systems:
-            tolerance = self._tolerance(system)
-            if tolerance is not None:
-                self._check_system(system, tolerance)
-                checked.append((system, tolerance))
+        for system, tolerance in self._measured(self.systems):
+            self._check_system(system, tolerance)
+            checked.append((system, tolerance))
         if self.capabilities.periodic:
             checked += self._check_small_cells()
         else:
             self.skipped.append("cells: periodic structures are not claimed")
         if self.capabilities.molecular and self.capabilities.isolated_atoms:
-            checked += self._check_lone_atom()
+            checked += self._check_lone_atoms()
         else:
             self.skipped.append("one atom without a cell: not claimed")
         self._check_molecules(checked)
@@ -98,39 +98,28 @@ class _Run:
             self._gather("batch = alone", "all", locality.check_batch, self.probe, systems, tolerances)
 
     def _check_system(self, system: System, tolerance: Tolerance) -> None:
-        probe = self.probe
-        self._gather("sums", system.name, symmetry.check_sums, probe, system, tolerance)
-        self._gather("symmetry", system.name, symmetry.check_symmetries, probe, system, tolerance)
-        self._gather("forces", system.name, derivatives.check_forces, probe, system, tolerance, self.skipped)
+        name, given = system.name, (self.probe, system, tolerance)
+        self._gather("sums", name, symmetry.check_sums, *given)
+        self._gather("symmetry", name, symmetry.check_symmetries, *given)
+        self._gather("forces", name, derivatives.check_forces, *given, self.skipped)
         if system.periodic and self.capabilities.stress:
-            self._gather(
-                "stress", system.name, derivatives.check_stress, probe, system, tolerance, self.skipped
-            )
+            self._gather("stress", name, derivatives.check_stress, *given, self.skipped)
 
-    def _check_small_cells(self) -> list[tuple[System, Tolerance]]:
-        checked = []
+    def _check_small_cells(self) -> Measured:
         small = System("two-atom cell", make_small_cell(self.elements, self.probe.rng))
         one = System("one-atom cell", make_one_atom_cell(max(self.elements), self.probe.rng))
-        for system in (small, one):
-            tolerance = self._tolerance(system)
-            if tolerance is None:
-                continue
-            checked.append((system, tolerance))
+        for system, tolerance in self._measured((small, one)):
             self._check_system(system, tolerance)
             self._gather("supercell", system.name, locality.check_supercell, self.probe, system, tolerance)
-        if len(checked) == 2:
-            self._gather("one atom", one.name, locality.check_one_atom, self.probe, *checked[1])
-        return checked
+            if system is one:
+                self._gather("one atom", one.name, locality.check_one_atom, self.probe, one, tolerance)
+            yield system, tolerance
 
-    def _check_lone_atom(self) -> list[tuple[System, Tolerance]]:
-        checked = []
-        for z in self.elements:
-            system = System(f"lone atom {z}", Atoms(numbers=[z], positions=[[0.3, -0.2, 0.1]]))
-            tolerance = self._tolerance(system)
-            if tolerance is not None:
-                checked.append((system, tolerance))
-                self._gather("one atom", system.name, locality.check_one_atom, self.probe, system, tolerance)
-        return checked
+    def _check_lone_atoms(self) -> Measured:
+        atoms = {z: Atoms(numbers=[z], positions=[[0.3, -0.2, 0.1]]) for z in self.elements}
+        for system, tolerance in self._measured(System(f"lone atom {z}", one) for z, one in atoms.items()):
+            self._gather("one atom", system.name, locality.check_one_atom, self.probe, system, tolerance)
+            yield system, tolerance
 
     def _check_molecules(self, checked: list[tuple[System, Tolerance]]) -> None:
         """Far fragments and the cutoff, on the first system that has no cell."""
@@ -138,41 +127,36 @@ class _Run:
         if not self.capabilities.molecular or not free:
             self.skipped.append("far fragments and the cutoff: nothing without a cell is claimed or given")
             return
-        system, tolerance = free[0]
+        probe, (system, tolerance) = self.probe, free[0]
         if self.capabilities.extensive:
-            self._gather(
-                "far fragments",
-                system.name,
-                locality.check_extensivity,
-                self.probe,
-                system,
-                self.elements,
-                tolerance,
-            )
+            given = (probe, system, self.elements, tolerance)
+            self._gather("far fragments", system.name, locality.check_extensivity, *given)
         else:
             self.skipped.append("far fragments: extensive energies are not claimed")
-        if getattr(self.probe.potential, "cutoff", None) is None:
+        if getattr(probe.potential, "cutoff", None) is None:
             self.skipped.append("continuity at the cutoff: the potential states no cutoff")
         else:
-            self._gather("cutoff", "dimers", locality.check_cutoff, self.probe, self.elements, tolerance)
+            self._gather("cutoff", "dimers", locality.check_cutoff, probe, self.elements, tolerance)
 
-    def _tolerance(self, system: System) -> Tolerance | None:
-        found: list[Tolerance] = []
-
-        def measure() -> Iterator[CheckResult]:
-            found.append(self.probe.tolerance(system.atoms))
-            return iter(())
-
-        self._gather("evaluation", system.name, measure)
-        return found[0] if found else None
+    def _measured(self, systems: Iterable[System]) -> Measured:
+        """The systems that can be evaluated, with their tolerances."""
+        for system in systems:
+            try:
+                tolerance = self.probe.tolerance(system.atoms)
+            except Exception as error:  # noqa: BLE001  (a finding, as below)
+                self._raised("evaluation", system.name, error)
+            else:
+                yield system, tolerance
 
     def _gather(
         self, name: str, system: str, check: Callable[..., Iterable[CheckResult]], *arguments: object
     ) -> None:
         try:
-            for result in check(*arguments):
-                self.results.append(result)
+            self.results.extend(check(*arguments))
         # Whatever a potential raises is a finding about it, to be listed with the others.
         except Exception as error:  # noqa: BLE001
-            detail = f"raised {type(error).__name__}: {error}"
-            self.results.append(CheckResult(name, system, float("inf"), 0.0, "", detail))
+            self._raised(name, system, error)
+
+    def _raised(self, name: str, system: str, error: Exception) -> None:
+        detail = f"raised {type(error).__name__}: {error}"
+        self.results.append(CheckResult(name, system, float("inf"), 0.0, "", detail))

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from limbeck.core.labels import Labels
+from limbeck.core.structures import StructureBatch
 from limbeck.testing.probe import Probe, Tolerance, largest
 from limbeck.testing.report import CheckResult
 from limbeck.testing.symmetry import compare_labels
@@ -53,16 +54,10 @@ def check_batch(
     alone = [probe.labels([s.atoms]) for s in systems]
     forward = list(range(len(systems)))
     for order in (forward, forward[::-1]):
-        batch = probe.labels([systems[k].atoms for k in order])
-        end = 0
+        frames = [systems[k].atoms for k in order]
+        labels, batch = probe.labels(frames), StructureBatch.from_atoms(frames)
         for place, k in enumerate(order):
-            begin, end = end, end + len(systems[k].atoms)
-            part = Labels(
-                energy=batch.energy[place : place + 1],
-                forces=batch.forces[begin:end],
-                stress=None if batch.stress is None else batch.stress[place : place + 1],
-                atom_energies=None if batch.atom_energies is None else batch.atom_energies[begin:end],
-            )
+            part = labels.select(batch, [place])
             yield from compare_labels("batch = alone", systems[k], part, alone[k], tolerances[k])
 
 

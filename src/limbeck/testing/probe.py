@@ -110,34 +110,24 @@ class Probe:
             direction = direction + base.forces / size
         strain = self.rng.normal(size=(3, 3)) * STRAIN_PER_A
         steps = (np.arange(LINE_POINTS) - LINE_POINTS / 2) * LINE_SPACING_A[self.precision]
-        line = [self.labels([_on_line(atoms, t * direction, t * strain)]) for t in steps]
+        line = [self.labels([on_line(atoms, direction, strain, t)]) for t in steps]
         energies = np.array([labels.energy[0] for labels in line])
-        energy_noise = max(_noise(energies), self._grid_noise(energies))
+        size_e = abs(float(base.energy[0]))
+        energy_noise = max(_noise(energies), self._grid_noise(energies), 4 * EPS["float64"] * size_e)
         force_noise = _noise(np.array([labels.forces for labels in line]))
-        stress_noise = 0.0
-        if base.stress is not None and np.isfinite(base.stress).all():
-            stress_noise = _noise(np.array([labels.stress for labels in line]))
-        return self._tolerance(atoms, base, energy_noise, force_noise, stress_noise)
-
-    def _tolerance(
-        self, atoms: Atoms, base: Labels, energy_noise: float, force_noise: float, stress_noise: float
-    ) -> Tolerance:
-        eps, (floor_e, floor_f, floor_s) = EPS[self.precision], FLOOR[self.precision]
-        rounding = 4 * EPS["float64"] * abs(float(base.energy[0]))
-        # The interaction energy is about what forces do over an angstrom.
-        interaction = float(np.linalg.norm(base.forces, axis=1).sum())
-        stress = 0.0
+        stress = stress_noise = 0.0
         if base.stress is not None and np.isfinite(base.stress).all():
             stress = float(np.abs(base.stress).max())
-        noise = max(energy_noise, rounding)
+            stress_noise = _noise(np.array([labels.stress for labels in line]))
+        # The interaction energy is about what forces do over an angstrom.
+        interaction = float(np.linalg.norm(base.forces, axis=1).sum())
+        systematic, (floor_e, floor_f, floor_s) = SYSTEMATIC_EPS * EPS[self.precision], FLOOR[self.precision]
         return Tolerance(
-            energy=NOISE_FACTOR * noise + SYSTEMATIC_EPS * eps * interaction + floor_e * len(atoms),
-            force=NOISE_FACTOR * force_noise
-            + SYSTEMATIC_EPS * eps * float(np.abs(base.forces).max(initial=0.0))
-            + floor_f,
-            stress=NOISE_FACTOR * stress_noise + SYSTEMATIC_EPS * eps * stress + floor_s,
-            energy_noise=noise,
-            noise_allowed=NOISE_ALLOWED[self.precision] * max(abs(float(base.energy[0])), len(atoms)),
+            energy=NOISE_FACTOR * energy_noise + systematic * interaction + floor_e * len(atoms),
+            force=NOISE_FACTOR * force_noise + systematic * largest(base.forces) + floor_f,
+            stress=NOISE_FACTOR * stress_noise + systematic * stress + floor_s,
+            energy_noise=energy_noise,
+            noise_allowed=NOISE_ALLOWED[self.precision] * max(size_e, len(atoms)),
         )
 
     def _grid_noise(self, energies: np.ndarray) -> float:
@@ -152,17 +142,12 @@ class Probe:
         return 0.0
 
 
-def displaced(atoms: Atoms, displacement: np.ndarray) -> Atoms:
-    """A copy with atoms moved by (N, 3) Å."""
+def on_line(atoms: Atoms, displacement: np.ndarray, strain: np.ndarray, amount: float) -> Atoms:
+    """A copy displaced by (N, 3) Å and strained by (3, 3), both times ``amount``."""
     copy = atoms.copy()
-    copy.positions = atoms.positions + displacement
-    return copy
-
-
-def _on_line(atoms: Atoms, displacement: np.ndarray, strain: np.ndarray) -> Atoms:
-    copy = displaced(atoms, displacement)
-    if atoms.pbc.any():
-        copy.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    copy.positions = atoms.positions + amount * displacement
+    if atoms.pbc.any() and strain.any():
+        copy.set_cell(atoms.cell.array @ (np.eye(3) + amount * strain), scale_atoms=True)
     return copy
 
 
