@@ -57,7 +57,7 @@ class ExportOptions:
     force: bool = False
     structures: Path | None = None
     threads: int = 1
-    aot: bool = True
+    aot: bool = False
     aot_limit_s: float = 600.0
     timed: bool = True
     float32: Path | None = None

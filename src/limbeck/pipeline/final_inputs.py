@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from limbeck.artifact.convert import convert_checkpoint
 from limbeck.artifact.file import read_student
 from limbeck.benchmark.models import StudentFile, TeacherChoice, read_students
 from limbeck.config import LabelKeys
-from limbeck.core.charge import ChargeState
-from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import usable_cores
 from limbeck.dataset.read import read_reference
@@ -25,7 +23,7 @@ from limbeck.export.formats import FORMATS, FormatName, check_installed
 from limbeck.export.quantise import QUANTISATIONS, Quantisation
 from limbeck.export.structures import HELDOUT
 from limbeck.report.reading import Run, read_run
-from limbeck.runtime.released import find_student
+from limbeck.runtime.released import find_student, list_students
 
 PARTS = ("validate", "bench", "export", "quantize", "report")  #: what ``--skip`` names
 _LEGACY = (".pt", ".pth")
@@ -52,7 +50,7 @@ class FinalizeSettings:
     keys: LabelKeys = field(default_factory=LabelKeys)
     teacher: TeacherChoice | str | None = None
     formats: tuple[FormatName, ...] | None = None
-    quantisations: tuple[Quantisation, ...] = QUANTISATIONS
+    quantisations: tuple[Quantisation, ...] = ("float16", "int8")
     skip: frozenset[str] = frozenset()
     target_force_rmse_mev_per_a: float | None = None
     budget_s: float = 600.0
@@ -64,67 +62,48 @@ class FinalizeSettings:
 
 
 @dataclass(frozen=True)
-class Ware:
-    """One student: its file and card under a name that no other one here has, and what identifies it."""
-
-    file: StudentFile
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return self.file.name
-
-    @property
-    def path(self) -> Path:
-        return self.file.path
-
-    @property
-    def card(self) -> dict[str, Any]:
-        return dict(self.file.card)
-
-    @property
-    def state(self) -> ChargeState:
-        return ChargeState.of_card(self.file.card, self.path)
-
-    @property
-    def elements(self) -> frozenset[int]:
-        return frozenset(self.file.architecture.elements)
-
-
-@dataclass(frozen=True)
 class Inputs:
     """What there is to finalise.
 
     Attributes
     ----------
     out: the folder that everything goes to. run: None unless a run folder was given.
-    wares: students that can be used, the largest first. broken: name -> why, of a run's that cannot.
-    converted: (old checkpoint, student file). data: the labels' file, None where there is none.
-    given: the same, where it was named instead of the run's held-out set and judges the students.
-    keys: names of its labels.
+    students: those that can be used, the largest first. broken: name -> why, of a run's that cannot.
+    converted: student files made of old checkpoints. data, labelled: the labels, None where there are none.
     """
 
+    settings: FinalizeSettings
     out: Path
     run: Run | None
-    wares: tuple[Ware, ...]
-    broken: dict[str, str] = field(default_factory=dict)
-    converted: tuple[tuple[Path, Path], ...] = ()
-    data: Path | None = None
-    labelled: LabelledSet | None = None
-    given: Path | None = None
-    keys: LabelKeys = field(default_factory=LabelKeys)
+    students: list[StudentFile]
+    broken: dict[str, str]
+    converted: list[Path]
+    data: Path | None
+    labelled: LabelledSet | None
 
     @property
+    def judged_on(self) -> Path | None:
+        """Labels that were named to judge the students of a run, in place of its own."""
+        return self.settings.data if self.run and "validate" not in self.settings.skip else None
+
+    @property
+    def elements(self) -> set[int]:
+        """Of the labels."""
+        return set() if self.labelled is None else set(self.labelled.structures.numbers.tolist())
+
+    @cached_property
     def data_hash(self) -> str | None:
         """Of the labels, whatever they are read from."""
         if self.labelled is None:
             return None
-        labels = self.labelled.labels
-        parts = (self.labelled.structures.positions, labels.forces, labels.energy, self.labelled.frame)
-        digest = hashlib.sha256()
-        for part in parts:
+        labels, digest = self.labelled.labels, hashlib.sha256()
+        for part in (self.labelled.structures.positions, labels.forces, labels.energy, self.labelled.frame):
             digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
         return digest.hexdigest()
+
+    def knows(self, student: StudentFile) -> bool:
+        """Whether the student knows all elements of the labels."""
+        return self.elements <= set(student.architecture.elements)
 
 
 def read_inputs(given: Sequence[Path | str], settings: FinalizeSettings) -> Inputs:
@@ -136,129 +115,87 @@ def read_inputs(given: Sequence[Path | str], settings: FinalizeSettings) -> Inpu
         needs a package that is not here.
     """
     _check(settings)
-    folders = [Path(one) for one in given if Path(one).is_dir() and not _is_released(one)]
+    released = {student.name for student in list_students()}  # a folder of that name hides no student
+    folders = [Path(one) for one in given if Path(one).is_dir() and str(one) not in released]
     if folders and len(given) > 1:
-        raise InputError(
-            "a run is finalised alone", got=" ".join(map(str, given)), wanted="one run, or several students"
-        )
-    if folders:
-        return _of_run(folders[0], settings)
-    return _of_students(given, settings)
+        names = " ".join(map(str, given))
+        raise InputError("a run is finalised alone", got=names, wanted="one run, or several students")
+    run = read_run(folders[0]) if folders else None
+    out = settings.out or (Path("finalized") if run is None else run.folder)
+    data, broken, old = settings.data, dict[str, str](), dict[Path, Path]()
+    if run is None:
+        old, names = _read_students(given, out / "converted")
+    else:
+        broken, names = _read_presets(run)
+        if data is None and (run.folder / HELDOUT).is_file():
+            data = run.folder / HELDOUT
+    labelled = None if data is None else read_reference(data, **settings.keys.model_dump())
+    for checkpoint, target in old.items():
+        convert_checkpoint(checkpoint, target)
+    students, converted = read_students([*names, *old.values()]), list(old.values())
+    inputs = Inputs(settings, out, run, students, broken, converted, data, labelled)
+    if not any(map(inputs.knows, students)):
+        known = "; ".join(f"{one.name}: {symbols(one.architecture.elements)}" for one in students)
+        wrong = "no student knows all elements of the data"
+        raise InputError(wrong, where=data, got=symbols(inputs.elements), wanted=known)
+    return inputs
 
 
-def _is_released(name: Path | str) -> bool:
-    """A folder of a released student's name hides no student, as everywhere else."""
-    try:
-        return find_student(name) != Path(name)
-    except InputError:
-        return False
+def symbols(elements: Sequence[int] | set[int]) -> str:
+    return " ".join(chemical_symbols[z] for z in sorted(elements))
 
 
-def _of_run(folder: Path, settings: FinalizeSettings) -> Inputs:
-    run = read_run(folder)
-    usable = {preset: run.students[preset].path for preset in run.presets if preset in run.students}
-    broken, wares = {p: _reason(run, p) for p in run.presets if p not in usable}, []
-    for preset, path in usable.items():
+def _read_presets(run: Run) -> tuple[dict[str, str], list[Path | str]]:
+    """Why students of the run cannot be used, by name, and the files of the others."""
+    broken, files = dict[str, str](), list[Path | str]()
+    for preset in run.presets:
         try:
-            read_student(path)
-            wares.append(_ware(read_students([path])[0]))
+            if preset not in run.students:
+                unread = [note for note in run.notes if note.startswith(f"{preset} ")]
+                raise InputError(unread[0] if unread else f"{preset}.safetensors cannot be read")
+            read_student(run.students[preset].path)
+            files.append(run.students[preset].path)
         except LimbeckError as error:
             broken[preset] = str(error)
-    if not wares:
-        raise InputError(
-            "no student of the run can be used", where=folder, got="; ".join(broken.values()) or "none"
-        )
-    data = settings.data
-    if data is None and (folder / HELDOUT).is_file():
-        data = folder / HELDOUT
-    given = None if "validate" in settings.skip else settings.data
-    made = Inputs(
-        settings.out or folder, run, tuple(wares), broken, data=data, given=given, keys=settings.keys
-    )
-    return _with_data(made)
+    if not files:
+        reasons = "; ".join(broken.values()) or "none"
+        raise InputError("no student of the run can be used", where=run.folder, got=reasons)
+    return broken, files
 
 
-def _reason(run: Run, preset: str) -> str:
-    told = [note for note in run.notes if note.startswith(f"{preset} ")]
-    return told[0] if told else f"{preset}.safetensors cannot be read"
-
-
-def _of_students(given: Sequence[Path | str], settings: FinalizeSettings) -> Inputs:
-    out = settings.out or Path("finalized")
+def _read_students(given: Sequence[Path | str], folder: Path) -> tuple[dict[Path, Path], list[Path | str]]:
+    """Old checkpoints with the files to make of them, and the students, each of which reads."""
     if not given:
         raise InputError("nothing to finalise", wanted="a run folder, student files or released students")
-    old = [Path(one) for one in given if Path(one).suffix.lower() in _LEGACY]
+    legacy = [Path(one) for one in given if Path(one).suffix.lower() in _LEGACY]
+    old = {path: folder / f"{path.stem}.safetensors" for path in legacy}
     for path in old:
         if not path.is_file():
             raise InputError("no such checkpoint", where=path, wanted="a .pt state dict")
+    if len(set(old.values())) < len(old):
+        wrong, remedy = "checkpoints of one name would replace each other", "finalise them one by one (--out)"
+        raise InputError(wrong, got=", ".join(map(str, old)), remedy=remedy)
     names = [one for one in given if Path(one) not in old]
     for name in names:
         read_student(find_student(name))
-    if settings.data is not None and names:
-        wares = tuple(map(_ware, read_students(names)))
-        _with_data(Inputs(out, None, wares, data=settings.data, keys=settings.keys))
-    converted = [(path, out / "converted" / f"{path.stem}.safetensors") for path in old]
-    targets = [target for _, target in converted]
-    if len(set(targets)) < len(targets):
-        raise InputError(
-            "checkpoints of one name would replace each other",
-            got=", ".join(map(str, old)),
-            remedy="finalise them into folders of their own (--out)",
-        )
-    for path, target in converted:
-        convert_checkpoint(path, target)
-    wares = tuple(map(_ware, read_students([*names, *targets])))
-    made = Inputs(out, None, wares, converted=tuple(converted), data=settings.data, keys=settings.keys)
-    return _with_data(made)
-
-
-def _ware(file: StudentFile) -> Ware:
-    return Ware(file, hash_file(file.path))
-
-
-def _with_data(inputs: Inputs) -> Inputs:
-    """The labels read; InputError where no student knows their elements."""
-    if inputs.data is None:
-        return inputs
-    labelled = read_reference(inputs.data, **inputs.keys.model_dump())
-    elements = {int(z) for z in np.unique(labelled.structures.numbers)}
-    if not any(elements <= ware.elements for ware in inputs.wares):
-        from ase.data import chemical_symbols
-
-        raise InputError(
-            "no student knows all elements of the data",
-            where=inputs.data,
-            got=" ".join(chemical_symbols[z] for z in sorted(elements)),
-            wanted="; ".join(
-                f"{ware.name}: {' '.join(chemical_symbols[z] for z in sorted(ware.elements))}"
-                for ware in inputs.wares
-            ),
-        )
-    return replace(inputs, labelled=labelled)
+    return old, names
 
 
 def _check(settings: FinalizeSettings) -> None:
-    strange = sorted(settings.skip - set(PARTS))
-    if strange:
-        raise InputError("unknown part", where="--skip", got=", ".join(strange), wanted=", ".join(PARTS))
+    """InputError for settings that cannot be meant."""
+    for flag, named, known in (
+        ("--skip", settings.skip, PARTS),
+        ("--to", settings.formats or (), FORMATS),
+        ("--quantize", settings.quantisations, QUANTISATIONS),
+    ):
+        if unknown := sorted(set(named) - set(known)):
+            raise InputError("unknown name", where=flag, got=", ".join(unknown), wanted=", ".join(known))
     if settings.data is None and settings.keys != LabelKeys():
         raise InputError("names of labels without a file", wanted="--data FILE beside them")
-    target = settings.target_force_rmse_mev_per_a
-    if target is not None and not 0 < target < math.inf:
-        raise InputError(
-            "the target is no error", where="--target-force-rmse", got=target, wanted="meV/Å, above zero"
-        )
-    if settings.threads is not None and not 1 <= settings.threads <= usable_cores():
-        raise InputError(
-            "so many threads have no cores of their own here",
-            where="--threads",
-            got=settings.threads,
-            wanted=f"1 to {usable_cores()}",
-        )
+    threads, cores = settings.threads, usable_cores()
+    if threads is not None and not 1 <= threads <= cores:
+        wrong = "so many threads have no cores of their own here"
+        raise InputError(wrong, where="--threads", got=threads, wanted=f"1 to {cores}")
     if settings.out is not None and settings.out.exists() and not settings.out.is_dir():
         raise InputError("the folder is a file", where=settings.out, remedy="choose another --out")
-    if settings.formats is not None:
-        unknown = [name for name in settings.formats if name not in FORMATS]
-        if unknown:
-            raise InputError("unknown format", where="--to", got=unknown[0], wanted=", ".join(FORMATS))
-        check_installed(settings.formats)
+    check_installed(settings.formats or ())

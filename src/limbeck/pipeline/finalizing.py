@@ -1,4 +1,7 @@
-"""`limbeck finalize`: from a run, students or old checkpoints to all that a user ships, in one command."""
+"""`limbeck finalize`: from a run, students or old checkpoints to all that a user ships, in one command.
+
+A list of steps, each of which does its parts one after another over a content-hash cache.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,48 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from ase.io import read
 
+from limbeck.benchmark.models import StudentFile
+from limbeck.benchmark.run import require_figures, run_benchmark
+from limbeck.core.charge import ChargeState
 from limbeck.core.checks import suits
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
 from limbeck.export.certificate import REVISION
-from limbeck.export.formats import FORMATS
+from limbeck.export.formats import FORMATS, FormatName, check_installed
+from limbeck.export.quantise import Quantisation
+from limbeck.export.run import ExportOptions, export_student
 from limbeck.export.structures import HELDOUT, VALIDATION
-from limbeck.pipeline import final_parts as parts
-from limbeck.pipeline.final_inputs import FinalizeSettings, Inputs, Ware, read_inputs
+from limbeck.pipeline.final_cache import Done, Outcome, Parts, facts
+from limbeck.pipeline.final_inputs import FinalizeSettings, Inputs, read_inputs, symbols
 from limbeck.pipeline.final_summary import as_preset_row, student_rows, summary
-from limbeck.pipeline.ledger import Done, Ledger
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, format_seconds, no_progress
-from limbeck.report.reading import BENCH, CURVES, FINAL_BENCH
+from limbeck.report.card import model_card
+from limbeck.report.page import write_report
+from limbeck.report.reading import BENCH, CURVES, FINAL_BENCH, read_run
+from limbeck.report.recommendation import PresetRow, preset_rows, recommend
+from limbeck.runtime.student import Student
+from limbeck.sampling.frames import write_frames
+from limbeck.validation.doubt import doubt_labels
+from limbeck.validation.run import validate
+from limbeck.validation.worst import worst_atoms
 
 SUMMARY = "finalize.json"
-_KEPT = ".finalize"
+N_WORST = 20  #: frames of one student for relabelling
+#: fewer than ``limbeck bench`` measures: overhead, batches, and what dynamics usually has
+BATCHES, SIZES = (1, 8, 32), (100, 1000)
 _REPORT_S = 30.0  #: seconds that a report takes at the end
-_BENCH_S = 60.0  #: that rounding weights leaves to the benchmark
-_LEAST_BENCH_S, _LEAST_COMPILE_S = 20.0, 60.0
-_FIGURES = (
+_BENCH_S, _LEAST_BENCH_S = 60.0, 20.0  #: what rounding weights leaves to the benchmark, and what that needs
+_COLUMNS = (
     ("model", "student", "{}"),
     ("parameters", "parameters", "{:,}"),
     ("compression", "compression", "{:.0f}x"),
@@ -45,33 +61,6 @@ _FIGURES = (
     ("atoms_per_s", "atoms/s", "{:,.0f}"),
     ("speedup", "speed-up", "{:.0f}x"),
 )
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What the parts of one command share."""
-
-    inputs: Inputs
-    settings: FinalizeSettings
-    ledger: Ledger
-    deadline: float
-    progress: Progress
-
-    @property
-    def left_s(self) -> float:
-        return self.deadline - time.monotonic()
-
-    @property
-    def threads(self) -> int:
-        """Of runtimes that are timed."""
-        return self.settings.threads or 1
-
-    @property
-    def exports(self) -> Path:
-        return self.inputs.out / "exports"
-
-    def skipped(self, name: str) -> str | None:
-        return "asked for by --skip" if name in self.settings.skip else None
 
 
 def finalize(
@@ -95,269 +84,236 @@ def finalize(
     settings = settings or FinalizeSettings()
     began = time.monotonic() if settings.began is None else settings.began
     inputs = read_inputs(given, settings)
-    ledger = Ledger(inputs.out / _KEPT, say, overwrite=settings.overwrite, debug=settings.debug)
-    _check_writable(inputs.out)
-    job = _Job(inputs, settings, ledger, began + settings.budget_s, progress)
-    _note_inputs(job)
-    for step in (_validate, _export, _quantise, _bench, _compile, _recommend, _report):
-        step(job)
-    found = summary(inputs, ledger, time.monotonic() - began, _told(settings))
+    parts = Parts(
+        inputs.out, settings.skip, began + settings.budget_s, settings.budget_s, say,
+        overwrite=settings.overwrite, debug=settings.debug,
+    )  # fmt: skip
+    for path in inputs.converted:
+        parts.note(Outcome("convert", path.stem, "done", files=(facts(path),)))
+    for name, reason in inputs.broken.items():
+        parts.note(Outcome("read", name, "failed", reason))
+    for step in (_validate, _export, _quantise, _bench, _recommend, _report):
+        step(inputs, parts, progress)
+    found = summary(inputs, parts, time.monotonic() - began)
     write_whole(inputs.out / SUMMARY, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    _say_end(job, found, say)
+    rows = [as_preset_row(student) for student in found["students"]]
+    say("\n" + format_table([{**vars(row), "model": row.name} for row in rows], _COLUMNS))
+    counts = f"{len(found['failed'])} failed, {len(found['skipped'])} skipped"
+    took = f"{len(found['parts'])} parts in {format_seconds(found['seconds'])}"
+    say(f"\n{took}, {counts}; summary: {inputs.out / SUMMARY}")
     return found
 
 
 def require_success(found: dict[str, Any], out: Path) -> None:
     """LimbeckError where a part failed."""
-    if found["failed"]:
+    if failed := found["failed"]:
         raise LimbeckError(
-            f"{len(found['failed'])} of {len(found['parts'])} parts failed",
+            f"{len(failed)} of {len(found['parts'])} parts failed",
             where=out,
-            got=", ".join(found["failed"][:5]) + ", ..." * (len(found["failed"]) > 5),
+            got=", ".join(failed[:5]) + ", ..." * (len(failed) > 5),
             remedy="the lines above and finalize.json say why; the same command does only those again",
         )
 
 
-def _note_inputs(job: _Job) -> None:
-    """What happened to the inputs before the first part."""
-    for old, made in job.inputs.converted:
-        ware = next(one for one in job.inputs.wares if one.path == made)
-        job.ledger.run("convert", ware.name, {"old": hash_file(old)}, partial(Done, files=(made,)))
-    for name, reason in job.inputs.broken.items():
-        job.ledger.fail("read", name, reason)
-
-
-def _validate(job: _Job) -> None:
-    inputs, ledger = job.inputs, job.ledger
-    labelled = inputs.labelled
-    elements = set() if labelled is None else {int(z) for z in np.unique(labelled.structures.numbers)}
-    for ware in inputs.wares:
-        reason = job.skipped("validate")
-        if reason is None and labelled is None:
-            reason = f"no {HELDOUT} in the run; --data FILE names labels" if inputs.run else "no --data given"
-        if reason is None and not elements <= ware.elements:
-            reason = "the data hold elements that it does not know"
-        if reason is None and labelled is not None and not suits(ware.state, labelled.structures):
-            reason = f"the data are of another total charge or spin than {ware.state}"
-        if reason is not None:
-            ledger.skip("validate", ware.name, reason)
+def _validate(inputs: Inputs, parts: Parts, progress: Progress) -> None:
+    """Errors of each student on the labels, and the worst frames of all for relabelling."""
+    for student in inputs.students:
+        reason = "" if "validate" in parts.skip else _why_not_validated(inputs, student)
+        if reason:
+            parts.note(Outcome("validate", student.name, "skipped", reason))
             continue
-        assert labelled is not None
-        work = partial(parts.validate_one, ware, labelled, inputs.out / "validation", job.progress)
-        ledger.run("validate", ware.name, {"student": ware.sha256, "data": inputs.data_hash}, work)
-    written = [one for one in ledger.outcomes if one.part == "validate" and one.verdict == "done"]
-    if written:
-        # the most accurate first: where two students miss a frame, its answers stand in the file
-        written.sort(key=lambda one: one.result["all"]["force_rmse_mev_per_a"])
-        files = [one.files[1] for one in written]
-        worst = partial(parts.gather_worst, [Path(f["path"]) for f in files], inputs.out / "worst.extxyz")
-        ledger.run("worst frames", None, {"files": [f["sha256"] for f in files]}, worst)
+        key = {"student": hash_file(student.path), "data": inputs.data_hash}
+        parts.run("validate", student.name, partial(_validate_one, inputs, student, progress), key)
+    # the most accurate first: where two students miss a frame, its answers stand in the file
+    done = sorted(parts.found("validate"), key=lambda one: one.result["all"]["force_rmse_mev_per_a"])
+    files = [one.files[1] for one in done]
+
+    def gather() -> Done:
+        frames: dict[int, Any] = {}
+        for file in files:
+            for atoms in read(file["path"], ":"):
+                frames.setdefault(int(atoms.info["frame"]), atoms)
+        write_frames(inputs.out / "worst.extxyz", list(frames.values()))
+        return Done({"frames": len(frames)}, (inputs.out / "worst.extxyz",))
+
+    if files:
+        parts.run("worst frames", None, gather, [file["sha256"] for file in files])
 
 
-def _export(job: _Job) -> None:
+def _why_not_validated(inputs: Inputs, student: StudentFile) -> str:
+    """Why the labels cannot judge a student; empty where they can."""
+    state = ChargeState.of_card(dict(student.card), student.path)
+    if inputs.labelled is None:
+        return f"no {HELDOUT} in the run; --data FILE names labels" if inputs.run else "no --data given"
+    if not inputs.knows(student):
+        return "the data hold elements that it does not know"
+    fits = suits(state, inputs.labelled.structures)
+    return "" if fits else f"the data are of another total charge or spin than {state}"
+
+
+def _validate_one(inputs: Inputs, student: StudentFile, progress: Progress) -> Done:
+    labelled, folder = inputs.labelled, inputs.out / "validation"
+    assert labelled is not None
+    report = validate(Student.load(student.path), labelled, n_worst=N_WORST, progress=progress)
+    errors, frames = folder / f"{student.name}.json", folder / f"{student.name}.worst.extxyz"
+    worst = [asdict(frame) for frame in report.worst]
+    write_whole(errors, json.dumps({"data": report.metrics, "run": {"worst_frames": worst}}, indent=1))
+    write_frames(frames, worst_atoms(report, labelled, student.name))
+    doubt = doubt_labels(labelled.labels.forces, report.prediction.forces)
+    return Done({"all": report.metrics["all"]}, (errors, frames), doubt)
+
+
+def _export(inputs: Inputs, parts: Parts, progress: Progress) -> None:
     """Every format of every student; the next is begun where the longest so far would still fit."""
     longest = -math.inf  # the first is always begun: each command gets on by one at least
-    for ware in job.inputs.wares:
-        for kind in job.settings.formats or FORMATS:
-            part = f"export {kind}"
-            if reason := job.skipped("export"):
-                job.ledger.skip(part, ware.name, reason)
-                continue
-            structures = _structures(job, ware)
-            work = partial(parts.export_one, ware, kind, _folder(job, ware), structures, job.threads)
-            if job.left_s < _REPORT_S + longest:
-                work = partial(_out_of_time, job)
-            done = job.ledger.run(part, ware.name, _export_inputs(job, ware, structures), work)
-            longest = longest if done.reused else max(longest, done.seconds)
+    for student in inputs.students:
+        key = _export_key(inputs, student)
+        for kind in inputs.settings.formats or FORMATS:
+            work = partial(_write_export, inputs, parts, student, kind, None)
+            one = parts.run(f"export {kind}", student.name, work, key, _REPORT_S + longest)
+            if one.verdict != "skipped" and not one.reused:
+                longest = max(longest, one.seconds)
 
 
-def _quantise(job: _Job) -> None:
-    for ware in job.inputs.wares:
-        plain = job.ledger.found("export onnx", ware.name)
-        for how in job.settings.quantisations:
-            part = f"quantize {how}"
-            structures = _structures(job, ware)
-            given = _export_inputs(job, ware, structures)
-            float32 = Path(plain[0].result["path"]) if plain else None
-            work = partial(
-                parts.quantise_one, ware, how, _folder(job, ware), structures, job.threads, float32
-            )
-            reason = job.skipped("quantize")
-            if reason is None and job.left_s < _REPORT_S + _BENCH_S:
-                # what is finished costs nothing; what is not waits for the next command
-                work, reason = partial(_out_of_time, job), None
-            if reason is not None:
-                job.ledger.skip(part, ware.name, reason)
-            else:
-                job.ledger.run(part, ware.name, given, work)
+def _quantise(inputs: Inputs, parts: Parts, progress: Progress) -> None:
+    """Rounded weights in ONNX, judged by size, speed, accuracy and dynamics."""
+    for student in inputs.students:
+        key = _export_key(inputs, student)
+        for how in inputs.settings.quantisations:
+            work = partial(_write_export, inputs, parts, student, "onnx", how)
+            parts.run(f"quantize {how}", student.name, work, key, _REPORT_S + _BENCH_S)
 
 
-def _bench(job: _Job) -> None:
-    settings, inputs = job.settings, job.inputs
-    if reason := job.skipped("bench"):
-        job.ledger.skip("bench", None, reason)
-        return
+def _write_export(
+    inputs: Inputs, parts: Parts, student: StudentFile, kind: FormatName, how: Quantisation | None
+) -> Done:
+    """One format of one student with its certificate.
+
+    A refusal of rounded weights says something of the student and is a finding; of float16, which every
+    student should stand, it is a failure.
+    """
+    check_installed((kind,))
+    plain = parts.found("export onnx", student.name) if how else []
+    options = ExportOptions(
+        quantisation=how, structures=_structures(inputs, student), threads=inputs.settings.threads or 1,
+        float32=Path(plain[0].files[0]["path"]) if plain else None,
+    )  # fmt: skip
+    # students of one file name come with their folder's name, so their exports have folders too
+    folder = inputs.out / "exports" / Path(student.name).parent
+    made = export_student(student.path, (kind,), folder, options)
+    refused = made.get("refused")
+    if made["failures"] and (not refused or how == "float16"):
+        raise LimbeckError(made["failures"][0])
+    judged = {"quantisation": how, "verdict": "refused" if refused else "kept", "loss": made.get("loss")}
+    if refused:
+        # the file is gone; what was measured of it stays
+        measured = {k: v for k, v in (made["refused_figures"] or {}).items() if k not in ("path", "sha256")}
+        return Done(measured | judged | {"reason": refused}, (), f"refused: {refused.split('; remedy:')[0]}")
+    certificate = made["exports"][0]
+    path = Path(certificate["path"])
+    files = (path, path.with_name(f"{path.name}.certificate.json"))
+    return Done(certificate | (judged if how else {}), files)
+
+
+def _structures(inputs: Inputs, student: StudentFile) -> Path | None:
+    """Held-out structures for certificates; None lets the export look beside the student, or make some."""
+    usable = inputs.data is not None and not inputs.data.is_dir() and inputs.knows(student)
+    return inputs.data if usable else None
+
+
+def _export_key(inputs: Inputs, student: StudentFile) -> dict[str, Any]:
+    source = _structures(inputs, student) or student.path.parent / HELDOUT
+    files = (source, source.with_name(VALIDATION)) if source.is_file() else ()  # that fills a run's set up
+    packages = ("torch", "onnx", "onnxruntime", "onnxscript")
+    found = [one for name in packages for one in importlib.metadata.distributions(name=name)]
+    return {
+        "student": hash_file(student.path),
+        "structures": [hash_file(file) for file in files if file.is_file()],
+        "threads": inputs.settings.threads or 1,
+        "revision": REVISION,
+        "versions": [f"{one.name} {one.version}" for one in found],
+    }
+
+
+def _bench(inputs: Inputs, parts: Parts, progress: Progress) -> None:
+    """All students on the native engine beside their teacher."""
+    settings, path = inputs.settings, inputs.out / FINAL_BENCH
     starts = None if inputs.run is None else inputs.run.folder / "structures.extxyz"
     structures = starts if starts is not None and starts.is_file() else None
-    given = {
-        "students": {ware.name: ware.sha256 for ware in inputs.wares},
+
+    def work() -> Done:
+        report = run_benchmark(
+            [student.path for student in inputs.students], teacher=settings.teacher, batches=BATCHES,
+            sizes=SIZES, engines=("native",), threads=settings.threads, row_limit_s=settings.row_limit_s,
+            budget_s=parts.deadline - time.monotonic() - _REPORT_S, structures=structures,
+            progress=progress,
+        )  # fmt: skip
+        require_figures(report)
+        found = report.to_dict()
+        write_whole(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        without = sum(row.skipped is not None for row in report.rows)
+        finding = f"{without} of {len(report.rows)} rows were not measured" if without else ""
+        return Done({"rows": found["rows"]}, (path,), finding)
+
+    key = {
+        "students": {student.name: hash_file(student.path) for student in inputs.students},
         "teacher": repr(settings.teacher), "threads": settings.threads, "row_limit_s": settings.row_limit_s,
-        "sizes": parts.SIZES, "batches": parts.BATCHES,
-        "structures": None if structures is None else hash_file(structures),
+        "sizes": SIZES, "batches": BATCHES, "structures": structures and hash_file(structures),
     }  # fmt: skip
-    work = partial(
-        parts.bench_all, inputs.wares, inputs.out / FINAL_BENCH, teacher=settings.teacher,
-        threads=settings.threads, row_limit_s=settings.row_limit_s, budget_s=job.left_s - _REPORT_S,
-        structures=structures, progress=job.progress,
-    )  # fmt: skip
-    enough = job.left_s - _REPORT_S >= _LEAST_BENCH_S
-    job.ledger.run("bench", None, given, work if enough else partial(_out_of_time, job))
+    parts.run("bench", None, work, key, _REPORT_S + _LEAST_BENCH_S)
 
 
-def _compile(job: _Job) -> None:
-    """AOTInductor packages, which take a minute or so each, in the time that everything else left."""
-    for ware in job.inputs.wares:
-        program = job.ledger.found("export torch-export", ware.name)
-        if not program:
-            continue
-        left = job.left_s - _REPORT_S
-        structures = _structures(job, ware)
-        file = Path(program[0].result["path"])
-        work = partial(
-            parts.compile_one, ware, file, _folder(job, ware), structures, job.threads, max(left, 1.0)
-        )
-        given = _export_inputs(job, ware, structures) | {"program": program[0].result["sha256"]}
-        enough = left >= _LEAST_COMPILE_S
-        job.ledger.run(
-            "export aot-inductor", ware.name, given, work if enough else partial(_out_of_time, job)
-        )
+def _recommend(inputs: Inputs, parts: Parts, progress: Progress) -> None:
+    """Which student to use: of a run as its report says, else among students of the same elements."""
+    target = inputs.settings.target_force_rmse_mev_per_a
+
+    def work() -> Done:
+        if inputs.run is not None:
+            run = read_run(inputs.run.folder, inputs.out)
+            if inputs.judged_on is not None:
+                errors = {str(one.student): one.result for one in parts.found("validate")}
+                run = run.judged_on(inputs.judged_on, errors)
+            wanted = run.target_force_rmse if target is None else target
+            advice = recommend(preset_rows(run), wanted)
+            context = {"target_force_rmse_mev_per_a": wanted, "errors_on": str(run.compared_on)}
+            return Done(asdict(advice) | context, (), advice.text)
+        groups: dict[str, list[PresetRow]] = {}
+        for student, row in zip(inputs.students, student_rows(inputs, parts), strict=True):
+            groups.setdefault(symbols(student.architecture.elements), []).append(as_preset_row(row))
+        advices = {name: recommend(group, target) for name, group in groups.items()}
+        several = len(advices) > 1
+        text = " ".join(f"For {name}: {one.text}" if several else one.text for name, one in advices.items())
+        chosen = [{"elements": name, **asdict(one)} for name, one in advices.items()]
+        return Done({"text": text, "groups": chosen, "target_force_rmse_mev_per_a": target}, (), text)
+
+    parts.run("recommendation", None, work, None)
 
 
-def _recommend(job: _Job) -> None:
-    rows = [as_preset_row(student) for student in student_rows(job.inputs, job.ledger)]
-    target = job.settings.target_force_rmse_mev_per_a
-    measured = {one.student: one.result for one in job.ledger.found("validate") if one.student}
-    given = {"target": target, "rows": [vars(row) for row in rows], "run": _run_hashes(job), **_data_key(job)}
-    work = partial(parts.recommend_students, job.inputs, rows, target, measured)
-    job.ledger.run("recommendation", None, given, work)
-
-
-def _report(job: _Job) -> None:
+def _report(inputs: Inputs, parts: Parts, progress: Progress) -> None:
     """The page of a run; cards alone where there is no run, for a page is about one."""
-    skipped = job.skipped("report")
-    if job.inputs.run is None:
-        job.ledger.skip("report", None, skipped or "a report is about a run, and students alone were given")
-        for ware in job.inputs.wares if skipped is None else ():
-            work = partial(parts.write_card, ware, job.inputs.out)
-            job.ledger.run("card", ware.name, {"student": ware.sha256}, work)
+    run, out, target = inputs.run, inputs.out, inputs.settings.target_force_rmse_mev_per_a
+    if run is None:
+        reason = "a report is about a run, and students alone were given"
+        parts.note(Outcome("report", None, "skipped", reason))
+        for student in inputs.students if "report" not in parts.skip else ():
+            path = out / f"{student.name}.card.md"
+            write_whole(path, model_card(dict(student.card), student.path.name))
+            parts.note(Outcome("card", student.name, "done", files=(facts(path),)))
         return
-    if skipped is not None:
-        job.ledger.skip("report", None, skipped)
-        return
-    target = job.settings.target_force_rmse_mev_per_a
-    given = {"run": _run_hashes(job), "target": target, **_data_key(job)}
-    job.ledger.run("report", None, given, partial(parts.report_page, job.inputs, target, job.progress))
 
+    def work() -> Done:
+        written = write_report(
+            run.folder, out / "report.html", target_force_rmse_mev_per_a=target, data=inputs.judged_on,
+            keys=inputs.settings.keys.model_dump(), results=out, progress=progress,
+        )  # fmt: skip
+        return Done({"notes": written.notes}, (written.page, *written.cards), "; ".join(written.notes))
 
-def _out_of_time(job: _Job) -> Done:
-    raise parts.Skip(
-        f"the budget, {format_seconds(job.settings.budget_s)}, is used up; the same command goes on with it"
-    )
-
-
-def _folder(job: _Job, ware: Ware) -> Path:
-    """Students of one file name come with their folder's name, so their exports have folders too."""
-    return job.exports / Path(ware.name).parent
-
-
-def _structures(job: _Job, ware: Ware) -> Path | None:
-    """Held-out structures for certificates; None lets the export look beside the student, or make some."""
-    inputs = job.inputs
-    if inputs.data is None or inputs.data.is_dir() or inputs.labelled is None:
-        return None
-    elements = {int(z) for z in np.unique(inputs.labelled.structures.numbers)}
-    return inputs.data if elements <= ware.elements else None
-
-
-def _export_inputs(job: _Job, ware: Ware, structures: Path | None) -> dict[str, Any]:
-    beside = ware.path.parent / HELDOUT
-    source = structures or (beside if beside.is_file() else None)
-    more = None if source is None else source.with_name(VALIDATION)  # fills a run's held-out set up
-    return {
-        "student": ware.sha256,
-        "structures": [hash_file(file) for file in (source, more) if file is not None and file.is_file()],
-        "threads": job.threads,
-        "folder": str(Path(ware.name).parent),
-        "revision": REVISION,
-        "versions": {name: _version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")},
+    shown = [run.folder / name for name in ("config.yaml", "metrics.json", HELDOUT, VALIDATION)]
+    shown += [*run.folder.glob("*.safetensors"), *(run.folder / CURVES).glob("*.json")]
+    shown += [out / BENCH, out / FINAL_BENCH, *(out / "exports").glob("*.json")]
+    key = {
+        "shown": sorted((path.name, hash_file(path)) for path in shown if path.is_file()),
+        "target": target,
+        "data": inputs.judged_on and (inputs.data_hash, inputs.judged_on.name),
     }
-
-
-def _data_key(job: _Job) -> dict[str, Any]:
-    """Labels that were named to judge the students of a run."""
-    given = job.inputs.given
-    return {} if given is None else {"data": job.inputs.data_hash, "name": given.name}
-
-
-def _run_hashes(job: _Job) -> dict[str, str]:
-    """Of the files of a run that its page is made from, under names that hold where it is moved to."""
-    if job.inputs.run is None:
-        return {}
-    folder, out = job.inputs.run.folder, job.inputs.out
-    names = ("config.yaml", "metrics.json", HELDOUT, VALIDATION)
-    curves = sorted((folder / CURVES).glob("*.json"))
-    files = [*(folder / name for name in names), *sorted(folder.glob("*.safetensors")), *curves]
-    made = [out / BENCH, out / FINAL_BENCH, *sorted((out / "exports").glob("*.json"))]
-    named = {f"run/{path.relative_to(folder)}": path for path in files}
-    named |= {f"out/{path.relative_to(out)}": path for path in made}
-    return {name: hash_file(path) for name, path in named.items() if path.is_file()}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _check_writable(out: Path) -> None:
-    write_whole(out / _KEPT / "README", "Finished parts of limbeck finalize; --overwrite forgets them.\n")
-
-
-def _told(settings: FinalizeSettings) -> dict[str, Any]:
-    """The settings, JSON-able."""
-    return {
-        "data": settings.data and str(settings.data),
-        "keys": settings.keys.model_dump(exclude_none=True),
-        "teacher": getattr(settings.teacher, "name", settings.teacher),
-        "formats": list(settings.formats or FORMATS),
-        "quantisations": list(settings.quantisations),
-        "skip": sorted(settings.skip),
-        "target_force_rmse_mev_per_a": settings.target_force_rmse_mev_per_a,
-        "budget_s": settings.budget_s,
-        "threads": settings.threads,
-        "row_limit_s": settings.row_limit_s,
-    }
-
-
-def _say_end(job: _Job, found: dict[str, Any], say: Say) -> None:
-    """Figures of the students, and what became of each part."""
-    rows = [as_preset_row(student) for student in found["students"]]
-    say("")
-    say(format_table([{**vars(row), "model": row.name} for row in rows], _FIGURES))
-    matrix: dict[str, dict[str, Any]] = {}
-    for one in job.ledger.outcomes:
-        row = matrix.setdefault(one.student or "(all)", {"model": one.student or "(all)"})
-        refused = one.result.get("verdict") == "refused"
-        row[one.part] = "refused" if refused else one.verdict
-    columns = list(dict.fromkeys(one.part for one in job.ledger.outcomes))
-    titles = [(name, name.removeprefix("export ").removeprefix("quantize "), "{}") for name in columns]
-    say("")
-    for whole in (False, True):  # parts of one student, then parts of all
-        shown = [row for name, row in matrix.items() if (name == "(all)") is whole]
-        if shown:
-            say(format_table(shown, [("model", "part of", "{}"), *titles]))
-            say("")
-    took = format_seconds(found["seconds"])
-    say(f"{len(found['parts'])} parts in {took}, {len(found['failed'])} failed, "
-        f"{len(found['skipped'])} skipped; summary: {job.inputs.out / SUMMARY}")  # fmt: skip
+    parts.run("report", None, work, key)
