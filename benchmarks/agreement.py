@@ -2,7 +2,7 @@
 
     python benchmarks/agreement.py RUN [--repeats 3] [--threads N] [--json F]
 
-On the first held-out frame of a run, with equal threads: what distill measures at its end (teacher and
+On the first test frame of a run, with equal threads: what distill measures at its end (teacher and
 students in this process, in turns), what `limbeck bench` measures (each in a process of its own), and a
 loop of 100 steps over `limbeck.Calculator`. Prints atoms/s, speed-ups and ratios, medians over the
 repeats; ends with 1 where a ratio is beyond 1.5. A loop that other work interrupts takes longer by the
@@ -97,7 +97,7 @@ def _loops(files: list[Path], atoms: Atoms, threads: int) -> list[list[dict[str,
 def measure(run: Path, repeats: int, threads: int | None) -> dict[str, Any]:
     """Rates of every student of a run by each way, medians over the repeats."""
     config = load_config(run / "config.yaml")
-    test = next(path for name in ("test", "heldout") if (path := run / f"{name}.extxyz").exists())
+    test = next(path for name in ("test", "test") if (path := run / f"{name}.extxyz").exists())
     atoms = read_any(test)[0]
     atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     files = sorted(run.glob("*.safetensors"))

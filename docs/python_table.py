@@ -92,11 +92,11 @@ from limbeck.dataset import read_labelled
 from limbeck.validation import nve_drift, validate
 
 copper = Student.load("runs/si/tiny.safetensors", threads=1)
-heldout = read_labelled("runs/si/heldout.extxyz")
-found = validate(copper, heldout, n_worst=3)
+test = read_labelled("runs/si/test.extxyz")
+found = validate(copper, test, n_worst=3)
 print(found.metrics["all"]["force_rmse_mev_per_a"], found.worst[0].worst_element)
 
-start = heldout.to_atoms()[0]
+start = test.to_atoms()[0]
 drift = nve_drift(copper, start, temperature_k=300, timestep_fs=2, duration_fs=50, seed=0)
 print(drift.drift_mev_per_atom_per_ps)""",
         {

@@ -21,7 +21,7 @@ from limbeck.sampling.steps import Adding, Driven
 TARGET = Path(__file__).with_name("sampling.md")
 _HEAD = """# Steps of sampling
 
-What may stand under `sampling` (and `heldout`) in a configuration. Steps run in order: those that prepare
+What may stand under `sampling` (and `test`) in a configuration. Steps run in order: those that prepare
 replace the starting structures for every step after them, the others draw from them, or with `from` from the
 frames of an earlier step, and add their frames to the result. Lengths are in Å, times in fs, temperatures
 in K, pressures in GPa. Written by `python docs/sampling_table.py`; do not edit.
@@ -29,14 +29,14 @@ in K, pressures in GPa. Written by `python docs/sampling_table.py`; do not edit.
 #: keys that several kinds share, told once
 SHARED: dict[type[BaseModel], str] = {
     Adding: "Keys of all steps that add frames",
-    Driven: "Keys of steps that a teacher or a scout drives",
+    Driven: "Keys of steps that a teacher or an interim student drives",
     Dynamics: "Keys of steps of molecular dynamics",
 }
 #: what docstrings leave to the name; of one model alone, and then before its docstring, as `Model.key`
 PLAIN = {
     "SamplingConfig.steps": "the steps, in order",
     "Relax.steps": "evaluations at most",
-    "Driven.driver": "who gives the forces: the teacher, or a scout (a student trained on the labels so far)",
+    "Driven.driver": "who gives the forces: the teacher, or an interim student (a student trained on the labels so far)",
     "add": "the structure that it starts from stays too",
     "layers": "lattice planes, each of one or more planes of atoms (or `min_thickness_a`)",
     "min_thickness_a": "between the outermost atoms",
@@ -64,7 +64,7 @@ EXAMPLES = {
     "thin": "{kind: thin, max: 50}",
     "rattle": "{kind: rattle, stdev_a: [0.05, 0.1], n: 10}",
     "strain": "{kind: strain, max: 0.05, n: 8, modes: [volumetric, shear]}",
-    "md": "{kind: md, temperature_K: [300, 900], starts: 3, frames: 40, driver: scout}",
+    "md": "{kind: md, temperature_K: [300, 900], starts: 3, frames: 40, driver: student}",
     "melt": "{kind: melt, melt_K: 2500, quench_to_K: 300, pressure_gpa: 0, starts: 2}",
     "rattle-relax": "{kind: rattle-relax, n: 20, trees: 3, strain: 0.03}",
     "modes": "{kind: modes, temperature_K: [300, 600], n: 20}",

@@ -33,7 +33,7 @@ def draw(ink: str, grid: str, path: Path) -> None:
         metrics = json.loads((HERE / f"{name}.json").read_text())
         points = []
         for preset, (marker, _) in MARKERS.items():
-            errors = metrics[preset]["heldout"]["all"]
+            errors = metrics[preset]["test"]["all"]
             # RMSE over the root mean square of the teacher's forces
             points.append(
                 (measured[f"{name}-{preset}"]["speedup_vs_teacher"], 100 * sqrt(1 - errors["force_r2"]))

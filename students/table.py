@@ -19,14 +19,14 @@ ROUNDS_BEGIN = "<!-- table.py writes rounds from here -->\n"
 SPEEDS_BEGIN = "<!-- table.py writes speeds from here -->\n"
 EXPORTS_BEGIN = "<!-- table.py writes exports from here -->\n"
 HEAD = (
-    "| student | teacher | parameters | held-out force R² | by temperature | force RMSE, meV/Å "
+    "| student | teacher | parameters | test force R² | by temperature | force RMSE, meV/Å "
     "| energy MAE, meV/atom | on-policy force RMSE, meV/Å | training, s |\n" + "|---" * 9 + "|\n"
 )
 
 
 def row(run: str, preset: str, metrics: dict) -> str:
     """One student's line."""
-    student, held = metrics[preset], metrics[preset]["heldout"]
+    student, held = metrics[preset], metrics[preset]["test"]
     temperatures = sorted(held["by_temperature"].items(), key=lambda item: float(item[0]))
     by_temperature = ", ".join(f"{float(t):.0f} K {m['force_r2']:.5f}" for t, m in temperatures)
     on_policy = student.get("on_policy", {}).get("all", {}).get("force_rmse_mev_per_a")
@@ -138,7 +138,7 @@ def exports_table() -> str:
 
 
 ROUNDS_HEAD = (
-    "| run | round | student | labels | runs that lasted | mean, ps | held-out force RMSE, meV/Å "
+    "| run | round | student | labels | runs that lasted | mean, ps | test force RMSE, meV/Å "
     "| on-policy force RMSE, meV/Å | on-policy force R² |\n" + "|---" * 9 + "|\n"
 )
 
@@ -153,7 +153,7 @@ def rounds_table() -> str:
                 cells = [
                     path.stem, str(seen["number"]), preset, f"{seen['labels']:,}",
                     f"{student['survived']} of {student['runs']}", f"{student['mean_ps']:.1f}",
-                    f"{student['heldout']['force_rmse_mev_per_a']:.1f}",
+                    f"{student['test']['force_rmse_mev_per_a']:.1f}",
                     f"{on_policy['force_rmse_mev_per_a']:.0f}", f"{on_policy['force_r2']:.3f}",
                 ]  # fmt: skip
                 lines.append("| " + " | ".join(cells) + " |\n")
@@ -181,7 +181,7 @@ def short_table() -> str:
     for name, system in SYSTEMS.items():
         metrics = json.loads((HERE / f"{name}.json").read_text())
         both = [metrics[preset] for preset in ("tiny", "ultra-tiny")]
-        held = [student["heldout"]["all"] for student in both]
+        held = [student["test"]["all"] for student in both]
         cells = [
             f"`{name}-tiny`, `{name}-ultra-tiny`",
             system,

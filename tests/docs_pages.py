@@ -35,7 +35,7 @@ from limbeck import cli
 SMALL = (
     "drop --budget --temperatures; add --set training.epochs=2 --set training.checkpoint_s=100 "
     "--set 'sampling.steps=[{kind: rattle, stdev_a: 0.1, n: 10}, {kind: strain, max: 0.04, n: 6}]' "
-    "--set 'heldout.steps=[{kind: rattle, stdev_a: 0.05, n: 2}, "
+    "--set 'test.steps=[{kind: rattle, stdev_a: 0.05, n: 2}, "
     "{kind: md, temperature_K: 300, starts: 1, frames: 2, every_fs: 4, timestep_fs: 2}]' "
     "--set labelling.workers=1 --set validation.onpolicy_frames=2 --set validation.onpolicy_every_fs=4 "
     "--set validation.onpolicy_equilibrate_fs=4 --set validation.nve_fs=8"

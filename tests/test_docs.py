@@ -237,7 +237,7 @@ def test_every_figure_is_told(finished_run):
 
 
 def keys(tree: Any, group: str = "") -> list[str]:
-    """All keys of metrics.json but names of families, elements and temperatures."""
+    """All keys of metrics.json but names of groups, elements and temperatures."""
     if isinstance(tree, list):
         return [name for item in tree for name in keys(item)]
     if not isinstance(tree, dict):

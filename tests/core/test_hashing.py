@@ -11,7 +11,7 @@ from limbeck.core.hashing import hash_file, hash_json, hash_structure
 
 def test_equal_structures_have_equal_hashes():
     a, b = molecule("H2O"), molecule("H2O")
-    b.info["family"] = "md"  # provenance is not structure
+    b.info["group"] = "md"  # provenance is not structure
     b.set_momenta(np.ones((3, 3)))
     assert hash_structure(a) == hash_structure(b)
     b.positions = np.asfortranarray(b.positions)

@@ -64,7 +64,7 @@ REAL = {"mlearn/Mo_test.xyz": {"stress-order"}, "mlearn/Mo_training.xyz": {"stre
         "mlearn/Mo_test.xyz", "mlearn/Mo_training.xyz", "mlearn/Si_test.xyz", "mlearn/Si_training.xyz",
         "solvent_xtb/solvent_xtb_train_20.xyz", "solvent_xtb/solvent_xtb_train_50.xyz",
         "solvent_xtb/solvent_xtb_train_53_gen1.xyz", "solvent_xtb/solvent_xtb_train_200.xyz",
-        "solvent_xtb/solvent_xtb_test.xyz", "water_pbe0/heldout_3.xyz", "water_pbe0/train_0.xyz",
+        "solvent_xtb/solvent_xtb_test.xyz", "water_pbe0/test_3.xyz", "water_pbe0/train_0.xyz",
     ],
 )  # fmt: skip
 def test_published_labels_raise_no_alarm(shared_data, name):
@@ -220,9 +220,9 @@ def test_leaks():
     moved.structures.positions[::2] += 0.004
     report = lint([("data", data)], Expected(validation=moved, copies_removed=True))
     assert {(f.code, f.frames) for f in report.errors} == {("leak", (3, 8))}
-    families = replace(data, family=np.array(["a", "b"] * 30))
-    other = replace(labelled_by_emt(alloy_frames(4, seed=5)), family=np.array(["b"] * 4))
-    assert codes(families, Expected(validation=other)) == {"leak-family"}
+    groups = replace(data, group=np.array(["a", "b"] * 30))
+    other = replace(labelled_by_emt(alloy_frames(4, seed=5)), group=np.array(["b"] * 4))
+    assert codes(groups, Expected(validation=other)) == {"leak-group"}
 
 
 def test_isolated_atoms():

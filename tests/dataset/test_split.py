@@ -1,4 +1,4 @@
-"""Splits: properties over random families, and the permutation that a published bar rests on."""
+"""Splits: properties over random groups, and the permutation that a published bar rests on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from limbeck.dataset import split
 from limbeck.errors import InputError
 
 
-def labelled(family, step=None, temperature=None, shift: float = 0.0) -> LabelledSet:
+def labelled(group, step=None, temperature=None, shift: float = 0.0) -> LabelledSet:
     """One hydrogen atom a structure, each at its own place."""
-    n = len(family)
+    n = len(group)
     x = np.arange(n) + shift
     return LabelledSet(
         structures=StructureBatch(
@@ -27,19 +27,19 @@ def labelled(family, step=None, temperature=None, shift: float = 0.0) -> Labelle
             charge=np.zeros(n),
         ),
         labels=Labels(energy=x, forces=np.zeros((n, 3))),
-        family=np.array(family, dtype=str),
+        group=np.array(group, dtype=str),
         step=np.array([""] * n if step is None else step, dtype=str),
         temperature_k=np.full(n, np.nan) if temperature is None else np.asarray(temperature, float),
     )
 
 
 def trajectories(temperatures, starts, frames) -> LabelledSet:
-    family, kelvin = [], []
+    group, kelvin = [], []
     for t in temperatures:
         for s in range(starts):
-            family += [f"Si#0/md-{t}K-s{s}"] * frames
+            group += [f"Si#0/md-{t}K-s{s}"] * frames
             kelvin += [t] * frames
-    return labelled(family, ["md"] * len(family), kelvin)
+    return labelled(group, ["md"] * len(group), kelvin)
 
 
 sizes = st.lists(st.integers(1, 40), min_size=2, max_size=30)
@@ -48,12 +48,12 @@ sizes = st.lists(st.integers(1, 40), min_size=2, max_size=30)
 @settings(deadline=None, max_examples=150)
 @given(sizes=sizes, strata=st.integers(1, 4), fraction=st.floats(0.02, 0.9), seed=st.integers(0, 5))
 def test_families_stay_whole(sizes, strata, fraction, seed):
-    family = [f"f{k}" for k, size in enumerate(sizes) for _ in range(size)]
+    group = [f"f{k}" for k, size in enumerate(sizes) for _ in range(size)]
     kelvin = [100.0 * (k % strata + 1) for k, size in enumerate(sizes) for _ in range(size)]
-    data = labelled(family, ["md"] * len(family), kelvin)
+    data = labelled(group, ["md"] * len(group), kelvin)
     made = split(data, fraction, seed)
     train, val = made.parts(data)
-    assert not set(train.family) & set(val.family)
+    assert not set(train.group) & set(val.group)
     assert sorted(np.concatenate([made.train_index, made.val_index])) == list(range(len(data)))
     assert len(train) > 0
     assert len(val) > 0
@@ -70,7 +70,7 @@ def test_families_stay_whole(sizes, strata, fraction, seed):
     fraction=st.floats(0.2, 0.5),
     seed=st.integers(0, 5),
 )
-def test_fraction_is_met_to_half_a_family(sizes, fraction, seed):
+def test_fraction_is_met_to_half_a_group(sizes, fraction, seed):
     data = labelled([f"f{k}" for k, size in enumerate(sizes) for _ in range(size)])
     made = split(data, fraction, seed)
     assert abs(len(made.val_index) - fraction * len(data)) <= max(sizes) / 2 + 0.5
@@ -82,7 +82,7 @@ def test_every_temperature_validates_where_it_can():
         made = split(data, 0.2, seed)
         _, val = made.parts(data)
         assert sorted(val.temperature_k) == [300.0] * 10 + [600.0] * 10 + [1000.0] * 10
-        assert made.how == f"3 of 15 families validate (30 of 150 structures, 30 asked for), seed {seed}"
+        assert made.how == f"3 of 15 groups validate (30 of 150 structures, 30 asked for), seed {seed}"
     assert not np.array_equal(split(data, 0.2, 0).val_index, split(data, 0.2, 1).val_index)
 
 
@@ -98,7 +98,7 @@ def test_single_trajectories_keep_the_extremes_in_training():
     made = split(data, 0.1, 0)
     _, val = made.parts(data)
     assert set(val.temperature_k) == {600.0}
-    assert "1 of 3 families validate (20 of 60 structures, 6 asked for)" in made.how
+    assert "1 of 3 groups validate (20 of 60 structures, 6 asked for)" in made.how
     assert "0 of 3 steps and temperatures are on both sides" in made.how
     assert made.how.count("warning:") == 2
 
@@ -116,10 +116,10 @@ def test_permutation_of_a_plain_file(fraction, seed, train):
 def test_one_family_is_cut_once_with_a_warning():
     made = split(labelled(["only"] * 10), 0.3, 0)
     assert made.val_index.tolist() == [7, 8, 9]
-    assert "warning: all 10 structures are of one family, so the last 3 validate" in made.how
+    assert "warning: all 10 structures are of one group, so the last 3 validate" in made.how
 
 
-def test_structures_without_family_beside_families():
+def test_structures_without_family_beside_groups():
     data = labelled(["a"] * 5 + [""] * 15)
     made = split(data, 0.2, 0)
     assert len(made.val_index) == 4
@@ -134,19 +134,19 @@ def test_validation_set_of_its_own():
     assert val.structures.positions[:, 0].tolist() == [4, 5, 6]
     assert "2 of them were in the training data too and do not train" in made.how
     shared = split(data, labelled(["a"], shift=50.0))
-    assert shared.how.endswith("; warning: 1 family names are on both sides (a, ...)")
+    assert shared.how.endswith("; warning: 1 group names are on both sides (a, ...)")
     with pytest.raises(InputError, match="every training structure is also in the validation set"):
         split(held, held)
 
 
 @pytest.mark.parametrize(
-    ("families", "fraction", "text"),
+    ("groups", "fraction", "text"),
     [
         *((["a", "b"], bad, "the validation fraction is out of range; got .*; wanted between 0")
           for bad in (0.0, 1.0, -0.1, float("nan"))),
         (["a"], 0.5, "too few structures to split; got 1; wanted 2 or more"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_split(families, fraction, text):
+def test_what_cannot_be_split(groups, fraction, text):
     with pytest.raises(InputError, match=f"--val: {text}"):
-        split(labelled(families), fraction)
+        split(labelled(groups), fraction)

@@ -61,7 +61,7 @@ def test_statistics_of_a_mixed_set():
     wide.set_cell(wide.cell * 1.1, scale_atoms=True)
     data = labelled([silicon, wide, molecule("H2O")], [-40.0, -36.0, -14.0])
     found = statistics(data)
-    assert (found.n_structures, found.n_atoms, found.n_families) == (3, 19, 2)
+    assert (found.n_structures, found.n_atoms, found.n_groups) == (3, 19, 2)
     assert found.elements == {"H": 2, "O": 1, "Si": 16}
     assert found.atoms_per_structure == (3, 8)
     assert found.density_g_per_cm3 == pytest.approx((2.33 / 1.331, 2.33), rel=2e-3)  # silicon: 2.33 g/cm³

@@ -282,17 +282,17 @@ def test_a_limit_is_widened_only_where_the_student_itself_is_rough(references):
 
 def test_a_runs_held_out_set_is_filled_up_by_its_validation_set(tmp_path):
     """A hundred structures that no training saw; a file of another name is taken as it is."""
-    for name, count, scale in (("heldout", 60, 1.0), ("validation", 300, 1.1), ("own", 60, 1.0)):
+    for name, count, scale in (("test", 60, 1.0), ("validation", 300, 1.1), ("own", 60, 1.0)):
         frames = [bulk("Si", a=scale * (5.4 + 1e-4 * k), cubic=True) for k in range(count)]
         write(tmp_path / f"{name}.extxyz", frames)
     architecture = preset_architecture("ultra-tiny", (14,))
 
     def lengths(name: str, **beside) -> np.ndarray:
         given = {"student_file": None, "given": tmp_path / f"{name}.extxyz"} | beside
-        structures = parity_structures(architecture, {}, **given)["held-out"]
+        structures = parity_structures(architecture, {}, **given)["test"]
         return np.array([atoms.cell.lengths()[0] for atoms in structures])
 
-    for found in (lengths("heldout"), lengths("", given=None, student_file=tmp_path / "tiny.safetensors")):
+    for found in (lengths("test"), lengths("", given=None, student_file=tmp_path / "tiny.safetensors")):
         assert len(found) == 100
         np.testing.assert_allclose(found[:60], 5.4 + 1e-4 * np.arange(60))
         np.testing.assert_allclose(found[60:] / 1.1, 5.4 + 1e-4 * np.linspace(0, 299, 40).round())

@@ -119,6 +119,6 @@ def test_slower_is_judged_over_all_sizes():
 
 
 def test_the_own_error_is_read_from_the_card():
-    assert own_force_error({"metrics": {"heldout": {"force_rmse_mev_per_a": 27.7}}}) == 27.7
+    assert own_force_error({"metrics": {"test": {"force_rmse_mev_per_a": 27.7}}}) == 27.7
     assert own_force_error({"metrics": {"validation": {"all": {"force_rmse_mev_per_a": 3}}}}) == 3.0
     assert own_force_error({}) is None

@@ -60,11 +60,11 @@ def test_an_export_and_its_certificate(command, student, tmp_path):
     write(held, [SYSTEMS["molecule"], SYSTEMS["triclinic"]])
     code, printed, err = command("--to", "torchscript", "--structures", held, "--out", out, "--json", summary)
     assert (code, err) == (0, "")
-    assert "certified on 26 structures, forces of held-out ones within" in printed
+    assert "certified on 26 structures, forces of test ones within" in printed
     assert files(out) == ["small.torchscript.pt", "small.torchscript.pt.certificate.json"]
     told = json.loads(summary.read_text())
     assert told["failures"] == []
-    assert told["structures"]["held-out"] == 2
+    assert told["structures"]["test"] == 2
     certificate = json.loads((out / "small.torchscript.pt.certificate.json").read_text())
     assert told["exports"] == [certificate]
     exported = out / "small.torchscript.pt"

@@ -66,7 +66,7 @@ def labelled(frames: list[Atoms], labels: Labels) -> LabelledSet:
     return LabelledSet(
         StructureBatch.from_atoms(frames),
         labels,
-        np.array([f.info["family"] for f in frames]),
+        np.array([f.info["group"] for f in frames]),
         np.array([f.info["step"] for f in frames]),
         np.full(len(frames), np.nan),
     )
@@ -75,7 +75,7 @@ def labelled(frames: list[Atoms], labels: Labels) -> LabelledSet:
 @functools.cache
 def scanned(hole: bool, *, n: int = 16, rattled: int = 6) -> LabelledSet:
     start = bulk("LiCl", "rocksalt", a=5.13)
-    start.info["family"] = "LiCl#0"
+    start.info["group"] = "LiCl#0"
     plan = SamplingConfig(steps=[SUPERCELL, Rattle(stdev_a=0.1, n=rattled), Contacts(n=n)])
     frames = run_sampling([start], plan, {})
     return labelled(frames, evaluate(frames, hole))
@@ -175,7 +175,7 @@ def test_the_audit_looks_at_what_the_core_leaves():
     assert np.linalg.norm(fixed.labels.forces, axis=1).max() > 1000
     assert set(scan.index) <= set(kept.tolist())
     # for a two-atom world the remainder is the Morse force alone
-    dimer = Atoms("LiCl", [(0, 0, 0), (0, 0, 0.5)], info={"family": "d", "step": "contacts"})
+    dimer = Atoms("LiCl", [(0, 0, 0), (0, 0, 0.5)], info={"group": "d", "step": "contacts"})
     alone = labelled([dimer], evaluate([dimer], hole=False))
     slope = morse(np.array([0.5]))[1] - morse(np.array([CUTOFF_A]))[1]
     assert remainder(alone, 0)[1, 2] == pytest.approx(-slope[0])

@@ -91,7 +91,7 @@ def test_labels_are_the_teachers_and_keep_their_origin(tmp_path: Path) -> None:
     for s, atoms in enumerate([*structures, structures[2]]):
         atoms.calc = LennardJones()
         assert labelled.labels.energy[s] == atoms.get_potential_energy()
-        assert labelled.family[s] == atoms.info["family"]
+        assert labelled.group[s] == atoms.info["group"]
         assert labelled.temperature_k[s] == atoms.info["temperature_K"]
         assert labelled.step[s] == "rattle"
     assert [c[1:3] for c in calls] == [(done, 6) for done in range(7)]

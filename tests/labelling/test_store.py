@@ -29,7 +29,7 @@ from limbeck.labelling.record import MAGIC, collect, make_record, pack_record, s
 from limbeck.teachers.card import TeacherIdentity
 
 
-def label_record(seed: int, family: str = "", spin: int = 0) -> LabelRecord:
+def label_record(seed: int, group: str = "", spin: int = 0) -> LabelRecord:
     """A record with random numbers; even seeds have stress, seeds divisible by 3 atomic energies."""
     rng = np.random.default_rng(seed)
     n = 1 + seed % 4
@@ -37,7 +37,7 @@ def label_record(seed: int, family: str = "", spin: int = 0) -> LabelRecord:
     if seed % 2 == 0:
         atoms.set_cell(rng.normal(size=(3, 3)) + 4 * np.eye(3))
         atoms.pbc = True
-    atoms.info.update(family=family or f"käse-{seed % 3}", step="md", temperature_K=300.0)
+    atoms.info.update(group=group or f"käse-{seed % 3}", step="md", temperature_K=300.0)
     if spin:
         atoms.info["spin"] = spin
     labels = Labels(
@@ -114,7 +114,7 @@ def test_stores_of_before_there_were_spins(tmp_path: Path) -> None:
 def test_a_test_set_among_other_labels_is_read_by_name_only(tmp_path: Path) -> None:
     """Earlier versions stored it there, under a prefix."""
     own = [label_record(i) for i in (0, 3)]
-    test_set = [label_record(i, family=f"heldout/md-{i}") for i in (1, 2, 6)]
+    test_set = [label_record(i, group=f"test/md-{i}") for i in (1, 2, 6)]
     with LabelStore(tmp_path / "labels") as store:
         store.append_many([*own, *test_set])
         with pytest.warns(UserWarning, match="labels: 3 of 5 labels are left out: they are of a test set"):

@@ -199,7 +199,7 @@ def test_budget_that_allows_no_epoch(refused, tmp_path):
     assert head == "the budget allows no epoch; got 3 s"
     seconds, _, rest = tail.partition(" s for ")
     assert 5 < int(seconds) < 60
-    assert rest.endswith(" held-out frames and training; remedy: raise --budget")
+    assert rest.endswith(" test frames and training; remedy: raise --budget")
     # a raised budget may use the same folder
     text = refused(
         "distill",

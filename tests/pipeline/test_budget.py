@@ -19,7 +19,7 @@ from limbeck.errors import InputError
 from limbeck.pipeline import planning
 from limbeck.pipeline.clock import RunClock
 from limbeck.pipeline.costs import Costs, check_s, shortened
-from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of, starts_to_train_on
+from limbeck.pipeline.recipes import Recipe, default_sampling, default_test_set, recipe_of, starts_to_train_on
 from limbeck.progress import process_start
 from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames, summary
 from limbeck.sampling.defects import Vacancy
@@ -61,7 +61,7 @@ def test_the_parts_fit_into_the_budget_and_training_gets_most(monkeypatch, budge
     spent = 8.0
     plan = _plan(monkeypatch, budget, label_s, spent_s=spent)
     training = sum(plan.training_s.values())
-    parts = plan.heldout_s + plan.labelling_s + plan.scouts * plan.scout_s + plan.finishing_s
+    parts = plan.test_set_s + plan.labelling_s + plan.interim_students * plan.interim_s + plan.finishing_s
     parts += sum(plan.checking_s.values()) + training
     assert parts == pytest.approx(budget - spent, abs=0.5)
     assert training > (0.3 if label_s < 0.5 else 0.15) * (budget - spent)
@@ -72,23 +72,23 @@ def test_the_parts_fit_into_the_budget_and_training_gets_most(monkeypatch, budge
 def test_more_time_gives_more_labels_and_a_better_judge(monkeypatch):
     short, long = (_plan(monkeypatch, budget, 0.1) for budget in (120, 7200))
     assert long.frames > 5 * short.frames
-    assert long.heldout_frames == 60
-    assert short.heldout_frames < 30
+    assert long.test_frames == 60
+    assert short.test_frames < 30
     assert short.check_factor < long.check_factor == 1.0
 
 
 def test_what_the_user_chose_is_not_scaled(monkeypatch):
     sampling = SamplingConfig(steps=(Rattle(stdev_a=0.05, n=50),))
-    heldout = SamplingConfig(steps=(MD(temperature_K=300.0, frames=20),))
+    test = SamplingConfig(steps=(MD(temperature_K=300.0, frames=20),))
     settings = {
-        "sampling": sampling, "heldout": heldout, "validation": ValidationConfig(onpolicy_frames=10)
+        "sampling": sampling, "test": test, "validation": ValidationConfig(onpolicy_frames=10)
     }  # fmt: skip
     plan = _plan(monkeypatch, 300, 0.05, **settings)
-    assert (plan.sampling, plan.heldout, plan.check_factor) == (sampling, heldout, 1.0)
-    assert (plan.frames, plan.heldout_frames) == (50, 20)
+    assert (plan.sampling, plan.test, plan.check_factor) == (sampling, test, 1.0)
+    assert (plan.frames, plan.test_frames) == (50, 20)
     assert plan.labels_until_s is None
     # 1000 steps of the teacher and 70 labels
-    assert plan.heldout_s + plan.labelling_s == pytest.approx(0.05 * (1001 + 70))
+    assert plan.test_set_s + plan.labelling_s == pytest.approx(0.05 * (1001 + 70))
     with pytest.raises(planning.InputError, match="; remedy: raise --budget, or sample fewer frames"):
         _plan(monkeypatch, 50, 0.05, **settings)
 
@@ -181,7 +181,7 @@ def test_contacts_are_scanned_where_they_are_few_of_the_labels():
 
 def test_a_melt_is_held_out_molten():
     copper = bulk("Cu", cubic=True)
-    melt = default_heldout([copper], recipe([copper], recipe="melt", temperatures_K=(500, 1500)), 1e5, 0)
+    melt = default_test_set([copper], recipe([copper], recipe="melt", temperatures_K=(500, 1500)), 1e5, 0)
     cell, crystal, melting, molten = melt.steps
     assert cell.kind == "supercell"
     assert crystal.temperatures == (500.0,)
@@ -195,16 +195,16 @@ def test_a_liquid_is_held_out_from_a_box_that_training_leaves_alone():
     boxes = pack_liquid(Liquid(molecules="8 O", density_g_per_cm3=1.0, n_packings=3), 0)
     liquid = recipe(boxes)
     assert liquid.kind == "liquid"
-    heldout = default_heldout(boxes, liquid, 1e5, 0)
-    assert heldout.start_index == (2,)
-    assert starts_to_train_on(boxes, liquid, heldout) == (0, 1)
-    chosen = heldout.model_copy(update={"start_index": (-3,)})
+    test = default_test_set(boxes, liquid, 1e5, 0)
+    assert test.start_index == (2,)
+    assert starts_to_train_on(boxes, liquid, test) == (0, 1)
+    chosen = test.model_copy(update={"start_index": (-3,)})
     assert starts_to_train_on(boxes, liquid, chosen) == (1, 2)
     # a single box must serve for both, and conformers and polymorphs are all needed
-    assert starts_to_train_on(boxes[:1], liquid, default_heldout(boxes[:1], liquid, 1e5, 0)) is None
+    assert starts_to_train_on(boxes[:1], liquid, default_test_set(boxes[:1], liquid, 1e5, 0)) is None
     crystals = [bulk("Cu"), bulk("Cu", "bcc", a=2.87)]
     assert (
-        starts_to_train_on(crystals, recipe(crystals), default_heldout(crystals, recipe(crystals), 9, 0))
+        starts_to_train_on(crystals, recipe(crystals), default_test_set(crystals, recipe(crystals), 9, 0))
         is None
     )
 
@@ -213,13 +213,13 @@ def test_each_kind_of_start_is_held_out():
     """A temperature each: one of many polymorphs alone would say nothing of the others."""
     starts = [bulk("Cu", cubic=True), bulk("Cu", "bcc", a=2.87, cubic=True), molecule("H2O")]
     for atoms, name in zip(starts, ("fcc.cif#0", "bcc.cif#0", "mine.xyz#0"), strict=True):
-        atoms.info["family"] = name
+        atoms.info["group"] = name
     conformers = [molecule("CH3CH2OH") for _ in range(4)]
     for k, atoms in enumerate(conformers):
-        atoms.info["family"] = f"smiles#{k}"
+        atoms.info["group"] = f"smiles#{k}"
 
     def held(starts, evaluations=1e5):
-        return default_heldout(starts, recipe(starts), evaluations, 0).start_index
+        return default_test_set(starts, recipe(starts), evaluations, 0).start_index
 
     assert held(starts) == (0, 1, 2)
     assert held(starts, 0) == (0,)
@@ -236,7 +236,7 @@ def test_defects_and_temperatures_of_the_users_sampling_are_held_out():
         )
     )  # fmt: skip
     config = DistillConfig(bulk="Si", sampling=sampling)
-    chosen = default_heldout(starts, recipe_of(config, starts), 1e5, 0, sampling)
+    chosen = default_test_set(starts, recipe_of(config, starts), 1e5, 0, sampling)
     assert [step.kind for step in chosen.steps] == ["supercell", "vacancy", "md"]
     assert chosen.steps[-1].temperatures == (200.0, 500.0)
     given = recipe_of(config.model_copy(update={"temperatures_K": (900.0,)}), starts)
@@ -257,17 +257,17 @@ def test_molecular_crystals_stay_cool():
     assert hottest == [1000.0, 1000.0, 1200.0]
 
 
-def test_default_heldout_keeps_to_its_evaluations():
+def test_default_test_keeps_to_its_evaluations():
     starts = [bulk("Cu", cubic=True)]
     sizes = []
     for evaluations in (100, 500, 5000):
-        heldout = default_heldout(starts, recipe(starts), evaluations, 0)
-        assert count_evaluations(heldout, 1) + count_frames(heldout, 1) <= evaluations
-        sizes.append(count_frames(heldout, 1))
+        test = default_test_set(starts, recipe(starts), evaluations, 0)
+        assert count_evaluations(test, 1) + count_frames(test, 1) <= evaluations
+        sizes.append(count_frames(test, 1))
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == 60
     # as little as can be where nothing fits
-    assert count_frames(default_heldout(starts, recipe(starts), 0, 0), 1) == 4
+    assert count_frames(default_test_set(starts, recipe(starts), 0, 0), 1) == 4
 
 
 def test_shortened_checks_take_the_share_of_time():
@@ -331,10 +331,8 @@ def test_a_small_budget_bounds_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert took < 66
     metrics = json.loads((out / "metrics.json").read_text())
-    assert all(
-        np.isfinite(metrics[p]["heldout"]["all"]["force_rmse_mev_per_a"]) for p in ("tiny", "ultra-tiny")
-    )
-    assert metrics["ultra-tiny"]["heldout"]["all"]["force_r2"] > 0.9
+    assert all(np.isfinite(metrics[p]["test"]["all"]["force_rmse_mev_per_a"]) for p in ("tiny", "ultra-tiny"))
+    assert metrics["ultra-tiny"]["test"]["all"]["force_r2"] > 0.9
 
 
 def test_an_organic_crystal_is_kept_cooler_than_an_oxide():
@@ -347,9 +345,9 @@ def test_an_organic_crystal_is_kept_cooler_than_an_oxide():
     assert said.startswith(
         "supercell of at most 64 atoms; strain 0.05; rattle 0.03, 0.08, 0.15 Å; md 300, 600, 900, 1200 K"
     )
-    # the dynamics of two scouts, told once
+    # the dynamics of two interim_students, told once
     assert said.endswith(" fs (twice)")
     assert said.count("md ") == 1
-    assert summary(default_heldout([organic], recipe([organic]), 1000, 0)).endswith(
+    assert summary(default_test_set([organic], recipe([organic]), 1000, 0)).endswith(
         "md 300, 500, 1000 K, 1 fs"
     )

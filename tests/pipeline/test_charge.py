@@ -185,7 +185,7 @@ def test_distilling_a_charged_smiles(run, refused, tmp_path):
     distill = (
         "distill", "--smiles", "[NH4+]", "--teacher", TEACHER, "--preset", "ultra-tiny", "--out", tmp_path / "run",
         "--set", "sampling.steps=[{kind: rattle, stdev_a: 0.05, n: 12}]",
-        "--set", "heldout.steps=[{kind: rattle, stdev_a: 0.04, n: 4}]", "--set", "heldout.seed=7",
+        "--set", "test.steps=[{kind: rattle, stdev_a: 0.04, n: 4}]", "--set", "test.seed=7",
         "--set", "training.epochs=1", "--set", "validation.onpolicy_frames=2", "--set", "validation.nve_fs=5",
     )  # fmt: skip
     assert "does not treat a total charge" in refused(*distill)
@@ -193,7 +193,7 @@ def test_distilling_a_charged_smiles(run, refused, tmp_path):
     assert code == 0, err
     assert "OutOfDomainWarning" not in err
     assert read_card(tmp_path / "run" / "ultra-tiny.safetensors")["total_charge"] == 1.0
-    assert {a.info["charge"] for a in read(tmp_path / "run" / "heldout.extxyz", ":")} == {1.0}
+    assert {a.info["charge"] for a in read(tmp_path / "run" / "test.extxyz", ":")} == {1.0}
 
 
 @pytest.fixture

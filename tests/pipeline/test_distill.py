@@ -39,7 +39,7 @@ COPPER = {
             {"kind": "rattle", "from": "strain", "stdev_a": [0.05, 0.1], "n": 6},
         ],
     },
-    "heldout": {
+    "test": {
         "seed": 101,
         "steps": [
             {
@@ -77,14 +77,14 @@ def test_copper_from_emt(run, tmp_path, monkeypatch):
     assert near["reason"] == far["reason"] == ""
     assert "teacher's forces beyond 10.0 Å: " in printed
     judged = metrics["ultra-tiny"]
-    assert set(judged) == {"validation", "heldout", "on_policy", "run"}
-    for split in ("validation", "heldout"):
+    assert set(judged) == {"validation", "test", "on_policy", "run"}
+    for split in ("validation", "test"):
         assert set(judged[split]["all"]) == KEYS
-        assert {"by_element", "by_family"} <= set(judged[split])
-    assert set(judged["heldout"]["by_temperature"]) == {"300", "600"}
-    assert judged["heldout"]["all"]["n_structures"] == 10
+        assert {"by_element", "by_config_type"} <= set(judged[split])
+    assert set(judged["test"]["by_temperature"]) == {"300", "600"}
+    assert judged["test"]["all"]["n_structures"] == 10
     # trained on rattled crystals alone, tried on dynamics
-    assert judged["heldout"]["all"]["force_r2"] > 0.99
+    assert judged["test"]["all"]["force_r2"] > 0.99
     assert judged["on_policy"]["all"]["n_structures"] == 4
     facts = judged["run"]
     assert facts["on_policy"] == {"temperature_k": 600.0, "stable": True, "reason": ""}
@@ -95,7 +95,7 @@ def test_copper_from_emt(run, tmp_path, monkeypatch):
     assert metrics["run"]["speed_atoms"] == 4
     assert abs(facts["nve"]["drift_mev_per_atom_per_ps"]) < 5.0
     # the command for files says the same of the file
-    for split in ("validation", "heldout"):
+    for split in ("validation", "test"):
         done = run(
             "validate",
             out / "ultra-tiny.safetensors",
@@ -107,12 +107,12 @@ def test_copper_from_emt(run, tmp_path, monkeypatch):
         again = json.loads((tmp_path / "again.json").read_text())["ultra-tiny"]["data"]["all"]
         assert again == pytest.approx(judged[split]["all"], rel=1e-3)
     # and the student is of use
-    atoms = read(out / "heldout.extxyz", -1)
+    atoms = read(out / "test.extxyz", -1)
     truth = atoms.get_forces()
     atoms.calc = limbeck.Calculator(out / "ultra-tiny.safetensors")
     assert np.sqrt(np.mean((atoms.get_forces() - truth) ** 2)) < 0.3 * np.sqrt(np.mean(truth**2))
     card = limbeck.Student.load(out / "ultra-tiny.safetensors").card
-    assert card["metrics"]["heldout"] == judged["heldout"]["all"]
+    assert card["metrics"]["test"] == judged["test"]["all"]
     assert card["metrics"]["on_policy"] == judged["on_policy"] | facts["on_policy"]
     assert card["limits"]["receptive_field_a"] == 10.0
     assert card["limits"]["long_range"] in printed
@@ -179,7 +179,7 @@ def test_distill_from_python(form, tmp_path):
     said: list[str] = []
     outcome = limbeck.distill(config, dry_run=True, say=said.append)
     assert outcome["plan"]["frames"] == 78
-    assert outcome["plan"]["heldout_frames"] == 10
+    assert outcome["plan"]["test_frames"] == 10
     assert said[0].startswith("budget: 5 min 00 s")
     assert said[1].startswith("system: crystal; 1 structure of 4 atoms")
 
@@ -221,17 +221,17 @@ def test_distill_from_python_says_what_is_wrong():
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_real_teacher_becomes_a_student(tmp_path):
-    """SO3LR on ethanol: rattled frames and dynamics driven by a scout, two minutes of training at most."""
+    """SO3LR on ethanol: rattled frames and dynamics driven by an interim student, two minutes of training at most."""
     pytest.importorskip("so3krates_torch")
     pytest.importorskip("rdkit")
     config = {
         "smiles": "CCO", "n_conformers": 1, "teacher": "so3lr", "presets": ["ultra-tiny"], "seed": 0,
         "sampling": {"seed": 1, "steps": [
             {"kind": "rattle", "stdev_a": [0.03, 0.06, 0.1], "n": 14},
-            {"kind": "md", "driver": "scout", "temperature_K": [300, 500], "starts": 2, "frames": 10,
+            {"kind": "md", "driver": "interim", "temperature_K": [300, 500], "starts": 2, "frames": 10,
              "every_fs": 10, "equilibrate_fs": 50, "timestep_fs": 0.5, "from_relaxed": True},
         ]},
-        "heldout": {"seed": 101, "start_index": [0], "steps": [
+        "test": {"seed": 101, "start_index": [0], "steps": [
             {"kind": "md", "temperature_K": 400, "starts": 1, "frames": 6, "every_fs": 10, "equilibrate_fs": 40,
              "timestep_fs": 1, "from_relaxed": True},
         ]},
@@ -244,7 +244,7 @@ def test_a_real_teacher_becomes_a_student(tmp_path):
         [sys.executable, "-m", "limbeck.cli", "distill", path, "--out", out], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    heldout = json.loads((out / "metrics.json").read_text())["ultra-tiny"]["heldout"]["all"]
-    assert heldout["n_structures"] == 6
-    assert heldout["force_r2"] > 0.96
-    assert heldout["energy_mae_mev_per_atom"] < 8.0
+    test = json.loads((out / "metrics.json").read_text())["ultra-tiny"]["test"]["all"]
+    assert test["n_structures"] == 6
+    assert test["force_r2"] > 0.96
+    assert test["energy_mae_mev_per_atom"] < 8.0

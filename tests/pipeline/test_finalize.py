@@ -29,7 +29,7 @@ SPLIT = {
 
 def write_untrained(path: Path, preset: str) -> Path:
     record = untrained_student(preset, labelled_copper(1)[0], 4.0).record
-    card = {"preset": preset, "metrics": {"heldout": {"all": {"force_rmse_mev_per_a": 30.0}}}}
+    card = {"preset": preset, "metrics": {"test": {"all": {"force_rmse_mev_per_a": 30.0}}}}
     write_student(path, replace(record, card=card))
     return path
 
@@ -43,11 +43,11 @@ def folder(tmp_path):
     for preset, error in (("tiny", 20.0), ("ultra-tiny", 40.0)):
         write_untrained(path / f"{preset}.safetensors", preset)
         metrics[preset] = {
-            "heldout": {"all": SPLIT | {"force_rmse_mev_per_a": error}}, "run": {"compression": 30.0}
+            "test": {"all": SPLIT | {"force_rmse_mev_per_a": error}}, "run": {"compression": 30.0}
         }  # fmt: skip
     (path / "config.yaml").write_text("# Limbeck run: the resolved configuration\nseed: 0\n")
     (path / "metrics.json").write_text(json.dumps(metrics))
-    write(path / "heldout.extxyz", labelled_copper(6))
+    write(path / "test.extxyz", labelled_copper(6))
     write(path / "structures.extxyz", labelled_copper(1))
     return path
 
@@ -127,7 +127,7 @@ def test_a_run_comes_to_everything(run, folder, calls, tmp_path):
 
 def test_worst_frames_hold_both_answers(run, folder, calls):
     assert run("finalize", folder)[0] == 0
-    worst, held = read(folder / "worst.extxyz", ":"), read(folder / "heldout.extxyz", ":")
+    worst, held = read(folder / "worst.extxyz", ":"), read(folder / "test.extxyz", ":")
     assert {atoms.info["frame"] for atoms in worst} == set(range(6))  # fewer frames than are asked for
     student = Student.load(folder / f"{worst[0].info['student']}.safetensors")
     for atoms in worst[:2]:
@@ -264,10 +264,10 @@ def test_what_the_budget_leaves_out_is_said(run, folder, calls):
 
 
 def test_without_held_out_labels_it_says_so(run, folder, calls):
-    (folder / "heldout.extxyz").unlink()
+    (folder / "test.extxyz").unlink()
     code, printed, _ = run("finalize", folder)
     assert code == 0
-    assert "validate of tiny: skipped: no heldout.extxyz in the run; --data FILE names labels" in printed
+    assert "validate of tiny: skipped: no test.extxyz in the run; --data FILE names labels" in printed
     assert not (folder / "worst.extxyz").exists()
 
 
@@ -447,9 +447,9 @@ def test_labels_of_other_names_beside_an_isolated_atom(run, refused, folder, tmp
 def test_a_run_without_held_out_set_is_judged_on_the_labels_given(run, folder, calls, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     for preset in ("tiny", "ultra-tiny"):
-        metrics[preset]["validation"] = metrics[preset].pop("heldout")
+        metrics[preset]["validation"] = metrics[preset].pop("test")
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "heldout.extxyz").unlink()
+    (folder / "test.extxyz").unlink()
     given = tmp_path / "test.extxyz"
     frames = frames_like(folder / "tiny.safetensors", 2.0)
     write(given, frames)
@@ -546,8 +546,8 @@ def test_a_trained_run_end_to_end(run, copper_file, tmp_path, monkeypatch):
     assert export["verdict"] == "pass"
     certificate = json.loads((out / "exports" / "ultra-tiny.onnx.certificate.json").read_text())
     kinds = certificate["parity"]["against_student"]
-    assert export["parity"]["on"] == "held-out"
-    assert export["parity"]["force_mev_per_a"] == kinds["held-out"]["force_mev_per_a"]
+    assert export["parity"]["on"] == "test"
+    assert export["parity"]["force_mev_per_a"] == kinds["test"]["force_mev_per_a"]
     assert 0 < export["parity"]["share"] == max(kind["share"] for kind in kinds.values()) <= 1
     assert export["bytes"] == (out / "exports" / "ultra-tiny.onnx").stat().st_size
     (int8,) = student["quantisation"]

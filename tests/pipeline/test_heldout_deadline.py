@@ -1,4 +1,4 @@
-"""A teacher that is slower than when it was timed: the held-out set leaves training its share.
+"""A teacher that is slower than when it was timed: the test set leaves training its share.
 
 Time is a number that the teacher moves on by a fixed cost at each evaluation; nothing waits.
 """
@@ -54,7 +54,7 @@ class SlowTeacher(WorkerPotential):
 
 @pytest.fixture
 def collected(monkeypatch, tmp_path):
-    """collected(slowness) -> (plan, spent seconds, held-out set, notes): as `distill` would do it."""
+    """collected(slowness) -> (plan, spent seconds, test set, notes): as `distill` would do it."""
 
     def _collect(slowness: float, **settings):
         now = [1000.0]
@@ -68,41 +68,39 @@ def collected(monkeypatch, tmp_path):
         with LabelStore(tmp_path / "labels") as store:
             teacher = SlowTeacher(now, slowness * PLANNED_S)
             collector = Collector(config, tmp_path, teacher, store, clock, no_progress, print)
-            heldout = collector.collect_heldout(starts, plan)
-        return plan, clock.spent_s, heldout, collector.notes
+            test = collector.collect_test_set(starts, plan)
+        return plan, clock.spent_s, test, collector.notes
 
     return _collect
 
 
 def test_a_teacher_as_fast_as_planned_is_not_cut(collected):
-    plan, spent, heldout, notes = collected(1.0)
-    assert spent == pytest.approx(plan.heldout_s, rel=0.02)
-    assert len(heldout) == plan.heldout_frames
+    plan, spent, test, notes = collected(1.0)
+    assert spent == pytest.approx(plan.test_set_s, rel=0.02)
+    assert len(test) == plan.test_frames
     assert notes == []
 
 
 @pytest.mark.parametrize("slowness", [3.0, 6.0, 15.0])
 def test_a_slow_teacher_leaves_training_half_of_its_plan(collected, slowness):
-    plan, spent, heldout, notes = collected(slowness)
-    uncut = slowness * plan.heldout_s
-    late = plan.heldout_until_s
-    assert late == pytest.approx(plan.heldout_s + 0.5 * sum(plan.training_s.values()))
+    plan, spent, test, notes = collected(slowness)
+    uncut = slowness * plan.test_set_s
+    late = plan.test_set_until_s
+    assert late == pytest.approx(plan.test_set_s + 0.5 * sum(plan.training_s.values()))
     # beyond it are the evaluation at work, and the first labels, of which there are always some
     assert spent <= min(uncut, late + slowness * PLANNED_S * planning.LEAST_LABELS)
     if uncut < late:
         assert notes == []
-        assert len(heldout) == plan.heldout_frames
+        assert len(test) == plan.test_frames
         return
-    assert 0 < len(heldout) < plan.heldout_frames
+    assert 0 < len(test) < plan.test_frames
     assert sum("there was time for" in note for note in notes) == 1
-    assert notes[0].startswith("heldout md: ")
+    assert notes[0].startswith("test md: ")
     # with one trajectory a temperature, each keeps frames; those from before the end of equilibration belong to no temperature
-    temperatures = plan.heldout.steps[-1].temperatures
-    assert len(np.unique(heldout.family)) == len(temperatures)
+    temperatures = plan.test.steps[-1].temperatures
+    assert len(np.unique(test.group)) == len(temperatures)
     reached = slowness < 15
-    assert set(heldout.temperature_k[~np.isnan(heldout.temperature_k)]) == (
-        set(temperatures) if reached else set()
-    )
+    assert set(test.temperature_k[~np.isnan(test.temperature_k)]) == (set(temperatures) if reached else set())
 
 
 def test_called_again_it_gives_the_same_set(collected):
@@ -110,11 +108,11 @@ def test_called_again_it_gives_the_same_set(collected):
     _, _, again, notes = collected(6.0)
     np.testing.assert_array_equal(again.structures.positions, first.structures.positions)
     np.testing.assert_array_equal(again.labels.energy, first.labels.energy)
-    assert notes[0].startswith("heldout md: ")
+    assert notes[0].startswith("test md: ")
 
 
 def test_without_a_budget_nothing_is_cut(collected):
-    plan, spent, heldout, notes = collected(6.0, training={"epochs": 5})
-    assert plan.heldout_until_s is None
-    assert (len(heldout), notes) == (plan.heldout_frames, [])
-    assert spent == pytest.approx(6.0 * plan.heldout_s, rel=0.02)
+    plan, spent, test, notes = collected(6.0, training={"epochs": 5})
+    assert plan.test_set_until_s is None
+    assert (len(test), notes) == (plan.test_frames, [])
+    assert spent == pytest.approx(6.0 * plan.test_set_s, rel=0.02)

@@ -19,7 +19,7 @@ from ase.io import read
 from limbeck.core.hashing import hash_structure
 from limbeck.labelling import LabelStore
 
-FRAMES, HELDOUT = 72, 4
+FRAMES, TEST = 72, 4
 #: structures that a worker may have had at work or in its inbox when it died
 IN_FLIGHT = 2
 
@@ -34,14 +34,14 @@ def _configuration(folder: Path) -> Path:
             "steps": [
                 {"kind": "rattle", "stdev_a": [0.05, 0.1], "n": 20},
                 {
-                    "kind": "md", "driver": "scout", "temperature_K": [300, 600], "starts": 2, "frames": 8,
+                    "kind": "md", "driver": "interim", "temperature_K": [300, 600], "starts": 2, "frames": 8,
                     "every_fs": 12, "equilibrate_fs": 40, "timestep_fs": 4,
                 },
             ],
         },
-        "heldout": {
+        "test": {
             "seed": 101,
-            "steps": [{"kind": "md", "temperature_K": 300, "frames": HELDOUT, "every_fs": 20, "equilibrate_fs": 40,
+            "steps": [{"kind": "md", "temperature_K": 300, "frames": TEST, "every_fs": 20, "equilibrate_fs": 40,
                        "timestep_fs": 4}],
         },
         "training": {"epochs": 25, "checkpoint_s": 0.2},
@@ -74,7 +74,7 @@ def _kill_at(folder: Path, due: Callable[[str], bool], delay_s: float = 0.0) -> 
 def _check_labels(folder: Path, kills: int) -> None:
     """Every frame has one label, and no label was made twice but those in flight."""
     frames = []
-    for name, count in (("labels", FRAMES), ("test", HELDOUT)):
+    for name, count in (("labels", FRAMES), ("test", TEST)):
         with LabelStore(folder / "run" / name) as store:
             labelled = store.read()
         assert len(labelled) == count
@@ -89,7 +89,7 @@ def _check_labels(folder: Path, kills: int) -> None:
 @pytest.mark.ci
 def test_killed_three_times_and_finished(importable_here, tmp_path):
     _configuration(tmp_path)
-    # while labelling, while the scout's dynamics run, while the second student trains
+    # while labelling, while the interim student's dynamics run, while the second student trains
     for sign in ("labels: 0/40", "sampling: 0/", "training tiny"):
         assert _kill_at(tmp_path, lambda line, sign=sign: line.startswith(sign)), sign
     done = subprocess.run(_command(tmp_path), capture_output=True, text=True)
@@ -99,9 +99,9 @@ def test_killed_three_times_and_finished(importable_here, tmp_path):
     _check_labels(tmp_path, kills=3)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert {"ultra-tiny", "tiny", "run"} == set(metrics)
-    assert metrics["tiny"]["heldout"]["all"]["n_structures"] == HELDOUT
+    assert metrics["tiny"]["test"]["all"]["n_structures"] == TEST
     assert metrics["tiny"]["run"]["training"]["epochs"] == 25
-    assert len(read(tmp_path / "run/heldout.extxyz", ":")) == HELDOUT
+    assert len(read(tmp_path / "run/test.extxyz", ":")) == TEST
 
 
 @pytest.mark.slow

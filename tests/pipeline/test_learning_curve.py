@@ -159,7 +159,7 @@ def finished(tmp_path):
     (folder / "config.yaml").write_text(f"# Limbeck run: the resolved configuration\nseed: 0\n{training}")
     (folder / "metrics.json").write_text(json.dumps({"tiny": {"run": {"training": {"seconds": 718.3}}}}))
     write(folder / "labels", labelled_copper(20), format="extxyz")
-    for k, name in enumerate(("heldout", "validation")):
+    for k, name in enumerate(("test", "validation")):
         write(folder / f"{name}.extxyz", labelled_copper(6, seed=1 + k))
     return folder
 
@@ -181,19 +181,19 @@ def test_subsets_are_nested_hold_whole_families_and_every_element():
     frames = []
     for k in range(12):
         atoms = labelled_copper(1, seed=k)[0]
-        atoms.info |= {"family": f"md-{k // 3}", "step": "md", "temperature_K": 300.0 * (1 + k // 3 % 2)}
+        atoms.info |= {"group": f"md-{k // 3}", "step": "md", "temperature_K": 300.0 * (1 + k // 3 % 2)}
         if k >= 9:
             atoms.numbers[0] = 47
         frames.append(atoms)
     labelled = labelled_from_atoms(frames, "here")
     order = nested_order(labelled, seed=0)
     assert sorted(order) == list(range(12))
-    families = labelled.family[order]
-    # each family stands together
-    assert len([1 for a, b in itertools.pairwise(families) if a != b]) == 3
-    # silver is in one family of four, which stands among the first two
-    assert "md-3" in set(families[:6])
-    # both temperatures are in the first two families
+    groups = labelled.group[order]
+    # each group stands together
+    assert len([1 for a, b in itertools.pairwise(groups) if a != b]) == 3
+    # silver is in one group of four, which stands among the first two
+    assert "md-3" in set(groups[:6])
+    # both temperatures are in the first two groups
     assert set(labelled.temperature_k[order[:6]]) == {300.0, 600.0}
     assert (nested_order(labelled, seed=0) == order).all()
 
@@ -208,7 +208,7 @@ def test_the_command_trains_judges_and_goes_on(run, tmp_path):
     code, printed, err = run(*arguments)
     assert code == 0, err
     found = json.loads(told.read_text())
-    assert found["heldout_structures"] == 12
+    assert found["test_structures"] == 12
     assert [(p["labels"], p["seconds"]) for p in found["points"]] == [
         (38, 3.0),
         (19, 3.0),

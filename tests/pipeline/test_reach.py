@@ -22,7 +22,7 @@ def _no_hurry(monkeypatch):
     monkeypatch.setattr("limbeck.pipeline.reach.SECONDS_BY_EPOCHS", 1e6)
 
 
-def heldout():
+def test():
     frames = [bulk("Cu", cubic=True) * (2, 2, 2) for _ in range(2)]
     for k, frame in enumerate(frames):
         frame.rattle(0.1, seed=k)
@@ -37,7 +37,7 @@ def configuration(**entries):
 
 def test_cutoff_and_receptive_field_are_measured():
     config = configuration(training={"cutoff": 4.0})
-    cutoff, field = measure_reach(config, TEACHER, heldout(), 0.0)
+    cutoff, field = measure_reach(config, TEACHER, test(), 0.0)
     assert (cutoff["radius_a"], field["radius_a"]) == (4.0, 8.0)
     assert cutoff["force_rms_mev_per_a"] > 0.1  # between 4 and 5 Å
     assert field["force_rms_mev_per_a"] == 0.0
@@ -49,11 +49,11 @@ def test_cutoff_and_receptive_field_are_measured():
 
 def test_each_preset_has_its_own_field():
     config = configuration(presets=["original", "ultra-tiny"], training={"cutoff": 3.0})
-    assert [r["radius_a"] for r in measure_reach(config, TEACHER, heldout(), 0.0)] == [3.0, 6.0, 9.0]
+    assert [r["radius_a"] for r in measure_reach(config, TEACHER, test(), 0.0)] == [3.0, 6.0, 9.0]
 
 
 def test_a_used_up_budget_leaves_a_reason():
-    for report in measure_reach(configuration(budget="1m"), TEACHER, heldout(), 60.0):
+    for report in measure_reach(configuration(budget="1m"), TEACHER, test(), 60.0):
         assert report["force_rms_mev_per_a"] is None
         assert report["reason"].startswith("the budget leaves too little time: two evaluations of ")
         said = LongRangeReport(**report).text()

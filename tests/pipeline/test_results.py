@@ -35,7 +35,7 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
     monkeypatch.setattr(results, "time_in_turns", timings)
     teacher = SimpleNamespace(name="emt", n_parameters=900, threads=3, device="cuda")
     frames = StructureBatch.from_atoms([bulk("Si", cubic=True), bulk("Si")])
-    trial = SimpleNamespace(teacher=teacher, heldout=SimpleNamespace(structures=frames))
+    trial = SimpleNamespace(teacher=teacher, test=SimpleNamespace(structures=frames))
     metrics = {"tiny": {"run": {"parameters": 90}}, "ultra-tiny": {"run": {"parameters": 30}}, "run": {}}
     add_speeds(metrics, tmp_path, ["tiny", "ultra-tiny"], trial)
     assert loaded == [(f"{preset}.safetensors", {"threads": 3}) for preset in ("tiny", "ultra-tiny")]
@@ -51,10 +51,10 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
 def test_speeds_of_a_busy_machine_are_remarked_on(tmp_path, share, noted):
     said: list[str] = []
     errors = {"force_rmse_mev_per_a": 1.0, "force_r2": 1.0, "energy_mae_mev_per_atom": 1.0}
-    judged = {"heldout": {"all": errors}, "validation": {"all": errors}, "run": {"parameters": 1}}
+    judged = {"test": {"all": errors}, "validation": {"all": errors}, "run": {"parameters": 1}}
     teacher = {"name": "emt", "parameters": None, "atoms_per_s": 1.0}
     metrics = {"tiny": judged, "run": {"teacher": teacher, "load": share * usable_cores(), "speed_atoms": 1}}
-    say_results(metrics, tmp_path, ["tiny"], SimpleNamespace(heldout=[0], hottest_k=math.pi), said.append)
+    say_results(metrics, tmp_path, ["tiny"], SimpleNamespace(test=[0], hottest_k=math.pi), said.append)
     assert any("the machine was busy" in line for line in said) is noted
 
 
@@ -65,7 +65,7 @@ def test_a_larger_preset_that_is_no_better_is_remarked_on(tmp_path, error, noted
     def judged(rmse: float, parameters: int) -> dict[str, Any]:
         errors = {"force_rmse_mev_per_a": rmse, "force_r2": 1.0, "energy_mae_mev_per_atom": 1.0}
         facts = {"parameters": parameters, "training": {"training_loss": 1e-5}}
-        return {"heldout": {"all": errors}, "validation": {"all": errors}, "run": facts}
+        return {"test": {"all": errors}, "validation": {"all": errors}, "run": facts}
 
     teacher = {"name": "emt", "parameters": None, "atoms_per_s": 1.0}
     metrics = {
@@ -73,7 +73,7 @@ def test_a_larger_preset_that_is_no_better_is_remarked_on(tmp_path, error, noted
         "original": judged(error, 400_000),
         "run": {"teacher": teacher, "speed_atoms": 1},
     }
-    trial = SimpleNamespace(heldout=[0], hottest_k=300.0)
+    trial = SimpleNamespace(test=[0], hottest_k=300.0)
     say_results(metrics, tmp_path, ["tiny", "original"], trial, said.append)
     notes = [line for line in said if "original (400,000 parameters) is no more accurate than tiny" in line]
     assert len(notes) == noted

@@ -37,9 +37,9 @@ def test_rounds_add_labels_and_stand_in_the_metrics(run, tmp_path):
             assert student["runs"] == 3
             assert student["on_policy"]["n_structures"] > 0
             assert 0.02 <= student["shortest_ps"] <= student["mean_ps"] <= 0.4 + 1e-9
-    # the held-out figures of the last round are those of the student that the run leaves
-    last = rounds[-1]["students"]["tiny"]["heldout"]["force_rmse_mev_per_a"]
-    assert metrics["tiny"]["heldout"]["all"]["force_rmse_mev_per_a"] == pytest.approx(last)
+    # the test figures of the last round are those of the student that the run leaves
+    last = rounds[-1]["students"]["tiny"]["test"]["force_rmse_mev_per_a"]
+    assert metrics["tiny"]["test"]["all"]["force_rmse_mev_per_a"] == pytest.approx(last)
     assert (out / "tiny.safetensors").read_bytes() != (out / "rounds/0/tiny.safetensors").read_bytes()
 
     # Interrupted within the last round, it comes to the same end.

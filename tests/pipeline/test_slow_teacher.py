@@ -32,7 +32,7 @@ PLANNED_S, SCOUT_S = 0.5, 2e-3
 BEGAN = 1000.0
 TEMPERATURES = (300.0, 600.0, 900.0, 1200.0)
 #: 52 trajectories of 12 frames and 45 evaluations
-HELDOUT = SamplingConfig(
+TEST = SamplingConfig(
     steps=(
         MD(temperature_K=TEMPERATURES, starts=13, frames=12, every_fs=4, equilibrate_fs=40, timestep_fs=2),
     )
@@ -91,13 +91,13 @@ class Bench:
         self.teacher = SlowTeacher(self.now, cost_s)
         self.trained: set[int] = set()
 
-        def scout(collector, labelled, count, seconds):
+        def interim(collector, labelled, count, seconds):
             if count not in self.trained:
                 self.now[0] += seconds
             self.trained.add(count)
-            return Lattice(f"scout-{count}", self.now, scout_cost_s)
+            return Lattice(f"interim-{count}", self.now, scout_cost_s)
 
-        monkeypatch.setattr(Collector, "_scout", scout)
+        monkeypatch.setattr(Collector, "_interim_student", interim)
         self.clock = RunClock(folder, began=BEGAN)
 
     def collect(self, what: str = "collect") -> tuple[LabelledSet, list[str]]:
@@ -131,49 +131,49 @@ COSTS = {
 
 @pytest.mark.parametrize("cost_s", COSTS.values(), ids=COSTS)
 def test_held_out_trajectories_are_fewer_and_whole(monkeypatch, tmp_path, cost_s):
-    bench = Bench(monkeypatch, tmp_path, cost_s, budget=4000.0, heldout=HELDOUT)
-    assert bench.plan.heldout_frames == 624
-    heldout, notes = bench.collect("collect_heldout")
+    bench = Bench(monkeypatch, tmp_path, cost_s, budget=4000.0, test=TEST)
+    assert bench.plan.test_frames == 624
+    test, notes = bench.collect("collect_test_set")
     evaluations = 52 * 45 + 624
-    share = affordable(cost_s, 0.0, bench.plan.heldout_until_s) / evaluations
+    share = affordable(cost_s, 0.0, bench.plan.test_set_until_s) / evaluations
     assert share < 0.8  # else there was nothing to choose
-    assert 0.7 * share * 624 <= len(heldout) <= share * 624 + 12
-    assert bench.clock.spent_s <= bench.plan.heldout_until_s + 12 * PLANNED_S
+    assert 0.7 * share * 624 <= len(test) <= share * 624 + 12
+    assert bench.clock.spent_s <= bench.plan.test_set_until_s + 12 * PLANNED_S
     # as many trajectories of each temperature, one more or less, and all whole but the last
-    frames_of = Counter(heldout.family.tolist())
-    runs_at = Counter(family.split("/md-")[1].split("K")[0] for family in frames_of)
+    frames_of = Counter(test.group.tolist())
+    runs_at = Counter(group.split("/md-")[1].split("K")[0] for group in frames_of)
     assert sorted(map(float, runs_at)) == list(TEMPERATURES)
     assert max(runs_at.values()) - min(runs_at.values()) <= 1
     assert sorted(frames_of.values())[1:] == [12] * (len(frames_of) - 1)
-    told = f"heldout md: there was time for {len(frames_of)} of 52 trajectories, "
+    told = f"test md: there was time for {len(frames_of)} of 52 trajectories, "
     assert sum(note.startswith(told) for note in notes) == 1, notes
     assert not any("labelling stopped" in note for note in notes)
 
 
 def test_interrupted_it_goes_on_and_loses_only_the_trajectory_at_work(monkeypatch, tmp_path):
-    bench = Bench(monkeypatch, tmp_path, COSTS["5 times slower"], budget=4000.0, heldout=HELDOUT)
+    bench = Bench(monkeypatch, tmp_path, COSTS["5 times slower"], budget=4000.0, test=TEST)
     kept: dict[Path, str] = {}
     for killed_at in (400.0, 900.0, 1400.0):
         bench.teacher.killed_at = BEGAN + killed_at
         with pytest.raises(KeyboardInterrupt):
-            bench.collect("collect_heldout")
+            bench.collect("collect_test_set")
         bench.again()
         assert all(path.read_text() == text for path, text in kept.items())
         kept = {path: path.read_text() for path in (tmp_path / "sampling").glob("*.extxyz")}
     bench.teacher.killed_at = np.inf
-    heldout, notes = bench.collect("collect_heldout")
-    frames_of = Counter(heldout.family.tolist())
+    test, notes = bench.collect("collect_test_set")
+    frames_of = Counter(test.group.tolist())
     assert set(frames_of.values()) == {12}
     assert len(frames_of) >= len(kept) >= 8
     # of each kill, the trajectory at work was in vain
     assert bench.teacher.calls <= len(frames_of) * (45 + 12) + 3 * 45
-    share = bench.plan.heldout_until_s / (5 * bench.plan.heldout_s)
-    assert len(heldout) >= 0.7 * share * 624 - 3 * 12
+    share = bench.plan.test_set_until_s / (5 * bench.plan.test_set_s)
+    assert len(test) >= 0.7 * share * 624 - 3 * 12
     bench.again()
     bench.now[0] += 1e4
-    again, said = bench.collect("collect_heldout")
-    np.testing.assert_array_equal(again.structures.positions, heldout.structures.positions)
-    np.testing.assert_array_equal(again.labels.energy, heldout.labels.energy)
+    again, said = bench.collect("collect_test_set")
+    np.testing.assert_array_equal(again.structures.positions, test.structures.positions)
+    np.testing.assert_array_equal(again.labels.energy, test.labels.energy)
     assert said[0] == notes[0]
 
 
@@ -189,18 +189,18 @@ SAMPLED = {"budget": 600.0, "temperatures_K": (300.0, 600.0)}
 
 
 def test_each_step_and_temperature_of_a_sampling_keeps_its_share(monkeypatch, tmp_path):
-    """Teacher and scouts take five times as long as planned: before, still frames took all the time."""
+    """Teacher and interim_students take five times as long as planned: before, still frames took all the time."""
     bench = Bench(
         monkeypatch, tmp_path, lambda now: 5 * PLANNED_S, lambda now: 5 * SCOUT_S, **SAMPLED
     )  # fmt: skip
     plan = bench.plan
-    assert plan.scouts == 2
+    assert plan.interim_students == 2
     labelled, notes = bench.collect()
-    share = (plan.labels_until_s - plan.scouts * plan.scout_s) / (5 * plan.labelling_s)
+    share = (plan.labels_until_s - plan.interim_students * plan.interim_s) / (5 * plan.labelling_s)
     assert share < 0.4
     made = Counter(labelled.step.tolist())
     for step, frames in planned_frames(plan, bench.starts).items():
-        if step.startswith("scout"):
+        if step.startswith("interim"):
             assert made[step] >= 0.7 * share * frames, (step, made)
             assert set(labelled.temperature_k[labelled.step == step]) == {300.0, 600.0}
     assert len(labelled) >= 0.8 * share * plan.frames
@@ -223,6 +223,6 @@ def test_what_waited_for_a_slow_teacher_is_labelled_once_it_is_quick(monkeypatch
     bench = Bench(monkeypatch, tmp_path, lambda now: PLANNED_S * (4 if now - BEGAN < 120 else 0.8), **SAMPLED)
     labelled, _ = bench.collect()
     made, planned = Counter(labelled.step.tolist()), planned_frames(bench.plan, bench.starts)
-    assert made["scout-md"] == planned["scout-md"]
-    assert made["scout-md-2"] == planned["scout-md-2"]
+    assert made["student-md"] == planned["student-md"]
+    assert made["student-md-2"] == planned["student-md-2"]
     assert 0.6 * bench.plan.frames < len(labelled)

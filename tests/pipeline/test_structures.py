@@ -27,7 +27,7 @@ def test_liquid_is_packed_and_sampled(run, tmp_path):
     assert code == 0, err
     assert "note: the boxes are as packed: with --teacher they are relaxed first" in told
     frames = read(out, ":")
-    assert [f.info["family"] for f in frames[::2]] == [f"liquid#{k}/rattle-0.02A-b0" for k in range(3)]
+    assert [f.info["group"] for f in frames[::2]] == [f"liquid#{k}/rattle-0.02A-b0" for k in range(3)]
     assert all(f.get_chemical_formula() == "C2H20O8" for f in frames)
     assert frames[0].get_masses().sum() * 1.66053907 / frames[0].get_volume() == pytest.approx(0.6, rel=1e-6)
 
@@ -64,7 +64,7 @@ sampling:
     - {kind: slab, miller: [1, 1, 1], layers: 4}
     - {kind: vacancy, where: surface, variants: 4}
     - {kind: rattle, stdev_a: 0.02, n: 2}
-heldout: {seed: 9, steps: [{kind: rattle, stdev_a: 0.05, n: 4}]}
+test: {seed: 9, steps: [{kind: rattle, stdev_a: 0.05, n: 4}]}
 """
     )
     code, told, err = run(
@@ -96,7 +96,7 @@ def test_folder(run, refused, tmp_path):
     code, told, err = run("sample", "--structures", folder, "--out", out)
     assert code == 0, err
     assert "1 files are no structures by their names: notes.txt" in told
-    assert {f.info["family"].split("/")[0] for f in read(out, ":")} == {"fcc.cif#0", "bcc.vasp#0"}
+    assert {f.info["group"].split("/")[0] for f in read(out, ":")} == {"fcc.cif#0", "bcc.vasp#0"}
     (folder / "bad.cif").write_text("hello")
     line = refused("sample", "--structures", folder, "--out", tmp_path / "no.extxyz")
     assert line.startswith(f"{folder}: 1 of 3 structure files cannot be used; got bad.cif; the first: ")
@@ -112,7 +112,7 @@ def test_long_trajectory_is_thinned(tmp_path):
     notes: list[str] = []
     starts = starting_structures(load_config(structures=tmp_path / "run.traj"), notes)
     assert len(starts) == MOST_STARTS
-    assert len({a.info["family"] for a in starts}) == 5
+    assert len({a.info["group"] for a in starts}) == 5
     assert notes == [
         f"{tmp_path / 'run.traj'}: {MOST_STARTS} of {MOST_STARTS + 50} frames are starting structures, evenly spaced"
     ]

@@ -39,7 +39,7 @@ def _config(tmp_path, **changes):
         "teacher": {"name": "counting_emt:CountingEMT", "options": {"log": str(tmp_path / "evaluations.log")}},
         "presets": ["ultra-tiny"],
         "sampling": {"seed": 1, "steps": [{"kind": "rattle", "stdev_a": 0.08, "n": 24}]},
-        "heldout": {"seed": 101, "steps": [{"kind": "md", "temperature_K": 300, "frames": N_TEST, "every_fs": 20,
+        "test": {"seed": 101, "steps": [{"kind": "md", "temperature_K": 300, "frames": N_TEST, "every_fs": 20,
                                             "equilibrate_fs": 40, "timestep_fs": 4}]},
         **FEW_CHECKS,
         **changes,
@@ -96,7 +96,7 @@ def earlier(finished):
 
 
 def test_a_run_keeps_the_labels_of_its_test_set_in_a_store_of_their_own(finished):
-    test_set = set(_hashes(read(finished / "heldout.extxyz", ":")))
+    test_set = set(_hashes(read(finished / "test.extxyz", ":")))
     assert len(test_set) == N_TEST
     stored = {s: read_labelled(finished / s).structures.to_atoms() for s in ("labels", "test")}
     assert set(_hashes(stored["test"])) == test_set
@@ -131,18 +131,18 @@ def test_training_on_a_store_of_an_earlier_version_leaves_its_test_set_out(
 def test_a_learning_curve_of_an_earlier_version_leaves_its_test_set_out(earlier):
     with pytest.warns(UserWarning, match=OLD_STORE):
         data = read_curve_data(earlier, LabelKeys(), 0, print)
-    assert len(data.heldout) == N_TEST
+    assert len(data.test) == N_TEST
     parts = (data.lesson.train, data.lesson.validation)
     used = {h for part in parts for h in _hashes(part.structures.to_atoms())}
     assert len(used) == 24
-    assert not used & set(_hashes(data.heldout.structures.to_atoms()))
+    assert not used & set(_hashes(data.test.structures.to_atoms()))
 
 
 def test_a_run_of_an_earlier_version_goes_on_and_its_test_set_moves(
     run, importable_here, made, earlier, learned
 ):
-    kept = (earlier / "heldout.extxyz").read_text()
-    for name in ("metrics.json", "heldout.extxyz", "ultra-tiny.safetensors"):
+    kept = (earlier / "test.extxyz").read_text()
+    for name in ("metrics.json", "test.extxyz", "ultra-tiny.safetensors"):
         (earlier / name).unlink()
     shutil.rmtree(earlier / "train")
     log = made / "evaluations.log"
@@ -150,8 +150,8 @@ def test_a_run_of_an_earlier_version_goes_on_and_its_test_set_moves(
     code, printed, err = run("distill", made / "cu.yaml", "--out", earlier)
     assert code == 0, err
     assert "going on after" in printed
-    assert (earlier / "heldout.extxyz").read_text() == kept
-    test_set = set(_hashes(read(earlier / "heldout.extxyz", ":")))
+    assert (earlier / "test.extxyz").read_text() == kept
+    test_set = set(_hashes(read(earlier / "test.extxyz", ":")))
     assert set(_hashes(read_labelled(earlier / "test").structures.to_atoms())) == test_set
     (student,) = learned
     assert len(student["train"]) + len(student["validation"]) == 24
@@ -164,14 +164,14 @@ def test_a_run_of_an_earlier_version_goes_on_and_its_test_set_moves(
 def test_structures_of_the_test_set_do_not_train_or_validate(run, importable_here, learned, tmp_path):
     # both samplings keep the structure that they start from
     config = yaml.safe_load(_config(tmp_path).read_text())
-    for part in ("sampling", "heldout"):
+    for part in ("sampling", "test"):
         config[part]["keep_starts"] = True
     code, printed, err = run("distill", _config(tmp_path, **config), "--out", tmp_path / "run")
     assert code == 0, err
     assert "note: 1 of 25 labels are left out, because their structures are in the test set" in printed
     (student,) = learned
     assert len(student["train"]) + len(student["validation"]) == 24
-    test_set = set(_hashes(read(tmp_path / "run/heldout.extxyz", ":")))
+    test_set = set(_hashes(read(tmp_path / "run/test.extxyz", ":")))
     assert not test_set & {*student["train"], *student["validation"]}
 
 
@@ -203,7 +203,7 @@ def test_a_validation_file_near_to_the_labels_leaks(run, refused, importable_her
     assert "leak: " in text
     assert f"{len(near)} of {len(near)} validation structures are in the training data, or within" in text
     # told to pass over it, it trains; structures of the test set do not validate all the same
-    write(path, [*near, *read(finished / "heldout.extxyz", ":2")])
+    write(path, [*near, *read(finished / "test.extxyz", ":2")])
     code, printed, err = run(*command, "--set", "lint.ignore=[leak]", "--out", tmp_path / "two")
     assert code == 0, err
     assert f"note: 2 of {len(near) + 2} labels of {path} are left out" in printed
@@ -230,7 +230,7 @@ def test_active_learning_adds_no_structure_of_the_test_set():
     lesson = Lesson(labelled.select([0, 1, 2]), labelled.select([3]), None, "", {})
     said: list[str] = []
     config = SimpleNamespace(val=0.1, seed=0)
-    trial = SimpleNamespace(heldout=labelled.select([10, 11]))
+    trial = SimpleNamespace(test=labelled.select([10, 11]))
     loop = RoundLoop(config, Path(), None, trial, [], None, None, None, said.append)  # type: ignore[arg-type]
     joined = loop._joined(lesson, labelled.select([4, 10, 5]))
     np.testing.assert_array_equal(joined.train.labels.energy, labelled.labels.energy[[0, 1, 2, 4, 5]])

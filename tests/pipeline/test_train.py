@@ -200,7 +200,7 @@ def test_released_students_are_listed_and_shown_by_name(run, copper_file, tmp_pa
         "elements",
         "teacher",
         "parameters",
-        "heldout_force_rmse_mev_per_a",
+        "test_force_rmse_mev_per_a",
         "licence",
     ]
     assert (rows[0]["name"], rows[0]["elements"]) == ("copper-ultra-tiny", "Cu")

@@ -23,7 +23,7 @@ def files(tmp_path):
     data = tmp_path / "data.extxyz"
     frames = labelled_copper(6)
     for k, atoms in enumerate(frames):
-        atoms.info |= {"family": f"md-{k}", "step": "md", "temperature_K": 300.0}
+        atoms.info |= {"group": f"md-{k}", "step": "md", "temperature_K": 300.0}
     write(data, frames)
     return student, data
 
@@ -45,7 +45,7 @@ def test_the_worst_frames_come_with_both_answers(run, files, tmp_path):
     assert [one["index"] for one in listed] == order.tolist()
     # the file reads as labels: the reference's as they stand, the student's by their names
     reference = read_labelled(worst)
-    assert reference.family.tolist() == [f"md-{k}" for k in order]
+    assert reference.group.tolist() == [f"md-{k}" for k in order]
     assert reference.labels.forces[:4] == pytest.approx(all_frames[order[0]].get_forces(), abs=1e-7)
     predicted = read_labelled(
         worst, energy_key="student_energy", forces_key="student_forces", stress_key="student_stress"
@@ -69,11 +69,11 @@ def test_frames_have_the_numbers_of_the_file_beside_isolated_atoms(run, files, t
     write(mixed, [alone, *frames[:3], alone, *frames[3:]])
     code, printed, err = run("validate", student, mixed, "--worst", worst, "--n-worst", 6, "--json", told)
     assert code == 0, err
-    number_of = {frame.info["family"]: k for k, frame in enumerate(read(mixed, ":")) if len(frame) > 1}
+    number_of = {frame.info["group"]: k for k, frame in enumerate(read(mixed, ":")) if len(frame) > 1}
     assert sorted(number_of.values()) == [1, 2, 3, 5, 6, 7]
     for frame in read(worst, ":"):
-        assert frame.info["frame"] == number_of[frame.info["family"]]
+        assert frame.info["frame"] == number_of[frame.info["group"]]
         assert frame.positions == pytest.approx(read(mixed, frame.info["frame"]).positions)
     listed = json.loads(told.read_text())["student"]["run"]["worst_frames"]
-    assert [one["index"] for one in listed] == [number_of[one["family"]] for one in listed]
-    assert f"frame {listed[0]['index']} ({listed[0]['family']}): force RMSE" in printed
+    assert [one["index"] for one in listed] == [number_of[one["group"]] for one in listed]
+    assert f"frame {listed[0]['index']} ({listed[0]['group']}): force RMSE" in printed

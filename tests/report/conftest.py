@@ -19,7 +19,7 @@ from ase.io import write
 TEACHER = "ase.calculators.emt:EMT"
 
 
-def labelled_frame(seed: int, kelvin: float | None, family: str, step: str) -> Atoms:
+def labelled_frame(seed: int, kelvin: float | None, group: str, step: str) -> Atoms:
     """A rattled cell of copper and gold with EMT's labels."""
     atoms = bulk("Cu", cubic=True) * (2, 1, 1)
     atoms.numbers[0] = 79
@@ -31,7 +31,7 @@ def labelled_frame(seed: int, kelvin: float | None, family: str, step: str) -> A
         "stress": atoms.get_stress(),
     }
     atoms.calc = SinglePointCalculator(atoms, **results)
-    atoms.info = {"family": family, "step": step} | ({} if kelvin is None else {"temperature_K": kelvin})
+    atoms.info = {"group": group, "step": step} | ({} if kelvin is None else {"temperature_K": kelvin})
     return atoms
 
 
@@ -50,25 +50,25 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     frames = [labelled_frame(k, None, f"Cu#0/rattle-{k}", "rattle") for k in range(12)]
     frames += [labelled_frame(20 + k, 600.0, "Cu#0/md-600K", "md") for k in range(8)]
-    heldout = [
-        labelled_frame(50 + k, t, f"heldout/Cu#0/md-{t:.0f}K", "md") for t in (300.0, 900.0) for k in range(8)
+    test = [
+        labelled_frame(50 + k, t, f"test/Cu#0/md-{t:.0f}K", "md") for t in (300.0, 900.0) for k in range(8)
     ]
     identity = TeacherIdentity(TEACHER, "3", "a" * 64)
-    for name, part in (("labels", frames), ("test", heldout)):
+    for name, part in (("labels", frames), ("test", test)):
         with LabelStore(folder / name) as store:
             for order, frame in enumerate(part):
                 labels = labelled_from_atoms([frame], "frame").labels
                 store.append(make_record(frame, labels, identity, order=order))
     write(folder / "structures.extxyz", frames[:1])
-    write(folder / "heldout.extxyz", heldout)
-    labelled = read_labelled(folder / "heldout.extxyz")
+    write(folder / "test.extxyz", test)
+    labelled = read_labelled(folder / "test.extxyz")
     metrics: dict[str, Any] = {}
     for preset, rate in (("tiny", 20_000.0), ("ultra-tiny", 50_000.0)):
         student = untrained_student(preset, frames[0], 4.0)
         report = validate(student, labelled)
         metrics[preset] = {
             "validation": report.metrics,
-            "heldout": report.metrics,
+            "test": report.metrics,
             "on_policy": {"all": report.metrics["all"]},
             "run": {
                 "parameters": student.n_parameters,
@@ -84,7 +84,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "teacher": {"name": TEACHER, "version": "3", "licence": "LGPL-2.1", "weights_hash": "a" * 64},
             "data": {"n_structures": 20, "n_atoms": 160, "elements": {"Cu": 140, "Au": 20}, "content_hash": "b" * 64,
                      "temperature_k": [600.0, 600.0], "shortest_pair_a": {"Au-Cu": 2.3}},
-            "training": {"epochs": 3, "labels_seen": 60, "seconds": 1.0, "seed": 0, "split": "by family"},
+            "training": {"epochs": 3, "labels_seen": 60, "seconds": 1.0, "seed": 0, "split": "by group"},
             "metrics": card_metrics(metrics[preset]),
             "run": {"name": "copper", "command": "limbeck distill --bulk Cu"},
         }  # fmt: skip
@@ -162,7 +162,7 @@ def certificate(name: str, verdict: str = "pass") -> dict[str, Any]:
               "share": 0.4, "worst": "force of structure 1", "widened": 0}  # fmt: skip
     return {
         "format": "onnx", "path": f"elsewhere/{name}", "bytes": 12_000, "sha256": "c" * 64, "opset": 18,
-        "verdict": verdict, "n_structures": 8, "parity": {"against_student": {"held-out": parity}},
+        "verdict": verdict, "n_structures": 8, "parity": {"against_student": {"test": parity}},
         "latency": [{"atoms": 16, "export_ms": 4.0, "native_ms": 1.0}],
     }  # fmt: skip
 
@@ -185,7 +185,7 @@ def learning_curve() -> dict[str, Any]:
         },
     ]
     return {"preset": "tiny", "limit": "data", "text": "Data limits tiny: doubling labels helps.", "points": points,
-            "heldout_structures": 16, "trained_in_run_s": 600.0, "busy": ""}  # fmt: skip
+            "test_structures": 16, "trained_in_run_s": 600.0, "busy": ""}  # fmt: skip
 
 
 def complete(folder: Path) -> None:
@@ -198,7 +198,7 @@ def complete(folder: Path) -> None:
     (folder / "learning-curve" / "times-0123.json").write_text("[1.0, 2.0]")
     path = folder / "metrics.json"
     metrics = json.loads(path.read_text())
-    student = {"heldout": {"force_rmse_mev_per_a": 24.0}, "on_policy": None, "runs": 4, "survived": 3,
+    student = {"test": {"force_rmse_mev_per_a": 24.0}, "on_policy": None, "runs": 4, "survived": 3,
                "shortest_ps": 0.4, "mean_ps": 1.9, "reasons": ["start 2: atoms collided"]}  # fmt: skip
     metrics["run"]["rounds"] = [{"number": 0, "labels": 156, "students": {"tiny": student}}]
     path.write_text(json.dumps(metrics))

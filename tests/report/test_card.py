@@ -30,11 +30,11 @@ def test_a_released_student_has_a_card_with_its_figures(name):
     assert head["library_name"] == "limbeck"
     assert head["base_model"] == card["teacher"]["name"]
     results = {r["dataset"]["type"]: r["metrics"] for r in head["model-index"][0]["results"]}
-    assert set(results) == {"limbeck-heldout", "limbeck-validation", "limbeck-on-policy"}
-    wanted = card["metrics"]["heldout"]["force_rmse_mev_per_a"]
-    assert {m["type"]: m["value"] for m in results["limbeck-heldout"]}[
-        "force_rmse_mev_per_a"
-    ] == pytest.approx(wanted, rel=1e-5)
+    assert set(results) == {"limbeck-test", "limbeck-validation", "limbeck-on-policy"}
+    wanted = card["metrics"]["test"]["force_rmse_mev_per_a"]
+    assert {m["type"]: m["value"] for m in results["limbeck-test"]}["force_rmse_mev_per_a"] == pytest.approx(
+        wanted, rel=1e-5
+    )
     for title in ("Intended use", "Limits", "Training data", "Evaluation", "How to use"):
         assert f"## {title}\n" in body
     assert card["data"]["content_hash"] in body

@@ -17,7 +17,7 @@ def test_the_paragraph_names_teacher_data_settings_and_errors(made_run):
     assert "20 training structures (160 atoms; 600 K)" in written
     assert "tiny was trained for 3 epochs" in written
     for preset in ("tiny", "ultra-tiny"):
-        error = metrics[preset]["heldout"]["all"]["force_rmse_mev_per_a"]
+        error = metrics[preset]["test"]["all"]["force_rmse_mev_per_a"]
         assert f"{error:.1f} meV/Å ({preset})" in written
 
 

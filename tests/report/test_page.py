@@ -109,13 +109,13 @@ def test_the_drawn_parity_is_that_of_the_student(page, made_run):
     from limbeck.dataset.read import read_labelled
     from limbeck.runtime.student import Student
 
-    heldout = read_labelled(made_run / "heldout.extxyz")
-    predicted = Student.load(made_run / "tiny.safetensors").evaluate(heldout.structures).forces
+    test = read_labelled(made_run / "test.extxyz")
+    predicted = Student.load(made_run / "tiny.safetensors").evaluate(test.structures).forces
     traces = [t for t in page.figures["plots"]["parity-forces-tiny"]["data"] if t["name"] in ("Cu", "Au")]
     x = np.concatenate([unpack(t["x"]) for t in traces])
     y = np.concatenate([unpack(t["y"]) for t in traces])
-    order, wanted = np.argsort(x), np.argsort(heldout.labels.forces.ravel())
-    assert np.allclose(x[order], heldout.labels.forces.ravel()[wanted], atol=1e-5)
+    order, wanted = np.argsort(x), np.argsort(test.labels.forces.ravel())
+    assert np.allclose(x[order], test.labels.forces.ravel()[wanted], atol=1e-5)
     assert np.allclose(np.sort(y), np.sort(predicted.ravel()), atol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_what_came_from_where_stands_first(page):
         "a" * 12,
         "b" * 12,
         "limbeck distill --bulk Cu",
-        "by family",
+        "by group",
     ):
         assert said in page.text, said
     assert "Teacher's forces beyond 8.0 Å: 1.5 meV/Å rms" in page.text
@@ -153,7 +153,7 @@ def test_learning_curves_are_shown_with_their_verdict(run_folder, change):
     complete(run_folder)
     page = Page(write_report(run_folder).page)
     assert "Data limits tiny: doubling labels helps." in page.text
-    assert "judged on 16 held-out structures" in page.text
+    assert "judged on 16 test structures" in page.text
     assert "1 of 5 trainings were not done: no time left in 2 min." in page.text
     # these trainings were shorter than the run's, which makes another student of them
     assert "The run's own tiny trained 10 min 00 s, these 30 s at most" in page.text
@@ -194,7 +194,7 @@ def test_speeds_of_other_files_are_left_out(run_folder, change):
     written = write_report(run_folder)
     tiny, ultra = written.rows
     assert (tiny.atoms_per_s, ultra.atoms_per_s) == (2e4, 5e4)
-    assert (tiny.speed_of[:11], ultra.speed_of[:20]) == ("1,000 atoms", "a held-out structure")
+    assert (tiny.speed_of[:11], ultra.speed_of[:20]) == ("1,000 atoms", "a test structure")
     assert "bench.json is of other files than the run's (ultra-tiny): limbeck bench anew" in written.notes
 
 
@@ -234,7 +234,7 @@ def test_added_parts_are_told(run_folder):
 @pytest.mark.parametrize("figure", ["12.5", None, True, float("nan"), [1]])
 def test_figures_that_are_no_numbers_are_left_out(run_folder, change, figure):
     def spoil(metrics):
-        metrics["tiny"]["heldout"]["all"] = dict.fromkeys(metrics["tiny"]["heldout"]["all"], figure)
+        metrics["tiny"]["test"]["all"] = dict.fromkeys(metrics["tiny"]["test"]["all"], figure)
         metrics["tiny"]["run"] |= {"atoms_per_s": figure, "speedup": figure, "nve": figure}
         metrics["tiny"]["on_policy"] = figure
         metrics["run"]["teacher"]["atoms_per_s"] = figure
@@ -289,7 +289,7 @@ def test_files_of_other_commands_are_read_with_care(run_folder, name, content):
     run = read_run(run_folder)
     page = render(
         run,
-        Evidence(None, None, "held-out", {}, [], ()),
+        Evidence(None, None, "test", {}, [], ()),
         preset_rows(run),
         Recommendation(None, ""),
         None,
@@ -327,14 +327,14 @@ def test_a_test_set_that_an_earlier_version_stored_among_the_labels_is_no_traini
 
 def test_a_run_without_its_data_still_has_a_page(run_folder):
 
-    for name in ("heldout.extxyz", "structures.extxyz", "tiny.safetensors"):
+    for name in ("test.extxyz", "structures.extxyz", "tiny.safetensors"):
         (run_folder / name).unlink()
     shutil.rmtree(run_folder / "labels")
     shutil.rmtree(run_folder / "train")
     (run_folder / "bench.json").write_text("{")
     written = write_report(run_folder)
     text = " ".join(Page(written.page).text.split())
-    assert "heldout.extxyz is not in the run folder" in text
+    assert "test.extxyz is not in the run folder" in text
     assert "bench.json cannot be read" in text
     assert "tiny is left out of the figures" in text
     assert "No training log was found." in text
@@ -342,13 +342,13 @@ def test_a_run_without_its_data_still_has_a_page(run_folder):
 
 
 def test_a_run_of_own_labels_is_compared_on_validation_structures(run_folder, change):
-    (run_folder / "heldout.extxyz").rename(run_folder / "validation.extxyz")
+    (run_folder / "test.extxyz").rename(run_folder / "validation.extxyz")
     change(
         "metrics.json",
-        lambda m: [m[p].pop("heldout") for p in ("tiny", "ultra-tiny")] and m["run"].pop("teacher"),
+        lambda m: [m[p].pop("test") for p in ("tiny", "ultra-tiny")] and m["run"].pop("teacher"),
     )
     text = Page(write_report(run_folder).page).text
-    assert "validation structures, which chose the best weights (the run has no held-out set)" in " ".join(
+    assert "validation structures, which chose the best weights (the run has no test set)" in " ".join(
         text.split()
     )
 
@@ -357,7 +357,7 @@ def test_one_structure_of_one_atom_is_no_obstacle(run_folder):
     from ase.io import write
 
     frame = labelled_frame(0, None, "", "")
-    write(run_folder / "heldout.extxyz", frame)
+    write(run_folder / "test.extxyz", frame)
     write(run_folder / "structures.extxyz", frame[:1])
     page = Page(write_report(run_folder).page)
     assert "view-start" in page.figures["views"]

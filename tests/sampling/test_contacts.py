@@ -17,7 +17,7 @@ SUPERCELL = {"kind": "supercell", "repeat": [2, 2, 2]}
 
 def licl() -> Atoms:
     atoms = bulk("LiCl", "rocksalt", a=5.13)
-    atoms.info["family"] = "LiCl#0"
+    atoms.info["group"] = "LiCl#0"
     return atoms
 
 
@@ -26,7 +26,7 @@ def test_every_pair_goes_down_to_the_least_distance(tmp_path):
     frames = run_sampling([licl()], plan, {})
     assert len(frames) == count_frames(plan, [licl()]) == 27
     assert [f.info["scan_pair"] for f in frames[::9]] == ["Li-Li", "Cl-Li", "Cl-Cl"]
-    assert [f.info["family"] for f in frames[::9]] == [
+    assert [f.info["group"] for f in frames[::9]] == [
         f"LiCl#0/contacts-{pair}-s0" for pair in ("Li-Li", "Cl-Li", "Cl-Cl")
     ]
     still = run_sampling([licl()], SamplingConfig(steps=[SUPERCELL]), {})[0]
@@ -78,7 +78,7 @@ def test_molecules_and_several_starts():
     pairs = [f.info["scan_pair"] for f in frames[::3]]
     assert pairs == ["H-H", "H-H", "C-H", "H-O", "H-O", "C-O"]
     assert len(notes) == 2  # one carbon, one oxygen each
-    assert len({f.info["family"] for f in frames}) == 6
+    assert len({f.info["group"] for f in frames}) == 6
 
 
 def test_only_scans_may_overlap():

@@ -86,7 +86,7 @@ def test_copper_has_the_target_temperature(monkeypatch):
     assert sampled.std() == pytest.approx(600 * np.sqrt(2 / freedom), rel=0.35)
     assert [f.info["step"] for f in made.frames] == ["md"] * 40
     assert {f.info["temperature_K"] for f in made.frames} == {600.0}
-    assert {f.info["family"] for f in made.frames} == {"Cu#0/md-600K-s0"}
+    assert {f.info["group"] for f in made.frames} == {"Cu#0/md-600K-s0"}
 
 
 @pytest.mark.parametrize("relaxed", [False, True])
@@ -123,13 +123,13 @@ def test_relaxed_start_begins_hot_and_ends_at_the_target():
 
 def test_temperatures_ramp_and_lists():
     start = bulk("Cu", cubic=True)
-    start.info["family"] = "Cu#0"
+    start.info["group"] = "Cu#0"
     short = {"frames": 4, "every_fs": 10, "equilibrate_fs": 10, "timestep_fs": 5}
     ramp = sample_md(start, emt(), MD(temperature_K=300, ramp_to_K=700, **short), seed=1)
     assert [f.info["temperature_K"] for f in ramp] == pytest.approx([400, 500, 600, 700])
-    assert {f.info["family"] for f in ramp} == {"Cu#0/md-300-700K-s0"}
+    assert {f.info["group"] for f in ramp} == {"Cu#0/md-300-700K-s0"}
     several = sample_md(start, emt(), MD(temperature_K=[300, 500], **short), seed=1)
-    assert [f.info["family"] for f in several] == ["Cu#0/md-300K-s0"] * 4 + ["Cu#0/md-500K-s0"] * 4
+    assert [f.info["group"] for f in several] == ["Cu#0/md-300K-s0"] * 4 + ["Cu#0/md-500K-s0"] * 4
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_was_hot_may_give_off_its_heat_on_the_way_to_a_low_temperature():
     """Random displacements hold the energy of some 2,000 K; half of it becomes kinetic at once."""
     start = bulk("Cu", cubic=True) * (2, 2, 2)
     start.rattle(0.3, seed=0)
-    start.info["family"] = "Cu#0/hot"
+    start.info["group"] = "Cu#0/hot"
     config = MD(temperature_K=100, frames=4, every_fs=20, equilibrate_fs=600, timestep_fs=2)
     assert not sample_md(start, emt(), config, seed=1)  # as it comes from a user, it is strange
     start.info["temperature_K"] = 2000.0

@@ -42,7 +42,7 @@ def test_density_and_counts(mixture):
         assert box.pbc.all()
         assert len({*box.cell.cellpar()[:3].round(9)}) == 1
         assert sorted(map(len, finite_molecules(box))) == [3] * 24 + [9] * 4
-    assert [box.info["family"] for box in mixture] == ["liquid#0", "liquid#1", "liquid#2"]
+    assert [box.info["group"] for box in mixture] == ["liquid#0", "liquid#1", "liquid#2"]
 
 
 def test_no_contacts_across_faces_either(mixture):
@@ -101,7 +101,7 @@ def test_a_box_has_the_sum_of_its_molecules_charges():
 def test_boxes_are_starting_structures(mixture, tmp_path):
     frames = run_sampling(mixture, SamplingConfig(steps=[{"kind": "rattle", "stdev_a": 0.02, "n": 2}]), {})
     assert len(frames) == 6
-    assert frames[0].info["family"] == "liquid#0/rattle-0.02A-b0"
+    assert frames[0].info["group"] == "liquid#0/rattle-0.02A-b0"
     write(tmp_path / "boxes.extxyz", mixture)
 
 

@@ -43,7 +43,7 @@ TETRAHEDRON = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) * 0.9
 
 def start() -> Atoms:
     atoms = Atoms("P4", TETRAHEDRON + np.random.default_rng(0).normal(0, 0.05, (4, 3)))
-    atoms.info["family"] = "P4#0"
+    atoms.info["group"] = "P4#0"
     return atoms
 
 
@@ -95,8 +95,8 @@ def test_counts_families_and_resume(tmp_path):
     frames = run_sampling([start()], plan, {"teacher": potential}, cache_dir=tmp_path)
     assert len(frames) == count_frames(plan, [start()]) == 40
     assert potential.calls <= count_evaluations(plan, [start()]) == 201 + 24
-    assert len({f.info["family"] for f in frames}) == 20
-    assert frames[0].info["family"] == "P4#0/modes-300K-b0"
+    assert len({f.info["group"] for f in frames}) == 20
+    assert frames[0].info["group"] == "P4#0/modes-300K-b0"
     again = Springs(TETRAHEDRON, 7.0)
     second = run_sampling([start()], plan, {"teacher": again}, cache_dir=tmp_path)
     assert again.calls == 0
@@ -130,7 +130,7 @@ def test_of_many_molecules_some_are_expanded_whole():
     potential = Springs(TETRAHEDRON, 7.0)
     starts = [start() for _ in range(8)]
     for k, atoms in enumerate(starts):
-        atoms.info["family"] = f"C{k}"
+        atoms.info["group"] = f"C{k}"
     plan, notes = SamplingConfig(steps=[Modes(temperature_K=300, n=5, relax_steps=20)]), []
     one = 21 + 6 * len(starts[0])
     frames = run_sampling(
@@ -138,7 +138,7 @@ def test_of_many_molecules_some_are_expanded_whole():
         limit=TimeLimit(lambda: 2.5 * one - potential.calls),
     )  # fmt: skip
     # a relaxation may end early, which leaves time for another
-    of = Counter(frame.info["family"].split("/")[0] for frame in frames)
+    of = Counter(frame.info["group"].split("/")[0] for frame in frames)
     assert set(of.values()) == {5}
     assert 2 <= len(of) <= 5
     assert {"C0", "C4"} <= set(of)

@@ -31,11 +31,11 @@ from limbeck.sampling.preparing import Supercell, supercell
 )
 def test_supercell_keeps_density_and_neighbours(config, atoms):
     start = bulk("Si", cubic=True)
-    start.info["family"] = "Si#0"
+    start.info["group"] = "Si#0"
     large = supercell(start, Supercell(**config))
     assert len(large) == atoms
     assert len(large) / large.get_volume() == pytest.approx(8 / 5.43**3)
-    assert large.info["family"] == "Si#0"
+    assert large.info["group"] == "Si#0"
     assert (np.bincount(neighbor_list("i", large, 2.5)) == 4).all()
 
 
@@ -107,7 +107,7 @@ def test_rattle_keeps_the_distance():
 
 
 def test_rattle_that_cannot_keep_the_distance():
-    dense = Atoms("Si", cell=[1.2, 3, 3], pbc=True, info={"family": "dense#0"})
+    dense = Atoms("Si", cell=[1.2, 3, 3], pbc=True, info={"group": "dense#0"})
     with pytest.raises(InputError) as caught:
         rattle(dense, 0.1, Rattle(stdev_a=0.1), np.random.default_rng(0))
     assert str(caught.value) == (
@@ -168,7 +168,7 @@ def test_volumetric_strain_follows_the_equation_of_state():
 
 def test_strain_of_a_molecule():
     water = molecule("H2O")
-    water.info["family"] = "smiles#0"
+    water.info["group"] = "smiles#0"
     with pytest.raises(InputError) as caught:
         apply_strain(water, np.zeros((3, 3)))
     assert str(caught.value) == (

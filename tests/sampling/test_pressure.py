@@ -87,7 +87,7 @@ def test_copper_stays_near_its_volume_and_shrinks_under_pressure(barostat):
 
 def test_frames_keep_their_cells_and_conditions_their_names():
     start = bulk("Cu", cubic=True)
-    start.info["family"] = "Cu#0"
+    start.info["group"] = "Cu#0"
     short = {"frames": 2, "every_fs": 10, "equilibrate_fs": 10, "timestep_fs": 5}
     step = MD(
         temperature_K=[300, 500], pressure_gpa=[0, 10], starts=1, ramp_to_K=700, ramp_to_gpa=20, **short
@@ -96,7 +96,7 @@ def test_frames_keep_their_cells_and_conditions_their_names():
     frames = run_sampling([start], plan, {"teacher": emt()})
     assert len(frames) == count_frames(plan, 1) == 8
     assert count_evaluations(plan, 1) == 4 * (2 + 4 + 1)
-    assert [f.info["family"] for f in frames[::2]] == [
+    assert [f.info["group"] for f in frames[::2]] == [
         f"Cu#0/md-{t}-700K-{p}-20GPa-s0" for t in (300, 500) for p in (0, 10)
     ]
     assert [f.info["temperature_K"] for f in frames[:2]] == [500.0, 700.0]
@@ -137,7 +137,7 @@ def test_what_has_no_pressure_is_refused(start, potential, barostat, message):
 
 def test_melt_follows_its_schedule():
     start = bulk("Cu", cubic=True)
-    start.info["family"] = "Cu#0"
+    start.info["group"] = "Cu#0"
     step = Melt(
         melt_K=2000, quench_to_K=500, heat_fs=50, hold_fs=50, cool_fs=100, frames=8, timestep_fs=5,
         friction_per_ps=100, starts=2, pressure_gpa=0,
@@ -148,7 +148,7 @@ def test_melt_follows_its_schedule():
     assert count_evaluations(plan, 1) == 2 * 41
     expected = [1250, 2000, 2000, 2000, 1625, 1250, 875, 500]
     assert [f.info["temperature_K"] for f in frames] == pytest.approx(expected * 2)
-    assert [f.info["family"] for f in frames[::8]] == [f"Cu#0/melt-2000-500K-0GPa-s{k}" for k in (0, 1)]
+    assert [f.info["group"] for f in frames[::8]] == [f"Cu#0/melt-2000-500K-0GPa-s{k}" for k in (0, 1)]
     fixed = SamplingConfig(steps=[step.model_copy(update={"pressure_gpa": None})])
     cells = {f.get_volume() for f in run_sampling([start], fixed, {"teacher": emt(stress=False)})}
     assert cells == {start.get_volume()}

@@ -1,4 +1,4 @@
-"""Family trees: the relaxation must pay, parents follow their weights, work is repeatable."""
+"""Group trees: the relaxation must pay, parents follow their weights, work is repeatable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Counting(AsePotential):
 
 def start() -> Atoms:
     atoms = bulk("Cu", cubic=True) * (2, 2, 2)
-    atoms.info["family"] = "Cu#0"
+    atoms.info["group"] = "Cu#0"
     return atoms
 
 
@@ -61,7 +61,7 @@ def test_trees_are_families_within_their_evaluations(tmp_path):
     frames = run_sampling([start()], plan, {"teacher": potential}, cache_dir=tmp_path)
     assert len(frames) == count_frames(plan, 1) == 10
     assert potential.calls <= count_evaluations(plan, 1) == 2 * 51
-    assert [f.info["family"] for f in frames] == ["Cu#0/rattle-relax-t0"] * 5 + ["Cu#0/rattle-relax-t1"] * 5
+    assert [f.info["group"] for f in frames] == ["Cu#0/rattle-relax-t0"] * 5 + ["Cu#0/rattle-relax-t1"] * 5
     assert len({round(f.get_volume(), 4) for f in frames}) == 10
     assert not any(len(contacts(StructureBatch.from_atoms([f]), 0.5)[0]) for f in frames)
     forces = [
@@ -124,12 +124,12 @@ def test_each_start_has_a_tree_before_any_has_two():
     potential, notes = Counting(), []
     starts = [start(), start(), start()]
     for k, atoms in enumerate(starts):
-        atoms.info["family"] = f"Cu{k}"
+        atoms.info["group"] = f"Cu{k}"
     plan = SamplingConfig(steps=[RattleRelax(n=4, trees=3)])
     frames = run_sampling(
         starts, plan, {"teacher": potential}, notes=notes, limit=TimeLimit(lambda: 130.0 - potential.calls)
     )
-    trees = {frame.info["family"] for frame in frames}
+    trees = {frame.info["group"] for frame in frames}
     assert {f"Cu{k}/rattle-relax-t0" for k in range(3)} <= trees
     assert len(trees) < 9
     assert len(frames) == 4 * len(trees)

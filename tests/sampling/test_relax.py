@@ -38,7 +38,7 @@ def rattled(n: int = 2) -> list[Atoms]:
     for k in range(n):
         atoms = bulk("Cu", cubic=True)
         atoms.rattle(0.15, seed=k)
-        atoms.info["family"] = f"Cu#{k}"
+        atoms.info["group"] = f"Cu#{k}"
         starts.append(atoms)
     return starts
 
@@ -70,7 +70,7 @@ def test_energy_falls_to_where_forces_vanish():
     for start, frame in zip(starts, frames, strict=True):
         assert energy(frame) < energy(start) - 0.1
         assert largest_force(frame) <= 0.02 < largest_force(start)
-        assert frame.info["family"] == start.info["family"]
+        assert frame.info["group"] == start.info["group"]
         assert np.array_equal(frame.cell.array, start.cell.array)
     assert count_evaluations(config, 2) == 2 * 101 >= potential.calls
     assert told[-1] == (202, 202)
@@ -109,9 +109,9 @@ def test_interrupted_relaxation_is_not_repeated(tmp_path):
         run_sampling(starts, config, {"teacher": Counting(fail_after=first.calls - 1)}, cache_dir=tmp_path)
     assert len(list(tmp_path.glob("*.json"))) == 2
     second = Counting()
-    frames = run_sampling(starts, config, {"teacher": second}, cache_dir=tmp_path, prefix="heldout/")
+    frames = run_sampling(starts, config, {"teacher": second}, cache_dir=tmp_path, prefix="test/")
     assert [hash_structure(f) for f in frames] == whole
-    assert frames[0].info["family"] == "heldout/Cu#0"
+    assert frames[0].info["group"] == "test/Cu#0"
     assert 0 < second.calls < first.calls
     again = Counting()
     run_sampling(starts, config, {"teacher": again}, cache_dir=tmp_path)

@@ -64,11 +64,11 @@ def test_composition_counts_and_provenance():
     assert potential.calls == count_evaluations(config(), 1) == 2 * 3 * (2 + 3 * 2 + 1)
     assert [f.info["step"] for f in frames] == ["rattle"] * 8 + ["both"] * 6 + ["md"] * 18
     assert all(len(f) == 8 for f in frames)
-    family = [f.info["family"] for f in frames]
-    assert family[:8] == [f"Cu#0/rattle-{a}A-b{k}" for a in ("0.02", "0.05") for k in range(4)]
-    assert family[8:14] == [f"Cu#0/strain-{m}-b{k}" for m in ("volumetric", "shear") for k in range(3)]
+    group = [f.info["group"] for f in frames]
+    assert group[:8] == [f"Cu#0/rattle-{a}A-b{k}" for a in ("0.02", "0.05") for k in range(4)]
+    assert group[8:14] == [f"Cu#0/strain-{m}-b{k}" for m in ("volumetric", "shear") for k in range(3)]
     # Three trajectories over six strained starts: every other one, the rest at the second temperature.
-    assert family[14::3] == [
+    assert group[14::3] == [
         f"Cu#0/strain-{block}/md-{t}K-s{k}"
         for t, blocks in (
             (200, ["volumetric-b0", "volumetric-b2", "shear-b1"]),
@@ -89,12 +89,12 @@ def test_same_seed_same_frames():
 
     assert make() == make()
     assert not set(make()) & set(make(seed=6))
-    assert not set(make()) & set(make(prefix="heldout/"))
+    assert not set(make()) & set(make(prefix="test/"))
 
 
 def test_held_out_families_differ():
-    frames = run_sampling([bulk_structure("Cu")], config(), {"teacher": Counting()}, prefix="heldout/")
-    assert all(f.info["family"].startswith("heldout/Cu#0/") for f in frames)
+    frames = run_sampling([bulk_structure("Cu")], config(), {"teacher": Counting()}, prefix="test/")
+    assert all(f.info["group"].startswith("test/Cu#0/") for f in frames)
 
 
 def test_interrupted_run_repeats_no_trajectory(tmp_path):
@@ -143,7 +143,7 @@ def test_parallel_trajectories_are_the_same():
 def test_more_trajectories_than_starts_use_them_again():
     plan = SamplingConfig(steps=[{**MD_STEP, "temperature_K": 300, "starts": 3}])
     frames = run_sampling([bulk_structure("Cu")], plan, {"teacher": Counting()})
-    assert [f.info["family"] for f in frames[::3]] == [f"Cu#0/md-300K-s{k}" for k in range(3)]
+    assert [f.info["group"] for f in frames[::3]] == [f"Cu#0/md-300K-s{k}" for k in range(3)]
     assert len(set(hashes(frames))) == 9
 
 
@@ -156,7 +156,7 @@ def test_starts_alone_and_kept():
     )
     frames = run_sampling(starts, one, {})
     assert len(frames) == count_frames(one, 2) == 3
-    assert frames[0].info["family"] == "start#0"
+    assert frames[0].info["group"] == "start#0"
     with pytest.raises(
         InputError, match="sampling, start_index: no such starting structure; got 2; wanted 0 to 1"
     ):
@@ -178,11 +178,11 @@ def test_unphysical_trajectory_is_reported():
 
 
 def test_driver_without_potential():
-    plan = SamplingConfig(steps=[{**MD_STEP, "temperature_K": 300, "driver": "scout"}])
+    plan = SamplingConfig(steps=[{**MD_STEP, "temperature_K": 300, "driver": "interim"}])
     with pytest.raises(InputError) as caught:
         run_sampling([bulk_structure("Cu")], plan, {"teacher": Counting()})
     assert str(caught.value) == (
-        "step md: no Potential for the driver of a step; got driver scout; wanted one of: teacher; "
+        "step md: no Potential for the driver of a step; got driver interim; wanted one of: teacher; "
         "remedy: give a teacher"
     )
 
@@ -219,7 +219,7 @@ def test_config_survives_json():
 
 def test_frames_come_back_exactly(tmp_path):
     ion = molecule("NH3")
-    ion.info.update(charge=-1, family="mine file.cif#0")
+    ion.info.update(charge=-1, group="mine file.cif#0")
     frames = run_sampling(
         [ion], SamplingConfig(steps=[{"kind": "rattle", "stdev_a": [0.05, 0.1], "n": 3}]), {}
     )
@@ -236,5 +236,5 @@ def test_charge_and_family_of_a_supercell():
     start.info["charge"] = 1.0
     frames = run_sampling([start], SamplingConfig(steps=[{"kind": "supercell", "repeat": [2, 1, 1]}]), {})
     assert frames[0].info["charge"] == 2.0
-    assert frames[0].info["family"] == "Cu#0"
+    assert frames[0].info["group"] == "Cu#0"
     assert np.allclose(frames[0].cell.lengths(), [7.22, 3.61, 3.61])

@@ -34,10 +34,10 @@ _atom_site_occupancy
 """
 
 
-def test_every_structure_of_a_file_has_its_family(tmp_path):
+def test_every_structure_of_a_file_has_its_group(tmp_path):
     path = tmp_path / "mine.extxyz"
     write(path, [bulk("Si"), bulk("Ge")])
-    assert [a.info["family"] for a in read_structures(path)] == ["mine.extxyz#0", "mine.extxyz#1"]
+    assert [a.info["group"] for a in read_structures(path)] == ["mine.extxyz#0", "mine.extxyz#1"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_bulk(symbol, atoms, volume):
     crystal = bulk_structure(symbol)
     assert len(crystal) == atoms
     assert crystal.pbc.all()
-    assert crystal.info["family"] == f"{symbol}#0"
+    assert crystal.info["group"] == f"{symbol}#0"
     if volume:
         assert crystal.get_volume() == pytest.approx(volume)
 
@@ -112,7 +112,7 @@ def test_smiles_of_3bpa():
     frames = smiles_conformers("c1ccc(cc1)COc2cccnc2N", n=4, seed=1)
     assert 1 <= len(frames) <= 4
     assert all(a.get_chemical_formula() == "C12H12N2O" for a in frames)
-    assert [a.info["family"] for a in frames] == [f"smiles#{k}" for k in range(len(frames))]
+    assert [a.info["group"] for a in frames] == [f"smiles#{k}" for k in range(len(frames))]
     assert not any("charge" in a.info for a in frames)
     again = smiles_conformers("c1ccc(cc1)COc2cccnc2N", n=4, seed=1)
     assert all(np.array_equal(a.positions, b.positions) for a, b in zip(frames, again, strict=True))
@@ -173,9 +173,9 @@ def test_without_rdkit(monkeypatch):
 
 
 def test_family_of_a_frame_file_is_kept(tmp_path):
-    frame = Atoms("H2", [(0, 0, 0), (0, 0, 0.74)], info={"family": "old/md-300K-s1"})
+    frame = Atoms("H2", [(0, 0, 0), (0, 0, 0.74)], info={"group": "old/md-300K-s1"})
     write(tmp_path / "f.extxyz", frame)
-    assert read_structures(tmp_path / "f.extxyz")[0].info["family"] == "old/md-300K-s1"
+    assert read_structures(tmp_path / "f.extxyz")[0].info["group"] == "old/md-300K-s1"
 
 
 def test_every_seed_finds_the_conformers_of_a_flexible_molecule():
@@ -196,20 +196,20 @@ def moving(n: int, step: float = 0.1) -> list[Atoms]:
     return frames
 
 
-def families(path) -> list[str]:
-    return [a.info["family"] for a in read_structures(path)]
+def groups(path) -> list[str]:
+    return [a.info["group"] for a in read_structures(path)]
 
 
-def test_neighbours_in_a_trajectory_share_families(tmp_path):
+def test_neighbours_in_a_trajectory_share_groups(tmp_path):
     write(tmp_path / "run.traj", moving(11))
-    assert families(tmp_path / "run.traj") == ["run.traj#0-5"] * 6 + ["run.traj#6-10"] * 5
+    assert groups(tmp_path / "run.traj") == ["run.traj#0-5"] * 6 + ["run.traj#6-10"] * 5
     write(tmp_path / "long.traj", moving(100, 0.02))
-    assert len(set(families(tmp_path / "long.traj"))) == 5
+    assert len(set(groups(tmp_path / "long.traj"))) == 5
     # past a periodic face is no jump; another composition, another cell's atoms or a jump begin anew
     wrapped = moving(4)
     wrapped[2].positions[0] += wrapped[2].cell[0]
     write(tmp_path / "wrapped.extxyz", [*wrapped, bulk("Si"), *moving(2, 3.0)])
-    assert families(tmp_path / "wrapped.extxyz") == [
+    assert groups(tmp_path / "wrapped.extxyz") == [
         "wrapped.extxyz#0-3", "wrapped.extxyz#0-3", "wrapped.extxyz#0-3", "wrapped.extxyz#0-3",
         "wrapped.extxyz#4", "wrapped.extxyz#5", "wrapped.extxyz#6",
     ]  # fmt: skip
@@ -223,7 +223,7 @@ def test_folder_of_polymorphs(tmp_path):
     (tmp_path / ".hidden.cif").write_text("")
     (tmp_path / "more").mkdir()
     frames, others = read_folder(tmp_path)
-    assert [a.info["family"] for a in frames] == ["POSCAR_hcp#0", "a.xyz#0", "a.xyz#1", "b.cif#0"]
+    assert [a.info["group"] for a in frames] == ["POSCAR_hcp#0", "a.xyz#0", "a.xyz#1", "b.cif#0"]
     assert others == ["notes.md"]
 
 

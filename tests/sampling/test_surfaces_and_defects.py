@@ -32,7 +32,7 @@ def quartz() -> Atoms:
         ["Si", "O"], [(0.4697, 0, 2 / 3), (0.4135, 0.2669, 0.1191 + 2 / 3)], spacegroup=154,
         cellpar=[4.916, 4.916, 5.4054, 90, 90, 120],
     )  # fmt: skip
-    atoms.info = {"family": "quartz#0"}
+    atoms.info = {"group": "quartz#0"}
     return atoms
 
 
@@ -67,8 +67,8 @@ def test_slab_of_silicon_by_thickness():
         start,
         {"kind": "slab", "miller": [1, 1, 1], "min_thickness_a": 9, "max_atoms": 140, "periodic": False},
     )
-    assert pristine.info["family"] == "Si#0"
-    assert slab.info["family"] == "Si#0/slab-111"
+    assert pristine.info["group"] == "Si#0"
+    assert slab.info["group"] == "Si#0/slab-111"
     assert len(slab) == 128
     assert list(slab.pbc) == [True, True, False]
     assert np.ptp(slab.positions[:, 2]) >= 9
@@ -82,9 +82,9 @@ def test_slab_of_silicon_by_thickness():
 def test_slab_keeps_composition():
     (slab,) = made(quartz(), {**SLAB, "miller": [1, 0, 0], "min_thickness_a": 8, "repeat": [1, 2]})
     assert slab.symbols.formula.reduce()[0].format("hill") == "O2Si"
-    assert slab.info["family"] == "quartz#0/slab-100"
+    assert slab.info["group"] == "quartz#0/slab-100"
     (other,) = made(quartz(), {**SLAB, "miller": [1, -1, 0], "layers": 2})
-    assert other.info["family"] == "quartz#0/slab-1,-1,0"
+    assert other.info["group"] == "quartz#0/slab-1,-1,0"
 
 
 def test_one_vacancy_in_diamond_and_two_in_quartz():
@@ -93,7 +93,7 @@ def test_one_vacancy_in_diamond_and_two_in_quartz():
         bulk_structure("Si"), {"kind": "supercell", "repeat": [2, 2, 2]}, {"kind": "vacancy", "variants": 5}
     )
     assert [len(f) for f in frames] == [64, 63]
-    assert [f.info["family"] for f in frames] == ["Si#0", "Si#0/vacancy-0"]
+    assert [f.info["group"] for f in frames] == ["Si#0", "Si#0/vacancy-0"]
     frames = made(
         quartz(), {"kind": "supercell", "repeat": [2, 2, 1]}, {"kind": "vacancy", "variants": 5, "add": False}
     )
@@ -128,7 +128,7 @@ def test_vacancy_at_the_surface_only():
         {"kind": "vacancy", "where": "surface", "variants": 3},
     ]
     pristine, slab, vacancy = made(bulk_structure("Cu"), *steps)
-    assert [f.info["family"] for f in (pristine, slab, vacancy)] == [
+    assert [f.info["group"] for f in (pristine, slab, vacancy)] == [
         "Cu#0", "Cu#0/slab-111", "Cu#0/slab-111/vacancy-0",
     ]  # fmt: skip
     gone = [p for p in slab.positions if np.linalg.norm(vacancy.positions - p, axis=1).min() > 0.1]
@@ -156,7 +156,7 @@ def test_interstitial_of_copper_is_octahedral_then_tetrahedral():
     assert nearest[0][:6] == pytest.approx(3.61 / 2, abs=1e-6)
     assert nearest[0][6] > 3.0
     assert nearest[1][:4] == pytest.approx(3.61 * 3**0.5 / 4, abs=1e-6)
-    assert frames[0].info["family"] == "Cu#0/interstitial-0"
+    assert frames[0].info["group"] == "Cu#0/interstitial-0"
 
 
 def test_interstitial_of_silicon_is_tetrahedral():
@@ -183,7 +183,7 @@ def test_interstitials_stay_inside_a_slab():
 def test_several_sizes_of_supercell():
     frames = made(bulk_structure("Cu"), {"kind": "supercell", "repeat": [[1, 1, 2], [3, 1, 1]]})
     assert [len(f) for f in frames] == [8, 12]
-    assert [f.info["family"] for f in frames] == ["Cu#0/1x1x2", "Cu#0/3x1x1"]
+    assert [f.info["group"] for f in frames] == ["Cu#0/1x1x2", "Cu#0/3x1x1"]
 
 
 def test_summary_tells_the_steps():

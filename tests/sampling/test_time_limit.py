@@ -28,7 +28,7 @@ def test_fewer_trajectories_are_made_whole(tmp_path):
     )  # fmt: skip
     assert potential.calls == 27
     made = [frame for frame in frames if frame.info["step"] == "md"]
-    assert sorted(Counter(frame.info["family"] for frame in made).values()) == [3, 3, 3]
+    assert sorted(Counter(frame.info["group"] for frame in made).values()) == [3, 3, 3]
     assert {frame.info["temperature_K"] for frame in made} == {200.0, 400.0}
     assert notes == ["md: there was time for 3 of 6 trajectories, all whole: 9 of 18 frames"]
     # they are those of a sampling without a limit, in its order
@@ -48,13 +48,13 @@ def test_fewer_trajectories_are_made_whole(tmp_path):
 def test_without_time_each_temperature_has_the_state_it_came_to():
     potential, notes = Counting(), []
     frames = run_sampling(
-        STARTS, config(), {"teacher": potential}, notes=notes, limit=limited(0, potential), prefix="heldout/"
+        STARTS, config(), {"teacher": potential}, notes=notes, limit=limited(0, potential), prefix="test/"
     )
     made = [frame for frame in frames if frame.info["step"] == "md"]
-    assert [frame.info["family"].rpartition("/")[2] for frame in made] == ["md-200K-s0", "md-400K-s2"]
+    assert [frame.info["group"].rpartition("/")[2] for frame in made] == ["md-200K-s0", "md-400K-s2"]
     assert not any("temperature_K" in frame.info for frame in made)
     assert potential.calls == 4
-    assert notes == ["heldout md: there was time for 2 of 6 trajectories, none of them whole: 2 of 18 frames"]
+    assert notes == ["test md: there was time for 2 of 6 trajectories, none of them whole: 2 of 18 frames"]
 
 
 def test_several_at_a_time_keep_to_the_limit_too():
@@ -65,7 +65,7 @@ def test_several_at_a_time_keep_to_the_limit_too():
     made = [frame for frame in frames if frame.info["step"] == "md"]
     assert {frame.info.get("temperature_K") for frame in made} == {200.0, 400.0}
     # at most the last of each thread is shortened
-    assert sum(n < 3 for n in Counter(frame.info["family"] for frame in made).values()) <= 2
+    assert sum(n < 3 for n in Counter(frame.info["group"] for frame in made).values()) <= 2
     assert 18 <= potential.calls <= 36 + 2
 
 
@@ -183,8 +183,8 @@ def test_a_start_is_an_object(tmp_path):
     """Two starts at one temperature: each is used before any is used again."""
     starts = [bulk("Cu", cubic=True), bulk("Cu", a=3.7, cubic=True)]
     for k, atoms in enumerate(starts):
-        atoms.info["family"] = f"Cu{k}"
+        atoms.info["group"] = f"Cu{k}"
     plan = SamplingConfig(steps=[{**MD_STEP, "temperature_K": 300, "starts": 8}])
     potential = Counting()
     frames = run_sampling(starts, plan, {"teacher": potential}, limit=limited(20, potential))
-    assert {frame.info["family"].split("/")[0] for frame in frames} == {"Cu0", "Cu1"}
+    assert {frame.info["group"].split("/")[0] for frame in frames} == {"Cu0", "Cu1"}

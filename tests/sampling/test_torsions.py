@@ -35,7 +35,7 @@ def test_bonds_that_rotate(smiles):
 
 def butane():
     atoms = molecule("trans-butane")
-    atoms.info["family"] = "butane#0"
+    atoms.info["group"] = "butane#0"
     return atoms
 
 
@@ -88,11 +88,11 @@ def test_seeds_families_and_notes():
     first = make()
     assert all(np.array_equal(a.positions, b.positions) for a, b in zip(first, make(), strict=True))
     assert not np.allclose(first[0].positions, make(seed=2)[0].positions)
-    assert len({f.info["family"] for f in first}) == 10
-    assert first[0].info["family"] == "butane#0/torsions-180deg-b0"
+    assert len({f.info["group"] for f in first}) == 10
+    assert first[0].info["group"] == "butane#0/torsions-180deg-b0"
     notes: list[str] = []
     stiff = molecule("C6H6")
-    stiff.info["family"] = "benzene#0"
+    stiff.info["group"] = "benzene#0"
     assert len(run_sampling([stiff, butane()], plan, {}, notes=notes)) == 20
     assert notes == ["torsions: benzene#0 has no rotatable bond"]
     with pytest.raises(

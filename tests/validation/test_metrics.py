@@ -126,13 +126,13 @@ def test_groups_partition_the_whole():
     rng = np.random.default_rng(4)
     frames = molecules(30, 3)
     forces, energy = rng.normal(size=(90, 3)), rng.normal(size=30)
-    families = ["a", "b", ""] * 10
+    groups = ["a", "b", ""] * 10
     kelvin = [300.0] * 10 + [1000.0] * 15 + [np.nan] * 5
-    labelled = label_set(frames, Labels(energy, forces), families, kelvin)
+    labelled = label_set(frames, Labels(energy, forces), groups, kelvin)
     predicted = Labels(energy + 0.003, forces + rng.normal(size=forces.shape) * 0.1)
     groups = grouped_metrics(labelled, predicted)
-    assert set(groups) == {"all", "by_element", "by_family", "by_temperature"}
-    assert set(groups["by_family"]) == {"a", "b"}
+    assert set(groups) == {"all", "by_element", "by_config_type", "by_temperature"}
+    assert set(groups["by_config_type"]) == {"a", "b"}
     assert set(groups["by_temperature"]) == {"300", "1000"}
     assert list(groups["by_element"]) == ["H", "C", "N"]
     assert "energy_mae_mev_per_atom" not in groups["by_element"]["C"]

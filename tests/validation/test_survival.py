@@ -31,7 +31,7 @@ class Collapsing(Potential):
 @pytest.fixture
 def copper():
     atoms = bulk("Cu", cubic=True)
-    atoms.info["family"] = "Cu"
+    atoms.info["group"] = "Cu"
     return atoms
 
 
@@ -44,7 +44,7 @@ def test_starts_are_plain_compressed_and_stretched_by_turns(copper):
     starts = strained_starts([copper], 4, 0.03)
     ratio = [a.get_volume() / copper.get_volume() for a in starts]
     assert ratio == pytest.approx([1.0, 0.97**3, 1.03**3, 1.0])
-    assert len({a.info["family"] for a in starts}) == 4
+    assert len({a.info["group"] for a in starts}) == 4
     water = strained_starts([molecule("H2O")], 2, 0.03)
     assert water[1].positions == pytest.approx(molecule("H2O").positions)
 

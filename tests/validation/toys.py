@@ -42,12 +42,12 @@ def copper_frames(count: int, seed: int = 0, sizes: tuple[int, ...] = (1, 2, 1))
     return frames
 
 
-def label_set(frames: list[Atoms], labels: Labels, families=None, kelvin=None) -> LabelledSet:
+def label_set(frames: list[Atoms], labels: Labels, groups=None, kelvin=None) -> LabelledSet:
     n = len(frames)
     return LabelledSet(
         structures=StructureBatch.from_atoms(frames),
         labels=labels,
-        family=np.array(families if families is not None else [""] * n),
+        group=np.array(groups if groups is not None else [""] * n),
         step=np.array(["md"] * n),
         temperature_k=np.array(kelvin if kelvin is not None else [np.nan] * n, np.float64),
     )

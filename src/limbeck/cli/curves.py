@@ -49,7 +49,7 @@ def learning_curve(
 ) -> None:
     """Train a preset on nested subsets of the labels, in less time and at other widths; what limits it.
 
-    Errors are of held-out structures that no training sees. The same command goes on where it was.
+    Errors are of test structures that no training sees. The same command goes on where it was.
     """
     from limbeck.config import load_label_keys, parse_budget
 

@@ -14,7 +14,7 @@ from limbeck.cli.root import app
 
 @app.command(
     short_help="Look for what would spoil a training on labelled data.",
-    epilog="Example: limbeck lint my_dft.extxyz --elements H,C,N,O --val held_out.extxyz",
+    epilog="Example: limbeck lint my_dft.extxyz --elements H,C,N,O --val test.extxyz",
 )
 def lint(
     data: Annotated[list[Path], typer.Argument(help="Label stores or labelled files that ASE reads.")],

@@ -37,8 +37,8 @@ def export(
     structures: Annotated[
         Path | None,
         typer.Option(
-            help="Held-out structures for the certificate: any file ASE reads; "
-            "else heldout.extxyz beside the student, else generated ones."
+            help="Test structures for the certificate: any file ASE reads; "
+            "else test.extxyz beside the student, else generated ones."
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the runtimes that are timed.")] = 1,

@@ -30,9 +30,7 @@ def finalize(
     out: Annotated[
         Path | None, typer.Option(help="Folder for everything (the run folder; else 'finalized').")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Labels to validate on (heldout.extxyz of the run).")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Labels to validate on (test.extxyz of the run).")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="Measured beside the students: a name, or none (as the card says).")
     ] = None,

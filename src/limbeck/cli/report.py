@@ -30,7 +30,7 @@ def report(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Labels to judge the students on, instead of the run's held-out structures."),
+        typer.Option(help="Labels to judge the students on, instead of the run's test structures."),
     ] = None,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,

@@ -260,7 +260,7 @@ def train(
 
 @app.command(
     short_help="Compare a student with reference labels.",
-    epilog="Example: limbeck validate runs/si/tiny.safetensors held_out.extxyz --plots plots",
+    epilog="Example: limbeck validate runs/si/tiny.safetensors test.extxyz --plots plots",
 )
 def validate(
     student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
@@ -284,7 +284,7 @@ def validate(
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Compare a student with reference labels: all, by element, by family, by temperature."""
+    """Compare a student with reference labels: all, by element, by group, by temperature."""
     from limbeck.config import load_label_keys
     from limbeck.progress import open_progress
 

@@ -90,9 +90,7 @@ def _student_row(student: ReleasedStudent) -> dict[str, Any]:
         "elements": _symbols(card["elements"]),
         "teacher": teacher.get("name"),
         "parameters": Architecture.from_dict(card["architecture"]).n_parameters,
-        "heldout_force_rmse_mev_per_a": card.get("metrics", {})
-        .get("heldout", {})
-        .get("force_rmse_mev_per_a"),
+        "test_force_rmse_mev_per_a": card.get("metrics", {}).get("test", {}).get("force_rmse_mev_per_a"),
         "licence": teacher.get("licence"),
     }
 

@@ -168,7 +168,7 @@ class RoundsConfig(Settings):
     temperature_K: a quarter above the highest sampled unless given.
     frames_at_failure: frames from just before a failure that the teacher labels.
     frames_on_the_way: frames evenly over each run that it labels too, for the on-policy error.
-    frames_beyond: frames of a scout's dynamics from each failure on, over beyond_ps.
+    frames_beyond: frames of an interim student's dynamics from each failure on, over beyond_ps.
     spread_factor, spread_share: a frame is unfamiliar where students differ in the force on an atom by so
     many times what is usual on validation structures, and by this share of the frame's forces.
     survival, force_r2: the loop ends once this share of the runs lasts and on-policy forces are so good.
@@ -239,7 +239,7 @@ class DistillConfig(Settings):
     presets: students to train. budget: seconds for the whole command. seed: of every random number
     that has no seed of its own. val: fraction of the labels, or a labelled file, that
     chooses the best weights; keys: names of the labels in that file.
-    sampling, heldout: None lets a recipe choose; recipe: for which kind of system (judged from the
+    sampling, test: None lets a recipe choose; recipe: for which kind of system (judged from the
     structures unless given), temperatures_K: that the students are for.
     rounds: how often students learn from their own failures.
     target_force_rmse_mev_per_a: what a report recommends the cheapest preset for.
@@ -265,7 +265,7 @@ class DistillConfig(Settings):
     recipe: RecipeName | None = None
     temperatures_K: Temperatures | None = None
     sampling: SamplingConfig | None = None
-    heldout: SamplingConfig | None = None
+    test: SamplingConfig | None = None
     labelling: LabellingConfig = LabellingConfig()
     lint: LintConfig = LintConfig()
     training: TrainingConfig = TrainingConfig()

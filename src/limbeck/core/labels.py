@@ -42,7 +42,7 @@ class Labels:
         )
 
 
-_COLUMNS = ("family", "step", "temperature_k", "frame")
+_COLUMNS = ("group", "step", "temperature_k", "frame")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LabelledSet:
     Attributes
     ----------
     structures, labels: S structures and their labels.
-    family: (S,) str, origin family; frames of one trajectory share it ("" where unknown).
+    group: (S,) str, group; frames of one trajectory share it ("" where unknown).
     step: (S,) str, the sampling step that made the frame ("" where unknown).
     temperature_k: (S,) float64, K, NaN where unknown.
     frame: (S,) int64, the number of each in the file or store it was read from, which it keeps when others
@@ -61,7 +61,7 @@ class LabelledSet:
 
     structures: StructureBatch
     labels: Labels
-    family: np.ndarray
+    group: np.ndarray
     step: np.ndarray
     temperature_k: np.ndarray
     frame: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -92,8 +92,8 @@ class LabelledSet:
             if self.labels.atom_energies is not None:
                 results["energies"] = self.labels.atom_energies[atoms]
             frame.calc = SinglePointCalculator(frame, **results)
-            if self.family[s]:
-                frame.info["family"] = str(self.family[s])
+            if self.group[s]:
+                frame.info["group"] = str(self.group[s])
             if self.step[s]:
                 frame.info["step"] = str(self.step[s])
             if np.isfinite(self.temperature_k[s]):

@@ -66,7 +66,7 @@ def read_labelled(
 
     Returns
     -------
-    Families, steps and temperatures from ``info`` where they are there. Stress rows and atomic
+    Groups, steps and temperatures from ``info`` where they are there. Stress rows and atomic
     energies (the calculator's ``energies``) are NaN for structures without; a single atom without
     forces has none. Labels that are not finite stay for the audit to list.
 
@@ -126,7 +126,7 @@ def labelled_from_atoms(
             stress=None if np.isnan(stress).all() else stress,
             atom_energies=None if np.isnan(atomic).all() else atomic,
         ),
-        family=np.array([str(a.info.get("family", "")) for a in frames], dtype=str),
+        group=np.array([str(a.info.get("group", "")) for a in frames], dtype=str),
         step=np.array([str(a.info.get("step", "")) for a in frames], dtype=str),
         temperature_k=np.array([float(a.info.get("temperature_K", np.nan)) for a in frames]),
     )

@@ -1,4 +1,4 @@
-"""Training and validation parts of a labelled set, cut between origin families."""
+"""Training and validation parts of a labelled set, cut between groups."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     """Cut a labelled set.
 
     ``val`` a set: that set validates; structures of it found in ``labelled`` do not train.
-    ``val`` a fraction: whole families validate, chosen so that their structures come as near to
-    the fraction as the families allow, spread over steps and temperatures. Structures without
-    a family in a set with families count as families of their own. A set without any family is
+    ``val`` a fraction: whole groups validate, chosen so that their structures come as near to
+    the fraction as the groups allow, spread over steps and temperatures. Structures without
+    a group in a set with groups count as groups of their own. A set without any group is
     permuted by ``numpy.random.default_rng(seed)``: the first n - round(fraction * n) train. A
-    single family is cut once, the last part validates, and ``how`` warns. Contact scans always train:
+    single group is cut once, the last part validates, and ``how`` warns. Contact scans always train:
     a few collisions would outweigh all else in a validation error.
 
     Raises
@@ -70,15 +70,15 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     if n < 2:
         raise InputError("too few structures to split", where="--val", got=n, wanted="2 or more")
     target = min(max(round(val * n), 1), n - 1)
-    if not (labelled.family != "").any():
+    if not (labelled.group != "").any():
         order = np.random.default_rng(seed).permutation(n)
-        how = f"{n} structures without families permuted with seed {seed}, the last {target} validate"
+        how = f"{n} structures without groups permuted with seed {seed}, the last {target} validate"
         return Split(order[: n - target], order[n - target :], how)
-    family = np.where(labelled.family == "", np.char.add("\0", np.arange(n).astype(str)), labelled.family)
-    names, member = np.unique(family, return_inverse=True)  # (K,), (n,)
+    group = np.where(labelled.group == "", np.char.add("\0", np.arange(n).astype(str)), labelled.group)
+    names, member = np.unique(group, return_inverse=True)  # (K,), (n,)
     if len(names) == 1:
         how = (
-            f"warning: all {n} structures are of one family, so the last {target} validate and neighbours "
+            f"warning: all {n} structures are of one group, so the last {target} validate and neighbours "
             "in time stand on both sides; validation errors may be too small; sample more trajectories"
         )
         return Split(np.arange(n - target), np.arange(n - target, n), how)
@@ -104,8 +104,8 @@ def _against(labelled: LabelledSet, val: LabelledSet) -> Split:
     how = f"{len(val)} structures of a set of their own validate"
     if double.any():
         how += f"; {int(double.sum())} of them were in the training data too and do not train"
-    if common := sorted((set(labelled.family[~double]) & set(val.family)) - {""}):
-        how += f"; warning: {len(common)} family names are on both sides ({common[0]}, ...)"
+    if common := sorted((set(labelled.group[~double]) & set(val.group)) - {""}):
+        how += f"; warning: {len(common)} group names are on both sides ({common[0]}, ...)"
     return Split(np.flatnonzero(~double), np.arange(len(val)), how, val)
 
 
@@ -115,10 +115,10 @@ def found_in(labelled: LabelledSet, other: LabelledSet) -> np.ndarray:
     return np.array([hash_structure(atoms) in known for atoms in labelled.structures.to_atoms()], bool)
 
 
-def _strata(labelled: LabelledSet, member: np.ndarray, n_families: int) -> np.ndarray:
-    """Step and median temperature of each family as one integer, in that order, (K,)."""
+def _strata(labelled: LabelledSet, member: np.ndarray, n_groups: int) -> np.ndarray:
+    """Step and median temperature of each group as one integer, in that order, (K,)."""
     keys = []
-    for k in range(n_families):
+    for k in range(n_groups):
         own = np.flatnonzero(member == k)
         known = labelled.temperature_k[own][np.isfinite(labelled.temperature_k[own])]
         keys.append((str(labelled.step[own[0]]), round(float(np.median(known))) if len(known) else -1))
@@ -129,11 +129,11 @@ def _strata(labelled: LabelledSet, member: np.ndarray, n_families: int) -> np.nd
 def _choose(
     size: np.ndarray, stratum: np.ndarray, target: int, most: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Which families validate, (K,) bool.
+    """Which groups validate, (K,) bool.
 
-    Families are offered in turns over the strata, in random order, and taken while the total comes
-    nearer to the target. Each stratum keeps a family that trains and at least 1 - ``most`` of its
-    structures, so a stratum of one family is not offered: without its temperature the student
+    Groups are offered in turns over the strata, in random order, and taken while the total comes
+    nearer to the target. Each stratum keeps a group that trains and at least 1 - ``most`` of its
+    structures, so a stratum of one group is not offered: without its temperature the student
     would be worse than validation could say.
     """
     queues: dict[int, list[int]] = defaultdict(list)
@@ -161,7 +161,7 @@ def _choose(
 def _exchange(
     chosen: np.ndarray, size: np.ndarray, stratum: np.ndarray, target: int, most: float
 ) -> np.ndarray:
-    """Swap two families of one stratum as long as that brings the total nearer to the target."""
+    """Swap two groups of one stratum as long as that brings the total nearer to the target."""
     whole = np.bincount(stratum, weights=size)
     while True:
         miss = int(size[chosen].sum()) - target
@@ -179,9 +179,9 @@ def _exchange(
 
 
 def _forced(size: np.ndarray, stratum: np.ndarray, target: int) -> int:
-    """The one family that validates where no stratum can spare one.
+    """The one group that validates where no stratum can spare one.
 
-    First of a stratum with several families, then nearest to the target in size, then of a stratum
+    First of a stratum with several groups, then nearest to the target in size, then of a stratum
     in the middle (strata are sorted by step and temperature), which the others bracket.
     """
     several = np.bincount(stratum)[stratum] > 1
@@ -192,7 +192,7 @@ def _forced(size: np.ndarray, stratum: np.ndarray, target: int) -> int:
 def _describe(size: np.ndarray, stratum: np.ndarray, chosen: np.ndarray, target: int, seed: int) -> str:
     taken = int(size[chosen].sum())
     how = (
-        f"{int(chosen.sum())} of {len(size)} families validate ({taken} of {int(size.sum())} structures, "
+        f"{int(chosen.sum())} of {len(size)} groups validate ({taken} of {int(size.sum())} structures, "
         f"{target} asked for), seed {seed}"
     )
     validating, training = set(stratum[chosen]), set(stratum[~chosen])
@@ -200,7 +200,7 @@ def _describe(size: np.ndarray, stratum: np.ndarray, chosen: np.ndarray, target:
     if both != either:
         how += f"; {len(both)} of {len(either)} steps and temperatures are on both sides"
     if taken < _NEAR * target or taken > 2 * target + 1:
-        how += "; warning: families are too few to come near the fraction; sample more trajectories (starts)"
+        how += "; warning: groups are too few to come near the fraction; sample more trajectories (starts)"
     if not validating <= training:
         how += "; warning: a whole step or temperature validates and does not train"
     return how

@@ -33,7 +33,7 @@ class DataStatistics:
 
     n_structures: int
     n_atoms: int
-    n_families: int
+    n_groups: int
     atoms_per_structure: tuple[int, int]
     elements: dict[str, int]
     content_hash: str
@@ -66,7 +66,7 @@ def statistics(labelled: LabelledSet) -> DataStatistics:
     return DataStatistics(
         n_structures=len(whole),
         n_atoms=whole.structures.n_atoms,
-        n_families=len(set(whole.family) - {""}),
+        n_groups=len(set(whole.group) - {""}),
         atoms_per_structure=(int(batch.counts.min()), int(batch.counts.max())),
         elements={chemical_symbols[z]: int(c) for z, c in zip(numbers, counts, strict=True)},
         content_hash=content_hash(whole),

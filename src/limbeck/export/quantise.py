@@ -82,9 +82,9 @@ def round_to_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def own_force_error(card: dict[str, Any]) -> float | None:
-    """The student's force RMSE, meV/Å, held-out or else on validation structures, as its card says."""
+    """The student's force RMSE, meV/Å, test or else on validation structures, as its card says."""
     metrics = card.get("metrics") or {}
-    for split in ("heldout", "validation"):
+    for split in ("test", "validation"):
         figures = metrics.get(split) or {}
         value = figures.get("force_rmse_mev_per_a", (figures.get("all") or {}).get("force_rmse_mev_per_a"))
         if isinstance(value, (int, float)):

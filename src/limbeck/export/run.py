@@ -44,7 +44,7 @@ class ExportOptions:
     Attributes
     ----------
     quantisation, force: weights in fewer bits, and whether to keep what would be refused.
-    structures: held-out structures for the certificate; else ``heldout.extxyz`` beside the student, else
+    structures: test structures for the certificate; else ``test.extxyz`` beside the student, else
         generated ones.
     threads: of the runtimes while they are timed.
     aot, aot_limit_s: whether torch-export also compiles an AOTInductor package, and for how long at most.

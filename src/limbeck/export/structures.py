@@ -1,4 +1,4 @@
-"""What an export is compared on: held-out structures, and those that break exports."""
+"""What an export is compared on: test structures, and those that break exports."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from limbeck.errors import InputError
 from limbeck.sampling.starts import set_density
 from limbeck.students.specification import Architecture
 
-MOST = 100  #: held-out structures
+MOST = 100  #: test structures
 MANY, MANY_ATOMS = "many atoms", 1000  #: the class that is repeated on all threads
-HELDOUT, VALIDATION = "heldout.extxyz", "validation.extxyz"  #: of a run; no student trained on either
+TEST, VALIDATION = "test.extxyz", "validation.extxyz"  #: of a run; no student trained on either
 _LATTICES = ("fcc", "bcc", "hcp", "diamond")
 _RATTLES_A = (0.0, 0.01, 0.02, 0.04)
 _FAR_A = (300.0, -200.0, 100.0)  # where float32 has lost 1e-5 Å
@@ -40,8 +40,8 @@ def parity_structures(
 ) -> dict[str, list[Atoms]]:
     """Class of structures -> structures, each class with one at least.
 
-    The first class is what the student is for: ``held-out`` from ``given`` or ``heldout.extxyz`` beside the
-    student's file, else ``generated`` from the elements at the card's density. A run's ``heldout.extxyz``
+    The first class is what the student is for: ``test`` from ``given`` or ``test.extxyz`` beside the
+    student's file, else ``generated`` from the elements at the card's density. A run's ``test.extxyz``
     is filled up to ``MOST`` by the ``validation.extxyz`` beside it. Then come a triclinic cell whose atoms
     have gone far from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, two
     atoms a pair of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without), and
@@ -51,7 +51,7 @@ def parity_structures(
     ------
     InputError: ``given`` cannot be read, or holds elements that the student does not know.
     """
-    beside = None if student_file is None else student_file.parent / HELDOUT
+    beside = None if student_file is None else student_file.parent / TEST
     path = given or (beside if beside is not None and beside.is_file() else None)
     crystal = make_crystal(architecture.elements)
     density = (card.get("data") or {}).get("density_g_per_cm3")
@@ -62,9 +62,9 @@ def parity_structures(
     if path is not None:
         frames = _spread(_read(path, architecture), MOST)
         more = path.with_name(VALIDATION)
-        if path.name == HELDOUT and len(frames) < MOST and more.is_file():
+        if path.name == TEST and len(frames) < MOST and more.is_file():
             frames += _spread(_read(more, architecture), MOST - len(frames))
-        first = {"held-out": StructureBatch.from_atoms(frames).to_atoms()}
+        first = {"test": StructureBatch.from_atoms(frames).to_atoms()}
     else:
         first = {"generated": [_rattled(typical, width, k) for k, width in enumerate(_RATTLES_A)]}
     small = smaller_than(crystal, architecture.cutoff)

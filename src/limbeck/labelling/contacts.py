@@ -77,7 +77,7 @@ class Hole:
     """
 
     pair: str
-    family: str
+    group: str
     n_frames: int
     below_a: float | None = None
     shortest_a: float = np.nan
@@ -86,7 +86,7 @@ class Hole:
 
     def __str__(self) -> str:
         if self.below_a is None:
-            return f"{self.pair}: no label of the contact scan {self.family} can be trusted; left out"
+            return f"{self.pair}: no label of the contact scan {self.group} can be trusted; left out"
         return (
             f"{self.pair} below {self.below_a:.2f} Å: {self.n_frames} labels of the contact scan replaced by "
             f"ZBL repulsion (at {self.shortest_a:.2f} Å the teacher gives {self.teacher_ev:+.1f} eV, "
@@ -108,15 +108,15 @@ def judge_contacts(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tu
         star = last_trusted(scan, shortest_a.get(scan.pair, np.inf))
         if star is None:
             continue
-        family, inner = str(labelled.family[scan.index[0]]), scan.index[star + 1 :]
+        group, inner = str(labelled.group[scan.index[0]]), scan.index[star + 1 :]
         if star < 0:
-            holes.append(Hole(scan.pair, family, len(inner)))
+            holes.append(Hole(scan.pair, group, len(inner)))
             new["energy"][inner] = np.nan
             continue
         energies, forces = continued(scan, star)
         rises = (float(e[-1] - scan.energies[star]) for e in (scan.energies, energies))
         ends = float(scan.distances[star]), float(scan.distances[-1])
-        holes.append(Hole(scan.pair, family, len(inner), *ends, *rises))
+        holes.append(Hole(scan.pair, group, len(inner), *ends, *rises))
         rows = labelled.structures.atom_index(inner)
         new["energy"][inner] = energies[star + 1 :]
         new["forces"][rows] = forces[star + 1 :].reshape(-1, 3)
@@ -131,13 +131,13 @@ def judge_contacts(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tu
 
 
 def scans_of(labelled: LabelledSet) -> list[Scan]:
-    """The contact scans of a set: frames of one family of which two atoms move along a line.
+    """The contact scans of a set: frames of one group of which two atoms move along a line.
 
     A scan of which fewer than two labels are left cannot be told and is not among them.
     """
     members = np.flatnonzero(scan_mask(labelled.step))
-    families = labelled.family[members]
-    found = (_scan(labelled, members[families == family]) for family in dict.fromkeys(families.tolist()))
+    groups = labelled.group[members]
+    found = (_scan(labelled, members[groups == group]) for group in dict.fromkeys(groups.tolist()))
     return [scan for scan in found if scan is not None]
 
 

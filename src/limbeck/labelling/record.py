@@ -61,7 +61,7 @@ def make_record(
     label = LabelledSet(
         StructureBatch.from_atoms([atoms]),
         Labels(**values),  # type: ignore[arg-type]
-        family=np.array([str(atoms.info.get("family", ""))]),
+        group=np.array([str(atoms.info.get("group", ""))]),
         step=np.array([str(atoms.info.get("step", ""))]),
         temperature_k=np.array([float(atoms.info.get("temperature_K", np.nan))]),
     )
@@ -71,7 +71,7 @@ def make_record(
 def pack_record(record: LabelRecord) -> bytes:
     """A whole record; one without a spin is written as it was before there were spins."""
     label, structure, labels = record.label, record.label.structures, record.label.labels
-    origin = {"family": str(label.family[0]), "step": str(label.step[0])}
+    origin = {"group": str(label.group[0]), "step": str(label.step[0])}
     meta = {"key": record.key, "order": record.order, **origin, "identity": asdict(record.identity)}
     arrays = {
         "numbers": structure.numbers,
@@ -108,7 +108,7 @@ def unpack_record(data: bytes | memoryview) -> LabelRecord:
             spin=rows.get("spin", np.zeros(1, np.int64)),
         ),
         Labels(rows["energy"], arrays["forces"], rows.get("stress"), arrays.get("atom_energies")),
-        family=np.array([meta["family"]]),
+        group=np.array([meta["group"]]),
         step=np.array([meta["step"]]),
         temperature_k=arrays["temperature_k"][None],
     )

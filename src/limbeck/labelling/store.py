@@ -21,13 +21,13 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.record import LabelRecord, collect, pack_record, scan, unpack_head, unpack_record
 from limbeck.teachers.card import TeacherIdentity
 
-#: of families: versions that kept the test set among the training labels told it apart by this prefix
+#: of groups: versions that kept the test set among the training labels told it apart by this prefix
 _EARLIER_TEST = "heldout/"
 #: a shard that has grown beyond this is followed by a new one
 SHARD_BYTES = 64 << 20
 _STRUCTURE_FIELDS = tuple(StructureBatch.__dataclass_fields__)
 _LABEL_FIELDS = tuple(Labels.__dataclass_fields__)
-_ORIGIN_FIELDS = ("family", "step", "temperature_k")
+_ORIGIN_FIELDS = ("group", "step", "temperature_k")
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ class LabelStore:
 
 def _of_earlier_test(labelled: LabelledSet) -> np.ndarray:
     """(S,) bool."""
-    return np.char.startswith(labelled.family, _EARLIER_TEST)
+    return np.char.startswith(labelled.group, _EARLIER_TEST)
 
 
 def _save_packed(path: Path, labelled: LabelledSet, content_hash: str) -> None:

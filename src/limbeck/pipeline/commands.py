@@ -50,7 +50,7 @@ def run_sample(
 ) -> int:
     """`limbeck sample`: frames from starting structures; MD where a teacher is given.
 
-    Steps driven by a scout need labels, so they belong to `distill` and are refused here.
+    Steps driven by an interim student need labels, so they belong to `distill` and are refused here.
     """
     if out.exists() and not overwrite:
         raise InputError(
@@ -65,13 +65,13 @@ def run_sample(
     sampling = config.sampling
     if sampling is None:
         sampling = default_sampling(starts, recipe_of(config, starts), DEFAULT_FRAMES, config.seed)
-        sampling = _without_scouts(sampling, config)
+        sampling = _without_interim_students(sampling, config)
     sampling = relaxed_first(config, sampling)
     if config.liquid is not None and not any(isinstance(s, Relax) for s in sampling.steps):
         notes.append("the boxes are as packed: with --teacher they are relaxed first")
-    if any(isinstance(s, Driven) and s.driver == "scout" for s in sampling.steps):
+    if any(isinstance(s, Driven) and s.driver == "student" for s in sampling.steps):
         raise InputError(
-            "a step is driven by a scout, which learns from labels",
+            "a step is driven by an interim student, which learns from labels",
             wanted="driver: teacher",
             remedy="use limbeck distill, or change the driver",
         )
@@ -103,8 +103,8 @@ def run_sample(
     return len(frames)
 
 
-def _without_scouts(sampling: SamplingConfig, config: DistillConfig) -> SamplingConfig:
-    """Default sampling without what a scout drives; a teacher drives the first of those instead."""
+def _without_interim_students(sampling: SamplingConfig, config: DistillConfig) -> SamplingConfig:
+    """Default sampling without what an interim student drives; a teacher drives the first of those instead."""
     quiet = [s for s in sampling.steps if not isinstance(s, Driven)]
     driven = [s.model_copy(update={"driver": "teacher"}) for s in sampling.steps if isinstance(s, Driven)]
     return sampling.model_copy(update={"steps": (*quiet, *(driven[:1] if config.teacher else []))})
@@ -228,9 +228,9 @@ def _tell_groups(report: ValidationReport, say: Say) -> None:
             )
     say("worst frames:")
     for worst in report.worst[:5]:
-        family = f" ({worst.family})" if worst.family else ""
+        group = f" ({worst.group})" if worst.group else ""
         say(
-            f"  frame {worst.index}{family}: force RMSE {worst.force_rmse_mev_per_a:.1f} meV/Å, "
+            f"  frame {worst.index}{group}: force RMSE {worst.force_rmse_mev_per_a:.1f} meV/Å, "
             f"atom {worst.worst_atom} ({worst.worst_element}) off by "
             f"{worst.worst_force_error_mev_per_a:.0f} meV/Å"
         )

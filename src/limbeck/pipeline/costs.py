@@ -13,7 +13,7 @@ from limbeck.core.potential import Potential
 from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.students import untrained_student
 
-SCOUT_PRESET = "tiny"
+INTERIM_PRESET = "tiny"
 DYNAMICS_OVERHEAD_S = 3e-4  # ASE's integrator and the checks of a step
 
 
@@ -33,7 +33,7 @@ class Costs:
 def measure(config: DistillConfig, teacher: Potential, probe: Atoms) -> Costs:
     """Time a label and a step of dynamics with each student on ``probe``."""
     steps = {}
-    for preset in {*config.presets, SCOUT_PRESET}:
+    for preset in {*config.presets, INTERIM_PRESET}:
         student = untrained_student(preset, probe, config.training.cutoff)
         steps[preset] = seconds_per_step(student, probe) + DYNAMICS_OVERHEAD_S
     workers = config.labelling.workers

@@ -1,4 +1,4 @@
-"""Labels for learning curves: a run's or one's own, a held-out set apart, and nested subsets."""
+"""Labels for learning curves: a run's or one's own, a test set apart, and nested subsets."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class CurveData:
     Attributes
     ----------
     lesson: all labels to train on, and what chooses the best weights.
-    heldout: what errors are measured on; no family of it trains or validates.
+    test: what errors are measured on; no group of it trains or validates.
     settings: how the run trained, or the defaults. how: where the parts come from.
     trained_s: seconds that the run's own students trained, by preset; empty without a run.
     """
 
     lesson: Lesson
-    heldout: LabelledSet
+    test: LabelledSet
     settings: TrainingConfig
     how: str
     trained_s: dict[str, float] = field(default_factory=dict)
 
 
 def read_curve_data(path: Path, keys: LabelKeys, seed: int, say: Say) -> CurveData:
-    """A run folder with its labels, held-out and validation sets; or labels, cut by families.
+    """A run folder with its labels, test and validation sets; or labels, cut by groups.
 
     Raises
     ------
@@ -61,16 +61,16 @@ def read_curve_data(path: Path, keys: LabelKeys, seed: int, say: Say) -> CurveDa
         )
     labelled, references = _read(path, say, **keys.model_dump())
     parts = split(labelled, _FRACTION, seed)
-    rest, heldout = parts.parts(labelled)
-    rest = without_test(rest, heldout, say)
+    rest, test = parts.parts(labelled)
+    rest = without_test(rest, test, say)
     inner = split(rest, _FRACTION, seed + 1)
     train, validation = inner.parts(rest)
     lesson = Lesson(train, validation, references or None, inner.how, {"name": f"labels of {path.name}"})
-    return CurveData(lesson, heldout, TrainingConfig(), f"held out: {parts.how}")
+    return CurveData(lesson, test, TrainingConfig(), f"held out: {parts.how}")
 
 
 def _of_run(folder: Path, say: Say) -> CurveData:
-    store, held, chosen = folder / "labels", folder / "heldout.extxyz", folder / "validation.extxyz"
+    store, held, chosen = folder / "labels", folder / "test.extxyz", folder / "validation.extxyz"
     for needed in (store, held, chosen):
         if not needed.exists():
             raise InputError(
@@ -81,13 +81,13 @@ def _of_run(folder: Path, say: Say) -> CurveData:
             )
     settings = _training_of(folder)
     labelled, references = _read(store, say)
-    heldout, _ = split_isolated_atoms(read_labelled(held))
+    test, _ = split_isolated_atoms(read_labelled(held))
     validation, _ = split_isolated_atoms(read_labelled(chosen))
     pool, _ = split(labelled, validation).parts(labelled)
-    pool = without_test(pool, heldout, say)
+    pool = without_test(pool, test, say)
     lesson = Lesson(pool, validation, references or None, "the run's own", {"name": f"labels of {folder}"})
-    how = "the run's held-out and validation sets"
-    return CurveData(lesson, heldout, settings, how, _trained_seconds(folder))
+    how = "the run's test and validation sets"
+    return CurveData(lesson, test, settings, how, _trained_seconds(folder))
 
 
 def _read(path: Path, say: Say, **keys: Any) -> tuple[LabelledSet, dict[int, float]]:
@@ -124,8 +124,8 @@ def _trained_seconds(folder: Path) -> dict[str, float]:
 def nested_order(labelled: LabelledSet, seed: int) -> np.ndarray:
     """Indices such that the first n make the subset of n labels, whatever n is.
 
-    Whole families stand one after another, as sampling would have made them: families that bring an element
-    first, then by turns over steps and temperatures, in random order. Labels without families are
+    Whole groups stand one after another, as sampling would have made them: groups that bring an element
+    first, then by turns over steps and temperatures, in random order. Labels without groups are
     permuted. Contact scans come first: every student needs them, and they are few.
     """
     rng = np.random.default_rng(seed)
@@ -133,8 +133,8 @@ def nested_order(labelled: LabelledSet, seed: int) -> np.ndarray:
     if scans.all():
         scans = np.zeros(len(labelled), bool)
     rest = np.flatnonzero(~scans)
-    names = np.where(labelled.family == "", np.char.add("\0", np.arange(len(labelled)).astype(str)),
-                     labelled.family)  # fmt: skip
+    names = np.where(labelled.group == "", np.char.add("\0", np.arange(len(labelled)).astype(str)),
+                     labelled.group)  # fmt: skip
     members: dict[str, list[int]] = defaultdict(list)
     for k in rest:
         members[str(names[k])].append(int(k))
@@ -144,11 +144,11 @@ def nested_order(labelled: LabelledSet, seed: int) -> np.ndarray:
         kelvin = float(np.nan_to_num(labelled.temperature_k[members[str(name)]].mean(), nan=-1.0))
         queues[str(labelled.step[first]), round(kelvin, -2)].append(str(name))
     turns = [queues[key] for key in sorted(queues)]
-    families = [queue[t] for t in range(max(map(len, turns))) for queue in turns if t < len(queue)]
+    groups = [queue[t] for t in range(max(map(len, turns))) for queue in turns if t < len(queue)]
     seen: set[int] = set()
     early: list[str] = []
     late: list[str] = []
-    for name in families:
+    for name in groups:
         own = set(labelled.structures.numbers[labelled.structures.atom_index(members[name])].tolist())
         (early if own - seen else late).append(name)
         seen |= own

@@ -15,7 +15,7 @@ from limbeck.validation.plots import DPI, PALETTE, STYLE
 
 
 def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
-    """Draw the points of ``learning_curve`` (its result) into a PNG, held-out force RMSE on log axes.
+    """Draw the points of ``learning_curve`` (its result) into a PNG, test force RMSE on log axes.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
                 side.set_minor_formatter(NullFormatter())
             axis.set_yticks(ticks)
             axis.tick_params(axis="x", labelrotation=30)
-        axes[0].set_ylabel("held-out force RMSE, meV/Å")
+        axes[0].set_ylabel("test force RMSE, meV/Å")
         figure.suptitle(found["text"], fontsize=9, wrap=True)
         canvas = FigureCanvasAgg(figure)
         write_whole(path, partial(canvas.print_figure, dpi=DPI, format="png"))

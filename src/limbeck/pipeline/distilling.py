@@ -166,27 +166,27 @@ class _Run:
         write_frames(self.folder / "structures.extxyz", starts)
         with open_stores(self.folder) as (store, test_store):
             test_set, collector = self._collector(test_store), self._collector(store)
-            heldout = self._timed(
-                "the held-out set",
-                chosen.heldout_s,
-                lambda: test_set.collect_heldout(starts, chosen),
+            test = self._timed(
+                "the test set",
+                chosen.test_set_s,
+                lambda: test_set.collect_test_set(starts, chosen),
             )
-            planned = chosen.labelling_s + chosen.scouts * chosen.scout_s
+            planned = chosen.labelling_s + chosen.interim_students * chosen.interim_s
             labels = self._timed("sampling and labelling", planned, lambda: collector.collect(starts, chosen))
         for note in (*test_set.notes, *collector.notes):
             self.say(f"note: {note}")
         lost = [*test_set.lost, *collector.lost]
         say_some(self.say, lost, "frames without a label")
-        lesson = self._lesson(labels, heldout, starts)
+        lesson = self._lesson(labels, test, starts)
         self.say(
             f"labels: {len(lesson.train)} to train on, {len(lesson.validation)} in the validation set, "
-            f"{len(heldout)} in the test set"
+            f"{len(test)} in the test set"
         )
         say_idle_threads(self.config.training, lesson.train, self.say)
         write_frames(self.folder / "validation.extxyz", lesson.validation.to_atoms())
-        write_frames(self.folder / "heldout.extxyz", heldout.to_atoms())
-        hottest = self.config.validation.temperature_K or temperature_of(chosen.sampling, chosen.heldout)
-        trial = Trial(lesson.validation, heldout, self.teacher, hottest, self.config.seed)
+        write_frames(self.folder / "test.extxyz", test.to_atoms())
+        hottest = self.config.validation.temperature_K or temperature_of(chosen.sampling, chosen.test)
+        trial = Trial(lesson.validation, test, self.teacher, hottest, self.config.seed)
         rounds: list[Round] = []
         if self.config.rounds.n:
             loop = self._rounds(chosen, lesson, trial, starts)
@@ -224,7 +224,7 @@ class _Run:
         self.clock.save()
         return result
 
-    def _lesson(self, labels: LabelSource, heldout: LabelledSet, starts: Sequence[Atoms]) -> Lesson:
+    def _lesson(self, labels: LabelSource, test: LabelledSet, starts: Sequence[Atoms]) -> Lesson:
         config, teacher = self.config, self.teacher
         how = Preparation(
             config.val,
@@ -232,7 +232,7 @@ class _Run:
             config.lint.ignore,
             config.keys.model_dump(),
             elements=tuple(sorted({int(z) for atoms in starts for z in atoms.numbers})),
-            test=heldout,
+            test=test,
             max_force_ev_per_a=config.labelling.max_force_ev_per_a,
         )
         card: dict[str, Any] = {"licence": teacher.card.licence, "citation": teacher.card.citation}
@@ -244,14 +244,14 @@ class _Run:
             found = isolated_atom_energies(teacher, elements)
             alone = self.clock.once("isolated_atoms_ev", {str(z): e for z, e in (found or {}).items()})
         references = {int(z): float(e) for z, e in alone.items()} or lesson.references
-        known = lesson.teacher | {"long_range": self._reach(heldout)}
+        known = lesson.teacher | {"long_range": self._reach(test)}
         return replace(lesson, references=references, teacher=known)
 
-    def _reach(self, heldout: LabelledSet) -> list[dict[str, Any]]:
+    def _reach(self, test: LabelledSet) -> list[dict[str, Any]]:
         """The teacher's forces beyond the students' reach; measured once a run."""
         kept = self.clock.get("long_range")
         if kept is None:
-            kept = measure_reach(self.config, self.teacher, heldout, self.clock.spent_s)
+            kept = measure_reach(self.config, self.teacher, test, self.clock.spent_s)
             self.clock.put("long_range", kept)
             for report in kept:
                 self.say(LongRangeReport(**report).text())
@@ -366,7 +366,7 @@ class _Run:
 
     def _affordable_factor(self, preset: str, trial: Trial, left_s: float) -> float:
         """By how much the checks of this student must be shortened to take ``left_s``."""
-        starts = trial.heldout.structures.select([0]).to_atoms()
+        starts = trial.test.structures.select([0]).to_atoms()
         student = Student.load(self.folder / f"{preset}.safetensors")
         step_s = seconds_per_step(student, starts[0]) + DYNAMICS_OVERHEAD_S
         label_s = seconds_per_step(trial.teacher, starts[0], calls=1)

@@ -61,13 +61,13 @@ class Trialled:
 
     Attributes
     ----------
-    heldout, on_policy: errors on the held-out set, and on frames of its own dynamics before anything
+    test, on_policy: errors on the test set, and on frames of its own dynamics before anything
         was wrong (None where none was labelled).
     runs, survived: of its own dynamics. shortest_ps, mean_ps: how long they lasted (None without runs).
     reasons: why runs ended, the first few.
     """
 
-    heldout: Metrics
+    test: Metrics
     on_policy: Metrics | None
     runs: int
     survived: int
@@ -151,7 +151,7 @@ class Examiner:
         return seen
 
     def _companions(self, lesson: Lesson, number: int) -> list[Student]:
-        """A second opinion for a preset that runs alone: a small student, trained as a scout is."""
+        """A second opinion for a preset that runs alone: a small student, trained as an interim student is."""
         if len(self.config.presets) > 1:
             return []
         preset = _COMPANION.get(self.config.presets[0], "ultra-tiny")
@@ -202,12 +202,12 @@ class Examiner:
         )
 
     def _trialled(self, preset: str, student: Student, runs: Sequence[Survival], number: int) -> Trialled:
-        heldout = self.trial.heldout
+        test = self.trial.test
         frames = [f for run in runs for f in run.spread_out(self.config.rounds.frames_on_the_way)]
         on_policy = self._errors(student, self.label(frames, f"round-{number}-{preset}")) if frames else None
         reached = [run.reached_ps for run in runs]
         return Trialled(
-            heldout=self._errors(student, heldout) or {},
+            test=self._errors(student, test) or {},
             on_policy=on_policy,
             runs=len(runs),
             survived=sum(run.survived for run in runs),

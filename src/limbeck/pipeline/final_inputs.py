@@ -21,7 +21,7 @@ from limbeck.dataset.read import read_reference
 from limbeck.errors import InputError, LimbeckError
 from limbeck.export.formats import FORMATS, FormatName, check_installed
 from limbeck.export.quantise import QUANTISATIONS, Quantisation
-from limbeck.export.structures import HELDOUT
+from limbeck.export.structures import TEST
 from limbeck.report.reading import Run, read_run
 from limbeck.runtime.released import find_student, list_students
 
@@ -36,7 +36,7 @@ class FinalizeSettings:
     Attributes
     ----------
     out: None takes the run folder, or ``finalized`` in the working directory.
-    data: labels to validate on instead of the run's held-out set. keys: their names.
+    data: labels to validate on instead of the run's test set. keys: their names.
     teacher: None takes the one on the card, ``"none"`` leaves it out of the benchmark.
     formats: None takes all that are installed. quantisations, skip: names.
     target_force_rmse_mev_per_a: what the recommended student must meet.
@@ -127,8 +127,8 @@ def read_inputs(given: Sequence[Path | str], settings: FinalizeSettings) -> Inpu
         old, names = _read_students(given, out / "converted")
     else:
         broken, names = _read_presets(run)
-        if data is None and (run.folder / HELDOUT).is_file():
-            data = run.folder / HELDOUT
+        if data is None and (run.folder / TEST).is_file():
+            data = run.folder / TEST
     labelled = None if data is None else read_reference(data, **settings.keys.model_dump())
     for checkpoint, target in old.items():
         convert_checkpoint(checkpoint, target)

@@ -107,7 +107,7 @@ def _student(student: StudentFile, inputs: Inputs, parts: Parts) -> dict[str, An
 def _errors(student: StudentFile, parts: Parts) -> dict[str, Any] | None:
     """On the data of this command; else the force error that the card has."""
     for measured in parts.found("validate", student.name):
-        return {"on": "held-out labels", **measured.result["all"]}
+        return {"on": "test labels", **measured.result["all"]}
     own = own_force_error(dict(student.card))
     return None if own is None else {"on": "the card's own split", "force_rmse_mev_per_a": own}
 

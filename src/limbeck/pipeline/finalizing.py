@@ -28,7 +28,7 @@ from limbeck.export.certificate import REVISION
 from limbeck.export.formats import FORMATS, FormatName, check_installed
 from limbeck.export.quantise import Quantisation
 from limbeck.export.run import ExportOptions, export_student
-from limbeck.export.structures import HELDOUT, VALIDATION
+from limbeck.export.structures import TEST, VALIDATION
 from limbeck.pipeline.final_cache import Done, Outcome, Parts, facts
 from limbeck.pipeline.final_inputs import FinalizeSettings, Inputs, read_inputs, symbols
 from limbeck.pipeline.final_summary import as_preset_row, student_rows, summary
@@ -144,7 +144,7 @@ def _why_not_validated(inputs: Inputs, student: StudentFile) -> str:
     """Why the labels cannot judge a student; empty where they can."""
     state = ChargeState.of_card(dict(student.card), student.path)
     if inputs.labelled is None:
-        return f"no {HELDOUT} in the run; --data FILE names labels" if inputs.run else "no --data given"
+        return f"no {TEST} in the run; --data FILE names labels" if inputs.run else "no --data given"
     if not inputs.knows(student):
         return "the data hold elements that it does not know"
     fits = suits(state, inputs.labelled.structures)
@@ -216,13 +216,13 @@ def _write_export(
 
 
 def _structures(inputs: Inputs, student: StudentFile) -> Path | None:
-    """Held-out structures for certificates; None lets the export look beside the student, or make some."""
+    """Test structures for certificates; None lets the export look beside the student, or make some."""
     usable = inputs.data is not None and not inputs.data.is_dir() and inputs.knows(student)
     return inputs.data if usable else None
 
 
 def _export_key(inputs: Inputs, student: StudentFile) -> dict[str, Any]:
-    source = _structures(inputs, student) or student.path.parent / HELDOUT
+    source = _structures(inputs, student) or student.path.parent / TEST
     files = (source, source.with_name(VALIDATION)) if source.is_file() else ()  # that fills a run's set up
     packages = ("torch", "onnx", "onnxruntime", "onnxscript")
     found = [one for name in packages for one in importlib.metadata.distributions(name=name)]
@@ -308,7 +308,7 @@ def _report(inputs: Inputs, parts: Parts, progress: Progress) -> None:
         )  # fmt: skip
         return Done({"notes": written.notes}, (written.page, *written.cards), "; ".join(written.notes))
 
-    shown = [run.folder / name for name in ("config.yaml", "metrics.json", HELDOUT, VALIDATION)]
+    shown = [run.folder / name for name in ("config.yaml", "metrics.json", TEST, VALIDATION)]
     shown += [*run.folder.glob("*.safetensors"), *(run.folder / CURVES).glob("*.json")]
     shown += [out / BENCH, out / FINAL_BENCH, *(out / "exports").glob("*.json")]
     key = {

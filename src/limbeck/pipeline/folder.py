@@ -20,7 +20,7 @@ _BEFORE_WORK = ("config.yaml", "state.json")
 #: everything a run writes; --overwrite removes these and leaves the rest
 _WRITTEN = (
     *_BEFORE_WORK,
-    *("structures.extxyz", "validation.extxyz", "heldout.extxyz", "metrics.json"),
+    *("structures.extxyz", "validation.extxyz", "test.extxyz", "metrics.json"),
     *(LABELS, TEST, "sampling", "train", "rounds", "report.html"),
     # what limbeck finalize and learning-curve made of students that are replaced
     *("exports", "finalize.bench.json", "validation", "worst.extxyz", "finalize.json", ".finalize"),

@@ -1,4 +1,4 @@
-"""Each student against its teacher: held-out errors, errors on its own dynamics, drift."""
+"""Each student against its teacher: test errors, errors on its own dynamics, drift."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Trial:
 
     Attributes
     ----------
-    validation, heldout: labelled sets. hottest_k: temperature of a student's own dynamics.
+    validation, test: labelled sets. hottest_k: temperature of a student's own dynamics.
     """
 
     validation: LabelledSet
-    heldout: LabelledSet
+    test: LabelledSet
     teacher: WorkerPotential
     hottest_k: float
     seed: int
@@ -46,11 +46,11 @@ def judge(student: Student, trial: Trial, settings: ValidationConfig) -> dict[st
 
     The split ``on_policy`` is absent where no frame of that dynamics could be compared.
     """
-    starts = _heldout_starts(trial.heldout)
+    starts = _test_starts(trial.test)
     timestep = settings.timestep_fs or min(1.0, timestep_fs(starts))
     judged: dict[str, Any] = {
         "validation": validate(student, trial.validation).metrics,
-        "heldout": validate(student, trial.heldout).metrics,
+        "test": validate(student, trial.test).metrics,
         RUN: {"parameters": student.n_parameters},
     }
     if settings.onpolicy_frames:
@@ -96,8 +96,8 @@ def _drift(
 def card_metrics(judged: dict[str, Any]) -> dict[str, Any]:
     """What the card keeps of the judgement: errors over each split, drift."""
     facts = judged[RUN]
-    keep = {split: judged[split]["all"] for split in ("validation", "heldout")}
-    keep["heldout_by_temperature"] = judged["heldout"].get("by_temperature", {})
+    keep = {split: judged[split]["all"] for split in ("validation", "test")}
+    keep["test_by_temperature"] = judged["test"].get("by_temperature", {})
     if "on_policy" in facts:
         keep["on_policy"] = judged.get("on_policy", {}) | facts["on_policy"]
     if "nve" in facts:
@@ -117,11 +117,11 @@ def read_judged(path: Path, student: Path) -> dict[str, Any] | None:
         judged = dict(kept["judged"]) if kept["student"] == hash_file(student) else {}
     except (OSError, ValueError, KeyError, TypeError, LimbeckError):
         return None  # judged again, which is always right
-    return judged if {"validation", "heldout", RUN} <= set(judged) else None
+    return judged if {"validation", "test", RUN} <= set(judged) else None
 
 
-def _heldout_starts(heldout: LabelledSet) -> list[Atoms]:
-    """The last frame of each held-out trajectory, coolest first."""
-    last = {family: k for k, family in enumerate(heldout.family)}
-    order = sorted(last.values(), key=lambda k: np.nan_to_num(heldout.temperature_k[k]))
-    return heldout.structures.select(order).to_atoms()
+def _test_starts(test: LabelledSet) -> list[Atoms]:
+    """The last frame of each test trajectory, coolest first."""
+    last = {group: k for k, group in enumerate(test.group)}
+    order = sorted(last.values(), key=lambda k: np.nan_to_num(test.temperature_k[k]))
+    return test.structures.select(order).to_atoms()

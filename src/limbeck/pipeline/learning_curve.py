@@ -80,7 +80,7 @@ def learning_curve(
     progress: Progress = no_progress,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Train every point, measure its held-out error, and say what limits the student.
+    """Train every point, measure its test error, and say what limits the student.
 
     Points stand in ``out`` by the hash of what they were made from: the same command goes on, in training
     too, and repeats nothing. Returns what ``--json`` writes, and ``PRESET.json`` in ``out``, which
@@ -102,7 +102,7 @@ def learning_curve(
     limit = judge_rows(settings.preset, rows)
     busy = busy_machine(rows)
     say(format_table([row | {"model": row["preset"]} for row in rows], _COLUMNS))
-    say(f"(errors on {len(data.heldout)} held-out structures)")
+    say(f"(errors on {len(data.test)} test structures)")
     say(limit.text)
     if busy:
         say(f"note: {busy}; remedy: remove {out} and run the command again when nothing else works")
@@ -112,7 +112,7 @@ def learning_curve(
     found = {
         "preset": settings.preset,
         **limit.to_dict(),
-        "heldout_structures": len(data.heldout),
+        "test_structures": len(data.test),
         "how": data.how,
         "trained_in_run_s": own_s,
         "busy": busy,
@@ -241,7 +241,7 @@ class _Made:
             seed=self.settings.seed,
             progress=self._told(point),
         )
-        report = validate(Student(record), self.data.heldout)
+        report = validate(Student(record), self.data.test)
         return {
             **report.metrics["all"],
             "epochs": trained.progress.labels_seen / max(len(lesson.train), 1),
@@ -262,7 +262,7 @@ class _Made:
 
     def _key(self, point: Point) -> str:
         settings = self.data.settings.model_dump(exclude={"threads", "tensorboard", "checkpoint_s"})
-        parts = (self.data.lesson.train, self.data.lesson.validation, self.data.heldout)
+        parts = (self.data.lesson.train, self.data.lesson.validation, self.data.test)
         return hash_json(
             {
                 "point": asdict(point), "training": settings, "seed": self.settings.seed,

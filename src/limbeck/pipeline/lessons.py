@@ -25,7 +25,7 @@ class Lesson:
 
     Attributes
     ----------
-    train, validation: labelled sets of which no family stands on both sides.
+    train, validation: labelled sets of which no group stands on both sides.
     references: atomic number -> eV where known (isolated atoms), None to fit them.
     how_split, teacher: for the card.
     """

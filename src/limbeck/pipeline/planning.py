@@ -13,9 +13,9 @@ from ase import Atoms
 from limbeck.config import DistillConfig
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError
-from limbeck.pipeline.costs import SCOUT_PRESET, Costs, check_s, measure, speeds_s
+from limbeck.pipeline.costs import INTERIM_PRESET, Costs, check_s, measure, speeds_s
 from limbeck.pipeline.opening import relaxed_first
-from limbeck.pipeline.recipes import Recipe, default_heldout, default_sampling, recipe_of, starts_to_train_on
+from limbeck.pipeline.recipes import Recipe, default_sampling, default_test_set, recipe_of, starts_to_train_on
 from limbeck.progress import format_seconds
 from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames, summary
 from limbeck.sampling.contacts import Contacts
@@ -28,10 +28,10 @@ LEAST_TRAINING_S = 5.0
 #: how training time is shared among presets: the larger ones are slower a step
 TIME_SHARE = {"original": 5.0, "tiny": 2.0, "ultra-tiny": 1.5}
 #: of the time that is left when the plan is made; training gets the rest
-HELDOUT_SHARE, SAMPLING_SHARE, CHECKING_SHARE = 0.10, 0.35, 0.15
+TEST_SHARE, SAMPLING_SHARE, CHECKING_SHARE = 0.10, 0.35, 0.15
 #: default sampling stops labelling once so much of that time is gone
 SAMPLING_ENDS_AT = 0.5
-#: of its planned time training gives at most so much to a held-out set that takes longer than planned
+#: of its planned time training gives at most so much to a test set that takes longer than planned
 TRAINING_YIELDS = 0.5
 LEAST_LABELS, MOST_LABELS, MOST_LABELS_BY_EPOCHS = 16, 4000, 600
 #: of the training time, for what comes before the first round that learns from failures: with few labels,
@@ -39,7 +39,7 @@ LEAST_LABELS, MOST_LABELS, MOST_LABELS_BY_EPOCHS = 16, 4000, 600
 FIRST_SHARE = 0.3
 #: stands for the budget where training ends by epochs
 NOMINAL_S = 1800.0
-SCOUT_S_BY_EPOCHS = 10.0
+INTERIM_S_BY_EPOCHS = 10.0
 
 
 @dataclass(frozen=True)
@@ -48,26 +48,26 @@ class Plan:
 
     Attributes
     ----------
-    sampling, heldout: what will be sampled. frames, heldout_frames: how many frames come of it.
+    sampling, test: what will be sampled. frames, test_frames: how many frames come of it.
     label_s: measured time of one label. labelling_s: labels and all dynamics that make their frames.
-    scout_s: training time of each scout. scouts: how many. training_s: by preset. checking_s: by
+    interim_s: training time of each interim. interim_students: how many. training_s: by preset. checking_s: by
     preset, what follows its training. finishing_s: what follows the last. check_factor: by how much
     the checks are shortened. labels_until_s: time spent at which labelling of a default sampling
-    stops; None where it does not. heldout_until_s: the same for the held-out set's dynamics and
+    stops; None where it does not. test_set_until_s: the same for the test set's dynamics and
     labels. disk_mb: labels and checkpoints. stages_s: of ``labelling_s``, the dynamics and the labels of
-    each stage; a stage ends where a scout learns from what there is.
+    each stage; a stage ends where an interim student learns from what there is.
     """
 
     sampling: SamplingConfig
-    heldout: SamplingConfig
+    test: SamplingConfig
     frames: int
-    heldout_frames: int
+    test_frames: int
     atoms: int
     label_s: float
     labelling_s: float
-    heldout_s: float
-    scout_s: float
-    scouts: int
+    test_set_s: float
+    interim_s: float
+    interim_students: int
     training_s: dict[str, float]
     checking_s: dict[str, float]
     check_factor: float
@@ -76,7 +76,7 @@ class Plan:
     disk_mb: float
     budget_s: float | None
     spent_s: float
-    heldout_until_s: float | None = None
+    test_set_until_s: float | None = None
     rounds: int = 0
     rounds_s: float = 0.0
     stages_s: tuple[tuple[float, float], ...] = ()
@@ -85,11 +85,11 @@ class Plan:
         """The plan for people."""
         train = ", ".join(f"{k} {format_seconds(v)}" for k, v in self.training_s.items())
         lines = [
-            f"test set: {self.heldout_frames} frames of MD driven by the teacher: "
-            f"{format_seconds(self.heldout_s)}",
+            f"test set: {self.test_frames} frames of MD driven by the teacher: "
+            f"{format_seconds(self.test_set_s)}",
             f"frames to label: {self.frames} of {self.atoms} atoms, {self.label_s:.3g} s each: "
             f"{format_seconds(self.labelling_s)} with the MD that makes them",
-            f"test set sampled: {summary(self.heldout)}",
+            f"test set sampled: {summary(self.test)}",
             f"sampled: {summary(self.sampling)}",
         ]
         if not any(isinstance(step, Dynamics) for step in self.sampling.steps):
@@ -112,10 +112,10 @@ class Plan:
                 f"note: {self.frames} frames are too few to learn from: steps that prepare add none; "
                 "add steps such as rattle and md, or leave sampling out (see docs/sampling.md)"
             )
-        if self.scouts:
+        if self.interim_students:
             lines.append(
-                f"interim students, which drive MD for sampling: {self.scouts}, "
-                f"{format_seconds(self.scout_s)} of training each"
+                f"interim students, which drive MD for sampling: {self.interim_students}, "
+                f"{format_seconds(self.interim_s)} of training each"
             )
         lines += [
             f"training: {train or 'by epochs'}",
@@ -138,13 +138,13 @@ class Plan:
         """JSON-able."""
         fields = asdict(self)
         fields["sampling"] = self.sampling.model_dump(mode="json", by_alias=True)
-        fields["heldout"] = self.heldout.model_dump(mode="json", by_alias=True)
+        fields["test"] = self.test.model_dump(mode="json", by_alias=True)
         return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Plan:
         """Inverse of ``to_dict``."""
-        parts = {name: SamplingConfig(**fields[name]) for name in ("sampling", "heldout")}
+        parts = {name: SamplingConfig(**fields[name]) for name in ("sampling", "test")}
         stages = {"stages_s": tuple(map(tuple, fields.get("stages_s", ())))}
         return cls(**(fields | parts | stages))
 
@@ -152,7 +152,7 @@ class Plan:
 def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s: float = 0.0) -> Plan:
     """Share what is left of the budget. Teacher and students are timed on a structure of the final size.
 
-    What the user did not choose (sampling, held-out set, checks) is fitted to the budget.
+    What the user did not choose (sampling, test set, checks) is fitted to the budget.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
                 "the budget allows no epoch",
                 got=format_seconds(budget),
                 wanted=f"at least {format_seconds(np.ceil(budget - rest + least))} for {work.frames} labels, "
-                f"{work.heldout_frames} held-out frames and training",
+                f"{work.test_frames} test frames and training",
                 remedy="raise --budget" + (", or sample fewer frames" if config.sampling else ""),
             )
         training = share_time(config.presets, rest * (FIRST_SHARE if config.rounds.n else 1.0))
@@ -192,14 +192,14 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, spent_s
     bounded = budget is not None and config.sampling is None
     yielded_s = TRAINING_YIELDS * sum(training.values())
     return Plan(
-        sampling=work.sampling, heldout=work.heldout, frames=work.frames, heldout_frames=work.heldout_frames,
-        atoms=len(probe), label_s=costs.label_s, labelling_s=work.labelling_s, heldout_s=work.heldout_s,
-        scout_s=work.scout_s, scouts=work.scouts, training_s=training, checking_s=checking,
+        sampling=work.sampling, test=work.test, frames=work.frames, test_frames=work.test_frames,
+        atoms=len(probe), label_s=costs.label_s, labelling_s=work.labelling_s, test_set_s=work.test_set_s,
+        interim_s=work.interim_s, interim_students=work.interim_students, training_s=training, checking_s=checking,
         check_factor=factor, finishing_s=finishing_s,
         labels_until_s=spent_s + SAMPLING_ENDS_AT * left if bounded else None,
-        disk_mb=1 + (work.frames + work.heldout_frames) * len(probe) * 2.4e-4 + 12 * len(config.presets),
+        disk_mb=1 + (work.frames + work.test_frames) * len(probe) * 2.4e-4 + 12 * len(config.presets),
         budget_s=budget, spent_s=spent_s, rounds=config.rounds.n, rounds_s=rounds_s,
-        heldout_until_s=spent_s + work.heldout_s + yielded_s if training else None, stages_s=work.stages_s,
+        test_set_until_s=spent_s + work.test_set_s + yielded_s if training else None, stages_s=work.stages_s,
     )  # fmt: skip
 
 
@@ -214,48 +214,48 @@ class _Work:
     """What comes before training, and its expected seconds."""
 
     sampling: SamplingConfig
-    heldout: SamplingConfig
+    test: SamplingConfig
     frames: int
-    heldout_frames: int
+    test_frames: int
     stages_s: tuple[tuple[float, float], ...]
-    heldout_s: float
-    scout_s: float
+    test_set_s: float
+    interim_s: float
 
     @property
     def labelling_s(self) -> float:
         return sum(map(sum, self.stages_s))
 
     @property
-    def scouts(self) -> int:
-        return sum(map(is_scouted, self.sampling.steps))
+    def interim_students(self) -> int:
+        return sum(map(is_student_driven, self.sampling.steps))
 
     @property
     def seconds(self) -> float:
-        return self.labelling_s + self.heldout_s + self.scouts * self.scout_s
+        return self.labelling_s + self.test_set_s + self.interim_students * self.interim_s
 
 
 def _choose(config: DistillConfig, starts: list[Atoms], costs: Costs, left: float) -> _Work:
-    """The user's sampling and held-out set, or default ones for their share of the time ``left``."""
+    """The user's sampling and test set, or default ones for their share of the time ``left``."""
     recipe = recipe_of(config, starts)
-    evaluations = HELDOUT_SHARE * left / costs.label_s
-    heldout = relaxed_first(
-        config, config.heldout or default_heldout(starts, recipe, evaluations, config.seed, config.sampling)
+    evaluations = TEST_SHARE * left / costs.label_s
+    test = relaxed_first(
+        config, config.test or default_test_set(starts, recipe, evaluations, config.seed, config.sampling)
     )
-    held = count_frames(heldout, starts)
-    n_held = _n_starts(heldout, starts)
-    driving_s = costs.teacher_steps_s(count_evaluations(heldout, starts), _trajectories(heldout, n_held))
-    scout_s = SCOUT_S_BY_EPOCHS if config.budget is None else float(np.clip(0.04 * left, 3, 60))
+    held = count_frames(test, starts)
+    n_held = _n_starts(test, starts)
+    driving_s = costs.teacher_steps_s(count_evaluations(test, starts), _trajectories(test, n_held))
+    interim_s = INTERIM_S_BY_EPOCHS if config.budget is None else float(np.clip(0.04 * left, 3, 60))
     sampling = relaxed_first(
-        config, config.sampling or _affordable(config, starts, recipe, costs, left, scout_s, heldout)
+        config, config.sampling or _affordable(config, starts, recipe, costs, left, interim_s, test)
     )
     return _Work(
         sampling=sampling,
-        heldout=heldout,
+        test=test,
         frames=count_frames(sampling, starts),
-        heldout_frames=held,
+        test_frames=held,
         stages_s=_stages_s(sampling, starts, costs),
-        heldout_s=held * costs.label_s + driving_s,
-        scout_s=scout_s,
+        test_set_s=held * costs.label_s + driving_s,
+        interim_s=interim_s,
     )
 
 
@@ -265,9 +265,9 @@ def share_time(presets: Sequence[str], seconds: float) -> dict[str, float]:
     return {p: seconds * TIME_SHARE[p] / whole for p in presets}
 
 
-def is_scouted(step: object) -> bool:
-    """Whether a scout drives the step."""
-    return isinstance(step, Driven) and step.driver == "scout"
+def is_student_driven(step: object) -> bool:
+    """Whether an interim student drives the step."""
+    return isinstance(step, Driven) and step.driver == "student"
 
 
 def temperature_of(*samplings: SamplingConfig) -> float:
@@ -286,19 +286,19 @@ def _affordable(
     recipe: Recipe,
     costs: Costs,
     left: float,
-    scout_s: float,
-    heldout: SamplingConfig,
+    interim_s: float,
+    test: SamplingConfig,
 ) -> SamplingConfig:
-    """Default sampling within its share of the time left: fewer labels, then fewer scouts."""
+    """Default sampling within its share of the time left: fewer labels, then fewer interim_students."""
     most = MOST_LABELS if config.training.epochs is None else MOST_LABELS_BY_EPOCHS
-    index = starts_to_train_on(starts, recipe, heldout)
-    for scouts in (2, 1, 0):
-        share = SAMPLING_SHARE * left - scouts * scout_s
+    index = starts_to_train_on(starts, recipe, test)
+    for interim_students in (2, 1, 0):
+        share = SAMPLING_SHARE * left - interim_students * interim_s
         labels = int(np.clip(share / costs.label_s, LEAST_LABELS, most))
         for _ in range(12):
-            sampling = default_sampling(starts, recipe, labels, config.seed, scouts, index)
+            sampling = default_sampling(starts, recipe, labels, config.seed, interim_students, index)
             cost = sum(map(sum, _stages_s(relaxed_first(config, sampling), starts, costs)))
-            if cost <= share and (labels >= 3 * LEAST_LABELS or not scouts):
+            if cost <= share and (labels >= 3 * LEAST_LABELS or not interim_students):
                 return sampling
             if labels <= LEAST_LABELS:
                 break
@@ -309,18 +309,20 @@ def _affordable(
 def _stages_s(
     sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs
 ) -> tuple[tuple[float, float], ...]:
-    """Seconds of dynamics and of labels of each stage, without the training of the scout that ends it."""
+    """Seconds of dynamics and of labels of each stage, without the training of the interim student that ends it."""
     parts = [
         sampling.model_copy(update={"steps": sampling.steps[:k]}) for k in range(len(sampling.steps) + 1)
     ]
     evaluations = np.diff([count_evaluations(part, starts) for part in parts])
     together = _trajectories(sampling, _n_starts(sampling, starts))
     making_s = [
-        n * costs.step_s[SCOUT_PRESET] if is_scouted(step) else costs.teacher_steps_s(int(n), together)
+        n * costs.step_s[INTERIM_PRESET]
+        if is_student_driven(step)
+        else costs.teacher_steps_s(int(n), together)
         for n, step in zip(evaluations, sampling.steps, strict=True)
     ]
-    scouted = [k for k, step in enumerate(sampling.steps) if is_scouted(step)]
-    begins, ends = [0, *scouted], [*scouted, len(sampling.steps)]
+    student_driven = [k for k, step in enumerate(sampling.steps) if is_student_driven(step)]
+    begins, ends = [0, *student_driven], [*student_driven, len(sampling.steps)]
     frames = [0, *(count_frames(parts[end], starts) for end in ends)]
     return tuple(
         (float(sum(making_s[begin:end])), max(made, 0) * costs.label_s)
@@ -334,7 +336,7 @@ def _trajectories(sampling: SamplingConfig, n_starts: int) -> int:
         (
             step.n_runs(n_starts)
             for step in sampling.steps
-            if isinstance(step, Driven) and not is_scouted(step)
+            if isinstance(step, Driven) and not is_student_driven(step)
         ),
         default=1,
     )

@@ -27,21 +27,21 @@ def receptive_field_a(architecture: Architecture) -> float:
 
 
 def measure_reach(
-    config: DistillConfig, teacher: Potential, heldout: LabelledSet, spent_s: float
+    config: DistillConfig, teacher: Potential, test: LabelledSet, spent_s: float
 ) -> list[dict[str, Any]]:
     """Reports as dicts, by radius: the students' cutoff and their receptive fields.
 
-    Measured on the last frame of the hottest held-out trajectory. The smallest receptive field comes
+    Measured on the last frame of the hottest test trajectory. The smallest receptive field comes
     first, then the cutoff, then larger fields, while the share of the budget lasts.
     """
-    elements = tuple(int(z) for z in np.unique(heldout.structures.numbers))
+    elements = tuple(int(z) for z in np.unique(test.structures.numbers))
     cutoff = config.training.cutoff
     fields = sorted(
         {receptive_field_a(preset_architecture(p, elements, cutoff=cutoff)) for p in config.presets}
     )
-    warm = np.nan_to_num(heldout.temperature_k)
+    warm = np.nan_to_num(test.temperature_k)
     hottest = int(np.flatnonzero(warm == warm.max())[-1])
-    structures = heldout.structures.select([hottest]).to_atoms()
+    structures = test.structures.select([hottest]).to_atoms()
     allowed = SECONDS_BY_EPOCHS
     if config.budget is not None:
         allowed = min(REACH_SHARE * config.budget, max(config.budget - spent_s, 0.0))

@@ -38,15 +38,15 @@ SUPERCELL_ATOMS = 64
 #: contact scans: distances each, and the share of the labels that they may take
 SCAN_POINTS, SCAN_SHARE = 8, 0.1
 
-#: shares of the labels: still frames, then each dynamics by a scout
+#: shares of the labels: still frames, then each dynamics by an interim student
 _SHARES = ((1.0,), (0.4, 0.6), (0.25, 0.3, 0.45))
 #: the same for a melt: what is molten has far more to learn from than what is rattled
 _MELT_SHARES = ((1.0,), (0.4, 0.6), (0.12, 0.23, 0.65))
-#: of dynamics by scouts: names, fs between frames
-_SCOUTED = (("scout-md", 20.0), ("scout-md-2", 30.0))
-#: held-out trajectories from the richest to the least: how many temperatures, equilibration and
+#: of dynamics by interim_students: names, fs between frames
+_STUDENT_DRIVEN = (("student-md", 20.0), ("student-md-2", 30.0))
+#: test trajectories from the richest to the least: how many temperatures, equilibration and
 #: spacing in fs, frames of each
-_HELDOUT = (
+_TEST = (
     (3, 150.0, 25.0, 20),
     (3, 150.0, 25.0, 10),
     (3, 150.0, 25.0, 5),
@@ -64,7 +64,7 @@ class Recipe:
     temperatures_K: tuple[float, ...]
 
     @property
-    def heldout_K(self) -> tuple[float, ...]:
+    def test_K(self) -> tuple[float, ...]:
         """Lowest, middle and highest temperature."""
         t = self.temperatures_K
         return tuple(dict.fromkeys((t[0], t[(len(t) - 1) // 2], t[-1])))
@@ -158,45 +158,45 @@ def default_sampling(
     recipe: Recipe,
     labels: int,
     seed: int,
-    scouts: int = 2,
+    interim_students: int = 2,
     start_index: tuple[int, ...] | None = None,
 ) -> SamplingConfig:
-    """Still frames, then dynamics by a scout: a quick student of these.
+    """Still frames, then dynamics by an interim student: a quick student of these.
 
     About ``labels`` frames in all. Rattled frames alone make no stable dynamics, and dynamics
     driven by the teacher spends most of its evaluations on frames too alike to be worth a label.
-    ``scouts``: 0 to 2 of those dynamics; 0 where there is no time for a scout to learn.
+    ``interim_students``: 0 to 2 of those dynamics; 0 where there is no time for an interim student to learn.
     ``start_index``: only from these starts.
     """
     if start_index is not None:
         starts = [starts[k] for k in start_index]
     scans = _scans(starts, labels)
     n_scans = sum(step.n * len(element_pairs(starts)) for step in scans)
-    shares = (_MELT_SHARES if recipe.kind == "melt" else _SHARES)[scouts]
+    shares = (_MELT_SHARES if recipe.kind == "melt" else _SHARES)[interim_students]
     first, *driven = (max(8, round(share * (labels - n_scans))) for share in shares)
     # a strain needs a cell, so molecules beside crystals are rattled only
     kind = recipe.kind if all(a.pbc.all() for a in starts) else "molecule"
     still, origin = _STILL[kind](starts, first)
     steps: list[Step] = [*_enlarged(starts), *still, *scans]
-    for (name, spacing), wanted in zip(_SCOUTED, driven, strict=False):
-        if recipe.kind == "melt" and name == _SCOUTED[1][0]:
+    for (name, spacing), wanted in zip(_STUDENT_DRIVEN, driven, strict=False):
+        if recipe.kind == "melt" and name == _STUDENT_DRIVEN[1][0]:
             steps += _melted(starts, recipe, wanted, spacing)
         else:
-            steps.append(_scouted(starts, recipe, wanted, name, spacing, origin))
+            steps.append(_student_driven(starts, recipe, wanted, name, spacing, origin))
     return SamplingConfig(seed=seed + 1, start_index=start_index, steps=tuple(steps))
 
 
 def starts_to_train_on(
-    starts: Sequence[Atoms], recipe: Recipe, heldout: SamplingConfig
+    starts: Sequence[Atoms], recipe: Recipe, test: SamplingConfig
 ) -> tuple[int, ...] | None:
-    """Of a liquid's boxes those that the held-out set does not start from; None for all starts.
+    """Of a liquid's boxes those that the test set does not start from; None for all starts.
 
     A box keeps its arrangement for longer than a trajectory lasts. Crystals and molecules leave theirs at
     once, and the lowest conformer or a second polymorph is needed for training.
     """
-    if recipe.kind != "liquid" or heldout.start_index is None:
+    if recipe.kind != "liquid" or test.start_index is None:
         return None
-    taken = {k % len(starts) for k in heldout.start_index}
+    taken = {k % len(starts) for k in test.start_index}
     return tuple(k for k in range(len(starts)) if k not in taken) or None
 
 
@@ -238,10 +238,10 @@ _STILL = {
 # ---- dynamics ----------------------------------------------------------------------------------------
 
 
-def _scouted(
+def _student_driven(
     starts: Sequence[Atoms], recipe: Recipe, wanted: int, name: str, spacing: float, origin: str | None
 ) -> MD:
-    """Trajectories of a scout at each temperature, from many starts."""
+    """Trajectories of an interim student at each temperature, from many starts."""
     temperatures = recipe.temperatures_K
     trajectories = int(np.clip(round(wanted / len(temperatures) / 8), 1, 12))
     return MD(
@@ -254,7 +254,7 @@ def _scouted(
         equilibrate_fs=200.0,
         timestep_fs=timestep_fs(starts),
         from_relaxed=recipe.kind != "liquid",  # a packed box is far above its minimum already
-        driver="scout",
+        driver="student",
     )
 
 
@@ -270,9 +270,9 @@ def _melted(starts: Sequence[Atoms], recipe: Recipe, wanted: int, spacing: float
         pressure_gpa=0.0,
         pressure_below_K=hottest,
         timestep_fs=timestep_fs(starts),
-        driver="scout",
+        driver="student",
     )
-    dynamics = _scouted(starts, recipe, round(wanted * 2 / 3), _SCOUTED[1][0], spacing, "melt")
+    dynamics = _student_driven(starts, recipe, round(wanted * 2 / 3), _STUDENT_DRIVEN[1][0], spacing, "melt")
     return [melt, dynamics.model_copy(update={"from_relaxed": False})]
 
 
@@ -282,7 +282,7 @@ def _scans(starts: Sequence[Atoms], labels: int) -> list[Contacts]:
     return [scan] if SCAN_POINTS * len(element_pairs(starts)) <= SCAN_SHARE * labels else []
 
 
-def default_heldout(
+def default_test_set(
     starts: Sequence[Atoms],
     recipe: Recipe,
     evaluations: float,
@@ -298,9 +298,9 @@ def default_heldout(
 
     ``sampling``: the user's own; what it makes of the starts (a slab, a vacancy) is what is held out.
     """
-    hottest = recipe.heldout_K
+    hottest = recipe.test_K
     chosen = SamplingConfig()
-    for count, equilibrate, spacing, frames in _HELDOUT:
+    for count, equilibrate, spacing, frames in _TEST:
         temperatures = (hottest, hottest[::2], hottest[(len(hottest) - 1) // 2 :][:1])[3 - count]
         step = MD(
             temperature_K=temperatures,
@@ -324,7 +324,7 @@ def _one_of_each(starts: Sequence[Atoms], trajectories: int) -> tuple[int, ...]:
     """The first start of each composition of each file; no more than there are trajectories, spread."""
     first: dict[tuple[str, str], int] = {}
     for k, atoms in enumerate(starts):
-        source = str(atoms.info.get("family", "")).rpartition("#")[0]
+        source = str(atoms.info.get("group", "")).rpartition("#")[0]
         first.setdefault((source, atoms.get_chemical_formula()), k)
     kinds = list(first.values())
     most = min(trajectories, len(kinds))

@@ -23,7 +23,7 @@ from limbeck.pipeline.telling import Say
 from limbeck.runtime.student import Student
 from limbeck.validation.size import NoBetter, Sized, no_better
 
-#: held-out errors this many times those on validation structures are remarked on
+#: test errors this many times those on validation structures are remarked on
 _FAR = 3.0
 #: average load over cores; training alone comes to 1
 _BUSY = 1.3
@@ -41,13 +41,13 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def add_speeds(metrics: dict[str, Any], folder: Path, presets: Sequence[str], trial: Trial) -> None:
-    """Measure teacher and students in turns on a held-out structure; their rates and ratios.
+    """Measure teacher and students in turns on a test structure; their rates and ratios.
 
     All have as many threads as a worker of the teacher.
     """
     teacher, threads = trial.teacher, trial.teacher.threads
     students = [Student.load(folder / f"{p}.safetensors", threads=threads) for p in presets]
-    atoms = trial.heldout.structures.select([0]).to_atoms()[0]
+    atoms = trial.test.structures.select([0]).to_atoms()[0]
     slow, *timings = time_in_turns([teacher, *students], atoms)
     load = describe_machine()["load"]
     for preset, timing in zip(presets, timings, strict=True):
@@ -78,7 +78,7 @@ def say_results(
     say("")
     say(format_table(rows))
     say(
-        f"(errors on the test set, {len(trial.heldout)} frames of MD driven by the teacher; on-policy: "
+        f"(errors on the test set, {len(trial.test)} frames of MD driven by the teacher; on-policy: "
         f"frames of MD driven by the student at {trial.hottest_k:g} K, labelled by the teacher; drift of the "
         f"total energy without a thermostat; speed of an MD step of {metrics[RUN]['speed_atoms']} atoms)"
     )
@@ -101,8 +101,8 @@ def say_results(
 
 
 def _far_from_validation(judged: dict[str, Any]) -> str | None:
-    """What to say where held-out errors are far above those on validation structures."""
-    held, own = (judged[split]["all"]["force_rmse_mev_per_a"] for split in ("heldout", "validation"))
+    """What to say where test errors are far above those on validation structures."""
+    held, own = (judged[split]["all"]["force_rmse_mev_per_a"] for split in ("test", "validation"))
     if held <= _FAR * own:
         return None
     return (
@@ -118,7 +118,7 @@ def _no_better(metrics: dict[str, Any], presets: Sequence[str]) -> list[NoBetter
             Sized(
                 preset,
                 metrics[preset][RUN]["parameters"],
-                metrics[preset]["heldout"]["all"]["force_rmse_mev_per_a"],
+                metrics[preset]["test"]["all"]["force_rmse_mev_per_a"],
                 metrics[preset][RUN].get("training", {}).get("training_loss"),
             )
             for preset in presets
@@ -128,7 +128,7 @@ def _no_better(metrics: dict[str, Any], presets: Sequence[str]) -> list[NoBetter
 
 def _row(preset: str, judged: dict[str, Any]) -> dict[str, Any]:
     facts = judged[RUN]
-    row = {"model": preset, **facts} | {key: judged["heldout"]["all"][key] for key in _ERRORS}
+    row = {"model": preset, **facts} | {key: judged["test"]["all"][key] for key in _ERRORS}
     if "on_policy" in judged:
         row["on_policy_force_rmse_mev_per_a"] = judged["on_policy"]["all"]["force_rmse_mev_per_a"]
     if "nve" in facts:

@@ -1,7 +1,7 @@
 """The failure-driven loop: students run hot, compressed and stretched, and learn from where they fail.
 
 Each round: every student's own dynamics from several starts, ended at the first unphysical or unfamiliar
-frame; frames from just before it, and some on the way, go to the teacher and join the labels. A scout, a
+frame; frames from just before it, and some on the way, go to the teacher and join the labels. An interim student, a
 student that trains on from there for a minute, goes on where they stopped, and frames of its dynamics are
 labelled too, so that one round sees more than the first picoseconds of what is new. Then training goes on
 from the students. Active learning by query by committee, as DP-GEN (Zhang et al. 2019, arXiv:1810.11890)
@@ -24,7 +24,7 @@ from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.split import split
 from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, SCOUT_PRESET
+from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, INTERIM_PRESET
 from limbeck.pipeline.examining import Examiner, Label, Round, frames_path, round_path
 from limbeck.pipeline.judging import Trial
 from limbeck.pipeline.lessons import Lesson
@@ -196,8 +196,8 @@ class RoundLoop:
         return self._joined(lesson, self.label(beyond, f"round-{number}-beyond")) if beyond else lesson
 
     def _joined(self, lesson: Lesson, more: LabelledSet) -> Lesson:
-        """``lesson`` with more labels, cut by families of their own: what validated goes on to."""
-        more = without_test(more, self.trial.heldout, self.say)
+        """``lesson`` with more labels, cut by groups of their own: what validated goes on to."""
+        more = without_test(more, self.trial.test, self.say)
         if not len(more):
             return lesson
         train, validation = more, lesson.validation
@@ -207,7 +207,7 @@ class RoundLoop:
         return replace(lesson, train=concatenate_labelled([lesson.train, train]), validation=validation)
 
     def _beyond(self, lesson: Lesson, number: int) -> list[Atoms]:
-        """Frames of a scout's dynamics from where the students stopped, the last frames of their failures."""
+        """Frames of an interim student's dynamics from where the students stopped, the last frames of their failures."""
         settings, path = self.config.rounds, frames_path(self.folder, number - 1, "failures")
         if not settings.frames_beyond or not path.exists():
             return []
@@ -219,33 +219,35 @@ class RoundLoop:
             every_fs=1000.0 * settings.beyond_ps / settings.frames_beyond,
             equilibrate_fs=0.0,
             timestep_fs=timestep_fs(starts),
-            driver="scout",
+            driver="student",
         )
         try:
             return run_sampling(
                 starts,
                 SamplingConfig(seed=self.config.seed + number, steps=(step,)),
-                {"scout": self._scout(lesson, number)},
+                {"interim": self._interim_student(lesson, number)},
                 self.clock.ticking(self.progress, f"round {number}"),
                 cache_dir=path.parent / "beyond",
                 parallel=self.config.labelling.workers,
             )
         except NoFrames:
-            self.say("note: every run of the scout was unphysical at once; the labels before it must do")
+            self.say(
+                "note: every run of the interim student was unphysical at once; the labels before it must do"
+            )
             return []
 
-    def _scout(self, lesson: Lesson, number: int) -> Student:
+    def _interim_student(self, lesson: Lesson, number: int) -> Student:
         """A student of the round before, trained on for a minute."""
         presets = self.config.presets
-        preset = SCOUT_PRESET if SCOUT_PRESET in presets else presets[0]
-        path = self.folder / "rounds" / str(number - 1) / f"scout-{preset}.safetensors"
+        preset = INTERIM_PRESET if INTERIM_PRESET in presets else presets[0]
+        path = self.folder / "rounds" / str(number - 1) / f"interim-{preset}.safetensors"
         if not path.exists():
-            self._train_one(lesson, preset, path, self._short_stop(), number, f"round {number} scout")
-        scout = Student.load(path)
-        scout.name = f"{path.stem}-{hash_file(path)[:12]}"  # trajectories are keyed by it
-        return scout
+            self._train_one(lesson, preset, path, self._short_stop(), number, f"round {number} interim")
+        interim = Student.load(path)
+        interim.name = f"{path.stem}-{hash_file(path)[:12]}"  # trajectories are keyed by it
+        return interim
 
     def _short_stop(self) -> Stop:
         if self.config.training.epochs is not None:
             return Stop(epochs=self.config.training.epochs)
-        return Stop(budget_s=self.plan.scout_s)
+        return Stop(budget_s=self.plan.interim_s)

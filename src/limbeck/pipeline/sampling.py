@@ -1,4 +1,4 @@
-"""From starting structures to labelled sets: sampling, labelling, and the scout that drives MD."""
+"""From starting structures to labelled sets: sampling, labelling, and the interim student that drives MD."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.run import LabelReport, label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import SCOUT_PRESET
+from limbeck.pipeline.costs import INTERIM_PRESET
 from limbeck.pipeline.folder import LABELS, TEST
 from limbeck.pipeline.lessons import make_lesson, mended
-from limbeck.pipeline.planning import LEAST_LABELS, Plan, is_scouted
+from limbeck.pipeline.planning import LEAST_LABELS, Plan, is_student_driven
 from limbeck.pipeline.students import save_student, train_student
 from limbeck.pipeline.telling import Say
 from limbeck.pipeline.training_data import LabelSource
@@ -36,8 +36,8 @@ from limbeck.sampling.schedule import TimeLimit
 from limbeck.sampling.steps import Preparing
 from limbeck.training.loop import Stop
 
-HELDOUT = "heldout"
-STAGE = "labels-"  #: and a number: the labels from which a scout learns
+TEST = "test"
+STAGE = "labels-"  #: and a number: the labels from which an interim student learns
 #: of a stage's time, what its dynamics may take beyond the plan: more trajectories than there will be labels
 #: for cost little, and too few cost labels
 _SLACK = 0.1
@@ -77,7 +77,7 @@ class Collector:
     lost: list[str] = field(default_factory=list)
 
     def collect(self, starts: Sequence[Atoms], plan: Plan) -> LabelSource:
-        """Frames of the plan, labelled; before each scout-driven step a scout learns from the rest.
+        """Frames of the plan, labelled; before each student-driven step an interim student learns from the rest.
 
         With a default sampling each stage has its share of the time: labels of a slow teacher leave the
         dynamics that follows its own. The labels are as the store holds them:
@@ -86,20 +86,20 @@ class Collector:
         sampling = plan.sampling
         potentials: dict[str, Potential] = {"teacher": self.teacher}
         known = 0
-        scouted = [k for k, step in enumerate(sampling.steps) if is_scouted(step)]
-        for count, k in enumerate(scouted):
+        student_driven = [k for k, step in enumerate(sampling.steps) if is_student_driven(step)]
+        for count, k in enumerate(student_driven):
             before = sampling.model_copy(update={"steps": sampling.steps[:k]})
             if not any(not isinstance(step, Preparing) for step in before.steps):
                 raise InputError(
-                    "the first sampling step is driven by a scout, which has nothing to learn from",
+                    "the first sampling step is driven by an interim student, which has nothing to learn from",
                     wanted="a rattle, strain or teacher-driven md step before it",
                 )
             made_s, until = self._stage(plan, count)
             frames = self._frames(starts, before, potentials, "", self._limit(plan, made_s))
             labelled = self.label(frames, f"{STAGE}{count}", until, told=False, known=known)
             known = len(frames)
-            potentials[sampling.names[k]] = self._scout(labelled, count, plan.scout_s)
-        made_s, until = self._stage(plan, len(scouted))
+            potentials[sampling.names[k]] = self._interim_student(labelled, count, plan.interim_s)
+        made_s, until = self._stage(plan, len(student_driven))
         frames = self._frames(starts, sampling, potentials, "", self._limit(plan, made_s))
         labelled, numbers = self._read(frames, "labels", until, known)
         return LabelSource(str(self.store.path), labelled, numbers)
@@ -115,7 +115,7 @@ class Collector:
         if not stages:  # a plan of an earlier version
             return until, until
         now = self.clock.spent_s
-        left_s = max(0.0, until - now - (plan.scouts - count) * plan.scout_s)
+        left_s = max(0.0, until - now - (plan.interim_students - count) * plan.interim_s)
         stage_s = left_s * sum(stages[0]) / max(sum(map(sum, stages)), 1e-9)
         made_s = stage_s * min(1.0, stages[0][0] / max(sum(stages[0]), 1e-9) + _SLACK)
         ends = self.clock.once(f"stage_{count}_until_s", [now + made_s, now + stage_s])
@@ -127,16 +127,16 @@ class Collector:
         planned = {"teacher": plan.label_s * self.config.labelling.workers}
         return TimeLimit(lambda: until_s - self.clock.spent_s, planned, labels)
 
-    def collect_heldout(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
-        """Frames and labels of the held-out set, from trajectories of their own.
+    def collect_test_set(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
+        """Frames and labels of the test set, from trajectories of their own.
 
-        With a budget its dynamics and labels end by ``plan.heldout_until_s``, whatever the teacher
+        With a budget its dynamics and labels end by ``plan.test_set_until_s``, whatever the teacher
         turns out to take: fewer trajectories, each temperature its share of them.
         """
-        until = plan.heldout_until_s
+        until = plan.test_set_until_s
         limit = self._limit(plan, until, labels=True)
-        frames = self._frames(starts, plan.heldout, {"teacher": self.teacher}, f"{HELDOUT}/", limit)
-        return self.label(frames, HELDOUT, until)
+        frames = self._frames(starts, plan.test, {"teacher": self.teacher}, f"{TEST}/", limit)
+        return self.label(frames, TEST, until)
 
     def _frames(
         self,
@@ -220,7 +220,7 @@ class Collector:
         self, frames: Sequence[Atoms], name: str, until_s: float | None, known: int
     ) -> tuple[np.ndarray, LabelReport]:
         """Which frames were to be labelled, in what order, and the report."""
-        tick = self.clock.ticking(self.progress, "test set" if name == HELDOUT else "")
+        tick = self.clock.ticking(self.progress, "test set" if name == TEST else "")
         order = np.arange(len(frames))
         if until_s is not None:
             # In random order where time may end before the frames do: every step keeps its share.
@@ -237,20 +237,20 @@ class Collector:
         chosen = [frames[int(k)] for k in order]
         return order, label(chosen, self.teacher, self.store, progress=tick, deadline_s=deadline_s)
 
-    def _scout(self, labelled: LabelledSet, count: int, seconds: float) -> Student:
+    def _interim_student(self, labelled: LabelledSet, count: int, seconds: float) -> Student:
         digest = hashlib.sha256(
             labelled.labels.forces.tobytes()
             + labelled.labels.energy.tobytes()
             + str(self.config.seed).encode()
         ).hexdigest()[:12]
-        path = self.folder / "sampling" / f"scout-{count}-{digest}.safetensors"
+        path = self.folder / "sampling" / f"interim-{count}-{digest}.safetensors"
         if not path.exists():
             lesson = make_lesson(labelled, 0.1, self.config.seed, {}, {"name": self.teacher.name})
             record, trained = train_student(
-                SCOUT_PRESET,
+                INTERIM_PRESET,
                 lesson,
                 self.config.training.model_copy(update={"epochs": None, "checks": 5}),
-                Stop(budget_s=self.clock.once(f"scout_{count}_s", seconds)),
+                Stop(budget_s=self.clock.once(f"interim_{count}_s", seconds)),
                 path.with_suffix(""),
                 seed=self.config.seed,
                 progress=self.clock.ticking(self.progress, "interim student"),
@@ -260,13 +260,13 @@ class Collector:
                 f"interim student {count + 1}: {len(lesson.train)} labels, force RMSE "
                 f"{trained.validation['force_rmse_mev_per_a']:.0f} meV/Å on {len(lesson.validation)} others"
             )
-        scout = Student.load(path)
-        scout.name = path.stem  # holds the hash of what it learned from, so trajectories are keyed by it
-        return scout
+        interim = Student.load(path)
+        interim.name = path.stem  # holds the hash of what it learned from, so trajectories are keyed by it
+        return interim
 
 
 def _prefix(name: str) -> str:
-    return "held-out " if name == HELDOUT else ""
+    return "test " if name == TEST else ""
 
 
 def _add(texts: list[str], more: Sequence[str]) -> None:

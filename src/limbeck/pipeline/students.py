@@ -1,4 +1,4 @@
-"""A lesson in, a student file out: what `distill`, `train` and the scout share."""
+"""A lesson in, a student file out: what `distill`, `train` and the interim student share."""
 
 from __future__ import annotations
 

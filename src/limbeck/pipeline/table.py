@@ -45,7 +45,7 @@ def format_rounds(rounds: Sequence[dict[str, Any]]) -> str:
                     "round": str(seen["number"]),
                     "model": model,
                     "labels": seen["labels"],
-                    "force_rmse_mev_per_a": student["heldout"].get("force_rmse_mev_per_a"),
+                    "force_rmse_mev_per_a": student["test"].get("force_rmse_mev_per_a"),
                     "on_policy_force_rmse_mev_per_a": own.get("force_rmse_mev_per_a"),
                     "on_policy_force_r2": own.get("force_r2"),
                     "survived": f"{student['survived']} of {student['runs']}",

@@ -20,7 +20,7 @@ _NAMES = {
     "stress_mae_mev_per_a3": "stress MAE (meV/Å³)",
 }
 _SPLITS = {
-    "heldout": "held-out frames of the teacher's own dynamics",
+    "test": "test frames of the teacher's own dynamics",
     "validation": "validation structures",
     "on_policy": "frames of the student's own dynamics, labelled by the teacher",
 }

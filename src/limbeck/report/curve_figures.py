@@ -79,7 +79,7 @@ def curve_markup(curve: Mapping[str, Any], drawn: Sequence[Figure]) -> str:
     ]  # fmt: skip
     columns = ("student", "labels", "time, s", "parameters", "force RMSE, meV/Å", "energy MAE, meV/atom")
     notes = [
-        f"Each point is a training of its own, judged on {curve.get('heldout_structures', '–')} held-out "
+        f"Each point is a training of its own, judged on {curve.get('test_structures', '–')} test "
         "structures that none of them saw. The verdict compares what a doubling of each would gain."
     ]
     if isinstance(curve.get("busy"), str) and curve["busy"]:

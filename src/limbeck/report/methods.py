@@ -20,7 +20,7 @@ SOAP = "N. Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, arXi
 ADAMW = "I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization, arXiv:1711.05101"
 ASE = "A. H. Larsen et al., J. Phys.: Condens. Matter 2017, 29, 273002; doi 10.1088/1361-648X/aa680e"
 _TESTED = {
-    "heldout": "trajectories of the teacher that were not used in training",
+    "test": "trajectories of the teacher that were not used in training",
     "validation": "the validation set",
     "given": "an independent test set",
 }

@@ -60,7 +60,7 @@ def write_report(
     ----------
     out: the page; ``report.html`` in the run folder unless given.
     target_force_rmse_mev_per_a: what the recommendation must meet; else what the configuration wants.
-    data: labels to judge the students on, instead of the run's held-out (else validation) structures.
+    data: labels to judge the students on, instead of the run's test (else validation) structures.
     keys: names of these labels, as :func:`~limbeck.dataset.read.read_labelled` takes them.
     results: as :func:`read_run` takes it.
 

@@ -98,8 +98,8 @@ def _counted(data: dict[str, Any]) -> str:
     if not data.get("n_structures"):
         return ""
     parts = [f"{data['n_structures']:,} structures, {data.get('n_atoms', 0):,} atoms"]
-    if data.get("n_families"):
-        parts.append(f"{data['n_families']:,} families")
+    if data.get("n_groups"):
+        parts.append(f"{data['n_groups']:,} groups")
     kelvin, density = data.get("temperature_k"), data.get("density_g_per_cm3")
     if kelvin:
         parts.append(f"{kelvin[0]:g} to {kelvin[1]:g} K")

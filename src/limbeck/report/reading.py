@@ -18,7 +18,7 @@ from limbeck.students.specification import Architecture
 
 RUN = "run"  #: in metrics.json the key of what is no error on a split
 TARGET = "target_force_rmse_mev_per_a"
-HELDOUT, VALIDATION = "heldout", "validation"
+TEST, VALIDATION = "test", "validation"
 CURVES = "learning-curve"  #: folder of the trainings, and of what came out, a file a preset
 GIVEN = "given"  #: the split of labels that a command was given to judge the students on
 BENCH, FINAL_BENCH = "bench.json", "finalize.bench.json"  #: a user's own, and that of limbeck finalize
@@ -81,8 +81,8 @@ class Run:
         """The split that students are compared on."""
         if self.given is not None:
             return GIVEN
-        held = all(HELDOUT in self.metrics[preset] for preset in self.presets)
-        return HELDOUT if held else VALIDATION
+        held = all(TEST in self.metrics[preset] for preset in self.presets)
+        return TEST if held else VALIDATION
 
     @property
     def compared_on(self) -> Path:
@@ -92,7 +92,7 @@ class Run:
     @property
     def what(self) -> str:
         """Its structures, in a word."""
-        return {HELDOUT: "held-out", VALIDATION: "validation", GIVEN: "test"}[self.split]
+        return {TEST: "test", VALIDATION: "validation", GIVEN: "test"}[self.split]
 
     def errors(self, preset: str) -> dict[str, Any]:
         """A student's errors on that split as a whole; empty where it was not judged on it."""
@@ -172,7 +172,7 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
 
 
 def _is_judged(value: Any) -> bool:
-    return any("all" in as_dict(as_dict(value).get(split)) for split in (HELDOUT, VALIDATION))
+    return any("all" in as_dict(as_dict(value).get(split)) for split in (TEST, VALIDATION))
 
 
 def _read_students(folder: Path, presets: list[str], notes: list[str]) -> dict[str, StudentFile]:

@@ -93,7 +93,7 @@ def preset_rows(run: Run) -> list[PresetRow]:
 def _end_speed(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
     """The rate that was measured at the end of the run."""
     atoms = run.facts.get("speed_atoms")
-    of = f"{atoms:,} atoms" if isinstance(atoms, int) else "a held-out structure"
+    of = f"{atoms:,} atoms" if isinstance(atoms, int) else "a test structure"
     threads = facts.get("threads")
     return {
         "atoms_per_s": facts.get("atoms_per_s"),

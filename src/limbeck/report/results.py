@@ -9,12 +9,12 @@ from typing import Any
 from limbeck.core.charge import ChargeState
 from limbeck.report.evidence import Evidence
 from limbeck.report.markup import code, missing, number, paragraph, table, text, verdict
-from limbeck.report.reading import GIVEN, HELDOUT, RUN, VALIDATION, Run, as_dict, figures
+from limbeck.report.reading import GIVEN, RUN, TEST, VALIDATION, Run, as_dict, figures
 from limbeck.report.recommendation import PresetRow, Recommendation, teacher_rate
 from limbeck.validation.longrange import LongRangeReport
 
 _WORST = 5
-_SPLITS = {HELDOUT: "held out", VALIDATION: "validation", GIVEN: "test set"}
+_SPLITS = {TEST: "held out", VALIDATION: "validation", GIVEN: "test set"}
 
 
 def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target: float | None) -> str:
@@ -54,8 +54,8 @@ def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target:
     frames = (
         f"{max((one.get('n_structures', 0) for one in judged_rows), default=0):,} "
         + {
-            HELDOUT: "held-out frames of the teacher's own dynamics, which no student saw",
-            VALIDATION: "validation structures, which chose the best weights (the run has no held-out set)",
+            TEST: "test frames of the teacher's own dynamics, which no student saw",
+            VALIDATION: "validation structures, which chose the best weights (the run has no test set)",
             GIVEN: f"structures of {run.compared_on.name}, named with --data",
         }[run.split]
     )
@@ -88,7 +88,7 @@ def worst_frames(evidence: Evidence, preset: str) -> str:
     rows = [
         (
             number(frame.index, "{:d}"),
-            text(frame.family or "–"),
+            text(frame.group or "–"),
             number(frame.temperature_k, "{:.0f}"),
             number(frame.force_rmse_mev_per_a, "{:.1f}"),
             number(frame.energy_error_mev_per_atom, "{:+.2f}"),
@@ -166,7 +166,7 @@ def rounds(run: Run) -> str:
     rows = []
     for one in seen if isinstance(seen, list) else []:
         for model, student in as_dict(as_dict(one).get("students")).items():
-            own, held = as_dict(student.get("on_policy")), as_dict(student.get("heldout"))
+            own, held = as_dict(student.get("on_policy")), as_dict(student.get("test"))
             rows.append(
                 (
                     number(one.get("number"), "{:d}"),
@@ -183,7 +183,7 @@ def rounds(run: Run) -> str:
     if not rows:
         return ""
     columns = (
-        "round", "student", "labels", "held-out force RMSE, meV/Å", "on-policy, meV/Å", "runs that lasted",
+        "round", "student", "labels", "test force RMSE, meV/Å", "on-policy, meV/Å", "runs that lasted",
         "shortest, ps", "mean, ps", "why runs ended",
     )  # fmt: skip
     return "<h3>Rounds of learning from failures</h3>" + table(columns, rows, words=(1, 8))

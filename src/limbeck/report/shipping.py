@@ -111,7 +111,7 @@ def exports(run: Run) -> str:
             )
         )
     kinds = _kinds(run.exports[0])
-    where = next(iter(kinds), "held-out")
+    where = next(iter(kinds), "test")
     columns = (
         "format", "file", "kB", "SHA-256", "certificate", "ΔF, meV/Å", "ΔE, meV", "Δσ, meV/Å³",
         "of the tolerance", *(f"{atoms:,} atoms, ms (native)" for atoms in sizes),

@@ -44,7 +44,7 @@ Step = Annotated[
 
 
 class SamplingConfig(Frozen):
-    """What to sample; the held-out set is a second one with its own seed and starts.
+    """What to sample; the test set is a second one with its own seed and starts.
 
     seed: with step and start it fixes every random number. start_index: which of the starting
     structures are used (all unless given). keep_starts: the prepared starts belong to the result.

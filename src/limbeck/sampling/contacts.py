@@ -17,7 +17,7 @@ from ase.neighborlist import neighbor_list
 from pydantic import Field, PositiveInt, model_validator
 
 from limbeck.core.scans import SCAN_STEP, is_scan
-from limbeck.sampling.frames import family_of, make_frame
+from limbeck.sampling.frames import group_of, make_frame
 from limbeck.sampling.steps import Drawn
 
 REACH_A = 8.0  #: pairs farther apart are not pushed together
@@ -56,7 +56,7 @@ class Contacts(Drawn):
     def frames(
         self, incoming: Sequence[Atoms], rng_of: Callable[[int], np.random.Generator]
     ) -> tuple[list[Atoms], list[str]]:
-        """Each scan is a family; ``info`` holds ``scan_pair`` ("Cl-Li") and ``scan_distance_a``."""
+        """Each scan is a group; ``info`` holds ``scan_pair`` ("Cl-Li") and ``scan_distance_a``."""
         frames: list[Atoms] = []
         notes: list[str] = []
         for a, b in element_pairs(incoming):
@@ -73,7 +73,7 @@ class Contacts(Drawn):
                 part = np.arange(1, self.n + 1) / self.n
                 for distance in pair.distance ** (1.0 - part) * self.shortest_a**part:
                     pushed = push_together(parent, pair, float(distance))
-                    frame = make_frame(pushed, f"{family_of(parent)}/{self.title}-{name}-s{k}", self.title)
+                    frame = make_frame(pushed, f"{group_of(parent)}/{self.title}-{name}-s{k}", self.title)
                     frame.info.update(scan_pair=name, scan_distance_a=float(distance))
                     frames.append(frame)
         return frames, notes

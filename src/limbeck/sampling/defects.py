@@ -20,7 +20,7 @@ from scipy.spatial import Voronoi, cKDTree
 from limbeck.core.checks import contacts, periodic_images
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.frames import family_of, make_frame
+from limbeck.sampling.frames import group_of, make_frame
 from limbeck.sampling.kinds import heights, open_axis
 from limbeck.sampling.preparing import Varying
 from limbeck.sampling.steps import wrong_periodicity
@@ -72,7 +72,7 @@ class Vacancy(Varying):
         ------
         InputError: fewer than ``n`` such atoms, or no atom would be left.
         """
-        family = family_of(atoms)
+        group = group_of(atoms)
         sites = _sites(atoms, self)
         if sites is None:
             return []
@@ -80,7 +80,7 @@ class Vacancy(Varying):
             what = self.element or "atom"
             raise InputError(
                 "too few atoms for the vacancies",
-                where=f"step vacancy, start {family}",
+                where=f"step vacancy, start {group}",
                 got=f"{len(sites)} sites ({what}, where: {self.where}) among {len(atoms)} atoms",
                 wanted=f"more than {self.n}" if len(atoms) <= self.n else f"at least {self.n}",
                 remedy="make a supercell first, or lower n",
@@ -96,7 +96,7 @@ class Vacancy(Varying):
             known.append(mark)
             rest = atoms.copy()
             del rest[chosen]
-            made.append(make_frame(rest, f"{family}/vacancy-{len(made)}", "vacancy"))
+            made.append(make_frame(rest, f"{group}/vacancy-{len(made)}", "vacancy"))
             if len(made) == self.variants:
                 break
         return made
@@ -128,7 +128,7 @@ class Interstitial(Varying):
         ------
         InputError: the structure is not periodic, or no hole is wide enough.
         """
-        where = f"step interstitial, start {family_of(atoms)}"
+        where = f"step interstitial, start {group_of(atoms)}"
         if not atoms.pbc.any():
             remedy = "leave the step out for molecules"
             raise wrong_periodicity("an interstitial needs a periodic structure", where, atoms, remedy)
@@ -145,9 +145,7 @@ class Interstitial(Varying):
             if len(close):
                 refused.append(f"{self.element} at {close.min():.2f} Å from its neighbour")
             else:
-                made.append(
-                    make_frame(larger, f"{family_of(atoms)}/interstitial-{len(made)}", "interstitial")
-                )
+                made.append(make_frame(larger, f"{group_of(atoms)}/interstitial-{len(made)}", "interstitial"))
         if not made:
             raise InputError(
                 "no hole is wide enough for an interstitial",

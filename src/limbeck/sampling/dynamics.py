@@ -1,6 +1,6 @@
 """The steps ``md`` and ``melt``: Langevin trajectories at constant volume or at constant pressure.
 
-- {kind: md, temperature_K: [300, 900], starts: 3, frames: 40, driver: scout}
+- {kind: md, temperature_K: [300, 900], starts: 3, frames: 40, driver: student}
 - {kind: melt, melt_K: 2500, quench_to_K: 300, pressure_gpa: 0, starts: 2}
 """
 
@@ -21,7 +21,7 @@ from limbeck.core.checks import closest_contact
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, WorkerDied
-from limbeck.sampling.frames import Trajectory, family_of, make_frame
+from limbeck.sampling.frames import Trajectory, group_of, make_frame
 from limbeck.sampling.integrators import Condition, FixedCell, LangevinHoover
 from limbeck.sampling.steps import Driven, OnStep, Run, RunSize, Stop, wrong_periodicity
 
@@ -87,12 +87,12 @@ class Dynamics(Driven):
         return True
 
     def label(self, condition: Condition) -> str:
-        """The condition in the name of a family: ``300K``, ``300-1500K``, ``300K-5GPa``."""
+        """The condition in the name of a group: ``300K``, ``300-1500K``, ``300K-5GPa``."""
         raise NotImplementedError
 
-    def family(self, start: Atoms, condition: Condition, number: int) -> str:
+    def group(self, start: Atoms, condition: Condition, number: int) -> str:
         """``<start>/md-1500K-s3``, ``<start>/md-300K-5GPa-s0``."""
-        return f"{family_of(start)}/{self.title}-{self.label(condition)}-s{number}"
+        return f"{group_of(start)}/{self.title}-{self.label(condition)}-s{number}"
 
     def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
         runs = []
@@ -101,10 +101,10 @@ class Dynamics(Driven):
             about = [condition.temperature_K, condition.pressure_gpa]
             for k in range(count):
                 start = incoming[spread(k, count, len(incoming), t / len(self.conditions))]
-                family = self.family(start, condition, k)
+                group = self.group(start, condition, k)
 
-                make = partial(run_trajectory, start, potential, self, condition, family=family)
-                runs.append(Run(start, (k, t), family, make, t, about))
+                make = partial(run_trajectory, start, potential, self, condition, group=group)
+                runs.append(Run(start, (k, t), group, make, t, about))
         return runs
 
     def n_runs(self, n_incoming: int) -> int:
@@ -271,8 +271,8 @@ def sample_md(start: Atoms, potential: Potential, config: MD, seed: int | Sequen
     key = [seed] if isinstance(seed, int) else list(seed)
     frames: list[Atoms] = []
     for t, condition in enumerate(config.conditions):
-        rng, family = np.random.default_rng([*key, t]), config.family(start, condition, 0)
-        frames += run_trajectory(start, potential, config, condition, rng, family).frames
+        rng, group = np.random.default_rng([*key, t]), config.group(start, condition, 0)
+        frames += run_trajectory(start, potential, config, condition, rng, group).frames
     return frames
 
 
@@ -282,7 +282,7 @@ def run_trajectory(
     config: Dynamics,
     condition: Condition | float,
     rng: np.random.Generator,
-    family: str,
+    group: str,
     on_step: OnStep = lambda: None,
     stop: Stop = lambda: False,
     *,
@@ -304,9 +304,9 @@ def run_trajectory(
     if isinstance(condition, float | int):
         condition = Condition(condition)
     moving = condition.pressure_gpa is not None  # the cell may change, now or later
-    atoms = make_frame(start, family)
+    atoms = make_frame(start, group)
     if moving:
-        _check_cell(atoms, config, potential, f"step {config.title}, {family}")
+        _check_cell(atoms, config, potential, f"step {config.title}, {group}")
     atoms.calc = potential.make_calculator()
     if len(atoms) > 1 and not moving:
         atoms.set_constraint(FixCom())
@@ -322,7 +322,7 @@ def run_trajectory(
     frames: list[Atoms] = []
 
     def ended(cause: object) -> Trajectory:
-        at = f"{family} ended at step {n} of {config.steps}"
+        at = f"{group} ended at step {n} of {config.steps}"
         return Trajectory(frames, f"{at} with {len(frames)} of {config.frames} frames: {cause}")
 
     # what was molten a moment ago gives off its heat on the way to a low temperature
@@ -343,13 +343,13 @@ def run_trajectory(
         expected_k = kelvin if equilibrated else max(kelvin, origin_k)
         cause = _unphysical(atoms, forces, expected_k, record or n % _CONTACT_EVERY == 0, volume)
         if record and cause is None:
-            frames.append(make_frame(atoms, family, config.title, kelvin))
+            frames.append(make_frame(atoms, group, config.title, kelvin))
             cause = watch(frames[-1])
         if cause is not None:
             return ended(cause)
         if n < config.steps and stop():
             # a frame from before the equilibration's end belongs to no temperature
-            state = make_frame(atoms, family, config.title, kelvin if equilibrated else None)
+            state = make_frame(atoms, group, config.title, kelvin if equilibrated else None)
             return Trajectory(frames or [state], cut=True)
     return Trajectory(frames)
 

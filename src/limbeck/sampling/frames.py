@@ -21,13 +21,13 @@ POSITION_DECIMALS = 8  #: what ASE's extxyz keeps, so that a frame has one conte
 
 #: what ``info`` holds of a frame
 _KEPT = {
-    "family": str, "step": str, "temperature_K": float, "scan_pair": str, "scan_distance_a": float,
+    "group": str, "step": str, "temperature_K": float, "scan_pair": str, "scan_distance_a": float,
 }  # fmt: skip
 
 
 def make_frame(
     atoms: Atoms,
-    family: str,
+    group: str,
     step: str = "",
     temperature_k: float | None = None,
     positions: np.ndarray | None = None,
@@ -42,7 +42,7 @@ def make_frame(
         cell=atoms.cell.array,
         pbc=atoms.pbc,
     )
-    frame.info["family"] = family
+    frame.info["group"] = group
     if step:
         frame.info["step"] = step
     if temperature_k is not None:
@@ -51,9 +51,9 @@ def make_frame(
     return frame
 
 
-def family_of(atoms: Atoms) -> str:
+def group_of(atoms: Atoms) -> str:
     """The name of where a structure comes from, "" where it has none."""
-    return str(atoms.info.get("family", ""))
+    return str(atoms.info.get("group", ""))
 
 
 def write_frames(path: Path | str, frames: Sequence[Atoms]) -> None:
@@ -98,7 +98,7 @@ class Trajectory:
     Attributes
     ----------
     frames: recorded frames in the order of time.
-    stopped: one sentence with family, step and cause, or None for a trajectory that stayed physical.
+    stopped: one sentence with group, step and cause, or None for a trajectory that stayed physical.
     cut: it ended early because its time was up. left_out: it was never begun, for want of time.
     """
 

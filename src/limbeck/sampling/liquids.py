@@ -96,7 +96,7 @@ def pack_liquid(liquid: Liquid, seed: int = 0) -> list[Atoms]:
 
     Returns
     -------
-    Periodic structures, ``info["family"]`` ``liquid#0``..., ``info["source"]`` "liquid",
+    Periodic structures, ``info["group"]`` ``liquid#0``..., ``info["source"]`` "liquid",
     ``info["charge"]`` the sum of formal charges where it is not zero.
 
     Raises
@@ -118,7 +118,7 @@ def pack_liquid(liquid: Liquid, seed: int = 0) -> list[Atoms]:
         copies = [copy for molecule in liquid.molecules for copy in _conformers(molecule, seed + k)]
         edge = _edge(liquid, copies)
         box = _pack(program, copies, edge, 1 + (seed * liquid.n_packings + k) % (2**31 - 2))
-        box.info = {"family": f"liquid#{k}", "source": "liquid"}
+        box.info = {"group": f"liquid#{k}", "source": "liquid"}
         write_charge(box.info, sum(n * total_charge(atoms) for atoms, n in copies))
         boxes.append(box)
     check_structures(boxes, "--liquid")

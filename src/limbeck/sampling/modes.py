@@ -22,7 +22,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
-from limbeck.sampling.frames import Trajectory, family_of, make_frame
+from limbeck.sampling.frames import Trajectory, group_of, make_frame
 from limbeck.sampling.perturb import REDRAWS, drawn_apart, too_close
 from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, RunSize, Stop, n_blocks, wrong_periodicity
 
@@ -68,7 +68,7 @@ class Modes(Driven):
     def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
         blocks = n_blocks(self.n, len(incoming))
         return [
-            Run(start, (k, 0), family_of(start), partial(self.expand, start, potential, blocks),
+            Run(start, (k, 0), group_of(start), partial(self.expand, start, potential, blocks),
                 about=[blocks])
             for k, start in enumerate(incoming)
         ]  # fmt: skip
@@ -82,12 +82,12 @@ class Modes(Driven):
         on_step: OnStep,
         stop: Stop,
     ) -> Trajectory:
-        """``n`` frames at each temperature from one start, in so many families (``blocks``).
+        """``n`` frames at each temperature from one start, in so many groups (``blocks``).
 
         Once ``stop()`` is true after an evaluation, the present structure is the only frame. A start that
         cannot be relaxed gives none, and ``stopped`` says so.
         """
-        name, where = family_of(start), self.where(start)
+        name, where = group_of(start), self.where(start)
         if start.pbc.any():
             what, remedy = (
                 "normal modes are sampled for molecules only",
@@ -96,7 +96,7 @@ class Modes(Driven):
             raise wrong_periodicity(what, where, start, remedy)
         atoms = make_frame(start, name)
 
-        def family(kelvin: float, number: int) -> str:
+        def group(kelvin: float, number: int) -> str:
             return name if self.from_ else f"{name}/{self.title}-{kelvin:g}K-b{number * blocks // self.n}"
 
         def count() -> None:
@@ -112,7 +112,7 @@ class Modes(Driven):
                 return Trajectory([], told)
             modes = normal_modes(atoms.positions, hessian(atoms, potential, self.step_a, count))
         except _Stopped:
-            return Trajectory([make_frame(atoms, family(self.temperatures[0], 0), self.title)], cut=True)
+            return Trajectory([make_frame(atoms, group(self.temperatures[0], 0), self.title)], cut=True)
         frames = []
         what, remedy = "displaced atoms stay too close", "lower temperature_K, max_stdev_a or min_ratio"
         for kelvin in self.temperatures:
@@ -123,7 +123,7 @@ class Modes(Driven):
 
             for n in range(self.n):
                 positions = drawn_apart(atoms, displaced, self.min_ratio, refusal)
-                frames.append(make_frame(atoms, family(kelvin, n), self.title, kelvin, positions))
+                frames.append(make_frame(atoms, group(kelvin, n), self.title, kelvin, positions))
         return Trajectory(frames)
 
     def _relax(self, atoms: Atoms, potential: Potential, on_step: OnStep) -> float:

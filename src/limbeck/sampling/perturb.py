@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from limbeck.core.checks import contacts
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.frames import family_of, make_frame
+from limbeck.sampling.frames import group_of, make_frame
 from limbeck.sampling.steps import Drawn, Ratio, n_blocks, wrong_periodicity
 
 Mode = Literal["uniaxial", "volumetric", "shear", "random"]
@@ -61,11 +61,11 @@ class Copying(Drawn):
         for k, parent in enumerate(incoming):
             for label, copies in zip(self.labels, self.copies(parent, rng_of(k)), strict=True):
                 if not copies:
-                    notes.append(f"{self.title}: {family_of(parent)} has no rotatable bond")
+                    notes.append(f"{self.title}: {group_of(parent)} has no rotatable bond")
                 for n, copy in enumerate(copies):
                     # copies of sampled frames stay with the frame that they resemble
                     block = "" if self.from_ else f"/{self.title}-{label}-b{n * blocks // self.n}"
-                    frames.append(make_frame(copy, family_of(parent) + block, self.title))
+                    frames.append(make_frame(copy, group_of(parent) + block, self.title))
         return frames, notes
 
 
@@ -245,7 +245,7 @@ def apply_strain(atoms: Atoms, strain: np.ndarray) -> Atoms:
     """
     if not atoms.pbc.all():
         what = "strain needs a structure that is periodic in three directions"
-        where = f"step strain, start {family_of(atoms)}"
+        where = f"step strain, start {group_of(atoms)}"
         raise wrong_periodicity(what, where, atoms, "leave the step out, or rattle instead")
     strained = atoms.copy()
     strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)

@@ -22,7 +22,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from limbeck.core.charge import repeat_charge
 from limbeck.core.checks import check_structures
 from limbeck.errors import InputError
-from limbeck.sampling.frames import family_of, make_frame, thin
+from limbeck.sampling.frames import group_of, make_frame, thin
 from limbeck.sampling.kinds import VACUUM_GAP_A, finite_molecules, heights, structure_kind, vacuum_gap
 from limbeck.sampling.steps import Preparing, wrong_periodicity
 
@@ -102,24 +102,24 @@ class Supercell(Preparing):
 
     def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
         if not any(a.pbc.any() for a in starts):
-            where = f"step supercell, start {family_of(starts[0])}"
+            where = f"step supercell, start {group_of(starts[0])}"
             remedy = "leave the step out for molecules"
             raise wrong_periodicity("a supercell needs a periodic structure", where, starts[0], remedy)
         made: list[Atoms] = []
         for start in starts:
             if not start.pbc.any():
                 made.append(start)
-            elif self.sizes:  # several sizes are families of their own
+            elif self.sizes:  # several sizes are groups of their own
                 for size in self.sizes:
                     made.append(supercell(start, Supercell(repeat=size)))
-                    made[-1].info["family"] += f"/{'x'.join(map(str, size))}"
+                    made[-1].info["group"] += f"/{'x'.join(map(str, size))}"
             else:
                 made.append(supercell(start, self))
         return made
 
 
 def supercell(atoms: Atoms, config: Supercell) -> Atoms:
-    """The supercell of a periodic structure, in the same family.
+    """The supercell of a periodic structure, in the same group.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def supercell(atoms: Atoms, config: Supercell) -> Atoms:
         raise InputError(what, where="step supercell", got=f"{matrix.tolist()} for pbc {atoms.pbc.tolist()}")
     larger = make_supercell(atoms, matrix)
     repeat_charge(atoms, larger)
-    return make_frame(larger, family_of(atoms), "supercell")
+    return make_frame(larger, group_of(atoms), "supercell")
 
 
 def _repeats(atoms: Atoms, config: Supercell) -> tuple[int, ...]:
@@ -203,7 +203,7 @@ class Varying(Preparing):
             )
         kept: list[Atoms] = []
         for atoms, new in zip(starts, made, strict=True):
-            check_structures([atoms, *new], f"step {self.kind}, start {family_of(atoms)}")
+            check_structures([atoms, *new], f"step {self.kind}, start {group_of(atoms)}")
             kept += [atoms, *new] if self.add or not new else new
         return kept
 
@@ -241,7 +241,7 @@ class Slab(Varying):
 
     @property
     def name(self) -> str:
-        """``slab-111``, ``slab-1,-1,0``: what the families of its slabs are called."""
+        """``slab-111``, ``slab-1,-1,0``: what the groups of its slabs are called."""
         between = "" if min(self.miller) >= 0 and max(self.miller) < 10 else ","
         return f"slab-{between.join(map(str, self.miller))}"
 
@@ -267,7 +267,7 @@ def slab(atoms: Atoms, config: Slab) -> Atoms:
     InputError: the slab has no such thickness within 60 layers, or one
         repeat of it holds more than ``max_atoms`` atoms.
     """
-    where = f"step slab, start {family_of(atoms)}"
+    where = f"step slab, start {group_of(atoms)}"
     made = _cut(atoms, config, where)
     repeat = config.repeat or (1, 1)
     if config.max_atoms is not None:
@@ -285,7 +285,7 @@ def slab(atoms: Atoms, config: Slab) -> Atoms:
     made.center(vacuum=config.vacuum_a / 2, axis=2)
     made.pbc = [True, True, config.periodic]
     repeat_charge(atoms, made)
-    return make_frame(made, f"{family_of(atoms)}/{config.name}", "slab")
+    return make_frame(made, f"{group_of(atoms)}/{config.name}", "slab")
 
 
 def _cut(atoms: Atoms, config: Slab, where: str) -> Atoms:

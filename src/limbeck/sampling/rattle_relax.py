@@ -1,4 +1,4 @@
-"""The step ``rattle-relax``: family trees of structures that are rattled and relaxed a little.
+"""The step ``rattle-relax``: trees of structures that are rattled and relaxed a little.
 
     - {kind: rattle-relax, n: 20, trees: 3, strain: 0.03}
 
@@ -20,7 +20,7 @@ from limbeck.core.checks import closest_contact
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError, WorkerDied
-from limbeck.sampling.frames import Trajectory, family_of, make_frame
+from limbeck.sampling.frames import Trajectory, group_of, make_frame
 from limbeck.sampling.perturb import moved, rattle
 from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, RunSize, Stop
 
@@ -28,7 +28,7 @@ _MOST_LIKELY_STOP = 0.25  # a child that lies below its parent relaxes on with t
 
 
 class RattleRelax(Driven):
-    """Family trees of structures that are rattled and relaxed a little, again and again.
+    """Group trees of structures that are rattled and relaxed a little, again and again.
 
     After augment-atoms (Gardner et al. 2025, arXiv:2506.10956). A child's parent is drawn with
     probability ``beta * Boltzmann factor + (1 - beta) * generation``, each normalised over the tree.
@@ -63,8 +63,8 @@ class RattleRelax(Driven):
 
     def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
         def run(k: int, start: Atoms, tree: int) -> Run:
-            family = f"{family_of(start)}/{self.title}-t{tree}"
-            return Run(start, (k, tree), family, partial(self.grow, start, potential, family), group=k)
+            group = f"{group_of(start)}/{self.title}-t{tree}"
+            return Run(start, (k, tree), group, partial(self.grow, start, potential, group), group=k)
 
         return [run(k, start, tree) for k, start in enumerate(incoming) for tree in range(self.trees)]
 
@@ -72,30 +72,30 @@ class RattleRelax(Driven):
         self,
         start: Atoms,
         potential: Potential,
-        family: str,
+        group: str,
         rng: np.random.Generator,
         on_step: OnStep,
         stop: Stop,
     ) -> Trajectory:
-        """The children of one tree, in order of birth; one family, since each resembles its parent.
+        """The children of one tree, in order of birth; one group, since each resembles its parent.
 
         It takes ``1 + n * relax_steps`` evaluations at most; rejected children may leave fewer than n.
         Once ``stop()`` is true after an evaluation, the tree ends with the children it has, or with the
         structure at work where it has none.
         """
-        tree = _Tree(make_frame(start, family), potential, self, rng, on_step, stop)
+        tree = _Tree(make_frame(start, group), potential, self, rng, on_step, stop)
         try:
             while len(tree.members) <= self.n and not tree.cut:
                 tree.grow()
         except _Ended:
             pass
-        frames = [make_frame(member.atoms, family, self.title) for member in tree.members[1:]]
+        frames = [make_frame(member.atoms, group, self.title) for member in tree.members[1:]]
         if tree.cut:
-            return Trajectory(frames or [make_frame(tree.last, family, self.title)], cut=True)
+            return Trajectory(frames or [make_frame(tree.last, group, self.title)], cut=True)
         if len(frames) == self.n:
             return Trajectory(frames)
         reason = f"its {self.size(1).evaluations} evaluations are spent"
-        return Trajectory(frames, f"{family} ended with {len(frames)} of {self.n} children: {reason}")
+        return Trajectory(frames, f"{group} ended with {len(frames)} of {self.n} children: {reason}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pydantic import PositiveFloat, PositiveInt
 from limbeck.core.checks import check_structures
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError, WorkerDied
-from limbeck.sampling.frames import Trajectory, family_of, make_frame
+from limbeck.sampling.frames import Trajectory, group_of, make_frame
 from limbeck.sampling.steps import OnStep, Preparing, Stop, wrong_periodicity
 
 _LONGEST_STEP_A = 0.1  # an atom; packed boxes begin far from where forces are linear
@@ -54,7 +54,7 @@ def relax(
     on_step: OnStep = lambda: None,
     stop: Stop = lambda: False,
 ) -> Trajectory:
-    """The relaxed structure as the one frame of a trajectory, in the family of its start.
+    """The relaxed structure as the one frame of a trajectory, in the group of its start.
 
     L-BFGS (Liu and Nocedal 1989) as ASE has it; with ``cell`` by way of the Frechet derivative of
     the deformation's logarithm. ``stopped`` tells where forces stay above ``fmax_ev_per_a``.
@@ -65,8 +65,8 @@ def relax(
     InputError: ``cell`` without stress or periodicity.
     LimbeckError: the Potential cannot evaluate the structure, or it comes apart.
     """
-    family = family_of(atoms)
-    where = f"step relax, start {family}"
+    group = group_of(atoms)
+    where = f"step relax, start {group}"
     remedy = "leave 'cell: true' out"
     if config.cell and not potential.capabilities.stress:
         what = "the cell cannot relax: the teacher gives no stress"
@@ -74,7 +74,7 @@ def relax(
     if config.cell and not atoms.pbc.all():
         what = "only a cell that is periodic in three directions can relax"
         raise wrong_periodicity(what, where, atoms, remedy)
-    moving = make_frame(atoms, family)
+    moving = make_frame(atoms, group)
     moving.calc = potential.make_calculator()
     target: Any = FrechetCellFilter(moving) if config.cell else moving
     optimiser = LBFGS(target, logfile=None, maxstep=_LONGEST_STEP_A)
@@ -92,10 +92,10 @@ def relax(
         raise LimbeckError(f"cannot relax the structure: {error.what}", where=where, got=error.got) from error
     if not (np.isfinite(forces).all() and np.isfinite(moving.positions).all()):
         raise LimbeckError("relaxing gave forces that are not finite", where=where)
-    relaxed = make_frame(moving, family, "relax")
+    relaxed = make_frame(moving, group, "relax")
     check_structures([relaxed], where)
     largest = float(forces.max())
     if largest <= config.fmax_ev_per_a:
         return Trajectory([relaxed], cut=cut)
-    told = f"{family} relaxed for {optimiser.nsteps} steps: the largest force is {largest:.2g} eV/Å"
+    told = f"{group} relaxed for {optimiser.nsteps} steps: the largest force is {largest:.2g} eV/Å"
     return Trajectory([relaxed], f"{told}, wanted were {config.fmax_ev_per_a:g}", cut)

@@ -44,18 +44,18 @@ def run_sampling(
     notes: list[str] | None = None,
     limit: TimeLimit | None = None,
 ) -> list[Atoms]:
-    """Frames sampled from ``starts``, each with ``family``, ``step`` and ``temperature_K`` in ``info``.
+    """Frames sampled from ``starts``, each with ``group``, ``step`` and ``temperature_K`` in ``info``.
 
     Parameters
     ----------
-    starts: starting structures; their ``info["family"]`` names them.
-    potentials: driver ("teacher", "scout") -> Potential; only those that a step names. One under
+    starts: starting structures; their ``info["group"]`` names them.
+    potentials: driver ("teacher", "interim") -> Potential; only those that a step names. One under
         the name of a step goes before that of its driver.
     progress: told the time steps done.
     cache_dir: finished trajectories are kept there and not repeated.
     parallel: trajectories at a time, where the Potential's ``thread_safe`` is true.
-    prefix: put before every family and mixed into the seeds, so that a held-out set shares
-        neither with the training set ("heldout/").
+    prefix: put before every group and mixed into the seeds, so that a test set shares
+        neither with the training set ("test/").
     notes: a sentence for each trajectory that became unphysical and ended early is added, one for a
         step of which ``limit`` allowed only a part, and what a step could not make of a start.
     limit: each step gets its share of the time by the evaluations that are still to be made, and makes
@@ -75,7 +75,7 @@ def run_sampling(
     """
     chosen = choose_starts(starts, config)
     check_structures(chosen, "starting structures")
-    prepared = [make_frame(a, prefix + a.info.get("family", f"start#{k}")) for k, a in enumerate(chosen)]
+    prepared = [make_frame(a, prefix + a.info.get("group", f"start#{k}")) for k, a in enumerate(chosen)]
     total = count_evaluations(config.model_copy(update={"start_index": None}), prepared)
     salt = (zlib.crc32(prefix.encode()),) if prefix else ()
     sampling = _Sampling(
@@ -169,7 +169,7 @@ class _Sampling:
         ]
         relaxed, _ = self._made(tasks, range(len(tasks)), potential, needed=True)
         self.unrelaxed += [r.stopped for r in relaxed if r.stopped is not None]
-        return [make_frame(r.frames[0], a.info["family"], name) for r, a in zip(relaxed, starts, strict=True)]
+        return [make_frame(r.frames[0], a.info["group"], name) for r, a in zip(relaxed, starts, strict=True)]
 
     def _potential(self, name: str, driver: str) -> Potential:
         potential = self.potentials.get(name) or self.potentials.get(driver)
@@ -213,7 +213,7 @@ class _Sampling:
     def _task(self, index: int, run: Run, step: Driven, potential: Potential) -> _Task:
         seed = [self.config.seed, index, *run.numbers, *self.salt]
         fields = step.model_dump(exclude=set(step.outside_key))
-        key = _key(potential, fields, *run.about, seed, run.family, hash_structure(run.start))
+        key = _key(potential, fields, *run.about, seed, run.group, hash_structure(run.start))
         frames, evaluations, first = step.size(len(run.start))
         labels = frames if step.keep and self.limit is not None and self.limit.labels else 0
         effort = Effort(evaluations, first, run.group, labels)

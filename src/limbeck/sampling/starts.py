@@ -1,8 +1,8 @@
 """Starting structures: from files and folders, from ASE's reference crystals, from SMILES.
 
-Each start begins an origin family: ``mine.cif#0``, ``Si#0``, ``smiles#3``. Frames that follow each
-other in a trajectory share families (``run.traj#0-39``), because they resemble each other: were
-they families of their own, a split would put neighbours in time on both sides.
+Each start begins an group: ``mine.cif#0``, ``Si#0``, ``smiles#3``. Frames that follow each
+other in a trajectory share groups (``run.traj#0-39``), because they resemble each other: were
+they groups of their own, a split would put neighbours in time on both sides.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _SUFFIXES = frozenset(
 )
 _NAMES = ("poscar", "contcar")
 _NEAR_A = 1.0  # root mean square of the displacements between two frames of a trajectory
-_FAMILIES_PER_TRAJECTORY, _FRAMES_PER_FAMILY = 5, 5  # at most, at least
+_GROUPS_PER_TRAJECTORY, _FRAMES_PER_GROUP = 5, 5  # at most, at least
 
 
 def read_structures(path: Path | str) -> list[Atoms]:
-    """Every structure of a file that ASE reads, checked, each with its family.
+    """Every structure of a file that ASE reads, checked, each with its group.
 
     Raises
     ------
@@ -43,14 +43,14 @@ def read_structures(path: Path | str) -> list[Atoms]:
     check_structures(frames, str(path))
     breaks = [k for k in range(1, len(frames)) if not _follows(frames[k - 1], frames[k])]
     for first, end in zip([0, *breaks], [*breaks, len(frames)], strict=True):
-        # few families of several frames each, so that most neighbours in time are in the same one
+        # few groups of several frames each, so that most neighbours in time are in the same one
         length = end - first
-        block = -(-length // min(_FAMILIES_PER_TRAJECTORY, max(1, length // _FRAMES_PER_FAMILY)))
+        block = -(-length // min(_GROUPS_PER_TRAJECTORY, max(1, length // _FRAMES_PER_GROUP)))
         for low in range(first, end, block):
             high = min(low + block, end)
             name = f"{low}" if length == 1 else f"{low}-{high - 1}"
             for frame in frames[low:high]:
-                frame.info.setdefault("family", f"{Path(path).name}#{name}")
+                frame.info.setdefault("group", f"{Path(path).name}#{name}")
     return frames
 
 
@@ -130,7 +130,7 @@ def bulk_structure(symbol: str) -> Atoms:
             atoms = bulk(symbol, cubic=cubic)
         except (ValueError, RuntimeError):
             continue
-        atoms.info["family"] = f"{symbol}#0"
+        atoms.info["group"] = f"{symbol}#0"
         return atoms
     raise InputError(
         "no bulk reference structure for the element",
@@ -207,7 +207,7 @@ def smiles_conformers(smiles: str, n: int = 1, seed: int = 0, where: str = "--sm
     frames = []
     for k, conformer in enumerate(kept):
         atoms = Atoms(numbers, molecule.GetConformer(conformer).GetPositions())
-        atoms.info["family"] = f"smiles#{k}"
+        atoms.info["group"] = f"smiles#{k}"
         write_charge(atoms.info, Chem.GetFormalCharge(molecule))
         frames.append(atoms)
     return frames

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError
-from limbeck.sampling.frames import Trajectory, family_of
+from limbeck.sampling.frames import Trajectory, group_of
 
-FAMILIES_PER_STEP = 10  #: that the draws from all starts make together
+GROUPS_PER_STEP = 10  #: that the draws from all starts make together
 
 OnStep = Callable[[], None]  #: called after each evaluation; may raise to end the work
 Stop = Callable[[], bool]  #: whether to end with what there is
@@ -65,7 +65,7 @@ class Preparing(Frozen):
 class Adding(Frozen):
     """A step that adds frames.
 
-    name: what ``from`` and the frames' family call it (the kind unless given). from: an earlier
+    name: what ``from`` and the frames' group call it (the kind unless given). from: an earlier
     step whose frames it starts from. keep: whether its frames belong to the result.
     """
 
@@ -80,7 +80,7 @@ class Adding(Frozen):
 
     def where(self, start: Atoms) -> str:
         """The first words of an error about a start."""
-        return f"step {self.title}, start {family_of(start)}"
+        return f"step {self.title}, start {group_of(start)}"
 
     def count(self, n_incoming: int, n_pairs: int) -> int:
         """The most frames that it makes of so many incoming ones with so many pairs of elements."""
@@ -107,13 +107,13 @@ class Run:
     Attributes
     ----------
     start: what it begins from. numbers: with seed and step they fix its random numbers.
-    family: of its frames, or their prefix. make: makes it of (rng, on_step=, stop=). group: which of the
+    group: of its frames, or their prefix. make: makes it of (rng, on_step=, stop=). group: which of the
     step's conditions (or starts of trees) it is a run of. about: what else fixes it, JSON-able.
     """
 
     start: Atoms
     numbers: tuple[int, int]
-    family: str
+    group: str
     make: Callable[..., Trajectory]
     group: int = 0
     about: list[Any] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Driven(Adding):
     driver: which Potential; the caller decides what the name stands for.
     """
 
-    driver: Literal["teacher", "scout"] = "teacher"
+    driver: Literal["teacher", "student"] = "teacher"
 
     #: fields of no effect on what one run gives, or given to its key in another way
     outside_key: ClassVar[frozenset[str]] = frozenset({"keep", "driver"})
@@ -162,8 +162,8 @@ class Driven(Adding):
 
 
 def n_blocks(n: int, n_incoming: int) -> int:
-    """Families that the ``n`` independent draws from one start make: enough to split, few enough to list."""
-    return max(1, min(n, FAMILIES_PER_STEP // n_incoming))
+    """Groups that the ``n`` independent draws from one start make: enough to split, few enough to list."""
+    return max(1, min(n, GROUPS_PER_STEP // n_incoming))
 
 
 def wrong_periodicity(what: str, where: str, atoms: Atoms, remedy: str) -> InputError:

@@ -69,9 +69,9 @@ def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> dict[str, Any]
 
     Returns
     -------
-    ``{"all": metrics, "by_element": {"Si": ...}, "by_family": {...}, "by_temperature": {"300": ...}}``.
+    ``{"all": metrics, "by_element": {"Si": ...}, "by_config_type": {...}, "by_temperature": {"300": ...}}``.
     By element only the force metrics, of the atoms of this element in every structure, with
-    ``n_structures`` counting structures that hold it. Unknown families and temperatures are left
+    ``n_structures`` counting structures that hold it. Unknown groups and temperatures are left
     out. Temperatures are rounded to 1 K, or to 100 K where there would be more than 12 groups.
 
     Raises
@@ -80,10 +80,10 @@ def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> dict[str, Any]
     """
     _check(labelled.structures, labelled.labels, prediction, labelled.frame)
     everything = compute_metrics(labelled.structures, labelled.labels, prediction)
-    by_family = {
-        str(family): _subset_metrics(labelled, prediction, labelled.family == family)
-        for family in np.unique(labelled.family)
-        if family
+    by_config_type = {
+        str(group): _subset_metrics(labelled, prediction, labelled.group == group)
+        for group in np.unique(labelled.group)
+        if group
     }
     kelvin = _temperature_groups(labelled.temperature_k)
     by_temperature = {
@@ -93,7 +93,7 @@ def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> dict[str, Any]
     return {
         "all": everything,
         "by_element": _by_element(labelled, prediction),
-        "by_family": by_family,
+        "by_config_type": by_config_type,
         "by_temperature": by_temperature,
     }
 

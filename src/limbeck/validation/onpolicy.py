@@ -1,7 +1,7 @@
-"""What a small error on held-out frames does not show: energy drift, and errors where the student goes.
+"""What a small error on test frames does not show: energy drift, and errors where the student goes.
 
 A student is judged on frames of its own molecular dynamics, labelled by the teacher: regions that it
-alone finds attractive are not in any held-out trajectory of the teacher.
+alone finds attractive are not in any test trajectory of the teacher.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ class WorstFrame:
     Attributes
     ----------
     index: its number in the file of the labels (``LabelledSet.frame``).
-    family, step, temperature_k: where it came from.
+    group, step, temperature_k: where it came from.
     force_rmse_mev_per_a, energy_error_mev_per_atom: of this structure (energy: signed).
     worst_atom: index within the structure of the atom with the largest |F' - F|.
     worst_element: its symbol. worst_force_error_mev_per_a: its |F' - F|.
     """
 
     index: int
-    family: str
+    group: str
     step: str
     temperature_k: float | None
     force_rmse_mev_per_a: float
@@ -118,7 +118,7 @@ def worst_frames(labelled: LabelledSet, prediction: Labels, count: int = 10) -> 
         frames.append(
             WorstFrame(
                 index=int(labelled.frame[s]),
-                family=str(labelled.family[s]),
+                group=str(labelled.group[s]),
                 step=str(labelled.step[s]),
                 temperature_k=kelvin if np.isfinite(kelvin) else None,
                 force_rmse_mev_per_a=float(rmse[s]) * EV_TO_MEV,

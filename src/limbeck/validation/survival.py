@@ -60,7 +60,7 @@ def strained_starts(structures: Sequence[Atoms], count: int, strain: float) -> l
         atoms = structures[k % len(structures)]
         size = (0.0, -strain, strain)[k % 3]
         strained = apply_strain(atoms, size * np.eye(3)) if size and atoms.pbc.all() else atoms.copy()
-        strained.info["family"] = f"{atoms.info.get('family', 'start')}/{k}"
+        strained.info["group"] = f"{atoms.info.get('group', 'start')}/{k}"
         starts.append(strained)
     return starts
 
@@ -100,15 +100,15 @@ def survive(
     cache = cache or TrajectoryCache(None)
     runs: list[Survival] = []
     for k, start in enumerate(starts):
-        family = f"{start.info.get('family', 'start')}/{name}-{temperature_k:g}K"
-        own = hash_json([key, config.model_dump(), seed, k, family, hash_structure(start)])
+        group = f"{start.info.get('group', 'start')}/{name}-{temperature_k:g}K"
+        own = hash_json([key, config.model_dump(), seed, k, group, hash_structure(start)])
         trajectory = cache.get(own)
         if trajectory is None:
             if stop():
                 break
             rng = np.random.default_rng([seed, k])
             trajectory = run_trajectory(
-                start, student, config, temperature_k, rng, family, on_step, stop, watch=objection
+                start, student, config, temperature_k, rng, group, on_step, stop, watch=objection
             )
             if trajectory.cut:
                 break

@@ -49,7 +49,7 @@ REMEDIES = {
     "isolated-atoms-differ": "keep one energy an element",
     "labels-repeated": "check how labels were joined to structures",
     "leak": "remove them from the training data; errors on them say nothing",
-    "leak-family": "put whole trajectories on one side",
+    "leak-group": "put whole trajectories on one side",
     "lone-atoms": "check the cell, the periodic directions and the unit of positions",
     "net-force": "check for an external field, atoms that are missing, or damaged forces",
     "net-torque": "positions and forces are in different frames, or in a different order of atoms",

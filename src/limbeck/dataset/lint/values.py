@@ -194,7 +194,7 @@ def check_duplicates(material: Material) -> Iterator[Finding]:
 
 
 def check_leak(material: Material) -> Iterator[Finding]:
-    """Validation structures that are also, or nearly, in the training data; common families."""
+    """Validation structures that are also, or nearly, in the training data; common groups."""
     held = material.expected.validation
     if held is None or not len(held):
         return
@@ -211,8 +211,8 @@ def check_leak(material: Material) -> Iterator[Finding]:
         )
         many = len(leaked) > 0.01 * len(held)
         yield finding("leak", "error" if many else "warning", text, material.frames(near.first[across]))
-    if common := sorted((set(material.labelled.family) & set(held.family)) - {""}):
-        text = f"{len(common)} families are on both sides ({common[0]}, ...)"
+    if common := sorted((set(material.labelled.group) & set(held.group)) - {""}):
+        text = f"{len(common)} groups are on both sides ({common[0]}, ...)"
         yield finding(
-            "leak-family", "warning", text, material.frames(np.isin(material.labelled.family, common))
+            "leak-group", "warning", text, material.frames(np.isin(material.labelled.group, common))
         )
