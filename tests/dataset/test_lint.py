@@ -179,7 +179,7 @@ def test_contact_scans_do_not_judge_the_rest():
     for frame in frames:
         frame.positions[1] = frame.positions[0] + 0.45 * (frame.positions[1] - frame.positions[0])
     scan = labelled_by_emt(frames)
-    scan = replace(scan, step=np.array(["contacts"] * len(scan)))
+    scan = replace(scan, config_type=np.array(["contacts"] * len(scan)))
     assert not lint([("alloy", SYSTEMS["alloy"]()), ("scan", scan)]).errors
 
 

@@ -65,14 +65,14 @@ def read(tmp_path):
 
 def test_attached_labels_and_provenance(read):
     frames = copper()
-    frames[1].info.update(group="Cu#0/md-300K-s0", step="md", temperature_K=300.0)
+    frames[1].info.update(group="Cu#0/md-300K-s0", config_type="md", temperature_K=300.0)
     labelled = read(frames)
     assert labelled.structures.counts.tolist() == [4, 8, 12]
     assert labelled.labels.energy == pytest.approx([f.get_potential_energy() for f in frames])
     assert labelled.labels.forces == pytest.approx(np.concatenate([f.get_forces() for f in frames]), abs=1e-8)
     assert labelled.labels.stress == pytest.approx(np.stack([f.get_stress(voigt=False) for f in frames]))
     assert labelled.group[1] == "Cu#0/md-300K-s0"
-    assert labelled.step[1] == "md"
+    assert labelled.config_type[1] == "md"
     assert np.array_equal(labelled.temperature_k[:2], [np.nan, 300.0], equal_nan=True)
 
 

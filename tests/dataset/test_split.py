@@ -28,7 +28,7 @@ def labelled(group, step=None, temperature=None, shift: float = 0.0) -> Labelled
         ),
         labels=Labels(energy=x, forces=np.zeros((n, 3))),
         group=np.array(group, dtype=str),
-        step=np.array([""] * n if step is None else step, dtype=str),
+        config_type=np.array([""] * n if step is None else step, dtype=str),
         temperature_k=np.full(n, np.nan) if temperature is None else np.asarray(temperature, float),
     )
 
@@ -90,7 +90,7 @@ def test_steps_are_strata_too():
     data = trajectories([300], starts=4, frames=5)
     other = labelled([f"Si#0/rattle-b{k}" for k in range(4) for _ in range(5)], ["rattle"] * 20, shift=100)
     both = concatenate_labelled([data, other])
-    assert sorted(split(both, 0.25, 0).parts(both)[1].step) == ["md"] * 5 + ["rattle"] * 5
+    assert sorted(split(both, 0.25, 0).parts(both)[1].config_type) == ["md"] * 5 + ["rattle"] * 5
 
 
 def test_single_trajectories_keep_the_extremes_in_training():

@@ -27,6 +27,6 @@ def make_frames(n: int, symbol: str = "Ar") -> list[Atoms]:
             bulk(symbol, "fcc", a=5.2, cubic=True) if i % 3 else Atoms(f"{symbol}2", [[0, 0, 0], [0, 0, 3.6]])
         )
         atoms.rattle(0.1, seed=i)
-        atoms.info.update(group=f"chain-{i % 2}", step="rattle", temperature_K=100.0 * i)
+        atoms.info.update(group=f"chain-{i % 2}", config_type="rattle", temperature_K=100.0 * i)
         frames.append(atoms)
     return frames

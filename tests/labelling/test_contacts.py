@@ -67,7 +67,7 @@ def labelled(frames: list[Atoms], labels: Labels) -> LabelledSet:
         StructureBatch.from_atoms(frames),
         labels,
         np.array([f.info["group"] for f in frames]),
-        np.array([f.info["step"] for f in frames]),
+        np.array([f.info["config_type"] for f in frames]),
         np.full(len(frames), np.nan),
     )
 
@@ -175,7 +175,7 @@ def test_the_audit_looks_at_what_the_core_leaves():
     assert np.linalg.norm(fixed.labels.forces, axis=1).max() > 1000
     assert set(scan.index) <= set(kept.tolist())
     # for a two-atom world the remainder is the Morse force alone
-    dimer = Atoms("LiCl", [(0, 0, 0), (0, 0, 0.5)], info={"group": "d", "step": "contacts"})
+    dimer = Atoms("LiCl", [(0, 0, 0), (0, 0, 0.5)], info={"group": "d", "config_type": "contacts"})
     alone = labelled([dimer], evaluate([dimer], hole=False))
     slope = morse(np.array([0.5]))[1] - morse(np.array([CUTOFF_A]))[1]
     assert remainder(alone, 0)[1, 2] == pytest.approx(-slope[0])
@@ -185,7 +185,7 @@ def test_the_audit_looks_at_what_the_core_leaves():
 
 def test_scans_are_no_part_of_ranges_references_and_validation():
     whole = scanned(hole=False, rattled=12)
-    rest = whole.select(np.flatnonzero(whole.step == "rattle"))
+    rest = whole.select(np.flatnonzero(whole.config_type == "rattle"))
     both, ours = statistics(whole), statistics(rest)
     assert both.shortest_pair_a == ours.shortest_pair_a
     assert both.force_max_ev_per_a == ours.force_max_ev_per_a
@@ -193,7 +193,7 @@ def test_scans_are_no_part_of_ranges_references_and_validation():
     assert both.n_structures == len(whole) > ours.n_structures
     assert fit_references(whole)[0] == fit_references(rest)[0]
     parts = split(whole, 0.25)
-    assert set(whole.step[parts.val_index]) == {"rattle"}
+    assert set(whole.config_type[parts.val_index]) == {"rattle"}
     assert len(parts.train_index) + len(parts.val_index) == len(whole)
     assert parts.how.endswith("48 frames of contact scans train and do not validate")
 
@@ -205,14 +205,14 @@ def test_training_leaves_out_what_is_closer_than_half_a_zbl_radius():
     radii = radii_of(whole)
     assert radii[3, 17] == pytest.approx(0.95 * min(covalent_radii[3] + covalent_radii[17], 2.0), rel=0.2)
     wanted = []
-    for atoms, step in zip(whole.to_atoms(), whole.step, strict=True):
+    for atoms, step in zip(whole.to_atoms(), whole.config_type, strict=True):
         distance = atoms.get_all_distances(mic=True) + 9 * np.eye(len(atoms))
         i, j = np.unravel_index(distance.argmin(), distance.shape)
         pair = tuple(sorted(int(atoms.numbers[k]) for k in (i, j)))
         wanted.append(step != "contacts" or distance[i, j] >= radii[pair] / 2)
     assert 0 < sum(wanted) < len(whole)
     assert len(kept) == sum(wanted)
-    assert set(kept.step) == {"contacts", "rattle"}
+    assert set(kept.config_type) == {"contacts", "rattle"}
     lesson = make_lesson(whole, 0.2, 0, {}, {})
     assert len(lesson.train) + len(lesson.validation) == len(kept)
 
@@ -221,7 +221,7 @@ def test_mending_takes_its_distances_from_the_rest():
     whole = scanned(hole=True)
     _, said = mended(whole)
     assert [text.split(" ")[0] for text in said][:2] == ["Li-Li", "Cl-Li"]
-    rest = whole.select(np.flatnonzero(whole.step == "rattle"))
+    rest = whole.select(np.flatnonzero(whole.config_type == "rattle"))
     assert mended(rest) == (rest, [])
 
 

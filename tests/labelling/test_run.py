@@ -93,7 +93,7 @@ def test_labels_are_the_teachers_and_keep_their_origin(tmp_path: Path) -> None:
         assert labelled.labels.energy[s] == atoms.get_potential_energy()
         assert labelled.group[s] == atoms.info["group"]
         assert labelled.temperature_k[s] == atoms.info["temperature_K"]
-        assert labelled.step[s] == "rattle"
+        assert labelled.config_type[s] == "rattle"
     assert [c[1:3] for c in calls] == [(done, 6) for done in range(7)]
     assert calls[-1][3].endswith("labels/s")
 

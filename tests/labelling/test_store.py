@@ -37,7 +37,7 @@ def label_record(seed: int, group: str = "", spin: int = 0) -> LabelRecord:
     if seed % 2 == 0:
         atoms.set_cell(rng.normal(size=(3, 3)) + 4 * np.eye(3))
         atoms.pbc = True
-    atoms.info.update(group=group or f"käse-{seed % 3}", step="md", temperature_K=300.0)
+    atoms.info.update(group=group or f"käse-{seed % 3}", config_type="md", temperature_K=300.0)
     if spin:
         atoms.info["spin"] = spin
     labels = Labels(

@@ -181,7 +181,11 @@ def test_subsets_are_nested_hold_whole_families_and_every_element():
     frames = []
     for k in range(12):
         atoms = labelled_copper(1, seed=k)[0]
-        atoms.info |= {"group": f"md-{k // 3}", "step": "md", "temperature_K": 300.0 * (1 + k // 3 % 2)}
+        atoms.info |= {
+            "group": f"md-{k // 3}",
+            "config_type": "md",
+            "temperature_K": 300.0 * (1 + k // 3 % 2),
+        }
         if k >= 9:
             atoms.numbers[0] = 47
         frames.append(atoms)

@@ -174,7 +174,7 @@ def test_a_store_with_contact_scans_is_linted(tmp_path, run):
     frames = alloy_frames(6)
     close = frames[0].copy()
     close.positions[1] = close.positions[0] + [0.0, 0.0, 0.4]
-    close.info |= {"step": "contacts", "group": "a/contacts"}
+    close.info |= {"config_type": "contacts", "group": "a/contacts"}
     frames.append(close)
     write(tmp_path / "frames.extxyz", frames)
     done = run(

@@ -198,11 +198,11 @@ def test_each_step_and_temperature_of_a_sampling_keeps_its_share(monkeypatch, tm
     labelled, notes = bench.collect()
     share = (plan.labels_until_s - plan.interim_students * plan.interim_s) / (5 * plan.labelling_s)
     assert share < 0.4
-    made = Counter(labelled.step.tolist())
+    made = Counter(labelled.config_type.tolist())
     for step, frames in planned_frames(plan, bench.starts).items():
         if step.startswith("interim"):
             assert made[step] >= 0.7 * share * frames, (step, made)
-            assert set(labelled.temperature_k[labelled.step == step]) == {300.0, 600.0}
+            assert set(labelled.temperature_k[labelled.config_type == step]) == {300.0, 600.0}
     assert len(labelled) >= 0.8 * share * plan.frames
     assert bench.clock.spent_s <= plan.labels_until_s + 5 * PLANNED_S * planning.LEAST_LABELS
     assert sum("labelling stopped" in note for note in notes) == 1
@@ -211,7 +211,7 @@ def test_each_step_and_temperature_of_a_sampling_keeps_its_share(monkeypatch, tm
 def test_as_fast_as_planned_all_is_labelled(monkeypatch, tmp_path):
     bench = Bench(monkeypatch, tmp_path, lambda now: PLANNED_S, **SAMPLED)
     labelled, notes = bench.collect()
-    made = Counter(labelled.step.tolist())
+    made = Counter(labelled.config_type.tolist())
     # a teacher of springs gets the closest contacts wrong, which the audit sees
     planned = planned_frames(bench.plan, bench.starts)
     assert made.pop("contacts") <= planned.pop("contacts")
@@ -222,7 +222,7 @@ def test_what_waited_for_a_slow_teacher_is_labelled_once_it_is_quick(monkeypatch
     """Slow for the still frames only: they come last, when the others have their labels."""
     bench = Bench(monkeypatch, tmp_path, lambda now: PLANNED_S * (4 if now - BEGAN < 120 else 0.8), **SAMPLED)
     labelled, _ = bench.collect()
-    made, planned = Counter(labelled.step.tolist()), planned_frames(bench.plan, bench.starts)
+    made, planned = Counter(labelled.config_type.tolist()), planned_frames(bench.plan, bench.starts)
     assert made["student-md"] == planned["student-md"]
     assert made["student-md-2"] == planned["student-md-2"]
     assert 0.6 * bench.plan.frames < len(labelled)

@@ -43,7 +43,7 @@ def test_liquid_is_relaxed_where_there_is_a_teacher(run, tmp_path):
     for before, after in zip(read(packed, ":"), read(relaxed, ":"), strict=True):
         moved = np.linalg.norm(after.positions - before.positions, axis=1)
         assert moved.max() > 0.01
-        assert after.info["step"] == "relax"
+        assert after.info["config_type"] == "relax"
 
 
 def test_relaxation_of_the_users_own_stays_the_only_one():

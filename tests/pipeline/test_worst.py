@@ -23,7 +23,7 @@ def files(tmp_path):
     data = tmp_path / "data.extxyz"
     frames = labelled_copper(6)
     for k, atoms in enumerate(frames):
-        atoms.info |= {"group": f"md-{k}", "step": "md", "temperature_K": 300.0}
+        atoms.info |= {"group": f"md-{k}", "config_type": "md", "temperature_K": 300.0}
     write(data, frames)
     return student, data
 

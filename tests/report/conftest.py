@@ -31,7 +31,7 @@ def labelled_frame(seed: int, kelvin: float | None, group: str, step: str) -> At
         "stress": atoms.get_stress(),
     }
     atoms.calc = SinglePointCalculator(atoms, **results)
-    atoms.info = {"group": group, "step": step} | ({} if kelvin is None else {"temperature_K": kelvin})
+    atoms.info = {"group": group, "config_type": step} | ({} if kelvin is None else {"temperature_K": kelvin})
     return atoms
 
 

@@ -84,6 +84,6 @@ def test_molecules_and_several_starts():
 def test_only_scans_may_overlap():
     frames = run_sampling([licl()], SamplingConfig(steps=[SUPERCELL, Contacts(n=4)]), {})
     check_structures(frames, "here")
-    frames[-1].info["step"] = "rattle"
+    frames[-1].info["config_type"] = "rattle"
     with pytest.raises(InputError, match="here, frame 11: overlapping atoms"):
         check_structures(frames, "here")

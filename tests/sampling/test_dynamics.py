@@ -84,7 +84,7 @@ def test_copper_has_the_target_temperature(monkeypatch):
     assert error < 2.5 * 600 * np.sqrt(2 / freedom / 40)
     assert abs(sampled.mean() - 600) < 4 * error + 0.01 * 600
     assert sampled.std() == pytest.approx(600 * np.sqrt(2 / freedom), rel=0.35)
-    assert [f.info["step"] for f in made.frames] == ["md"] * 40
+    assert [f.info["config_type"] for f in made.frames] == ["md"] * 40
     assert {f.info["temperature_K"] for f in made.frames} == {600.0}
     assert {f.info["group"] for f in made.frames} == {"Cu#0/md-600K-s0"}
 

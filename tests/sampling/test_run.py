@@ -62,7 +62,7 @@ def test_composition_counts_and_provenance():
     frames = run_sampling([bulk_structure("Cu")], config(), {"teacher": potential})
     assert len(frames) == count_frames(config(), 1) == 8 + 6 + 2 * 3 * 3
     assert potential.calls == count_evaluations(config(), 1) == 2 * 3 * (2 + 3 * 2 + 1)
-    assert [f.info["step"] for f in frames] == ["rattle"] * 8 + ["both"] * 6 + ["md"] * 18
+    assert [f.info["config_type"] for f in frames] == ["rattle"] * 8 + ["both"] * 6 + ["md"] * 18
     assert all(len(f) == 8 for f in frames)
     group = [f.info["group"] for f in frames]
     assert group[:8] == [f"Cu#0/rattle-{a}A-b{k}" for a in ("0.02", "0.05") for k in range(4)]

@@ -27,7 +27,7 @@ def test_fewer_trajectories_are_made_whole(tmp_path):
         cache_dir=tmp_path, notes=notes, limit=limited(27, potential),
     )  # fmt: skip
     assert potential.calls == 27
-    made = [frame for frame in frames if frame.info["step"] == "md"]
+    made = [frame for frame in frames if frame.info["config_type"] == "md"]
     assert sorted(Counter(frame.info["group"] for frame in made).values()) == [3, 3, 3]
     assert {frame.info["temperature_K"] for frame in made} == {200.0, 400.0}
     assert notes == ["md: there was time for 3 of 6 trajectories, all whole: 9 of 18 frames"]
@@ -50,7 +50,7 @@ def test_without_time_each_temperature_has_the_state_it_came_to():
     frames = run_sampling(
         STARTS, config(), {"teacher": potential}, notes=notes, limit=limited(0, potential), prefix="test/"
     )
-    made = [frame for frame in frames if frame.info["step"] == "md"]
+    made = [frame for frame in frames if frame.info["config_type"] == "md"]
     assert [frame.info["group"].rpartition("/")[2] for frame in made] == ["md-200K-s0", "md-400K-s2"]
     assert not any("temperature_K" in frame.info for frame in made)
     assert potential.calls == 4
@@ -62,7 +62,7 @@ def test_several_at_a_time_keep_to_the_limit_too():
     frames = run_sampling(
         STARTS, config(), {"teacher": potential}, notes=notes, limit=limited(36, potential), parallel=2
     )
-    made = [frame for frame in frames if frame.info["step"] == "md"]
+    made = [frame for frame in frames if frame.info["config_type"] == "md"]
     assert {frame.info.get("temperature_K") for frame in made} == {200.0, 400.0}
     # at most the last of each thread is shortened
     assert sum(n < 3 for n in Counter(frame.info["group"] for frame in made).values()) <= 2
@@ -117,7 +117,7 @@ def test_labels_of_the_frames_fit_into_the_time():
     frames = run_sampling(
         STARTS, config(), {"teacher": potential}, notes=notes, limit=limited(36, potential, labels=True)
     )
-    made = sum(frame.info["step"] == "md" for frame in frames)
+    made = sum(frame.info["config_type"] == "md" for frame in frames)
     assert made == 9
     assert potential.calls + made <= 36
 

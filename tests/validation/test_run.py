@@ -151,7 +151,7 @@ def test_validate_finds_a_planted_error_and_names_the_atom():
     report = validate(emt(), labelled, max_structures=7)
     first, second = report.worst[:2]
     n = len(frames[4])
-    assert (first.index, first.group, first.step, first.worst_atom, first.worst_element) == (
+    assert (first.index, first.group, first.config_type, first.worst_atom, first.worst_element) == (
         4, "fam", "md", 2, "Cu",
     )  # fmt: skip
     assert first.worst_force_error_mev_per_a == pytest.approx(500)

@@ -12,6 +12,7 @@ import numpy as np
 
 from limbeck import __version__
 from limbeck.core.charge import ChargeState
+from limbeck.core.earlier import with_new_keys
 from limbeck.core.files import write_whole
 from limbeck.errors import InputError
 from limbeck.students.baseline import Baseline
@@ -107,7 +108,7 @@ def read_card(path: Path | str) -> dict[str, Any]:
             wanted=f"format {FORMAT_VERSION}",
             remedy="upgrade Limbeck",
         )
-    return card
+    return dict(with_new_keys(card))
 
 
 def read_student(path: Path | str) -> StudentRecord:

@@ -137,7 +137,7 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
     ------
     InputError: no structure; a structure without atoms; positions or a cell that are not finite;
         an unknown element; a periodic cell without volume; partial occupancies; atoms closer than
-        0.3 of the sum of their covalent radii (frames of contact scans, by ``info["step"]``, may hold
+        0.3 of the sum of their covalent radii (frames of contact scans, by ``info["config_type"]``, may hold
         such atoms); a multiplicity that the number of electrons does not allow; total charges or
         spins that are not one for the whole set, see :func:`first_other`.
     """
@@ -152,7 +152,7 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
     batch = StructureBatch.from_atoms(frames)
     _check_numbers(batch, where)
     _check_cells(batch, where)
-    ordinary = [not is_scan(str(frame.info.get("step", ""))) for frame in frames]
+    ordinary = [not is_scan(str(frame.info.get("config_type", ""))) for frame in frames]
     _check_overlap(batch, np.flatnonzero(ordinary), where)
     _check_spins(batch, where)
     check_one_state(batch, where)

@@ -42,7 +42,7 @@ class Labels:
         )
 
 
-_COLUMNS = ("group", "step", "temperature_k", "frame")
+_COLUMNS = ("group", "config_type", "temperature_k", "frame")
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ class LabelledSet:
     Attributes
     ----------
     structures, labels: S structures and their labels.
-    group: (S,) str, group; frames of one trajectory share it ("" where unknown).
-    step: (S,) str, the sampling step that made the frame ("" where unknown).
+    group: (S,) str; frames of one trajectory share it ("" where unknown).
+    config_type: (S,) str, the kind of structure, for Limbeck's own frames the name of the sampling step that
+        made it ("" where unknown).
     temperature_k: (S,) float64, K, NaN where unknown.
     frame: (S,) int64, the number of each in the file or store it was read from, which it keeps when others
         are taken out; the place in the set unless given.
@@ -62,7 +63,7 @@ class LabelledSet:
     structures: StructureBatch
     labels: Labels
     group: np.ndarray
-    step: np.ndarray
+    config_type: np.ndarray
     temperature_k: np.ndarray
     frame: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -94,8 +95,8 @@ class LabelledSet:
             frame.calc = SinglePointCalculator(frame, **results)
             if self.group[s]:
                 frame.info["group"] = str(self.group[s])
-            if self.step[s]:
-                frame.info["step"] = str(self.step[s])
+            if self.config_type[s]:
+                frame.info["config_type"] = str(self.config_type[s])
             if np.isfinite(self.temperature_k[s]):
                 frame.info["temperature_K"] = float(self.temperature_k[s])
         return frames

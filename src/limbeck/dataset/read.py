@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from limbeck.core.checks import check_one_state, check_structures
+from limbeck.core.earlier import provenance
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.reading import read_any
 from limbeck.core.structures import StructureBatch
@@ -126,8 +127,8 @@ def labelled_from_atoms(
             stress=None if np.isnan(stress).all() else stress,
             atom_energies=None if np.isnan(atomic).all() else atomic,
         ),
-        group=np.array([str(a.info.get("group", "")) for a in frames], dtype=str),
-        step=np.array([str(a.info.get("step", "")) for a in frames], dtype=str),
+        group=np.array([provenance(a.info, "group") for a in frames], dtype=str),
+        config_type=np.array([provenance(a.info, "config_type") for a in frames], dtype=str),
         temperature_k=np.array([float(a.info.get("temperature_K", np.nan)) for a in frames]),
     )
 

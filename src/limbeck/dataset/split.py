@@ -59,7 +59,7 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     if not 0.0 < val < 1.0:
         what = "the validation fraction is out of range"
         raise InputError(what, where="--val", got=val, wanted="between 0 and 1")
-    scans = scan_mask(labelled.step)
+    scans = scan_mask(labelled.config_type)
     if scans.any() and not scans.all():
         rest = np.flatnonzero(~scans)
         inner = split(labelled.select(rest), val, seed)
@@ -121,7 +121,7 @@ def _strata(labelled: LabelledSet, member: np.ndarray, n_groups: int) -> np.ndar
     for k in range(n_groups):
         own = np.flatnonzero(member == k)
         known = labelled.temperature_k[own][np.isfinite(labelled.temperature_k[own])]
-        keys.append((str(labelled.step[own[0]]), round(float(np.median(known))) if len(known) else -1))
+        keys.append((str(labelled.config_type[own[0]]), round(float(np.median(known))) if len(known) else -1))
     index = {key: number for number, key in enumerate(sorted(set(keys)))}
     return np.array([index[key] for key in keys], dtype=np.int64)
 

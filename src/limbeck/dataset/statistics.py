@@ -82,7 +82,7 @@ def statistics(labelled: LabelledSet) -> DataStatistics:
 
 def without_scans(labelled: LabelledSet) -> LabelledSet:
     """The set without its contact scans; the whole where it holds nothing else."""
-    scans = scan_mask(labelled.step)
+    scans = scan_mask(labelled.config_type)
     return labelled.select(np.flatnonzero(~scans)) if scans.any() and not scans.all() else labelled
 
 

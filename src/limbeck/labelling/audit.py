@@ -30,7 +30,7 @@ def audit(labelled: LabelledSet, *, max_force_ev_per_a: float = 50.0) -> tuple[n
     beside the ZBL repulsion of the closest pair, which students have built in, and the limit
     half as long: hundreds of eV/Å at 0.3 Å are sound, but a network must not spend itself on them.
     """
-    scans = scan_mask(labelled.step)
+    scans = scan_mask(labelled.config_type)
     faults = (_fault(labelled, s, max_force_ev_per_a, bool(scans[s])) for s in range(len(labelled)))
     dropped = [Dropped(s, reason) for s, reason in enumerate(faults) if reason is not None]
     return np.setdiff1d(np.arange(len(labelled)), [d.index for d in dropped]), dropped

@@ -135,7 +135,7 @@ def scans_of(labelled: LabelledSet) -> list[Scan]:
 
     A scan of which fewer than two labels are left cannot be told and is not among them.
     """
-    members = np.flatnonzero(scan_mask(labelled.step))
+    members = np.flatnonzero(scan_mask(labelled.config_type))
     groups = labelled.group[members]
     found = (_scan(labelled, members[groups == group]) for group in dict.fromkeys(groups.tolist()))
     return [scan for scan in found if scan is not None]

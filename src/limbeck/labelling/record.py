@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from limbeck.core.earlier import provenance
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet, Labels, concatenate_labelled
 from limbeck.core.structures import StructureBatch
@@ -61,8 +62,8 @@ def make_record(
     label = LabelledSet(
         StructureBatch.from_atoms([atoms]),
         Labels(**values),  # type: ignore[arg-type]
-        group=np.array([str(atoms.info.get("group", ""))]),
-        step=np.array([str(atoms.info.get("step", ""))]),
+        group=np.array([provenance(atoms.info, "group")]),
+        config_type=np.array([provenance(atoms.info, "config_type")]),
         temperature_k=np.array([float(atoms.info.get("temperature_K", np.nan))]),
     )
     return LabelRecord(key or label_key(hash_structure(atoms), identity), order, identity, label)
@@ -71,7 +72,7 @@ def make_record(
 def pack_record(record: LabelRecord) -> bytes:
     """A whole record; one without a spin is written as it was before there were spins."""
     label, structure, labels = record.label, record.label.structures, record.label.labels
-    origin = {"group": str(label.group[0]), "step": str(label.step[0])}
+    origin = {"group": str(label.group[0]), "config_type": str(label.config_type[0])}
     meta = {"key": record.key, "order": record.order, **origin, "identity": asdict(record.identity)}
     arrays = {
         "numbers": structure.numbers,
@@ -108,8 +109,8 @@ def unpack_record(data: bytes | memoryview) -> LabelRecord:
             spin=rows.get("spin", np.zeros(1, np.int64)),
         ),
         Labels(rows["energy"], arrays["forces"], rows.get("stress"), arrays.get("atom_energies")),
-        group=np.array([meta["group"]]),
-        step=np.array([meta["step"]]),
+        group=np.array([provenance(meta, "group")]),
+        config_type=np.array([provenance(meta, "config_type")]),
         temperature_k=arrays["temperature_k"][None],
     )
     return LabelRecord(meta["key"], meta["order"], TeacherIdentity(**meta["identity"]), label)

@@ -70,7 +70,7 @@ def label(
 
     Parameters
     ----------
-    frames: structures, with provenance in ``info`` (group, step, temperature_K).
+    frames: structures, with provenance in ``info`` (group, config_type, temperature_K).
     teacher: from ``open_teacher``, or any Potential together with its ``identity``.
     card: what is checked before labelling starts; that of the teacher where it has one.
     deadline_s: no structure is begun after this many seconds; those at work are finished.

@@ -27,7 +27,7 @@ _EARLIER_TEST = "heldout/"
 SHARD_BYTES = 64 << 20
 _STRUCTURE_FIELDS = tuple(StructureBatch.__dataclass_fields__)
 _LABEL_FIELDS = tuple(Labels.__dataclass_fields__)
-_ORIGIN_FIELDS = ("group", "step", "temperature_k")
+_ORIGIN_FIELDS = ("group", "config_type", "temperature_k")
 
 
 @dataclass(frozen=True)
@@ -322,13 +322,14 @@ def _load_packed(path: Path, content_hash: str) -> LabelledSet | None:
             if str(packed["content_hash"]) != content_hash:
                 return None
             arrays = {name: packed[name] for name in packed.files}
+            origin = {name: arrays[name] for name in _ORIGIN_FIELDS}  # an earlier version's has other names
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return LabelledSet(
         # a cache of before there were spins has none
         structures=StructureBatch(**{name: arrays[name] for name in _STRUCTURE_FIELDS if name in arrays}),
         labels=Labels(**{name: arrays[name] for name in _LABEL_FIELDS if name in arrays}),
-        **{name: arrays[name] for name in _ORIGIN_FIELDS},
+        **origin,
     )
 
 

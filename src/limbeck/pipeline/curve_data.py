@@ -129,7 +129,7 @@ def nested_order(labelled: LabelledSet, seed: int) -> np.ndarray:
     permuted. Contact scans come first: every student needs them, and they are few.
     """
     rng = np.random.default_rng(seed)
-    scans = scan_mask(labelled.step)
+    scans = scan_mask(labelled.config_type)
     if scans.all():
         scans = np.zeros(len(labelled), bool)
     rest = np.flatnonzero(~scans)
@@ -142,7 +142,7 @@ def nested_order(labelled: LabelledSet, seed: int) -> np.ndarray:
     for name in rng.permutation(sorted(members)):
         first = members[str(name)][0]
         kelvin = float(np.nan_to_num(labelled.temperature_k[members[str(name)]].mean(), nan=-1.0))
-        queues[str(labelled.step[first]), round(kelvin, -2)].append(str(name))
+        queues[str(labelled.config_type[first]), round(kelvin, -2)].append(str(name))
     turns = [queues[key] for key in sorted(queues)]
     groups = [queue[t] for t in range(max(map(len, turns))) for queue in turns if t < len(queue)]
     seen: set[int] = set()

@@ -66,7 +66,7 @@ def audited(labelled: LabelledSet, say: Say) -> LabelledSet:
 
 def mended(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
     """The set with the holes of its contact scans filled, and a sentence for each."""
-    scans = scan_mask(labelled.step)
+    scans = scan_mask(labelled.config_type)
     if not scans.any():
         return labelled, []
     shortest = {} if scans.all() else shortest_pairs(without_scans(labelled).structures)
@@ -80,7 +80,7 @@ def without_cores(labelled: LabelledSet) -> LabelledSet:
     A student is ZBL there; the rows of a network, far outside anything else that it sees, would only
     spoil its training.
     """
-    scans = np.flatnonzero(scan_mask(labelled.step))
+    scans = np.flatnonzero(scan_mask(labelled.config_type))
     if not len(scans):
         return labelled
     radii = radii_of(labelled)

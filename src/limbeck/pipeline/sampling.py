@@ -36,7 +36,6 @@ from limbeck.sampling.schedule import TimeLimit
 from limbeck.sampling.steps import Preparing
 from limbeck.training.loop import Stop
 
-TEST = "test"
 STAGE = "labels-"  #: and a number: the labels from which an interim student learns
 #: of a stage's time, what its dynamics may take beyond the plan: more trajectories than there will be labels
 #: for cost little, and too few cost labels

@@ -188,7 +188,7 @@ def _temperatures(sets: list[tuple[str, LabelledSet]]) -> Figure | None:
 
 
 def _origins(learned: LabelledSet) -> Figure:
-    counts = Counter(re.sub(r"^$", "unknown", str(step)) for step in learned.step)
+    counts = Counter(re.sub(r"^$", "unknown", str(step)) for step in learned.config_type)
     rows = counts.most_common(14)
     names, heights = [name for name, _ in rows][::-1], [count for _, count in rows][::-1]
     return Figure(

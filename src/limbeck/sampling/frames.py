@@ -21,14 +21,14 @@ POSITION_DECIMALS = 8  #: what ASE's extxyz keeps, so that a frame has one conte
 
 #: what ``info`` holds of a frame
 _KEPT = {
-    "group": str, "step": str, "temperature_K": float, "scan_pair": str, "scan_distance_a": float,
+    "group": str, "config_type": str, "temperature_K": float, "scan_pair": str, "scan_distance_a": float,
 }  # fmt: skip
 
 
 def make_frame(
     atoms: Atoms,
     group: str,
-    step: str = "",
+    config_type: str = "",
     temperature_k: float | None = None,
     positions: np.ndarray | None = None,
 ) -> Atoms:
@@ -43,8 +43,8 @@ def make_frame(
         pbc=atoms.pbc,
     )
     frame.info["group"] = group
-    if step:
-        frame.info["step"] = step
+    if config_type:
+        frame.info["config_type"] = config_type
     if temperature_k is not None:
         frame.info["temperature_K"] = float(temperature_k)
     copy_charge(atoms, frame)

@@ -64,7 +64,7 @@ class RattleRelax(Driven):
     def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
         def run(k: int, start: Atoms, tree: int) -> Run:
             group = f"{group_of(start)}/{self.title}-t{tree}"
-            return Run(start, (k, tree), group, partial(self.grow, start, potential, group), group=k)
+            return Run(start, (k, tree), group, partial(self.grow, start, potential, group), condition=k)
 
         return [run(k, start, tree) for k, start in enumerate(incoming) for tree in range(self.trees)]
 

@@ -188,7 +188,7 @@ class _Sampling:
         potential = self._potential(step.title, step.driver)
         runs = step.runs(incoming, potential)
         tasks = [self._task(index, run, step, potential) for run in runs]
-        order = even_order([run.group for run in runs], [id(run.start) for run in runs])
+        order = even_order([run.condition for run in runs], [id(run.start) for run in runs])
         trajectories, seconds = self._made(tasks, order, potential)
         self.stopped += [t.stopped for t in trajectories if t.stopped is not None]
         self._tell_short(step, trajectories, seconds)
@@ -216,7 +216,7 @@ class _Sampling:
         key = _key(potential, fields, *run.about, seed, run.group, hash_structure(run.start))
         frames, evaluations, first = step.size(len(run.start))
         labels = frames if step.keep and self.limit is not None and self.limit.labels else 0
-        effort = Effort(evaluations, first, run.group, labels)
+        effort = Effort(evaluations, first, run.condition, labels)
         return _Task(key, effort, lambda **told: run.make(np.random.default_rng(seed), **told))
 
     def _made(

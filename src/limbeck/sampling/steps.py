@@ -107,7 +107,7 @@ class Run:
     Attributes
     ----------
     start: what it begins from. numbers: with seed and step they fix its random numbers.
-    group: of its frames, or their prefix. make: makes it of (rng, on_step=, stop=). group: which of the
+    group: of its frames, or their prefix. make: makes it of (rng, on_step=, stop=). condition: which of the
     step's conditions (or starts of trees) it is a run of. about: what else fixes it, JSON-able.
     """
 
@@ -115,7 +115,7 @@ class Run:
     numbers: tuple[int, int]
     group: str
     make: Callable[..., Trajectory]
-    group: int = 0
+    condition: int = 0
     about: list[Any] = field(default_factory=list)
 
 

@@ -71,7 +71,7 @@ def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> dict[str, Any]
     -------
     ``{"all": metrics, "by_element": {"Si": ...}, "by_config_type": {...}, "by_temperature": {"300": ...}}``.
     By element only the force metrics, of the atoms of this element in every structure, with
-    ``n_structures`` counting structures that hold it. Unknown groups and temperatures are left
+    ``n_structures`` counting structures that hold it. Unknown kinds and temperatures are left
     out. Temperatures are rounded to 1 K, or to 100 K where there would be more than 12 groups.
 
     Raises
@@ -81,9 +81,9 @@ def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> dict[str, Any]
     _check(labelled.structures, labelled.labels, prediction, labelled.frame)
     everything = compute_metrics(labelled.structures, labelled.labels, prediction)
     by_config_type = {
-        str(group): _subset_metrics(labelled, prediction, labelled.group == group)
-        for group in np.unique(labelled.group)
-        if group
+        str(kind): _subset_metrics(labelled, prediction, labelled.config_type == kind)
+        for kind in np.unique(labelled.config_type)
+        if kind
     }
     kelvin = _temperature_groups(labelled.temperature_k)
     by_temperature = {

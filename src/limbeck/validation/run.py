@@ -30,7 +30,7 @@ class WorstFrame:
     Attributes
     ----------
     index: its number in the file of the labels (``LabelledSet.frame``).
-    group, step, temperature_k: where it came from.
+    group, config_type, temperature_k: where it came from.
     force_rmse_mev_per_a, energy_error_mev_per_atom: of this structure (energy: signed).
     worst_atom: index within the structure of the atom with the largest |F' - F|.
     worst_element: its symbol. worst_force_error_mev_per_a: its |F' - F|.
@@ -38,7 +38,7 @@ class WorstFrame:
 
     index: int
     group: str
-    step: str
+    config_type: str
     temperature_k: float | None
     force_rmse_mev_per_a: float
     energy_error_mev_per_atom: float
@@ -119,7 +119,7 @@ def worst_frames(labelled: LabelledSet, prediction: Labels, count: int = 10) -> 
             WorstFrame(
                 index=int(labelled.frame[s]),
                 group=str(labelled.group[s]),
-                step=str(labelled.step[s]),
+                config_type=str(labelled.config_type[s]),
                 temperature_k=kelvin if np.isfinite(kelvin) else None,
                 force_rmse_mev_per_a=float(rmse[s]) * EV_TO_MEV,
                 energy_error_mev_per_atom=float(energy[s]) * EV_TO_MEV,

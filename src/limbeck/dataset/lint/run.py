@@ -83,7 +83,7 @@ def lint(
         material = Material(whole.select(kept), kept, expected)
         for check in CHECKS:
             found += check(material)
-        usual = kept[~scan_mask(whole.step[kept])]
+        usual = kept[~scan_mask(whole.config_type[kept])]
         if 0 < len(usual) < len(kept):
             material = Material(whole.select(usual), usual, expected)
         for check in TOGETHER:
