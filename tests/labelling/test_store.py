@@ -114,7 +114,7 @@ def test_stores_of_before_there_were_spins(tmp_path: Path) -> None:
 def test_a_test_set_among_other_labels_is_read_by_name_only(tmp_path: Path) -> None:
     """Earlier versions stored it there, under a prefix."""
     own = [label_record(i) for i in (0, 3)]
-    test_set = [label_record(i, group=f"test/md-{i}") for i in (1, 2, 6)]
+    test_set = [label_record(i, group=f"heldout/md-{i}") for i in (1, 2, 6)]
     with LabelStore(tmp_path / "labels") as store:
         store.append_many([*own, *test_set])
         with pytest.warns(UserWarning, match="labels: 3 of 5 labels are left out: they are of a test set"):

@@ -51,7 +51,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = [labelled_frame(k, None, f"Cu#0/rattle-{k}", "rattle") for k in range(12)]
     frames += [labelled_frame(20 + k, 600.0, "Cu#0/md-600K", "md") for k in range(8)]
     test = [
-        labelled_frame(50 + k, t, f"test/Cu#0/md-{t:.0f}K", "md") for t in (300.0, 900.0) for k in range(8)
+        labelled_frame(50 + k, t, f"heldout/Cu#0/md-{t:.0f}K", "md") for t in (300.0, 900.0) for k in range(8)
     ]
     identity = TeacherIdentity(TEACHER, "3", "a" * 64)
     for name, part in (("labels", frames), ("test", test)):

@@ -48,6 +48,6 @@ def label_set(frames: list[Atoms], labels: Labels, groups=None, kelvin=None) -> 
         structures=StructureBatch.from_atoms(frames),
         labels=labels,
         group=np.array(groups if groups is not None else [""] * n),
-        config_type=np.array(["md"] * n),
+        config_type=np.array(groups if groups is not None else ["md"] * n),
         temperature_k=np.array(kelvin if kelvin is not None else [np.nan] * n, np.float64),
     )

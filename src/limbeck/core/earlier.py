@@ -10,7 +10,6 @@ _PROVENANCE = {"group": "family", "config_type": "step"}
 #: key of metrics.json, a model card or finalize.json -> what it was called
 _KEYS = {
     "test": "heldout",
-    "by_config_type": "by_family",
     "n_groups": "n_families",
     "test_by_temperature": "heldout_by_temperature",
     "test_structures": "heldout_structures",
@@ -27,5 +26,8 @@ def provenance(entries: Mapping[str, Any], name: str) -> str:
 def with_new_keys(tree: Any) -> Any:
     """JSON of an earlier version with the keys of today, at any depth."""
     if isinstance(tree, dict):
-        return {_NEW.get(key, key): with_new_keys(value) for key, value in tree.items()}
+        kept = {
+            key: value for key, value in tree.items() if key != "by_family"
+        }  # each trajectory's, not each kind's
+        return {_NEW.get(key, key): with_new_keys(value) for key, value in kept.items()}
     return [with_new_keys(value) for value in tree] if isinstance(tree, list) else tree
