@@ -38,7 +38,7 @@ def structures(draw):
 
 
 @given(structures(), st.floats(0.5, 6.0))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_each_pair_and_image_once_with_the_shifts_of_ase(atoms, cutoff):
     i, j, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
     assert (i.dtype, j.dtype, shifts.dtype) == (np.int32, np.int32, np.int32)

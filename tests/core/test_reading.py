@@ -12,8 +12,13 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from tests.validation.toys import label_set
 
+from limbeck.core.labels import Labels, concatenate_labelled
+from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.core.reading import format_of, read_any
+from limbeck.core.structures import StructureBatch
+from limbeck.dataset.read import read_labelled
 from limbeck.errors import InputError
 
 
@@ -229,3 +234,18 @@ def test_lammps_data_need_elements(tmp_path, name):
             InputError, match=f"the atoms have no elements; got a LAMMPS data file with {told}"
         ):
             read_text(tmp_path, DATA.format(wrong), name)
+
+
+def test_atomic_energies_pass_through_extxyz(tmp_path):
+    emt = AsePotential(EMT(), Capabilities(atom_energies=True), "emt")
+    copper, water = frames(2), [molecule("H2O")] * 2
+    whole = concatenate_labelled(
+        [
+            label_set(copper, emt.evaluate(StructureBatch.from_atoms(copper))),
+            label_set(water, Labels(np.zeros(2), np.zeros((6, 3)))),
+        ]
+    )
+    write(tmp_path / "labels.extxyz", whole.to_atoms())
+    back = read_labelled(tmp_path / "labels.extxyz").labels.atom_energies
+    np.testing.assert_allclose(back, whole.labels.atom_energies, atol=1e-7)
+    assert np.isfinite(back).tolist() == [True] * 8 + [False] * 6

@@ -76,51 +76,35 @@ def test_inside_the_data_nothing_is_said(student):
 
 
 BREACHES = {
-    "distance": (
-        lambda: water(0.9),
-        "ultra-tiny, atoms 0 and 1: atoms are closer than any such pair in the training data; got O-H 0.872 Å apart; "
-        "wanted at least 0.900 Å; remedy: check the structure and the time step, or train on structures with such contacts",
-    ),
-    "density": (
-        lambda: at_density(2.7),
-        "ultra-tiny: the density is outside the training data; got 2.700 g/cm³; wanted 2.100 to 2.500 g/cm³, give or take 5%; "
-        "remedy: check the cell, or train on structures of this density",
-    ),
+    "distance": (lambda: water(0.9), r"^ultra-tiny, atoms 0 and 1: .*got O-H 0\.872 Å apart; wanted at least 0\.900 Å; "),
+    "density": (lambda: at_density(2.7), r"^ultra-tiny: .*got 2\.700 g/cm³; wanted 2\.100 to 2\.500 g/cm³.* 5%; "),
     "temperature": (
         lambda: at_temperature(5000),
-        "ultra-tiny: the kinetic temperature is above the training data's; got 5000 K; "
-        "wanted at most 600 K (2074 K with the fluctuations of 3 atoms); "
-        "remedy: lower the temperature, check the time step, or train on hotter structures",
+        r"^ultra-tiny: .*got 5000 K; wanted at most 600 K \(2074 K with the fluctuations of 3 atoms\); ",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", BREACHES)
-def test_a_breach_warns_once_and_counts_every_time(student, kind):
+def test_a_breach_warns_once_or_raises_and_counts_every_time(student, kind):
     make, text = BREACHES[kind]
     calculator, atoms = Calculator(student), make()
-    with pytest.warns(OutOfDomainWarning) as said:
+    with pytest.warns(OutOfDomainWarning, match=f"{text}.*remedy: .*calculator.guard.counts") as said:
         calculator.get_forces(atoms)
-    assert [str(w.message) for w in said] == [f"{text} (said once; calculator.guard.counts goes on counting)"]
+    assert len(said) == 1
     calculator.get_potential_energy(atoms)  # from the cache: no new evaluation
     assert calculator.guard.counts[kind] == 1
     for n in (2, 3):
         atoms.positions += 1e-9
         assert evaluate(calculator, atoms)[kind] == n
     assert sum(calculator.guard.counts.values()) == 3
-
-
-@pytest.mark.parametrize("kind", BREACHES)
-def test_strict_raises_every_time(student, kind):
-    make, text = BREACHES[kind]
-    calculator, atoms = Calculator(student, strict=True), make()
+    strict = Calculator(student, strict=True)
     for n in (1, 2):
-        with pytest.raises(OutOfDomainError) as caught:
-            calculator.get_forces(atoms)
-        assert str(caught.value) == text
-        assert calculator.guard.counts[kind] == n
+        with pytest.raises(OutOfDomainError, match=text) as caught:
+            strict.get_forces(atoms)
+        assert strict.guard.counts[kind] == n
     assert isinstance(caught.value, LimbeckError)
-    assert calculator.results == {}
+    assert strict.results == {}
 
 
 def test_margins():
@@ -228,8 +212,7 @@ def ethanol(**info: object) -> Atoms:
 
 
 CHARGED = (
-    "3bpa-tiny: a structure of another total charge than the student's; got total charge +1; wanted total charge 0, "
-    "or no entry; remedy: energies and forces are those of the student's charge: train on this one"
+    r"^3bpa-tiny: .*another total charge.*got total charge \+1; wanted total charge 0, or no entry; remedy: "
 )
 
 
@@ -237,18 +220,15 @@ CHARGED = (
 def test_a_charged_structure_of_a_neutral_student(key):
     calculator = Calculator("3bpa-tiny", threads=1)
     atoms = ethanol(**{key: np.array([1])})
-    with pytest.warns(OutOfDomainWarning) as said:
+    with pytest.warns(OutOfDomainWarning, match=f"{CHARGED}.*calculator.guard.counts") as said:
         calculator.get_forces(atoms)
+    assert len(said) == 1
     atoms.positions[0, 0] += 0.01
     calculator.get_forces(atoms)  # a second warning would be an error
-    assert [str(w.message) for w in said] == [
-        f"{CHARGED} (said once; calculator.guard.counts goes on counting)"
-    ]
     assert calculator.guard.counts["charge"] == 2
     strict = Calculator("3bpa-tiny", threads=1, strict=True)
-    with pytest.raises(OutOfDomainError) as caught:
+    with pytest.raises(OutOfDomainError, match=CHARGED):
         strict.get_potential_energy(atoms)
-    assert str(caught.value) == CHARGED
     assert strict.results == {}
 
 
@@ -268,10 +248,10 @@ def test_a_neutral_structure_says_nothing(info):
 def test_a_student_warns_of_charges_as_the_calculator_does():
     student = Student.load("3bpa-tiny", threads=1)
     frames = [ethanol(), ethanol(charge=1), ethanol(total_charge=1.0)]
-    with pytest.warns(OutOfDomainWarning) as said:
+    with pytest.warns(OutOfDomainWarning, match=f"{CHARGED}.*student.guard.counts") as said:
         energy = student.evaluate(frames).energy
     student.evaluate(StructureBatch.from_atoms(frames))
-    assert [str(w.message) for w in said] == [f"{CHARGED} (said once; student.guard.counts goes on counting)"]
+    assert len(said) == 1
     assert student.guard.counts["charge"] == 4
     assert energy[1] == energy[0]  # the neutral one's, which is why there is a warning
     with pytest.raises(OutOfDomainError, match="another total charge"):

@@ -99,7 +99,7 @@ def test_threads_agree(preset):
         StructureBatch.from_atoms([atoms]), 1
     )
     native = NativeBackend(record, precision="float64")
-    for threads in (1, 2, 4, 7):
+    for threads in (1, 3, 7):
         system = native.system(0.5, threads)
         for _ in range(2):  # the second time with a list and buffers that are there
             one = system.evaluate(
@@ -192,7 +192,7 @@ def test_hessian_products_of_a_crystal_with_images():
     np.testing.assert_allclose(student.hvp(atoms, v), (forces[1] - forces[0]) / (2 * step), rtol=0, atol=1e-5)
 
 
-def test_a_skin_leaves_no_trace_in_ten_thousand_steps():
+def test_a_skin_leaves_no_trace_in_a_trajectory():
     """Along a trajectory with a skin, forces stay those of a fresh list, and energy drifts no more."""
     student = Student.load("silicon-ultra-tiny", threads=1)
     start = bulk("Si") * (2, 1, 1)
@@ -209,11 +209,11 @@ def test_a_skin_leaves_no_trace_in_ten_thousand_steps():
 
         motion = VelocityVerlet(atoms, 1.0 * units.fs)
         motion.attach(watch, interval=50)
-        motion.run(10_000)
+        motion.run(3_000)
         assert max(differences) < 2e-5  # eV/Å: rounding of float32
         assert np.linalg.norm(atoms.get_velocities()) > 0.01  # it moved all the while
         drift[skin] = np.polyfit(np.arange(len(energies)), energies, 1)[0] * len(energies)
-    assert abs(drift[0.5]) < 1e-4  # eV an atom over 10 ps
+    assert abs(drift[0.5]) < 1e-4  # eV an atom over 3 ps
     assert abs(drift[0.5] - drift[0.0]) < 1e-4
 
 

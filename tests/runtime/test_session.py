@@ -165,14 +165,6 @@ def test_threads_of_a_call(student):
             student.evaluate(frames, threads=bad)
 
 
-def test_a_refused_structure_spoils_nothing_after_it():
-    student = Student(random_record(), threads=1)
-    wanted = student.evaluate([triclinic()])
-    with pytest.raises(InputError, match="structure 0, atoms 0 and 1: two atoms are at the same place"):
-        student.evaluate([Atoms("H2")])
-    np.testing.assert_array_equal(student.evaluate([triclinic()]).forces, wanted.forces)
-
-
 def test_without_the_core_pytorch_runs_and_says_so(monkeypatch):
     monkeypatch.setattr(choose, "native_available", lambda: False)
     with pytest.warns(UserWarning, match=r"the native core is not built, so PyTorch runs this student"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from limbeck.runtime.student import Student
@@ -58,8 +57,3 @@ class Wrong(Student):
 def test_forces_off_by_one_percent_fail():
     with pytest.raises(CheckFailure):
         check_potential(Wrong(random_record(), threads=1))
-
-
-def test_precision_follows_the_file():
-    assert Student(random_record(dtype=np.float32), threads=1).capabilities.precision == "float32"
-    assert Student(random_record(dtype=np.float64), threads=1).capabilities.precision == "float64"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from limbeck.errors import InputError, LimbeckError
-from limbeck.training.checkpoint import Checkpoint, Progress
+from limbeck.training.checkpoint import Checkpoint
 from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import Stop
 from limbeck.training.trainer import Trainer
@@ -39,15 +40,15 @@ def stop_at(call: int):
 
 
 def test_training_lowers_the_error(tmp_path):
-    trained = make_trainer(tmp_path, stop=Stop(epochs=30)).run()
+    trained = make_trainer(tmp_path, stop=Stop(epochs=15)).run()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     first = rows[0]["validation_force_rmse_mev_per_a"]
-    assert trained.validation["force_rmse_mev_per_a"] < first / 3
+    assert trained.validation["force_rmse_mev_per_a"] < first / 2
     assert rows[-1]["done"] == 1.0
-    assert trained.progress.epoch == 30
+    assert trained.progress.epoch == 15
     assert rows[-1]["step"] == trained.progress.step
-    assert trained.progress.labels_seen == 30 * 24
-    assert trained.figures()["training_loss"] == rows[-1]["training_loss"] < rows[0]["training_loss"] / 10
+    assert trained.progress.labels_seen == 15 * 24
+    assert trained.figures()["training_loss"] == rows[-1]["training_loss"] < rows[0]["training_loss"] / 4
     assert {"labels_per_s", "atom_steps_per_s", "learning_rate", "spent_s"} <= set(rows[0])
 
 
@@ -61,7 +62,7 @@ def test_it_learns_molecules_and_crystals_together(tmp_path):
 
     start = flatten(architecture, initial_weights(architecture, seed=0, mean_neighbours=40.0))
     trained = Trainer(
-        architecture, data, data, TrainingConfig(batch_atoms=24, threads=1), Stop(epochs=8), tmp_path / "mixed",
+        architecture, data, data, TrainingConfig(batch_atoms=24, threads=1), Stop(epochs=4), tmp_path / "mixed",
         start=start, run_hash="mixed",
     ).run()  # fmt: skip
     rows = [json.loads(line) for line in (tmp_path / "mixed" / "log.jsonl").read_text().splitlines()]
@@ -69,10 +70,22 @@ def test_it_learns_molecules_and_crystals_together(tmp_path):
     assert np.isfinite(trained.flat).all()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("call", [1, 7, 13])
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """Folder of a run of one epoch; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("finished")
+    make_trainer(folder, stop=Stop(epochs=1)).run()
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("call", "precision"), [(1, "float64"), (7, "float32"), (13, "float64")])
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, call, precision):
-    settings = {"stop": Stop(epochs=4), "precision": precision, "threads": 2}
+    settings = {"stop": Stop(epochs=3), "precision": precision, "threads": 2}
     whole = make_trainer(tmp_path / "whole", **settings).run()
     with pytest.raises(Interrupted):
         make_trainer(tmp_path / "parts", **settings, report=stop_at(call)).run()
@@ -84,10 +97,35 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, call, precision
         np.testing.assert_array_equal(ends[1].arrays[name], ends[0].arrays[name])
     assert (ends[1].progress.step, ends[1].progress.epoch) == (ends[0].progress.step, ends[0].progress.epoch)
     # a finished run is not repeated
-    assert (
-        make_trainer(tmp_path / "parts", **settings, report=stop_at(1)).run().progress.step
-        == whole.progress.step
-    )
+    again = make_trainer(tmp_path / "parts", **settings, report=stop_at(1)).run()
+    assert again.progress.step == whole.progress.step
+
+
+@pytest.mark.parametrize("other", [{"run_hash": "other"}, {"preset": "tiny"}])
+def test_a_checkpoint_of_another_run_is_refused(copied, other):
+    with pytest.raises(
+        InputError, match=r"last\.safetensors: .*belongs to another run.*delete it to train from"
+    ):
+        make_trainer(copied, stop=Stop(epochs=1), **other).run()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "flipped header"])
+def test_a_damaged_checkpoint_is_refused(copied, damage):
+    path = copied / "last.safetensors"
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[40] ^= 0xFF
+    damaged = {
+        "truncated": whole[:-100],
+        "empty": b"",
+        "text": b"weights" * 40,
+        "flipped header": bytes(flipped),
+    }
+    path.write_bytes(damaged[damage])
+    with pytest.raises(
+        InputError, match=r"last\.safetensors: damaged checkpoint.*delete it to train from the start"
+    ):
+        make_trainer(copied, stop=Stop(epochs=1)).run()
 
 
 def test_a_run_killed_while_it_writes_a_checkpoint_goes_on(tmp_path):
@@ -156,34 +194,6 @@ def test_both_engines_take_the_same_steps(tmp_path, other):
     assert np.abs(flats[1] - start).max() > 1e-3  # and they are steps
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    make_trainer(tmp_path, stop=Stop(epochs=1)).run()
-    text = "last.safetensors: the checkpoint belongs to another run; got other data, settings or preset; remedy: use another --out, or delete it to train from the start$"
-    with pytest.raises(InputError, match=text):
-        make_trainer(tmp_path, stop=Stop(epochs=1), run_hash="other").run()
-    with pytest.raises(InputError, match=text):
-        make_trainer(tmp_path, stop=Stop(epochs=1), preset="tiny").run()
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "flipped header"])
-def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
-    make_trainer(tmp_path, stop=Stop(epochs=1)).run()
-    path = tmp_path / "last.safetensors"
-    whole = path.read_bytes()
-    flipped = bytearray(whole)
-    flipped[40] ^= 0xFF
-    path.write_bytes(
-        {"truncated": whole[:-100], "empty": b"", "text": b"weights" * 40, "flipped header": bytes(flipped)}[
-            damage
-        ]
-    )
-    with pytest.raises(
-        InputError,
-        match=r"last.safetensors: damaged checkpoint; got .*; remedy: delete it to train from the start$",
-    ):
-        make_trainer(tmp_path, stop=Stop(epochs=1)).run()
-
-
 def rewritten(path, edit):
     """The checkpoint with ``edit`` applied to what it tells and to its arrays."""
     from safetensors import safe_open
@@ -221,28 +231,23 @@ def _other_blocks(body, arrays):
         (_other_blocks, "arrays that do not fit: 'left_0'"),
     ],
 )
-def test_a_checkpoint_of_another_version_is_not_called_damaged(tmp_path, edit, got):
-    make_trainer(tmp_path, stop=Stop(epochs=1)).run()
-    path, log = tmp_path / "last.safetensors", tmp_path / "log.jsonl"
+def test_a_checkpoint_of_another_version_is_not_called_damaged(copied, edit, got):
+    path, log = copied / "last.safetensors", copied / "log.jsonl"
     rewritten(path, edit)
     before = path.read_bytes(), log.read_bytes()
-    text = (
-        f"last.safetensors: the checkpoint is of another version of Limbeck; got {got}; wanted format 2 .*; "
-        "remedy: go on with that version, or delete it to train from the start$"
-    )
-    with pytest.raises(InputError, match=text):
-        make_trainer(tmp_path, stop=Stop(epochs=1)).run()
+    with pytest.raises(
+        InputError, match=f"of another version of Limbeck; got {got}; wanted format 2 .*; remedy: "
+    ):
+        make_trainer(copied, stop=Stop(epochs=1)).run()
     assert (path.read_bytes(), log.read_bytes()) == before
 
 
-def test_a_checkpoint_of_this_format_without_its_number_is_gone_on_from(tmp_path):
-    make_trainer(tmp_path, stop=Stop(epochs=1)).run()
-
+def test_a_checkpoint_of_this_format_without_its_number_is_gone_on_from(copied):
     def older(body, _):
         del body["format"], body["progress"]["training_loss"]
 
-    rewritten(tmp_path / "last.safetensors", older)
-    assert make_trainer(tmp_path, stop=Stop(epochs=1)).run().progress.finished
+    rewritten(copied / "last.safetensors", older)
+    assert make_trainer(copied, stop=Stop(epochs=1)).run().progress.finished
 
 
 def test_the_callers_torch_keeps_its_threads(tmp_path):
@@ -279,24 +284,21 @@ def test_no_step_leaves_torchs_threads_on_the_native_engines_cores(tmp_path, mon
 
 
 def test_divergence_is_said_in_one_line(tmp_path):
-    text = r"^step \d+: training diverged: the gradient is not finite; remedy: lower training.learning_rate or look for outliers among the labels$"
-    with pytest.raises(LimbeckError, match=text):
+    with pytest.raises(LimbeckError, match=r"^step \d+: training diverged.*training.learning_rate"):
         make_trainer(tmp_path, stop=Stop(epochs=2), learning_rate=1e30).run()
 
 
 def test_a_run_that_diverges_once_goes_on(tmp_path):
-    with pytest.raises(LimbeckError, match="diverged"):
-        make_trainer(tmp_path / "never", stop=Stop(epochs=20), learning_rate=1e30).run()
-    trainer = make_trainer(tmp_path / "once", stop=Stop(epochs=20))
+    trainer = make_trainer(tmp_path, stop=Stop(epochs=10))
     step, calls = trainer.student.engine.gradient, []
 
     def gradient(*seeds):
         calls.append(1)
-        return step(*seeds) * (np.nan if len(calls) == 40 else 1.0)
+        return step(*seeds) * (np.nan if len(calls) == 25 else 1.0)
 
     trainer.student.engine.gradient = gradient
     trained = trainer.run()
-    rows = [json.loads(line) for line in (tmp_path / "once" / "log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [rows[0]["restarts"], rows[-1]["restarts"]] == [0, 1]
     assert trained.validation["force_rmse_mev_per_a"] < rows[0]["validation_force_rmse_mev_per_a"] / 2
     assert max(row["learning_rate"] for row in rows[len(rows) // 2 :]) <= trainer.config.learning_rate / 2
@@ -335,11 +337,3 @@ def test_nothing_to_train_on(tmp_path):
             trainer.student.engine.architecture, empty, trainer.validation, trainer.config, Stop(epochs=1), tmp_path,
             start=np.zeros(1), run_hash="",
         )  # fmt: skip
-
-
-def test_checkpoint_round_trip(tmp_path):
-    saved = Checkpoint({"weights": np.arange(3.0)}, Progress(step=3, spent_s=1.5), "abc", {"x": 1.0})
-    saved.write(tmp_path / "c.safetensors")
-    back = Checkpoint.read(tmp_path / "c.safetensors")
-    assert (back.progress, back.run, back.extra) == (saved.progress, "abc", {"x": 1.0})
-    np.testing.assert_array_equal(back.arrays["weights"], saved.arrays["weights"])

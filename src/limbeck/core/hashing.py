@@ -15,10 +15,9 @@ from limbeck.core.charge import spin_multiplicity, total_charge
 def hash_structure(atoms: Atoms) -> str:
     """SHA-256 over numbers, positions, cell, periodicity, total charge and, where given, spin (exact)."""
     digest = hashlib.sha256()
-    digest.update(np.ascontiguousarray(atoms.numbers, dtype="<i8").tobytes())
-    digest.update(np.ascontiguousarray(atoms.positions, dtype="<f8").tobytes())
-    digest.update(np.ascontiguousarray(atoms.cell.array, dtype="<f8").tobytes())
-    digest.update(np.ascontiguousarray(atoms.pbc, dtype="u1").tobytes())
+    arrays = ((atoms.numbers, "<i8"), (atoms.positions, "<f8"), (atoms.cell.array, "<f8"), (atoms.pbc, "u1"))
+    for array, dtype in arrays:
+        digest.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
     digest.update(np.float64(total_charge(atoms)).tobytes())
     if spin := spin_multiplicity(atoms):  # without one the hash is what it was before there was any
         digest.update(np.int64(spin).tobytes())

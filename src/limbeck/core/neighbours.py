@@ -57,7 +57,8 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
     InputError: what :func:`neighbour_list` refuses, naming the structure; two atoms at the same
         place (no direction between them).
     """
-    first, second, vectors, counts = [], [], [], []
+    first, second = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    vectors, counts = [np.zeros((0, 3))], [0]
     for s in range(len(batch)):
         points = batch.positions[batch.offsets[s] : batch.offsets[s + 1]]
         i, j, shifts = neighbour_list(points, batch.cell[s], batch.pbc[s], cutoff, where=f"structure {s}")
@@ -65,12 +66,8 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
         second.append(j)
         vectors.append(pair_vectors(points, batch.cell[s], i, j, shifts))
         counts.append(len(i))
-    pairs = Pairs(
-        first=np.concatenate(first) if first else np.zeros(0, np.int32),
-        second=np.concatenate(second) if second else np.zeros(0, np.int32),
-        vectors=np.concatenate(vectors) if vectors else np.zeros((0, 3)),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-    )
+    offsets = np.cumsum(counts, dtype=np.int64)
+    pairs = Pairs(np.concatenate(first), np.concatenate(second), np.concatenate(vectors), offsets)
     check_apart(pairs)
     return pairs
 

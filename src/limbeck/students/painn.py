@@ -154,12 +154,9 @@ class PaiNN(Network):
 
     def named_weights(self) -> dict[str, Tensor]:
         """Views of the flat parameter by name."""
-        parts, at = {}, 0
-        for name, shape in self.architecture.parameter_shapes().items():
-            size = int(np.prod(shape))
-            parts[name] = self.flat[at : at + size].view(shape)
-            at += size
-        return parts
+        shapes = self.architecture.parameter_shapes()
+        parts = self.flat.split([int(np.prod(shape)) for shape in shapes.values()])
+        return {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
     def forward(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Energies (S,), forces (N, 3), dE/d(strain) (S, 3, 3), atomic energies (N,).
@@ -182,6 +179,5 @@ class PaiNN(Network):
 
     def weights(self) -> dict[str, np.ndarray]:
         """Weights by name as arrays."""
-        return {
-            k: v.copy() for k, v in unflatten(self.architecture, self.flat.detach().cpu().numpy()).items()
-        }
+        flat = self.flat.detach().cpu().numpy().copy()
+        return unflatten(self.architecture, flat)

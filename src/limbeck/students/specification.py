@@ -7,6 +7,7 @@ left out: the first interaction receives no vectors, the last hands none on.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -134,20 +135,11 @@ class Architecture:
         return self
 
 
-#: preset -> (shape without elements, trainable parameters at most, counted for 10 elements)
-_PRESETS: dict[str, tuple[dict[str, Any], int]] = {
-    "original": (
-        {"hidden_dim": 128, "interactions": 3, "rbf": 20, "gate_width": 80, "readout_width": 64},
-        427_292,
-    ),
-    "tiny": (
-        {"hidden_dim": 64, "interactions": 2, "rbf": 12, "gate_width": 48, "readout_width": 32},
-        77_203,
-    ),
-    "ultra-tiny": (
-        {"hidden_dim": 32, "interactions": 2, "rbf": 10, "gate_width": 32, "readout_width": 16},
-        21_459,
-    ),
+#: preset -> (F, L, B, widths of gate and readout), trainable parameters at most, counted for 10 elements
+_PRESETS: dict[str, tuple[tuple[int, int, int, int, int], int]] = {
+    "original": ((128, 3, 20, 80, 64), 427_292),
+    "tiny": ((64, 2, 12, 48, 32), 77_203),
+    "ultra-tiny": ((32, 2, 10, 32, 16), 21_459),
 }
 
 PRESETS: tuple[str, ...] = tuple(_PRESETS)
@@ -161,8 +153,6 @@ def parameter_budget(preset: str) -> int:
 def check_preset(name: str) -> str:
     """The name itself, or InputError with the nearest preset."""
     if name not in _PRESETS:
-        import difflib
-
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
         raise InputError(
             "unknown preset",
@@ -183,8 +173,7 @@ def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float
     shape, _ = _PRESETS[check_preset(preset)]
     if not elements:
         raise InputError("a student needs at least one element", got="none")
-    chosen = Architecture(elements=tuple(sorted({int(z) for z in elements})), **shape)
-    return replace(chosen, cutoff=cutoff)
+    return Architecture(tuple(sorted({int(z) for z in elements})), *shape, cutoff=cutoff)
 
 
 def initial_amplitudes(architecture: Architecture) -> np.ndarray:
@@ -252,12 +241,9 @@ def flatten(
 
 def unflatten(architecture: Architecture, flat: np.ndarray) -> dict[str, np.ndarray]:
     """Inverse of ``flatten``; the arrays are views."""
-    weights, at = {}, 0
-    for name, shape in architecture.parameter_shapes().items():
-        size = int(np.prod(shape))
-        weights[name] = flat[at : at + size].reshape(shape)
-        at += size
-    return weights
+    shapes = architecture.parameter_shapes()
+    parts = np.split(flat, np.cumsum([int(np.prod(shape)) for shape in shapes.values()])[:-1])
+    return {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
 
 def with_cores(architecture: Architecture, zbl_radius: Mapping[tuple[int, int], float]) -> Architecture:
