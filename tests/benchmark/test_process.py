@@ -11,8 +11,8 @@ from ase.build import bulk
 
 from limbeck.benchmark.memory import PeakMemory
 from limbeck.benchmark.process import ProcessSubject
-from limbeck.benchmark.runner import Unmeasured
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import Unmeasured
 from limbeck.teachers.environments import OWN
 
 BATCH = StructureBatch.from_atoms([bulk("Cu", cubic=True)] * 2)

@@ -11,9 +11,9 @@ import pytest
 from ase.build import bulk
 
 from limbeck.benchmark import speed
-from limbeck.benchmark.runner import SWING_CALLS, LocalSubject
 from limbeck.benchmark.speed import seconds_per_label, seconds_per_step, time_in_turns
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import SWING_CALLS, LocalSubject
 from limbeck.errors import LimbeckError
 from limbeck.runtime.backends import native
 from limbeck.runtime.student import Student

@@ -9,9 +9,9 @@ import pytest
 from ase.build import bulk
 
 from limbeck.benchmark.rows import Timing
-from limbeck.benchmark.runner import SWING_A, SWING_CALLS, LocalSubject, Unmeasured, moved
 from limbeck.benchmark.turns import Limits, measure_in_turns
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import SWING_A, SWING_CALLS, LocalSubject, Unmeasured, moved
 from tests.benchmark.fakes import Clock, Costly
 
 BATCH = StructureBatch.from_atoms([bulk("Si", cubic=True)] * 4)

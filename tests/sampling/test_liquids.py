@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from limbeck.core.hashing import hash_structure
+from limbeck.core.kinds import finite_molecules
 from limbeck.errors import InputError, MissingPackageError
 from limbeck.sampling import SamplingConfig, liquids, run_sampling
-from limbeck.sampling.kinds import finite_molecules
 from limbeck.sampling.liquids import Liquid, pack_liquid
 
 pytest.importorskip("rdkit")

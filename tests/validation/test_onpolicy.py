@@ -7,10 +7,11 @@ from ase.build import bulk
 from ase.calculators.morse import MorsePotential
 
 from limbeck.core.labels import Labels
+from limbeck.core.nve import nve_drift
 from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.validation.onpolicy import nve_drift, on_policy_error
+from limbeck.validation.onpolicy import on_policy_error
 
 from .toys import Springs
 

@@ -12,9 +12,9 @@ from typing import Any
 from limbeck.artifact.file import read_card
 from limbeck.benchmark.process import ProcessSubject
 from limbeck.benchmark.rows import Model
-from limbeck.benchmark.runner import Subject, Unmeasured
 from limbeck.core.hashing import hash_file
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import Subject, Unmeasured
 from limbeck.errors import LimbeckError
 from limbeck.runtime.released import find_student
 from limbeck.students.specification import Architecture

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from limbeck.benchmark.rows import Row
 from limbeck.core.files import write_whole
+from limbeck.core.plotting import DPI, PALETTE, STYLE, check_matplotlib
 from limbeck.errors import InputError
-from limbeck.validation.plots import DPI, PALETTE, STYLE, check_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

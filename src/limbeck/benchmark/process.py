@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from limbeck.benchmark.runner import Prepared, Subject, Unmeasured
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import Prepared, Subject, Unmeasured
 from limbeck.labelling import pipe
 from limbeck.labelling.remote import thread_counts
 from limbeck.teachers.environments import Interpreter

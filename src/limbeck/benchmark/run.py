@@ -26,12 +26,12 @@ from limbeck.benchmark.models import (
     with_parameters,
 )
 from limbeck.benchmark.rows import Row, Timing, make_row
-from limbeck.benchmark.runner import Unmeasured
 from limbeck.benchmark.systems import STARTS_FILE, System, build_system, find_origin
 from limbeck.benchmark.turns import Limits, measure_in_turns
 from limbeck.core.devices import require_device
 from limbeck.core.machine import available_threads, describe_machine, usable_cores
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import Unmeasured
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.students.engine import EngineKind

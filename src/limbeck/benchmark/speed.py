@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from ase import Atoms
 
 from limbeck.benchmark.rows import Timing
-from limbeck.benchmark.runner import LocalSubject, Unmeasured
 from limbeck.benchmark.turns import Limits, measure_in_turns
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import LocalSubject, Unmeasured
 from limbeck.errors import LimbeckError
 
 #: a call of many seconds need not be repeated: its cold start is a small part of it

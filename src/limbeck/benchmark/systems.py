@@ -18,9 +18,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from limbeck.core.building import set_density
+from limbeck.core.kinds import VACUUM_GAP_A, Kind, structure_kind, vacuum_gap
 from limbeck.errors import InputError
-from limbeck.sampling.kinds import VACUUM_GAP_A, Kind, structure_kind, vacuum_gap
-from limbeck.sampling.starts import bulk_structure, read_structures, set_density
+from limbeck.sampling.starts import bulk_structure, read_structures
 
 RATTLE_A = 0.05  #: per component; without it symmetry would make all forces zero
 STARTS_FILE = "structures.extxyz"  #: of a run folder

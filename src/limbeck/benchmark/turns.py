@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from limbeck.benchmark.rows import Timing
-from limbeck.benchmark.runner import Prepared, Subject, Unmeasured
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import Prepared, Subject, Unmeasured
 from limbeck.progress import format_seconds
 
 LEAST_CALLS = 3  #: fewer have no quartiles

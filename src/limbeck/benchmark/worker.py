@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from limbeck.benchmark.memory import PeakMemory
-from limbeck.benchmark.runner import LocalSubject, Unmeasured
 from limbeck.core.potential import Potential
+from limbeck.core.timing import LocalSubject, Unmeasured
 from limbeck.errors import LimbeckError
 from limbeck.labelling import pipe
 from limbeck.labelling.worker import open_inbox

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from limbeck.core.nve import nve_drift
 from limbeck.export.quantise import Quantisation, own_force_error
 from limbeck.export.speed import Latency
 from limbeck.progress import format_figure
 from limbeck.runtime.student import Student
 from limbeck.units import EV_TO_MEV
-from limbeck.validation.onpolicy import nve_drift
 
 #: meV/Å: float16 keeps 11 bits of each weight and must cost next to nothing
 MOST_HALF = 1.0

@@ -10,9 +10,9 @@ from typing import Any
 
 from ase import Atoms
 
-from limbeck.benchmark.runner import LocalSubject, Prepared, Subject, Unmeasured
 from limbeck.benchmark.turns import Limits, Open, measure_in_turns
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import LocalSubject, Prepared, Subject, Unmeasured
 from limbeck.errors import LimbeckError
 from limbeck.export.runtimes import Runtime, make_inputs
 from limbeck.export.structures import of_size

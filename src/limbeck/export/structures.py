@@ -11,10 +11,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.data import chemical_symbols, covalent_radii, reference_states
 
+from limbeck.core.building import set_density
 from limbeck.core.reading import read_any
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.starts import set_density
 from limbeck.students.specification import Architecture
 
 MOST = 100  #: test structures

@@ -196,7 +196,8 @@ def run_validate(
     if worst_file is not None:
         check_worst_file(worst_file, data)
     if plots is not None:
-        from limbeck.validation.plots import check_matplotlib, write_plots
+        from limbeck.core.plotting import check_matplotlib
+        from limbeck.validation.plots import write_plots
 
         check_matplotlib()
     loaded = Student.load(student, device=device)

@@ -9,9 +9,9 @@ from typing import Any
 
 from limbeck.benchmark.plots import check_plot
 from limbeck.core.files import write_whole
+from limbeck.core.plotting import DPI, PALETTE, STYLE
 from limbeck.report.curve_figures import PANELS, series, trained_points
 from limbeck.report.figures import log_axis
-from limbeck.validation.plots import DPI, PALETTE, STYLE
 
 
 def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:

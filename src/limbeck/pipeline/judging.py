@@ -14,11 +14,12 @@ from limbeck.config import ValidationConfig
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet
+from limbeck.core.nve import nve_drift
 from limbeck.errors import LimbeckError
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.pipeline.recipes import timestep_fs
 from limbeck.runtime.student import Student
-from limbeck.validation.onpolicy import nve_drift, on_policy_error
+from limbeck.validation.onpolicy import on_policy_error
 from limbeck.validation.run import validate
 
 #: under this key stand the facts that are no errors on a split; no preset and no split has the name

@@ -9,6 +9,7 @@ from ase import Atoms
 
 from limbeck.config import DistillConfig, TeacherConfig
 from limbeck.core.checks import check_structures
+from limbeck.core.kinds import LEAST_MOLECULES, finite_molecules, structure_kind
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.labelling.config import LabellingConfig
@@ -16,7 +17,6 @@ from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.pipeline.lengths import check_lengths
 from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.frames import thin
-from limbeck.sampling.kinds import LEAST_MOLECULES, finite_molecules, structure_kind
 from limbeck.sampling.liquids import pack_liquid
 from limbeck.sampling.relax import Relax
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers

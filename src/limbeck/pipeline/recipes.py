@@ -9,11 +9,11 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.config import DistillConfig, RecipeName
+from limbeck.core.kinds import is_molecular, structure_kind, system_kind
 from limbeck.errors import InputError
 from limbeck.sampling.config import Prepare, SamplingConfig, Step, count_evaluations, count_frames
 from limbeck.sampling.contacts import Contacts, element_pairs
 from limbeck.sampling.dynamics import MD, Melt, spread
-from limbeck.sampling.kinds import is_molecular, structure_kind, system_kind
 from limbeck.sampling.perturb import Rattle, Strain
 from limbeck.sampling.preparing import Supercell
 from limbeck.sampling.relax import Relax

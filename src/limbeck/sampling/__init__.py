@@ -7,7 +7,6 @@ from limbeck.sampling.contacts import Contacts
 from limbeck.sampling.defects import Interstitial, Vacancy
 from limbeck.sampling.dynamics import MD, Melt, sample_md
 from limbeck.sampling.frames import read_frames, write_frames
-from limbeck.sampling.kinds import structure_kind, system_kind
 from limbeck.sampling.liquids import Liquid, pack_liquid
 from limbeck.sampling.modes import Modes
 from limbeck.sampling.perturb import Rattle, Strain, Torsions

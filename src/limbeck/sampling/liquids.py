@@ -20,9 +20,9 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_v
 
 from limbeck.core.charge import total_charge, write_charge
 from limbeck.core.checks import check_structures, close_pairs
+from limbeck.core.kinds import NON_METALS
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
-from limbeck.sampling.kinds import NON_METALS
 from limbeck.sampling.starts import smiles_conformers
 from limbeck.sampling.steps import Frozen
 from limbeck.units import G_PER_CM3

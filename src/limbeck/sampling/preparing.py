@@ -21,9 +21,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from limbeck.core.charge import repeat_charge
 from limbeck.core.checks import check_structures
+from limbeck.core.kinds import VACUUM_GAP_A, finite_molecules, heights, structure_kind, vacuum_gap
 from limbeck.errors import InputError
 from limbeck.sampling.frames import group_of, make_frame, thin
-from limbeck.sampling.kinds import VACUUM_GAP_A, finite_molecules, heights, structure_kind, vacuum_gap
 from limbeck.sampling.steps import Preparing, wrong_periodicity
 
 Repeat = tuple[PositiveInt, PositiveInt, PositiveInt]

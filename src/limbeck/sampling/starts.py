@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import chemical_symbols
 
 from limbeck.core.charge import write_charge
 from limbeck.core.checks import check_structures
 from limbeck.core.reading import read_any
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
-from limbeck.units import G_PER_CM3
 
 _PRUNE_RMSD_A = 0.3  # heavy atoms; closer conformers relax to the same minimum as a rule
 _EMBEDDINGS_PER_CONFORMER = 4
@@ -148,12 +147,6 @@ def _is_formula(text: str) -> bool:
     except (KeyError, ValueError):
         return False
     return len(numbers) > 1 and bool((numbers > 0).all())
-
-
-def set_density(atoms: Atoms, density_g_per_cm3: float) -> None:
-    """Stretch a periodic structure to a density, its atoms with it."""
-    wanted = atomic_masses[atoms.numbers].sum() * G_PER_CM3 / density_g_per_cm3  # Å³
-    atoms.set_cell(atoms.cell.array * (wanted / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
 
 
 def smiles_conformers(smiles: str, n: int = 1, seed: int = 0, where: str = "--smiles") -> list[Atoms]:

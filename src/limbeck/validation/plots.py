@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet
-from limbeck.errors import MissingPackageError
+from limbeck.core.plotting import BLUE, DPI, ORANGE, PALETTE, STYLE, check_matplotlib
 from limbeck.units import EV_TO_MEV
 from limbeck.validation.run import ValidationReport
 
@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 150
-STYLE = {
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.labelsize": 12,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
-BLUE, ORANGE = "#0072b2", "#d55e00"
-#: Okabe and Ito's colours, told apart by colour-blind readers
-PALETTE = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 FIGURE_SIZE_IN = {
     "forces.png": (5.6, 5.7),
     "energies.png": (6.4, 5.4),
@@ -41,23 +27,6 @@ FIGURE_SIZE_IN = {
     "temperatures.png": (10.0, 4.4),
 }
 HEXBIN_FROM = 400  #: energies from which dots would hide each other
-
-
-def check_matplotlib() -> None:
-    """Refuse to draw where nothing can be drawn with, before anything is measured.
-
-    Raises
-    ------
-    MissingPackageError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            "plots need matplotlib",
-            got="not installed",
-            remedy="pip install -c constraints.txt -e '.[plots]'",
-        ) from error
 
 
 def write_plots(report: ValidationReport, labelled: LabelledSet, folder: Path | str) -> list[Path]:

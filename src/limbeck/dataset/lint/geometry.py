@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from limbeck.core.kinds import vacuum_gap
 from limbeck.dataset.lint.records import Finding, Material, finding
-from limbeck.sampling.kinds import vacuum_gap
 
 _NOBLE = (2, 10, 18, 36, 54, 86)
 _TOUCHING = 0.55  # of the sum of covalent radii; the shortest real bonds, hydrogen's aside, have 0.85

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, graphene, molecule
 from ase.io import read
 
-from limbeck.sampling.kinds import (
+from limbeck.core.kinds import (
     finite_molecules,
     heights,
     open_axis,

@@ -1,0 +1,132 @@
+"""Dynamics at constant energy, and how well a potential conserves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.md.md import MolecularDynamics
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+
+from limbeck.core.charge import copy_charge
+from limbeck.core.potential import Potential
+from limbeck.errors import InputError, LimbeckError
+from limbeck.units import EV_TO_MEV, FS
+
+DRIFT_SAMPLES = 2000  #: total energies kept at most
+HOT_FACTOR, HOT_OFFSET_K = 10.0, 2000.0  #: kinetic temperature beyond which a run has exploded
+#: what potentials raise on structures that no longer make sense
+EVALUATION_ERRORS = (LimbeckError, RuntimeError, ValueError, ArithmeticError)
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """Conservation of the total energy at constant volume without a thermostat.
+
+    Attributes
+    ----------
+    drift_mev_per_atom_per_ps: slope of a straight line through the total energy; None where the run
+        ended before three samples.
+    energy_std_mev_per_atom: standard deviation of the total energy about that line; None likewise.
+    completed: the run reached its duration. reason: why not ("" where it did).
+    """
+
+    drift_mev_per_atom_per_ps: float | None
+    energy_std_mev_per_atom: float | None
+    completed: bool
+    reason: str
+
+
+class _Unstable(Exception):
+    """A trajectory left what can be simulated; the text says how."""
+
+
+def nve_drift(
+    potential: Potential,
+    start: Atoms,
+    *,
+    temperature_k: float,
+    timestep_fs: float,
+    duration_fs: float,
+    seed: int,
+) -> DriftReport:
+    """Velocity-Verlet run from ``start`` with momenta drawn at ``temperature_k``; drift of its energy.
+
+    ``start`` is not changed. An explosion or an error of the potential ends the run and is reported.
+
+    Raises
+    ------
+    InputError: a duration of fewer than three steps, a timestep or temperature that is not positive.
+    """
+    steps = count_steps(duration_fs, timestep_fs, temperature_k)
+    stride = max(1, steps // DRIFT_SAMPLES)
+    atoms = _thermalized(potential, start, temperature_k, np.random.default_rng(seed))
+    dynamics = VelocityVerlet(atoms, timestep=timestep_fs * FS)
+    times, energies, reason = [], [], ""
+    try:
+        for step in _run(dynamics, atoms, steps, temperature_k):
+            if step % stride == 0:
+                times.append(step * timestep_fs / 1000.0)
+                energies.append(atoms.get_total_energy() / len(atoms) * EV_TO_MEV)
+    except _Unstable as unstable:
+        reason = str(unstable)
+    if len(times) < 3:
+        return DriftReport(None, None, completed=False, reason=reason)
+    time, energy = np.array(times), np.array(energies)
+    # Offsets are taken off first: squares of large total energies would cost digits.
+    time, energy = time - time.mean(), energy - energy.mean()
+    slope = float((time * energy).sum() / (time**2).sum())
+    return DriftReport(slope, float((energy - slope * time).std()), completed=not reason, reason=reason)
+
+
+def _thermalized(potential: Potential, start: Atoms, temperature_k: float, rng: np.random.Generator) -> Atoms:
+    atoms = _bare_copy(start)
+    thermalize_momenta(atoms, temperature_K=temperature_k, rng=rng)
+    if len(atoms) > 1:
+        Stationary(atoms)
+    atoms.calc = potential.make_calculator()
+    return atoms
+
+
+def _bare_copy(atoms: Atoms) -> Atoms:
+    """Structure, charge and spin alone: no calculator, constraints or momenta."""
+    copy = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    copy_charge(atoms, copy)
+    return copy
+
+
+def _run(dynamics: MolecularDynamics, atoms: Atoms, steps: int, temperature_k: float) -> Iterator[int]:
+    """Step numbers 0..steps as they are done.
+
+    Raises
+    ------
+    _Unstable: not finite, far too hot, or the potential failed.
+    """
+    # Kinetic temperatures scatter by sqrt(2 / 3N); ten times the target is no fluctuation.
+    hottest = HOT_FACTOR * temperature_k * (1 + np.sqrt(2 / (3 * len(atoms)))) + HOT_OFFSET_K
+    timestep_fs = dynamics.dt / FS
+    step = 0
+    try:
+        for step, _ in enumerate(dynamics.irun(steps)):
+            if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.get_momenta()).all()):
+                raise _Unstable(f"positions were not finite after {step * timestep_fs:g} fs")
+            kelvin = atoms.get_temperature()
+            if kelvin > hottest:
+                raise _Unstable(f"temperature rose to {kelvin:.0f} K after {step * timestep_fs:g} fs")
+            yield step
+    except EVALUATION_ERRORS as error:
+        what = f"{type(error).__name__}: {error}"
+        raise _Unstable(f"the potential failed after {step * timestep_fs:g} fs: {what}") from error
+
+
+def count_steps(duration_fs: float, timestep_fs: float, temperature_k: float, minimum: int = 3) -> int:
+    if not (timestep_fs > 0 and temperature_k > 0 and round(duration_fs / timestep_fs) >= minimum):
+        raise InputError(
+            "times and temperature of a dynamics run must be positive",
+            got=f"{duration_fs:g} fs in steps of {timestep_fs:g} fs at {temperature_k:g} K",
+            wanted=f"at least {minimum} steps",
+        )
+    return round(duration_fs / timestep_fs)
