@@ -197,8 +197,8 @@ def test_summary_tells_the_steps():
     ]
     assert summary(SamplingConfig(steps=steps)) == (
         "thin to 50; slab 111, 4 layers thick, 12 Å vacuum; supercell 2x2x1, 3x2x1; "
-        "vacancy 1 Si (surface), up to 2 variants; interstitial 1 H, up to 2 variants; "
-        "relax with the cell to 0.05 eV/Å in at most 200 steps"
+        "vacancy 1, Si, surface, up to 2 variants; interstitial 1, H, up to 2 variants; "
+        "relax to 0.05 eV/Å in at most 200 steps, with the cell"
     )
 
 

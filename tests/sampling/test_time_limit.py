@@ -6,13 +6,11 @@ import threading
 from collections import Counter
 
 import pytest
-from ase.build import bulk
-from tests.sampling.test_run import MD_STEP, Counting, config, hashes
+from tests.sampling.support import Counting, copper, hashes, sample
+from tests.sampling.test_run import MD_STEP, STARTS, run
 
-from limbeck.sampling import MD, Melt, SamplingConfig, TimeLimit, bulk_structure, run_sampling
+from limbeck.sampling import MD, Melt, TimeLimit
 from limbeck.sampling.schedule import Effort, Schedule, even_order
-
-STARTS = [bulk_structure("Cu")]
 
 
 def limited(evaluations: float, potential: Counting, **changes) -> TimeLimit:
@@ -22,34 +20,29 @@ def limited(evaluations: float, potential: Counting, **changes) -> TimeLimit:
 def test_fewer_trajectories_are_made_whole(tmp_path):
     """Six trajectories of 9 evaluations and 3 frames, and time for three of them."""
     potential, notes = Counting(), []
-    frames = run_sampling(
-        STARTS, config(), {"teacher": potential},
-        cache_dir=tmp_path, notes=notes, limit=limited(27, potential),
-    )  # fmt: skip
+    limit = limited(27, potential, planned_s={"teacher": 0.25})
+    frames = run(potential, cache_dir=tmp_path, notes=notes, limit=limit)
     assert potential.calls == 27
     made = [frame for frame in frames if frame.info["config_type"] == "md"]
     assert sorted(Counter(frame.info["group"] for frame in made).values()) == [3, 3, 3]
     assert {frame.info["temperature_K"] for frame in made} == {200.0, 400.0}
-    assert notes == ["md: there was time for 3 of 6 trajectories, all whole: 9 of 18 frames"]
+    assert notes == [
+        "md: there was time for 3 of 6 trajectories, all whole: 9 of 18 frames",
+        "md: an evaluation of the teacher took 1 s, 4.0 times as long as planned",
+    ]
     # they are those of a sampling without a limit, in its order
-    whole = hashes(run_sampling(STARTS, config(), {"teacher": Counting()}))
+    whole = hashes(run())
     assert hashes(frames) == [h for h in whole if h in set(hashes(frames))]
     # called again, what was left out stays so, whatever time there is
     again, said = Counting(), []
-    assert hashes(
-        run_sampling(
-            STARTS, config(), {"teacher": again},
-            cache_dir=tmp_path, notes=said, limit=limited(1000, again),
-        )
-    ) == hashes(frames)  # fmt: skip
-    assert (again.calls, said) == (0, notes)
+    limit = limited(1000, again)
+    assert hashes(run(again, cache_dir=tmp_path, notes=said, limit=limit)) == hashes(frames)
+    assert (again.calls, said) == (0, notes[:1])
 
 
 def test_without_time_each_temperature_has_the_state_it_came_to():
     potential, notes = Counting(), []
-    frames = run_sampling(
-        STARTS, config(), {"teacher": potential}, notes=notes, limit=limited(0, potential), prefix="test/"
-    )
+    frames = run(potential, notes=notes, limit=limited(0, potential), prefix="test/")
     made = [frame for frame in frames if frame.info["config_type"] == "md"]
     assert [frame.info["group"].rpartition("/")[2] for frame in made] == ["md-200K-s0", "md-400K-s2"]
     assert not any("temperature_K" in frame.info for frame in made)
@@ -58,10 +51,8 @@ def test_without_time_each_temperature_has_the_state_it_came_to():
 
 
 def test_several_at_a_time_keep_to_the_limit_too():
-    potential, notes = Counting(), []
-    frames = run_sampling(
-        STARTS, config(), {"teacher": potential}, notes=notes, limit=limited(36, potential), parallel=2
-    )
+    potential = Counting()
+    frames = run(potential, limit=limited(36, potential), parallel=2)
     made = [frame for frame in frames if frame.info["config_type"] == "md"]
     assert {frame.info.get("temperature_K") for frame in made} == {200.0, 400.0}
     # at most the last of each thread is shortened
@@ -69,12 +60,12 @@ def test_several_at_a_time_keep_to_the_limit_too():
     assert 18 <= potential.calls <= 36 + 2
 
 
-def test_a_failure_ends_all_threads():
-    for fail_after in (5, 20):
-        potential = Counting(fail_after=fail_after)
-        with pytest.raises(RuntimeError, match="killed"):
-            run_sampling(STARTS, config(), {"teacher": potential}, limit=limited(1000, potential), parallel=3)
-        assert potential.calls <= fail_after + 2 * 3
+@pytest.mark.parametrize("fail_after", [5, 20])
+def test_a_failure_ends_all_threads(fail_after):
+    potential = Counting(fail_after=fail_after)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(potential, limit=limited(1000, potential), parallel=3)
+    assert potential.calls <= fail_after + 2 * 3
 
 
 def test_where_not_all_temperatures_can_be_reached_some_are():
@@ -82,15 +73,14 @@ def test_where_not_all_temperatures_can_be_reached_some_are():
     step = MD(
         temperature_K=(100, 200, 300, 400), frames=6, every_fs=10, equilibrate_fs=50, timestep_fs=5, starts=1
     )
+    assert step.size(4) == (6, 23, 12)
     potential, notes = Counting(), []
-    plan = SamplingConfig(steps=(step,))
-    assert (step.evaluations_per_run(4), step.evaluations_to_first(4)) == (23, 12)
-    frames = run_sampling(STARTS, plan, {"teacher": potential}, notes=notes, limit=limited(30, potential))
+    frames = sample(STARTS, step, teacher=potential, notes=notes, limit=limited(30, potential))
     assert [frame.info["temperature_K"] for frame in frames] == [100.0, 300.0]
     assert notes == ["md: there was time for 2 of 4 trajectories, none of them whole: 2 of 24 frames"]
     # twice the time is for all of them
     potential = Counting()
-    frames = run_sampling(STARTS, plan, {"teacher": potential}, limit=limited(60, potential))
+    frames = sample(STARTS, step, teacher=potential, limit=limited(60, potential))
     assert {frame.info["temperature_K"] for frame in frames} == {100.0, 200.0, 300.0, 400.0}
 
 
@@ -98,13 +88,10 @@ def test_each_step_has_its_share():
     melt = Melt(
         melt_K=2000, quench_to_K=500, heat_fs=50, hold_fs=50, cool_fs=50, frames=5, starts=4, timestep_fs=5
     )
-    steps = [{**MD_STEP, "temperature_K": [200, 400], "starts": 6}, melt.model_dump()]
+    steps = [{**MD_STEP, "temperature_K": [200, 400], "starts": 6}, melt]
     potential, notes = Counting(), []
     whole = 12 * 9 + 4 * 31
-    run_sampling(
-        STARTS, SamplingConfig(steps=steps), {"teacher": potential},
-        notes=notes, limit=limited(whole / 2, potential),
-    )  # fmt: skip
+    sample(STARTS, *steps, teacher=potential, notes=notes, limit=limited(whole / 2, potential))
     assert notes == [
         "md: there was time for 6 of 12 trajectories, all whole: 18 of 36 frames",
         "melt: there was time for 2 of 4 trajectories, all whole: 10 of 20 frames",
@@ -113,22 +100,11 @@ def test_each_step_has_its_share():
 
 def test_labels_of_the_frames_fit_into_the_time():
     """54 evaluations and 18 labels, and time for half of both."""
-    potential, notes = Counting(), []
-    frames = run_sampling(
-        STARTS, config(), {"teacher": potential}, notes=notes, limit=limited(36, potential, labels=True)
-    )
+    potential = Counting()
+    frames = run(potential, limit=limited(36, potential, labels=True))
     made = sum(frame.info["config_type"] == "md" for frame in frames)
     assert made == 9
     assert potential.calls + made <= 36
-
-
-def test_a_slow_teacher_is_told():
-    potential, notes = Counting(), []
-    run_sampling(
-        STARTS, config(), {"teacher": potential},
-        notes=notes, limit=limited(27, potential, planned_s={"teacher": 0.25}),
-    )  # fmt: skip
-    assert notes[1] == "md: an evaluation of the teacher took 1 s, 4.0 times as long as planned"
 
 
 def test_a_rate_that_recovers_is_seen_while_others_are_at_work():
@@ -179,12 +155,8 @@ def test_starts_of_one_structure_differ_between_temperatures():
     assert len({k % 4 for k in order[:2]}) == 2
 
 
-def test_a_start_is_an_object(tmp_path):
-    """Two starts at one temperature: each is used before any is used again."""
-    starts = [bulk("Cu", cubic=True), bulk("Cu", a=3.7, cubic=True)]
-    for k, atoms in enumerate(starts):
-        atoms.info["group"] = f"Cu{k}"
-    plan = SamplingConfig(steps=[{**MD_STEP, "temperature_K": 300, "starts": 8}])
-    potential = Counting()
-    frames = run_sampling(starts, plan, {"teacher": potential}, limit=limited(20, potential))
+def test_each_start_is_used_before_any_is_used_again():
+    potential, starts = Counting(), [copper(group=f"Cu{k}") for k in range(2)]
+    step = {**MD_STEP, "temperature_K": 300, "starts": 8}
+    frames = sample(starts, step, teacher=potential, limit=limited(20, potential))
     assert {frame.info["group"].split("/")[0] for frame in frames} == {"Cu0", "Cu1"}

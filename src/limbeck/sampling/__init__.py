@@ -5,7 +5,7 @@ from __future__ import annotations
 from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames
 from limbeck.sampling.contacts import Contacts
 from limbeck.sampling.defects import Interstitial, Vacancy
-from limbeck.sampling.dynamics import MD, Melt, sample_md
+from limbeck.sampling.dynamics import MD, Melt
 from limbeck.sampling.frames import read_frames, write_frames
 from limbeck.sampling.liquids import Liquid, pack_liquid
 from limbeck.sampling.modes import Modes
@@ -43,7 +43,6 @@ __all__ = [
     "read_frames",
     "read_structures",
     "run_sampling",
-    "sample_md",
     "smiles_conformers",
     "structure_kind",
     "system_kind",

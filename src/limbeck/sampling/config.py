@@ -18,6 +18,7 @@ Without a step that adds frames the prepared starting structures themselves are 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -91,35 +92,29 @@ class SamplingConfig(Frozen):
         return self
 
 
-#: what a line says of a step that adds frames: field -> unit
-_SAID = {
-    "stdev_a": " Å", "max": "", "temperature_K": " K", "melt_K": " K", "ramp_to_K": " K",
-    "quench_to_K": " K", "pressure_gpa": " GPa", "ramp_to_gpa": " GPa", "timestep_fs": " fs",
-    "shortest_a": " Å",
-}  # fmt: skip
-
-
 def summary(config: SamplingConfig) -> str:
     """The steps in a line: ``rattle 0.02, 0.04 Å; md 300, 600 K, 1 fs (twice)``."""
-    steps: list[str] = []
+    steps = []
     for step in config.steps:
-        if isinstance(step, Preparing):
-            steps.append(f"{step.kind} {step.said}")
-            continue
-        values = ((getattr(step, name, None), unit) for name, unit in _SAID.items())
-        said = [
-            (", ".join(map(_short, value)) if isinstance(value, tuple) else _short(value)) + unit
-            for value, unit in values
-            if value is not None
-        ]
-        steps.append(f"{step.kind} {', '.join(said)}")
+        parts = [_filled(part, step) for part in step.said.split(", ")]
+        steps.append(f"{step.kind} {', '.join(filter(None, parts))}")
     runs = ((step, len(list(alike))) for step, alike in itertools.groupby(steps))
     times = {1: "", 2: " (twice)"}
     return "; ".join(step + times.get(n, f" ({n} times)") for step, n in runs) or "the starting structures"
 
 
+def _filled(part: str, step: Step) -> str:
+    """A part of what is said of a step with its values; "" where one is not set."""
+    values = {name: getattr(step, name) for name in re.findall(r"{(\w+)}", part)}
+    if any(value is None or value is False for value in values.values()):
+        return ""
+    return part.format(**{name: _short(value) for name, value in values.items()})
+
+
 def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        return ("x" if isinstance(value[0], int) else ", ").join(map(_short, value))
+    return "" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def count_frames(config: SamplingConfig, starts: int | Sequence[Atoms]) -> int:
@@ -161,7 +156,8 @@ def _plan(config: SamplingConfig, starts: int | Sequence[Atoms]) -> tuple[dict[s
     else:
         present, n_pairs = choose_starts(starts, config), len(element_pairs(starts))
         number = len(present)
-    prepared, made = [number], {}
+    prepared: list[int] = [number]
+    made: dict[str, int] = {}
     for index, (name, step) in enumerate(zip(config.names, config.steps, strict=True)):
         if not isinstance(step, Preparing):
             made[name] = step.count(number if step.from_ is None else made[step.from_], n_pairs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
@@ -37,6 +37,7 @@ class Contacts(Drawn):
     """
 
     kind: Literal["contacts"] = "contacts"
+    said: ClassVar[str] = "{shortest_a} Å"
     n: Annotated[int, Field(ge=3)] = 12
     shortest_a: Annotated[float, Field(ge=0.2)] = 0.3
     scans: PositiveInt = 1

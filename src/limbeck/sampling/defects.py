@@ -53,17 +53,13 @@ class Vacancy(Varying):
     """
 
     kind: Literal["vacancy"] = "vacancy"
+    said: ClassVar[str] = "{n}, {element}, {where}, up to {variants} variants"
     n: PositiveInt = 1
     element: Element | None = None
     where: Literal["any", "surface", "bulk"] = "any"
     variants: PositiveInt = 2
 
     fitting: ClassVar[str] = "a start with a surface (vacuum of more than 5 Å)"
-
-    @property
-    def said(self) -> str:
-        place = "" if self.where == "any" else f" ({self.where})"
-        return f"{self.n} {self.element or 'atom'}{place}, up to {self.variants} variants"
 
     def vary(self, atoms: Atoms, rng: np.random.Generator) -> list[Atoms]:
         """The structure without ``n`` atoms, in up to ``variants`` ways; none where it has no such surface.
@@ -110,16 +106,13 @@ class Interstitial(Varying):
     """
 
     kind: Literal["interstitial"] = "interstitial"
+    said: ClassVar[str] = "{n}, {element}, up to {variants} variants"
     element: Element
     n: PositiveInt = 1
     variants: PositiveInt = 2
     min_ratio: Annotated[float, Field(ge=0.3, le=1.0)] = 0.5
 
     fitting: ClassVar[str] = "a periodic structure"
-
-    @property
-    def said(self) -> str:
-        return f"{self.n} {self.element}, up to {self.variants} variants"
 
     def vary(self, atoms: Atoms, rng: np.random.Generator) -> list[Atoms]:
         """The structure with ``n`` atoms more, the first in each of up to ``variants`` kinds of hole.

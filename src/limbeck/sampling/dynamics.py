@@ -78,21 +78,19 @@ class Dynamics(Driven):
         """What thermostat and barostat are set to in step ``n`` (from 1)."""
         raise NotImplementedError
 
-    def records(self, n: int) -> bool:
-        """Whether the state after step ``n`` is a frame."""
+    @property
+    def recorded(self) -> Sequence[int]:
+        """The steps after which the state is a frame."""
         raise NotImplementedError
 
-    def equilibrated(self, n: int) -> bool:
-        """Whether the state after step ``n`` belongs to its temperature."""
-        return True
+    @property
+    def equilibration_steps(self) -> int:
+        """Steps after which the state belongs to no temperature yet."""
+        return 0
 
     def label(self, condition: Condition) -> str:
         """The condition in the name of a group: ``300K``, ``300-1500K``, ``300K-5GPa``."""
         raise NotImplementedError
-
-    def group(self, start: Atoms, condition: Condition, number: int) -> str:
-        """``<start>/md-1500K-s3``, ``<start>/md-300K-5GPa-s0``."""
-        return f"{group_of(start)}/{self.title}-{self.label(condition)}-s{number}"
 
     def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
         runs = []
@@ -101,8 +99,7 @@ class Dynamics(Driven):
             about = [condition.temperature_K, condition.pressure_gpa]
             for k in range(count):
                 start = incoming[spread(k, count, len(incoming), t / len(self.conditions))]
-                group = self.group(start, condition, k)
-
+                group = f"{group_of(start)}/{self.title}-{self.label(condition)}-s{k}"
                 make = partial(run_trajectory, start, potential, self, condition, group=group)
                 runs.append(Run(start, (k, t), group, make, t, about))
         return runs
@@ -111,8 +108,7 @@ class Dynamics(Driven):
         return len(self.conditions) * (self.starts or n_incoming) if n_incoming else 0
 
     def size(self, n_atoms: int) -> RunSize:
-        first = next(n for n in range(1, self.steps + 1) if self.records(n))
-        return RunSize(self.frames, self.steps + 1, first)
+        return RunSize(self.frames, self.steps + 1, self.recorded[0])
 
 
 class MD(Dynamics):
@@ -124,6 +120,9 @@ class MD(Dynamics):
     """
 
     kind: Literal["md"] = "md"
+    said: ClassVar[str] = (
+        "{temperature_K} K, {ramp_to_K} K, {pressure_gpa} GPa, {ramp_to_gpa} GPa, {timestep_fs} fs"
+    )
     temperature_K: tuple[PositiveFloat, ...] | PositiveFloat
     ramp_to_K: PositiveFloat | None = None
     ramp_to_gpa: float | None = None
@@ -168,11 +167,9 @@ class MD(Dynamics):
             pressure += (self.ramp_to_gpa - pressure) * done
         return Condition(kelvin, pressure)
 
-    def records(self, n: int) -> bool:
-        return self.equilibrated(n) and (n - self.equilibration_steps) % self.spacing_steps == 0
-
-    def equilibrated(self, n: int) -> bool:
-        return n > self.equilibration_steps
+    @property
+    def recorded(self) -> Sequence[int]:
+        return range(self.equilibration_steps + self.spacing_steps, self.steps + 1, self.spacing_steps)
 
     def label(self, condition: Condition) -> str:
         ramp = "" if self.ramp_to_K is None else f"-{self.ramp_to_K:g}"
@@ -197,6 +194,7 @@ class Melt(Dynamics):
     """
 
     kind: Literal["melt"] = "melt"
+    said: ClassVar[str] = "{melt_K} K, {quench_to_K} K, {pressure_gpa} GPa, {timestep_fs} fs"
     melt_K: PositiveFloat
     quench_to_K: PositiveFloat = 300.0
     heat_fs: PositiveFloat = 1000.0
@@ -241,8 +239,9 @@ class Melt(Dynamics):
         free = self.pressure_below_K is None or (cooled > 0 and kelvin <= self.pressure_below_K)
         return Condition(kelvin, condition.pressure_gpa if free else None)
 
-    def records(self, n: int) -> bool:
-        return n * self.frames // self.steps > (n - 1) * self.frames // self.steps
+    @property
+    def recorded(self) -> Sequence[int]:
+        return [-(-k * self.steps // self.frames) for k in range(1, self.frames + 1)]
 
     def label(self, condition: Condition) -> str:
         pressure = "" if condition.pressure_gpa is None else f"-{condition.pressure_gpa:g}GPa"
@@ -260,20 +259,6 @@ def spread(k: int, wanted: int, available: int, shift: float = 0.0) -> int:
     different frames; used again when too few.
     """
     return int((k + shift) * available / wanted) if wanted <= available else k % available
-
-
-def sample_md(start: Atoms, potential: Potential, config: MD, seed: int | Sequence[int] = 0) -> list[Atoms]:
-    """One trajectory a temperature from one start; the frames of all of them.
-
-    A trajectory that becomes unphysical gives the frames before that. ``config.starts``, ``from``
-    and ``keep`` concern a list of steps and are not looked at here.
-    """
-    key = [seed] if isinstance(seed, int) else list(seed)
-    frames: list[Atoms] = []
-    for t, condition in enumerate(config.conditions):
-        rng, group = np.random.default_rng([*key, t]), config.group(start, condition, 0)
-        frames += run_trajectory(start, potential, config, condition, rng, group).frames
-    return frames
 
 
 def run_trajectory(
@@ -320,6 +305,7 @@ def run_trajectory(
     )
     volume = atoms.get_volume() if moving else None
     frames: list[Atoms] = []
+    recorded = set(config.recorded)
 
     def ended(cause: object) -> Trajectory:
         at = f"{group} ended at step {n} of {config.steps}"
@@ -338,8 +324,8 @@ def run_trajectory(
         except LimbeckError as error:  # one frame that the Potential cannot treat ends one trajectory
             return ended(error)
         on_step()
-        record, kelvin = config.records(n), target.temperature_K
-        equilibrated = config.equilibrated(n)
+        record, kelvin = n in recorded, target.temperature_K
+        equilibrated = n > config.equilibration_steps
         expected_k = kelvin if equilibrated else max(kelvin, origin_k)
         cause = _unphysical(atoms, forces, expected_k, record or n % _CONTACT_EVERY == 0, volume)
         if record and cause is None:

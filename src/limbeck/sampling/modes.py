@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms, units
@@ -42,6 +42,7 @@ class Modes(Driven):
     """
 
     kind: Literal["modes"] = "modes"
+    said: ClassVar[str] = "{temperature_K} K"
     temperature_K: tuple[PositiveFloat, ...] | PositiveFloat
     n: PositiveInt = 20
     max_stdev_a: PositiveFloat = 0.5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
@@ -77,6 +77,7 @@ class Rattle(Copying):
     """
 
     kind: Literal["rattle"] = "rattle"
+    said: ClassVar[str] = "{stdev_a} Å"
     stdev_a: tuple[PositiveFloat, ...] | PositiveFloat
     min_ratio: Ratio = 0.6
 
@@ -102,6 +103,7 @@ class Strain(Copying):
     """
 
     kind: Literal["strain"] = "strain"
+    said: ClassVar[str] = "{max}"
     max: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     modes: tuple[Mode, ...] = ("random",)
 
@@ -124,6 +126,7 @@ class Torsions(Copying):
     """
 
     kind: Literal["torsions"] = "torsions"
+    said: ClassVar[str] = "{stdev_a} Å"
     n: PositiveInt = 20
     max_degrees: Annotated[float, Field(gt=0, le=180)] = 180.0
     stdev_a: NonNegativeFloat = 0.02

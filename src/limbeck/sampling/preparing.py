@@ -43,16 +43,13 @@ class Thin(Preparing):
     """Keep at most ``max`` of the starts: exact duplicates go first, of the rest every so manieth stays."""
 
     kind: Literal["thin"] = "thin"
+    said: ClassVar[str] = "to {max}"
     max: PositiveInt
 
     counts_vary: ClassVar[bool] = True
 
     def count(self, n_starts: int) -> int:
         return min(n_starts, self.max)
-
-    @property
-    def said(self) -> str:
-        return f"to {self.max}"
 
     def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
         return thin(starts, self.max)
@@ -68,6 +65,7 @@ class Supercell(Preparing):
     """
 
     kind: Literal["supercell"] = "supercell"
+    said: ClassVar[str] = "{repeat}, {matrix}, {min_length_a} Å, of at most {max_atoms} atoms"
     repeat: Repeat | Annotated[tuple[Repeat, ...], Field(min_length=1)] | None = None
     matrix: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]] | None = None
     min_length_a: PositiveFloat | None = None
@@ -89,16 +87,6 @@ class Supercell(Preparing):
 
     def count(self, n_starts: int) -> int:
         return n_starts * max(1, len(self.sizes))
-
-    @property
-    def said(self) -> str:
-        if self.matrix is not None:
-            return str(self.matrix).replace(" ", "")
-        if self.min_length_a is not None:
-            return f"{self.min_length_a:g} Å"
-        if self.max_atoms is not None:
-            return f"of at most {self.max_atoms} atoms"
-        return ", ".join("x".join(map(str, size)) for size in self.sizes or (self.repeat,))  # type: ignore[arg-type]
 
     def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
         if not any(a.pbc.any() for a in starts):
@@ -163,7 +151,7 @@ def _widths(atoms: Atoms) -> np.ndarray:
     return 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.complete().array), axis=0)
 
 
-def _widest(widths: Sequence[float], most: int, along: Sequence[bool]) -> tuple[int, ...]:
+def _widest(widths: np.ndarray, most: int, along: Sequence[bool]) -> tuple[int, ...]:
     """Of at most ``most`` copies those with the greatest shortest width, and the fewest of these."""
     ranges = [range(1, min(most, _MOST_REPEATS) + 1) if p else (1,) for p in along]
     choices = (repeats for repeats in itertools.product(*ranges) if math.prod(repeats) <= most)
@@ -220,6 +208,7 @@ class Slab(Varying):
     """
 
     kind: Literal["slab"] = "slab"
+    said: ClassVar[str] = "{plane}, {layers} layers thick, {min_thickness_a} Å thick, {vacuum_a} Å vacuum"
     miller: tuple[int, int, int]
     layers: PositiveInt | None = None
     min_thickness_a: PositiveFloat | None = None
@@ -240,15 +229,9 @@ class Slab(Varying):
         return self
 
     @property
-    def name(self) -> str:
-        """``slab-111``, ``slab-1,-1,0``: what the groups of its slabs are called."""
-        between = "" if min(self.miller) >= 0 and max(self.miller) < 10 else ","
-        return f"slab-{between.join(map(str, self.miller))}"
-
-    @property
-    def said(self) -> str:
-        thick = f"{self.layers} layers" if self.layers else f"{self.min_thickness_a:g} Å"
-        return f"{self.name.removeprefix('slab-')}, {thick} thick, {self.vacuum_a:g} Å vacuum"
+    def plane(self) -> str:
+        """``111``, ``1,-1,0``."""
+        return ("" if min(self.miller) >= 0 and max(self.miller) < 10 else ",").join(map(str, self.miller))
 
     def vary(self, atoms: Atoms, rng: np.random.Generator) -> list[Atoms]:
         # a plane would cut molecules
@@ -269,7 +252,7 @@ def slab(atoms: Atoms, config: Slab) -> Atoms:
     """
     where = f"step slab, start {group_of(atoms)}"
     made = _cut(atoms, config, where)
-    repeat = config.repeat or (1, 1)
+    repeat: tuple[int, ...] = config.repeat or (1, 1)
     if config.max_atoms is not None:
         if len(made) > config.max_atoms:
             raise InputError(
@@ -285,7 +268,7 @@ def slab(atoms: Atoms, config: Slab) -> Atoms:
     made.center(vacuum=config.vacuum_a / 2, axis=2)
     made.pbc = [True, True, config.periodic]
     repeat_charge(atoms, made)
-    return make_frame(made, f"{group_of(atoms)}/{config.name}", "slab")
+    return make_frame(made, f"{group_of(atoms)}/slab-{config.plane}", "slab")
 
 
 def _cut(atoms: Atoms, config: Slab, where: str) -> Atoms:

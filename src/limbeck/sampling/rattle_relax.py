@@ -42,6 +42,7 @@ class RattleRelax(Driven):
     """
 
     kind: Literal["rattle-relax"] = "rattle-relax"
+    said: ClassVar[str] = "{stdev_a} Å, {temperature_K} K"
     n: PositiveInt = 20
     trees: PositiveInt = 2
     stdev_a: tuple[PositiveFloat, PositiveFloat] = (0.05, 0.3)

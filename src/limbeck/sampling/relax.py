@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
@@ -31,16 +31,13 @@ class Relax(Preparing):
     """
 
     kind: Literal["relax"] = "relax"
+    said: ClassVar[str] = "to {fmax_ev_per_a} eV/Å in at most {steps} steps, with the cell{cell}"
     fmax_ev_per_a: PositiveFloat = 0.05
     steps: PositiveInt = 200
     cell: bool = False
 
     def evaluations(self, n_starts: int) -> int:
         return n_starts * (self.steps + 1)
-
-    @property
-    def said(self) -> str:
-        return f"{'with the cell ' * self.cell}to {self.fmax_ev_per_a:g} eV/Å in at most {self.steps} steps"
 
     def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
         """The starts as they are: :func:`relax` needs a Potential."""

@@ -36,6 +36,8 @@ class Preparing(Frozen):
 
     kind: str
 
+    #: what a plan says of it, the parts between commas where they are set
+    said: ClassVar[str] = ""
     #: how many starts come of it depends on the structures; :meth:`count` is then the most
     counts_vary: ClassVar[bool] = False
 
@@ -46,11 +48,6 @@ class Preparing(Frozen):
     def evaluations(self, n_starts: int) -> int:
         """Evaluations of a Potential that it takes, at most."""
         return 0
-
-    @property
-    def said(self) -> str:
-        """Its settings in a few words."""
-        raise NotImplementedError
 
     def build(self, starts: Sequence[Atoms], seed: Sequence[int]) -> list[Atoms]:
         """What it makes of ``starts``; ``seed`` and the number of the start fix what is drawn.
@@ -70,6 +67,7 @@ class Adding(Frozen):
     """
 
     kind: str
+    said: ClassVar[str] = ""
     name: str | None = None
     from_: str | None = Field(None, alias="from")
     keep: bool = True
