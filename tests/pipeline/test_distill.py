@@ -228,7 +228,7 @@ def test_a_real_teacher_becomes_a_student(tmp_path):
         "smiles": "CCO", "n_conformers": 1, "teacher": "so3lr", "presets": ["ultra-tiny"], "seed": 0,
         "sampling": {"seed": 1, "steps": [
             {"kind": "rattle", "stdev_a": [0.03, 0.06, 0.1], "n": 14},
-            {"kind": "md", "driver": "interim", "temperature_K": [300, 500], "starts": 2, "frames": 10,
+            {"kind": "md", "driver": "student", "temperature_K": [300, 500], "starts": 2, "frames": 10,
              "every_fs": 10, "equilibrate_fs": 50, "timestep_fs": 0.5, "from_relaxed": True},
         ]},
         "test": {"seed": 101, "start_index": [0], "steps": [

@@ -34,7 +34,7 @@ def _configuration(folder: Path) -> Path:
             "steps": [
                 {"kind": "rattle", "stdev_a": [0.05, 0.1], "n": 20},
                 {
-                    "kind": "md", "driver": "interim", "temperature_K": [300, 600], "starts": 2, "frames": 8,
+                    "kind": "md", "driver": "student", "temperature_K": [300, 600], "starts": 2, "frames": 8,
                     "every_fs": 12, "equilibrate_fs": 40, "timestep_fs": 4,
                 },
             ],

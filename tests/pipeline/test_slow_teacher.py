@@ -200,7 +200,7 @@ def test_each_step_and_temperature_of_a_sampling_keeps_its_share(monkeypatch, tm
     assert share < 0.4
     made = Counter(labelled.config_type.tolist())
     for step, frames in planned_frames(plan, bench.starts).items():
-        if step.startswith("interim"):
+        if step.startswith("student"):
             assert made[step] >= 0.7 * share * frames, (step, made)
             assert set(labelled.temperature_k[labelled.config_type == step]) == {300.0, 600.0}
     assert len(labelled) >= 0.8 * share * plan.frames

@@ -139,9 +139,9 @@ def test_unphysical_trajectory_is_reported():
 
 
 def test_what_cannot_be_sampled():
-    student_driven = {**MD_STEP, "temperature_K": 300, "driver": "interim"}
+    student_driven = {**MD_STEP, "temperature_K": 300, "driver": "student"}
     with pytest.raises(
-        InputError, match="step md: no Potential .*; got driver interim; wanted one of: teacher"
+        InputError, match="step md: no Potential .*; got driver student; wanted one of: teacher"
     ):
         sample(STARTS, student_driven, teacher=Counting())
     with pytest.raises(InputError, match="starting structures, frame 0: overlapping atoms"):

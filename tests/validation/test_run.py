@@ -152,7 +152,7 @@ def test_validate_finds_a_planted_error_and_names_the_atom():
     first, second = report.worst[:2]
     n = len(frames[4])
     assert (first.index, first.group, first.config_type, first.worst_atom, first.worst_element) == (
-        4, "fam", "md", 2, "Cu",
+        4, "fam", "fam", 2, "Cu",
     )  # fmt: skip
     assert first.worst_force_error_mev_per_a == pytest.approx(500)
     assert first.force_rmse_mev_per_a == pytest.approx(500 / np.sqrt(3 * n))

@@ -225,7 +225,7 @@ class RoundLoop:
             return run_sampling(
                 starts,
                 SamplingConfig(seed=self.config.seed + number, steps=(step,)),
-                {"interim": self._interim_student(lesson, number)},
+                {"student": self._interim_student(lesson, number)},
                 self.clock.ticking(self.progress, f"round {number}"),
                 cache_dir=path.parent / "beyond",
                 parallel=self.config.labelling.workers,

@@ -49,7 +49,7 @@ def run_sampling(
     Parameters
     ----------
     starts: starting structures; their ``info["group"]`` names them.
-    potentials: driver ("teacher", "interim") -> Potential; only those that a step names. One under
+    potentials: driver ("teacher", "student") -> Potential; only those that a step names. One under
         the name of a step goes before that of its driver.
     progress: told the time steps done.
     cache_dir: finished trajectories are kept there and not repeated.
