@@ -26,8 +26,7 @@ from limbeck.sampling.defects import Vacancy
 from limbeck.sampling.dynamics import MD
 from limbeck.sampling.liquids import Liquid, pack_liquid
 from limbeck.sampling.perturb import Rattle
-from limbeck.sampling.preparing import Supercell
-from limbeck.sampling.relax import Relax
+from limbeck.sampling.preparing import Relax, Supercell
 from limbeck.training.checkpoint import Progress
 from limbeck.training.loop import Stop
 

@@ -19,11 +19,15 @@ from limbeck.sampling.config import summary
 
 def made(start: Atoms | list[Atoms], *steps: dict, seed: int = 0) -> list[Atoms]:
     """What the steps make of the start; the counts are held against the prediction."""
-    starts = start if isinstance(start, list) else [start]
-    config = SamplingConfig(seed=seed, steps=steps)
+    starts, config = start if isinstance(start, list) else [start], SamplingConfig(seed=seed, steps=steps)
     frames = run_sampling(starts, config, {})
     assert len(frames) == count_frames(config, starts) <= count_frames(config, len(starts))
     return frames
+
+
+SI, CU = bulk_structure("Si"), bulk_structure("Cu")
+DOUBLED = {"kind": "supercell", "repeat": [2, 2, 2]}
+SLAB = {"kind": "slab", "add": False}
 
 
 def quartz() -> Atoms:
@@ -42,15 +46,12 @@ def planes(atoms: Atoms, width: float = 0.3) -> np.ndarray:
     return z[np.append(True, np.diff(z) > width)]
 
 
-SLAB = {"kind": "slab", "add": False}
-
-
 @pytest.mark.parametrize(
     ("miller", "layers", "n_planes", "spacing"),
     [((1, 1, 1), 4, 4, 3.61 / 3**0.5), ((1, 0, 0), 3, 6, 3.61 / 2), ((1, 1, 0), 3, 6, 3.61 / 8**0.5)],
 )
 def test_slab_of_copper(miller, layers, n_planes, spacing):
-    (slab,) = made(bulk_structure("Cu"), {**SLAB, "miller": miller, "layers": layers, "vacuum_a": 14})
+    (slab,) = made(CU, {**SLAB, "miller": miller, "layers": layers, "vacuum_a": 14})
     heights = planes(slab)
     assert len(heights) == n_planes
     assert np.diff(heights) == pytest.approx(spacing, abs=1e-6)
@@ -62,7 +63,7 @@ def test_slab_of_copper(miller, layers, n_planes, spacing):
 
 
 def test_slab_of_silicon_by_thickness():
-    start = bulk_structure("Si")
+    start = SI
     pristine, slab = made(
         start,
         {"kind": "slab", "miller": [1, 1, 1], "min_thickness_a": 9, "max_atoms": 140, "periodic": False},
@@ -89,9 +90,7 @@ def test_slab_keeps_composition():
 
 def test_one_vacancy_in_diamond_and_two_in_quartz():
     """One orbit of sites in diamond; one of silicon and one of oxygen in quartz."""
-    frames = made(
-        bulk_structure("Si"), {"kind": "supercell", "repeat": [2, 2, 2]}, {"kind": "vacancy", "variants": 5}
-    )
+    frames = made(SI, DOUBLED, {"kind": "vacancy", "variants": 5})
     assert [len(f) for f in frames] == [64, 63]
     assert [f.info["group"] for f in frames] == ["Si#0", "Si#0/vacancy-0"]
     frames = made(
@@ -104,7 +103,7 @@ def test_one_vacancy_in_diamond_and_two_in_quartz():
 
 def test_distinct_sites_are_the_orbits_of_spglib():
     spglib = pytest.importorskip("spglib")
-    (slab,) = made(bulk_structure("Cu"), {**SLAB, "miller": [1, 1, 1], "layers": 6})
+    (slab,) = made(CU, {**SLAB, "miller": [1, 1, 1], "layers": 6})
     cell = (slab.cell.array, slab.get_scaled_positions(), slab.numbers)
     orbits = len(set(spglib.get_symmetry_dataset(cell, symprec=1e-3).equivalent_atoms))
     assert orbits == 3
@@ -115,7 +114,7 @@ def test_distinct_sites_are_the_orbits_of_spglib():
 def test_pairs_of_vacancies_in_copper(n, distinct):
     """In the 2x2x2 cell of 32 sites pairs lie at five distances: a/√2, a, a√(3/2), a√2, a√3."""
     frames = made(
-        bulk_structure("Cu"), {"kind": "supercell", "repeat": [2, 2, 2]},
+        CU, DOUBLED,
         {"kind": "vacancy", "n": n, "variants": 20, "add": False},
     )  # fmt: skip
     assert len(frames) == distinct
@@ -127,7 +126,7 @@ def test_vacancy_at_the_surface_only():
         {"kind": "slab", "miller": [1, 1, 1], "layers": 6, "repeat": [2, 2]},
         {"kind": "vacancy", "where": "surface", "variants": 3},
     ]
-    pristine, slab, vacancy = made(bulk_structure("Cu"), *steps)
+    pristine, slab, vacancy = made(CU, *steps)
     assert [f.info["group"] for f in (pristine, slab, vacancy)] == [
         "Cu#0", "Cu#0/slab-111", "Cu#0/slab-111/vacancy-0",
     ]  # fmt: skip
@@ -148,7 +147,7 @@ def test_any_seed_gives_the_same_kinds(seed):
 
 def test_interstitial_of_copper_is_octahedral_then_tetrahedral():
     frames = made(
-        bulk_structure("Cu"), {"kind": "supercell", "repeat": [2, 2, 2]},
+        CU, DOUBLED,
         {"kind": "interstitial", "element": "Cu", "variants": 5, "add": False},
     )  # fmt: skip
     nearest = [np.sort(f.get_distances(-1, range(32), mic=True)) for f in frames]
@@ -171,7 +170,7 @@ def test_interstitial_of_silicon_is_tetrahedral():
 
 def test_interstitials_stay_inside_a_slab():
     frames = made(
-        bulk_structure("Si"), {**SLAB, "miller": [1, 0, 0], "min_thickness_a": 8, "repeat": [2, 2]},
+        SI, {**SLAB, "miller": [1, 0, 0], "min_thickness_a": 8, "repeat": [2, 2]},
         {"kind": "interstitial", "element": "H", "n": 2, "variants": 4, "add": False},
     )  # fmt: skip
     for frame in frames:
@@ -181,9 +180,8 @@ def test_interstitials_stay_inside_a_slab():
 
 
 def test_several_sizes_of_supercell():
-    frames = made(bulk_structure("Cu"), {"kind": "supercell", "repeat": [[1, 1, 2], [3, 1, 1]]})
-    assert [len(f) for f in frames] == [8, 12]
-    assert [f.info["group"] for f in frames] == ["Cu#0/1x1x2", "Cu#0/3x1x1"]
+    frames = made(CU, {"kind": "supercell", "repeat": [[1, 1, 2], [3, 1, 1]]})
+    assert [(len(f), f.info["group"]) for f in frames] == [(8, "Cu#0/1x1x2"), (12, "Cu#0/3x1x1")]
 
 
 def test_summary_tells_the_steps():
@@ -206,13 +204,13 @@ def test_summary_tells_the_steps():
     ("start", "step", "message"),
     [
         (molecule("H2O"), {**SLAB, "miller": [1, 0, 0], "layers": 2}, "step slab: the step slab fits none of the starting structures; got H2O, pbc [False, False, False]; wanted a crystal: periodic"),
-        (bulk_structure("Si"), {**SLAB, "miller": [1, 1, 1], "layers": 9, "max_atoms": 20}, "step slab, start Si#0: the slab holds more atoms than it may; got 72 atoms in one repeat; wanted at most max_atoms 20"),
-        (bulk_structure("Si"), {**SLAB, "miller": [1, 1, 1], "min_thickness_a": 900}, "step slab, start Si#0: the slab does not become thick enough; got 187.3 Å"),
-        (bulk_structure("Si"), {"kind": "vacancy", "element": "Ge"}, "step vacancy, start Si#0: too few atoms for the vacancies; got 0 sites (Ge, where: any) among 8 atoms; wanted at least 1"),
+        (SI, {**SLAB, "miller": [1, 1, 1], "layers": 9, "max_atoms": 20}, "step slab, start Si#0: the slab holds more atoms than it may; got 72 atoms in one repeat; wanted at most max_atoms 20"),
+        (SI, {**SLAB, "miller": [1, 1, 1], "min_thickness_a": 900}, "step slab, start Si#0: the slab does not become thick enough; got 187.3 Å"),
+        (SI, {"kind": "vacancy", "element": "Ge"}, "step vacancy, start Si#0: too few atoms for the vacancies; got 0 sites (Ge, where: any) among 8 atoms; wanted at least 1"),
         (bulk("Si"), {"kind": "vacancy", "n": 2}, "too few atoms for the vacancies; got 2 sites (atom, where: any) among 2 atoms; wanted more than 2"),
-        (bulk_structure("Si"), {"kind": "vacancy", "where": "surface"}, "step vacancy: the step vacancy fits none of the starting structures; got Si8, pbc [True, True, True]; wanted a start with a surface"),
+        (SI, {"kind": "vacancy", "where": "surface"}, "step vacancy: the step vacancy fits none of the starting structures; got Si8, pbc [True, True, True]; wanted a start with a surface"),
         (molecule("H2O"), {"kind": "interstitial", "element": "H"}, "step interstitial, start start#0: an interstitial needs a periodic structure"),
-        (bulk_structure("Cu"), {"kind": "interstitial", "element": "Cs", "min_ratio": 0.9}, "step interstitial, start Cu#0: no hole is wide enough for an interstitial; got Cs at 1.8"),
+        (CU, {"kind": "interstitial", "element": "Cs", "min_ratio": 0.9}, "step interstitial, start Cu#0: no hole is wide enough for an interstitial; got Cs at 1.8"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit(start, step, message):

@@ -28,7 +28,7 @@ from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
 from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.frames import write_frames
-from limbeck.sampling.relax import Relax
+from limbeck.sampling.preparing import Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.starts import read_structures
 from limbeck.sampling.steps import Driven

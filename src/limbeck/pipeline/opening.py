@@ -18,7 +18,7 @@ from limbeck.pipeline.lengths import check_lengths
 from limbeck.sampling.config import SamplingConfig
 from limbeck.sampling.frames import thin
 from limbeck.sampling.liquids import pack_liquid
-from limbeck.sampling.relax import Relax
+from limbeck.sampling.preparing import Relax
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
 from limbeck.teachers.custom import is_custom
 from limbeck.teachers.registry import get_card

@@ -20,7 +20,7 @@ from limbeck.progress import format_seconds
 from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames, summary
 from limbeck.sampling.contacts import Contacts
 from limbeck.sampling.dynamics import Dynamics
-from limbeck.sampling.relax import Relax
+from limbeck.sampling.preparing import Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.steps import Driven, Preparing
 

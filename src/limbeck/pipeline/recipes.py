@@ -15,8 +15,7 @@ from limbeck.sampling.config import Prepare, SamplingConfig, Step, count_evaluat
 from limbeck.sampling.contacts import Contacts, element_pairs
 from limbeck.sampling.dynamics import MD, Melt, spread
 from limbeck.sampling.perturb import Rattle, Strain
-from limbeck.sampling.preparing import Supercell
-from limbeck.sampling.relax import Relax
+from limbeck.sampling.preparing import Relax, Supercell
 from limbeck.sampling.steps import Preparing
 
 HYDROGEN_TIMESTEP_FS, OTHER_TIMESTEP_FS = 0.5, 2.0

@@ -10,9 +10,8 @@ from limbeck.sampling.frames import read_frames, write_frames
 from limbeck.sampling.liquids import Liquid, pack_liquid
 from limbeck.sampling.modes import Modes
 from limbeck.sampling.perturb import Rattle, Strain, Torsions
-from limbeck.sampling.preparing import Slab, Supercell, Thin
+from limbeck.sampling.preparing import Relax, Slab, Supercell, Thin
 from limbeck.sampling.rattle_relax import RattleRelax
-from limbeck.sampling.relax import Relax
 from limbeck.sampling.run import run_sampling
 from limbeck.sampling.schedule import TimeLimit
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers

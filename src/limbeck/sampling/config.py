@@ -32,9 +32,8 @@ from limbeck.sampling.defects import Interstitial, Vacancy
 from limbeck.sampling.dynamics import MD, Melt
 from limbeck.sampling.modes import Modes
 from limbeck.sampling.perturb import Rattle, Strain, Torsions
-from limbeck.sampling.preparing import Slab, Supercell, Thin
+from limbeck.sampling.preparing import Relax, Slab, Supercell, Thin
 from limbeck.sampling.rattle_relax import RattleRelax
-from limbeck.sampling.relax import Relax
 from limbeck.sampling.steps import Driven, Frozen, Preparing
 
 Prepare = Supercell | Slab | Vacancy | Interstitial | Relax | Thin

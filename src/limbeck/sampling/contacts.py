@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Annotated, ClassVar, Literal
@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from limbeck.core.scans import SCAN_STEP, is_scan
 from limbeck.sampling.frames import group_of, make_frame
-from limbeck.sampling.steps import Drawn
+from limbeck.sampling.steps import Drawn, Made, RngOf
 
 REACH_A = 8.0  #: pairs farther apart are not pushed together
 _FREE = 0.5  # of the sum of covalent radii: a third atom nearer than this to the moved ones blocks the way
@@ -54,9 +54,7 @@ class Contacts(Drawn):
     def count(self, n_incoming: int, n_pairs: int) -> int:
         return n_pairs * min(self.scans, n_incoming) * self.n
 
-    def frames(
-        self, incoming: Sequence[Atoms], rng_of: Callable[[int], np.random.Generator]
-    ) -> tuple[list[Atoms], list[str]]:
+    def frames(self, incoming: Sequence[Atoms], rng_of: RngOf) -> Made:
         """Each scan is a group; ``info`` holds ``scan_pair`` ("Cl-Li") and ``scan_distance_a``."""
         frames: list[Atoms] = []
         notes: list[str] = []

@@ -138,7 +138,8 @@ class Interstitial(Varying):
             if len(close):
                 refused.append(f"{self.element} at {close.min():.2f} Å from its neighbour")
             else:
-                made.append(make_frame(larger, f"{group_of(atoms)}/interstitial-{len(made)}", "interstitial"))
+                group = f"{group_of(atoms)}/interstitial-{len(made)}"
+                made.append(make_frame(larger, group, "interstitial"))
         if not made:
             raise InputError(
                 "no hole is wide enough for an interstitial",

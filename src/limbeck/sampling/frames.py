@@ -95,8 +95,6 @@ def thin(frames: Sequence[Atoms], most: int) -> list[Atoms]:
 class Trajectory:
     """Frames of one trajectory and, where it ended early, why.
 
-    Attributes
-    ----------
     frames: recorded frames in the order of time.
     stopped: one sentence with group, step and cause, or None for a trajectory that stayed physical.
     cut: it ended early because its time was up. left_out: it was never begun, for want of time.

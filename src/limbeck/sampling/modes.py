@@ -69,10 +69,9 @@ class Modes(Driven):
     def runs(self, incoming: Sequence[Atoms], potential: Potential) -> list[Run]:
         blocks = n_blocks(self.n, len(incoming))
         return [
-            Run(start, (k, 0), group_of(start), partial(self.expand, start, potential, blocks),
-                about=[blocks])
+            Run(start, (k, 0), group_of(start), partial(self.expand, start, potential, blocks), 0, [blocks])
             for k, start in enumerate(incoming)
-        ]  # fmt: skip
+        ]
 
     def expand(
         self,
@@ -90,11 +89,8 @@ class Modes(Driven):
         """
         name, where = group_of(start), self.where(start)
         if start.pbc.any():
-            what, remedy = (
-                "normal modes are sampled for molecules only",
-                "leave the step out, or rattle instead",
-            )
-            raise wrong_periodicity(what, where, start, remedy)
+            what = "normal modes are sampled for molecules only"
+            raise wrong_periodicity(what, where, start, "leave the step out, or rattle instead")
         atoms = make_frame(start, name)
 
         def group(kelvin: float, number: int) -> str:
@@ -146,8 +142,6 @@ class Modes(Driven):
 class NormalModes:
     """Modes of a molecule without translation and rotation, M = 3N - 6 (3N - 5 where it is linear).
 
-    Attributes
-    ----------
     vectors: (M, N, 3), orthonormal. force_constants: (M,) eV/Å², ascending.
     """
 

@@ -23,7 +23,7 @@ from limbeck.core.checks import contacts
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.sampling.frames import group_of, make_frame
-from limbeck.sampling.steps import Drawn, Ratio, n_blocks, wrong_periodicity
+from limbeck.sampling.steps import Drawn, Made, Ratio, RngOf, n_blocks, wrong_periodicity
 
 Mode = Literal["uniaxial", "volumetric", "shear", "random"]
 
@@ -52,9 +52,7 @@ class Copying(Drawn):
     def count(self, n_incoming: int, n_pairs: int) -> int:
         return n_incoming * len(self.labels) * self.n
 
-    def frames(
-        self, incoming: Sequence[Atoms], rng_of: Callable[[int], np.random.Generator]
-    ) -> tuple[list[Atoms], list[str]]:
+    def frames(self, incoming: Sequence[Atoms], rng_of: RngOf) -> Made:
         frames: list[Atoms] = []
         notes: list[str] = []
         blocks = n_blocks(self.n, len(incoming))

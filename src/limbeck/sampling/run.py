@@ -20,7 +20,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.sampling.config import SamplingConfig, choose_starts, count_evaluations
 from limbeck.sampling.frames import Trajectory, TrajectoryCache, make_frame
-from limbeck.sampling.relax import Relax, relax
+from limbeck.sampling.preparing import Relax, relax
 from limbeck.sampling.schedule import Effort, Schedule, TimeLimit, Turn, even_order
 from limbeck.sampling.steps import Drawn, Driven, Preparing, Run
 
@@ -150,23 +150,18 @@ class _Sampling:
             return []
         if isinstance(step, Driven):
             return self._driven(index, step, incoming)
-        frames, notes = step.frames(
-            incoming, lambda k: np.random.default_rng([self.config.seed, index, k, *self.salt])
-        )
+        seed, salt = self.config.seed, self.salt
+        frames, notes = step.frames(incoming, lambda k: np.random.default_rng([seed, index, k, *salt]))
         self.stopped += notes
         return frames
 
     def _relax(self, name: str, step: Relax, starts: Sequence[Atoms]) -> list[Atoms]:
         """Each start relaxed by the teacher, several at a time where it can."""
         potential = self._potential(name, "teacher")
-        tasks = [
-            _Task(
-                _key(potential, step.model_dump(), hash_structure(start)),
-                Effort(step.steps + 1, 0, group=k),
-                partial(relax, start, potential, step),
-            )
-            for k, start in enumerate(starts)
-        ]
+        tasks = []
+        for k, start in enumerate(starts):
+            key = _key(potential, step.model_dump(), hash_structure(start))
+            tasks.append(_Task(key, Effort(step.steps + 1, 0, k), partial(relax, start, potential, step)))
         relaxed, _ = self._made(tasks, range(len(tasks)), potential, needed=True)
         self.unrelaxed += [r.stopped for r in relaxed if r.stopped is not None]
         return [make_frame(r.frames[0], a.info["group"], name) for r, a in zip(relaxed, starts, strict=True)]
@@ -205,10 +200,8 @@ class _Sampling:
         self.short.append(f"{step.title}: {time}")
         planned = self.limit.planned_s.get(step.driver) if self.limit is not None else None
         if planned is not None and seconds is not None and seconds > _LATE * planned:
-            times = f"{seconds / planned:.1f} times as long as planned"
-            self.short.append(
-                f"{step.title}: an evaluation of the {step.driver} took {seconds:.2g} s, {times}"
-            )
+            took = f"took {seconds:.2g} s, {seconds / planned:.1f} times as long as planned"
+            self.short.append(f"{step.title}: an evaluation of the {step.driver} {took}")
 
     def _task(self, index: int, run: Run, step: Driven, potential: Potential) -> _Task:
         seed = [self.config.seed, index, *run.numbers, *self.salt]
@@ -231,15 +224,9 @@ class _Sampling:
         self._count(sum(efforts[k].evaluations for k in made))
         todo = [k for k in order if k not in made]
         threads = min(self.parallel, len(tasks)) if getattr(potential, "thread_safe", False) else 1
-        schedule = Schedule(
-            efforts,
-            todo,
-            threads,
-            self._left(efforts, todo),
-            covered=frozenset(efforts[k].group for k, found in made.items() if found.frames),
-            owed=self.owed + sum(efforts[k].labels for k in made),
-            needed=needed,
-        )
+        covered = frozenset(efforts[k].group for k, found in made.items() if found.frames)
+        owed = self.owed + sum(efforts[k].labels for k in made)
+        schedule = Schedule(efforts, todo, threads, self._left(efforts, todo), covered, owed, needed)
 
         def work() -> None:
             while (turn := schedule.take()) is not None:

@@ -83,8 +83,6 @@ class Schedule:
     are made when the load changes. The first run of each group comes before all others and is made
     shorter rather than left out: such runs share the time evenly, as far as each comes to a frame at all.
 
-    Parameters
-    ----------
     efforts: of all runs. order: those to make, best first. covered: groups that have a run already.
     left_s: seconds left; None for no limit. owed: labels that earlier frames still need in that time.
     needed: no run may be left out.
@@ -96,7 +94,6 @@ class Schedule:
         order: Sequence[int],
         threads: int,
         left_s: Callable[[], float] | None,
-        *,
         covered: frozenset[int] = frozenset(),
         owed: float = 0.0,
         needed: bool = False,
@@ -173,10 +170,7 @@ class Schedule:
 
 
 def even_order(groups: Sequence[int], starts: Sequence[int]) -> list[int]:
-    """Runs in an order whose every beginning covers the groups, and in each group the starts, evenly.
-
-    groups, starts: of each run.
-    """
+    """Runs in an order whose every beginning covers the groups, and in each group the starts, evenly."""
     members: dict[int, dict[int, list[int]]] = {}
     for k, (group, start) in enumerate(zip(groups, starts, strict=True)):
         members.setdefault(group, {}).setdefault(start, []).append(k)

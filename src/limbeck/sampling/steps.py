@@ -22,6 +22,8 @@ GROUPS_PER_STEP = 10  #: that the draws from all starts make together
 
 OnStep = Callable[[], None]  #: called after each evaluation; may raise to end the work
 Stop = Callable[[], bool]  #: whether to end with what there is
+RngOf = Callable[[int], np.random.Generator]  #: random numbers for each incoming frame by its index
+Made = tuple[list[Atoms], list[str]]  #: frames, and a sentence for each thing that could not be made
 Ratio = Annotated[float, Field(ge=0.3, le=0.7)]
 
 
@@ -88,13 +90,8 @@ class Adding(Frozen):
 class Drawn(Adding):
     """A step that needs no Potential."""
 
-    def frames(
-        self, incoming: Sequence[Atoms], rng_of: Callable[[int], np.random.Generator]
-    ) -> tuple[list[Atoms], list[str]]:
-        """Its frames, and a sentence for each thing that it could not make.
-
-        ``rng_of`` gives the random numbers for each incoming frame by its index.
-        """
+    def frames(self, incoming: Sequence[Atoms], rng_of: RngOf) -> Made:
+        """What it makes of the incoming frames."""
         raise NotImplementedError
 
 
@@ -102,8 +99,6 @@ class Drawn(Adding):
 class Run:
     """One trajectory, tree or expansion.
 
-    Attributes
-    ----------
     start: what it begins from. numbers: with seed and step they fix its random numbers.
     group: of its frames, or their prefix. make: makes it of (rng, on_step=, stop=). condition: which of the
     step's conditions (or starts of trees) it is a run of. about: what else fixes it, JSON-able.
