@@ -252,7 +252,7 @@ def test_times_that_the_budget_gave_stand_when_the_command_goes_on(run, copper_f
     first = list(trained)
     trained.clear()
     monkeypatch.setattr(
-        "limbeck.cli.curves.invocation", lambda _: SimpleNamespace(began=time.monotonic() - 40)
+        "limbeck.cli.results.invocation", lambda _: SimpleNamespace(began=time.monotonic() - 40)
     )
     assert run(*arguments, "--budget", "5m")[0] == 0
     assert trained == first
@@ -274,7 +274,7 @@ def test_a_point_that_would_outlast_the_budget_is_not_begun(run, copper_file, tm
 
     monkeypatch.setattr("limbeck.pipeline.learning_curve.train_student", train)
     monkeypatch.setattr("limbeck.pipeline.learning_curve.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr("limbeck.cli.curves.invocation", lambda _: SimpleNamespace(began=clock[0]))
+    monkeypatch.setattr("limbeck.cli.results.invocation", lambda _: SimpleNamespace(began=clock[0]))
     options = ("--preset", "tiny", "--widths", "none", "--labels", "10,26", "--times", "10s,20s")
     out, told = tmp_path / "out", tmp_path / "told.json"
     arguments = ("learning-curve", copper_file, *options, "--out", out, "--json", told)

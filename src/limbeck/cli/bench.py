@@ -64,7 +64,7 @@ def bench(
     from limbeck.config import parse_budget
 
     batches, sizes = _counts("--batch", batch), _counts("--atoms", atoms)
-    limit_s, choice = parse_budget(row_limit), teacher_choice(teacher, trust, device, sets or ())
+    limit_s, choice = parse_budget(row_limit), teacher_choice(teacher, bool(trust), device, sets or ())
     from limbeck.benchmark.run import require_figures, run_benchmark
     from limbeck.progress import open_progress
 

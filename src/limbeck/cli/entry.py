@@ -59,11 +59,6 @@ def _say_warning(
     (file or sys.stderr).write(f"warning: {message}\n" if own else other)
 
 
-def _say_error(text: str, code: int) -> int:
-    print(f"error: {text}", file=sys.stderr)
-    return code
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 only on success, 2 for wrong usage or input."""
     # A budget bounds the whole command, so it counts from where this process began.
@@ -90,24 +85,24 @@ def _report(error: Exception, debug: bool) -> int:
     """One line on stderr for any exception, and the exit code that belongs to it."""
     if debug:
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, LimbeckError):
-        return _say_error(str(error), error.exit_code)
     # Usage errors are typer's: which module defines them differs between its releases.
-    describe = getattr(error, "format_message", None)
-    if describe is not None:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "limbeck"
-        text = " ".join(str(describe()).split())
-        return _say_error(f"{text.rstrip('.')}; remedy: see '{command} --help'", 2)
+    describe, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("limbeck"):
-        missing = MissingPackageError(
-            "a package is missing",
-            got=f"no module {error.name!r}",
-            remedy="pip install -c constraints.txt -e '.[all]'",
-        )
+        remedy = "pip install -c constraints.txt -e '.[all]'"
         if (error.name or "").split(".")[0] in ("torch", "lightning_fabric"):
-            missing = missing_torch(error)
-        return _say_error(str(missing), missing.exit_code)
-    kind = f"{type(error).__name__}: {error}".replace("\n", " ").strip()
-    hint = "" if debug else "; run with --debug for the traceback"
-    return _say_error(f"internal error: {kind}{hint}", 1)
+            error = missing_torch(error)
+        else:
+            error = MissingPackageError(
+                "a package is missing", got=f"no module {error.name!r}", remedy=remedy
+            )
+    if isinstance(error, LimbeckError):
+        text, code = str(error), error.exit_code
+    elif describe is not None:
+        command = context.command_path if context is not None else "limbeck"
+        text, code = f"{str(describe()).rstrip('.')}; remedy: see '{command} --help'", 2
+    else:
+        hint = "" if debug else "; run with --debug for the traceback"
+        text, code = f"internal error: {type(error).__name__}: {error}{hint}", 1
+    line = text if isinstance(error, LimbeckError) else " ".join(text.split())
+    print(f"error: {line}", file=sys.stderr)
+    return code

@@ -1,4 +1,4 @@
-"""The stages as commands: distill, sample, label, train, validate."""
+"""The stages as commands: distill, sample, label, lint, train, validate."""
 
 from __future__ import annotations
 
@@ -7,36 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from limbeck.cli.options import (
     Budget,
-    Bulk,
     Debug,
-    Density,
     Device,
-    EnergyKey,
-    ForcesKey,
     JsonFile,
-    Liquid,
+    LabelKeyOptions,
+    Labels,
     Overwrite,
     Presets,
-    Recipe,
     Rounds,
+    SamplingOptions,
     Seed,
     Sets,
-    Smiles,
-    StressKey,
-    Structures,
-    Teacher,
-    Temperatures,
+    StartOptions,
+    Student,
     Trust,
     Val,
-    VirialKey,
     Workers,
+    grouped,
+    words,
 )
 from limbeck.cli.output import write_json
 from limbeck.cli.root import app, invocation
 from limbeck.errors import InputError
+from limbeck.progress import open_progress
 
 if TYPE_CHECKING:
     from limbeck.config import DistillConfig
@@ -46,50 +43,32 @@ if TYPE_CHECKING:
     short_help="From structures and a teacher to students, in one command.",
     epilog="Example: limbeck distill examples/silicon.yaml --set training.batch_atoms=512 --out runs/si",
 )
+@grouped
 def distill(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Argument(help="YAML configuration; options override it.")] = None,
-    structures: Structures = None,
-    smiles: Smiles = None,
-    bulk: Bulk = None,
-    liquid: Liquid = None,
-    density: Density = None,
-    teacher: Teacher = None,
-    trust: Trust = False,
+    *,
+    config: Annotated[Path | None, Argument(help="YAML configuration; options override it.")] = None,
+    start: StartOptions,
+    sampling: SamplingOptions,
     preset: Presets = None,
     budget: Budget = None,
-    recipe: Recipe = None,
-    temperatures: Temperatures = None,
-    epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of to the budget.")] = None,
+    epochs: Annotated[int | None, Option(help="Train so many epochs instead of to the budget.")] = None,
     rounds: Rounds = None,
     val: Val = None,
-    seed: Seed = None,
-    device: Device = None,
-    workers: Workers = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
+    keys: LabelKeyOptions,
     sets: Sets = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; the same command goes on in it.")] = None,
+    out: Annotated[Path | None, Option(help="Run folder; the same command goes on in it.")] = None,
     overwrite: Overwrite = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan with its times and stop.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the plan with its times and stop.")] = False,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Sample, label, train and validate: from structures and a teacher to student files."""
     from limbeck.config import load_config
-    from limbeck.progress import open_progress
 
     settings = load_config(
-        config,
-        sets or (),
-        structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
-        trust=trust or None, presets=preset, budget=budget, recipe=recipe, temperatures_K=temperatures,
-        epochs=epochs, rounds=rounds, val=val, seed=seed, device=device, workers=workers, out=out,
-        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, virial_key=virial_key,
+        config, sets or (), **start, **sampling, **keys, presets=preset, budget=budget, epochs=epochs,
+        rounds=rounds, val=val, out=out,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
     settings.required_teacher(writes=not dry_run)
@@ -100,14 +79,9 @@ def distill(
     called = invocation(context)
     with open_progress() as progress:
         result = run(
-            settings,
-            overwrite=overwrite,
-            dry_run=dry_run,
-            progress=progress,
-            say=typer.echo,
-            began=called.began,
-            command=called.command,
-        )
+            settings, overwrite=overwrite, dry_run=dry_run, progress=progress, say=typer.echo,
+            began=called.began, command=called.command,
+        )  # fmt: skip
     write_json(json, result)
 
 
@@ -139,35 +113,21 @@ def _settle_end(
     short_help="Make frames from structures: rattle, strain, dynamics.",
     epilog="Example: limbeck sample --bulk Si --teacher sevennet-0 --out frames.extxyz",
 )
+@grouped
 def sample(
-    out: Annotated[Path, typer.Option(help="The frames, as extxyz.")],
-    structures: Structures = None,
-    smiles: Smiles = None,
-    bulk: Bulk = None,
-    liquid: Liquid = None,
-    density: Density = None,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration with a 'sampling' part.")] = None,
-    teacher: Teacher = None,
-    trust: Trust = False,
-    recipe: Recipe = None,
-    temperatures: Temperatures = None,
-    seed: Seed = None,
-    device: Device = None,
-    workers: Workers = None,
+    out: Annotated[Path, Option(help="The frames, as extxyz.")],
+    *,
+    config: Annotated[Path | None, Option(help="YAML configuration with a 'sampling' part.")] = None,
+    start: StartOptions,
+    sampling: SamplingOptions,
     sets: Sets = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
     """Make frames from starting structures: rattled, strained, and by MD where a teacher is given."""
     from limbeck.config import load_config
-    from limbeck.progress import open_progress
 
-    settings = load_config(
-        config, sets or (),
-        structures=structures, smiles=smiles, bulk=bulk, liquid=liquid, density=density, teacher=teacher,
-        trust=trust or None, recipe=recipe, temperatures_K=temperatures, seed=seed, device=device,
-        workers=workers,
-    )  # fmt: skip
+    settings = load_config(config, sets or (), **start, **sampling)
     from limbeck.pipeline import run_sample
 
     with open_progress() as progress:
@@ -179,17 +139,13 @@ def sample(
     epilog="Example: limbeck label frames.extxyz --teacher sevennet-0 --workers 2 --out labels",
 )
 def label(
-    frames: Annotated[Path, typer.Argument(help="Structures to label: any file ASE reads.")],
-    teacher: Annotated[
-        str, typer.Option(help="Name of a teacher (see 'limbeck teachers') or module:callable.")
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Label store (a folder); labels it already holds are not repeated.")
-    ],
+    frames: Annotated[Path, Argument(help="Structures to label: any file ASE reads.")],
+    teacher: Annotated[str, Option(help="Name of a teacher (see 'limbeck teachers') or module:callable.")],
+    out: Annotated[Path, Option(help="Label store (a folder); labels it already holds are not repeated.")],
     extxyz: Annotated[
-        Path | None, typer.Option(help="Write all labels of the store to this extended XYZ file too.")
+        Path | None, Option(help="Write all labels of the store to this extended XYZ file too.")
     ] = None,
-    trust: Trust = False,
+    trust: Trust = None,
     workers: Workers = None,
     device: Device = None,
     sets: Sets = None,
@@ -197,11 +153,8 @@ def label(
 ) -> None:
     """Evaluate a teacher on frames; can be interrupted at any moment and started again."""
     from limbeck.config import load_label_config
-    from limbeck.progress import open_progress
 
-    settings = load_label_config(
-        sets or (), teacher=teacher, trust=trust or None, workers=workers, device=device
-    )
+    settings = load_label_config(sets or (), teacher=teacher, trust=trust, workers=workers, device=device)
     from limbeck.pipeline import run_label
 
     with open_progress() as progress:
@@ -209,24 +162,59 @@ def label(
 
 
 @app.command(
+    short_help="Look for what would spoil a training on labelled data.",
+    epilog="Example: limbeck lint my_dft.extxyz --elements H,C,N,O --val test.extxyz",
+)
+@grouped
+def lint(
+    data: Labels,
+    *,
+    elements: Annotated[
+        str | None, Option(help="Elements the data should hold, with commas between.")
+    ] = None,
+    like: Annotated[
+        Path | None, Option(help="Structures the data should be made of: any file ASE reads.")
+    ] = None,
+    val: Annotated[Path | None, Option(help="Validation labels: look for leaks.")] = None,
+    ignore: Annotated[str | None, Option(help="Codes of findings to pass over, with commas between.")] = None,
+    keys: LabelKeyOptions,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Look for what would spoil a training: units, signs, references, duplicates, damaged frames.
+
+    Exit code 0 without errors, 1 with, 2 where the data cannot be read.
+    """
+    from limbeck.config import load_label_keys
+
+    names = load_label_keys(**keys).model_dump()
+    passed = words("--ignore", ignore) if ignore else ()
+    from limbeck.pipeline.linting import run_lint
+
+    report = run_lint(data, keys=names, elements=elements, like=like, val=val, ignore=passed, say=typer.echo)
+    write_json(json, report.to_dict())
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@app.command(
     short_help="Train students on labels: a teacher's or your own.",
     epilog="Example: limbeck train my_dft.extxyz --preset tiny --budget 30m --out runs/dft",
 )
+@grouped
 def train(
     context: typer.Context,
-    data: Annotated[list[Path], typer.Argument(help="Label stores or labelled files that ASE reads.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on in it.")],
+    data: Labels,
+    out: Annotated[Path, Option(help="Run folder; the same command goes on in it.")],
+    *,
     preset: Presets = None,
     budget: Budget = None,
-    epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of to a budget.")] = None,
+    epochs: Annotated[int | None, Option(help="Train so many epochs instead of to a budget.")] = None,
     val: Val = None,
     seed: Seed = None,
-    init: Annotated[Path | None, typer.Option(help="Start from this student's weights.")] = None,
+    init: Annotated[Path | None, Option(help="Start from this student's weights.")] = None,
     device: Device = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
+    keys: LabelKeyOptions,
     sets: Sets = None,
     overwrite: Overwrite = False,
     json: JsonFile = None,
@@ -234,27 +222,19 @@ def train(
 ) -> None:
     """Train students on labels: a teacher's or your own."""
     from limbeck.config import load_train_config
-    from limbeck.progress import open_progress
 
     settings = load_train_config(
-        sets or (),
-        presets=preset, budget=budget, epochs=epochs, val=val, seed=seed, init=init, device=device,
-        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, virial_key=virial_key,
+        sets or (), **keys, presets=preset, budget=budget, epochs=epochs, val=val, seed=seed, init=init,
+        device=device,
     )  # fmt: skip
     from limbeck.pipeline import run_train
 
     called = invocation(context)
     with open_progress() as progress:
         result = run_train(
-            settings,
-            data,
-            out,
-            overwrite=overwrite,
-            progress=progress,
-            say=typer.echo,
-            began=called.began,
-            command=called.command,
-        )
+            settings, data, out, overwrite=overwrite, progress=progress, say=typer.echo,
+            began=called.began, command=called.command,
+        )  # fmt: skip
     write_json(json, result)
 
 
@@ -262,47 +242,34 @@ def train(
     short_help="Compare a student with reference labels.",
     epilog="Example: limbeck validate runs/si/tiny.safetensors test.extxyz --plots plots",
 )
+@grouped
 def validate(
-    student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
-    data: Annotated[Path, typer.Argument(help="A label store or a labelled file that ASE reads.")],
-    plots: Annotated[
-        Path | None, typer.Option(help="Draw parity and error plots (PNG) into this folder.")
-    ] = None,
+    student: Student,
+    data: Annotated[Path, Argument(help="A label store or a labelled file that ASE reads.")],
+    *,
+    plots: Annotated[Path | None, Option(help="Draw parity and error plots (PNG) into this folder.")] = None,
     worst: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE.extxyz",
             help="Write the frames with the largest force errors, reference and predicted labels in them.",
         ),
     ] = None,
-    n_worst: Annotated[int, typer.Option(min=1, help="So many of them.")] = 10,
+    n_worst: Annotated[int, Option(min=1, help="So many of them.")] = 10,
     device: Device = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
+    keys: LabelKeyOptions,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Compare a student with reference labels: all, by element, by group, by temperature."""
     from limbeck.config import load_label_keys
-    from limbeck.progress import open_progress
 
-    keys = load_label_keys(
-        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, virial_key=virial_key
-    )
+    names = load_label_keys(**keys)
     from limbeck.pipeline import run_validate
 
     with open_progress() as progress:
         result = run_validate(
-            student,
-            data,
-            keys=keys,
-            plots=plots,
-            worst_file=worst,
-            n_worst=n_worst,
-            device=device or "cpu",
-            progress=progress,
-            say=typer.echo,
-        )
+            student, data, keys=names, plots=plots, worst_file=worst, n_worst=n_worst,
+            device=device or "cpu", progress=progress, say=typer.echo,
+        )  # fmt: skip
     write_json(json, result)

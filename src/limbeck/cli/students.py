@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from limbeck.cli.options import Debug, JsonFile
+from limbeck.cli.options import Debug, JsonFile, Student
 from limbeck.cli.output import print_rows, write_json
 from limbeck.cli.root import app
-
-if TYPE_CHECKING:
-    from limbeck.runtime.released import ReleasedStudent
 
 
 @app.command(
@@ -21,8 +18,8 @@ if TYPE_CHECKING:
     epilog="Example: limbeck convert old_checkpoint.pt --out student.safetensors",
 )
 def convert(
-    old: Annotated[Path, typer.Argument(help="Legacy weights: a .pt state dict.")],
-    out: Annotated[Path, typer.Option(help="The student file to write.")],
+    old: Annotated[Path, Argument(help="Legacy weights: a .pt state dict.")],
+    out: Annotated[Path, Option(help="The student file to write.")],
     debug: Debug = False,
 ) -> None:
     """Turn a state dict saved by a wrapper into a student file; pickled code is never run."""
@@ -42,9 +39,9 @@ def convert(
     epilog="Example: limbeck info runs/si/tiny.safetensors",
 )
 def info(
-    student: Annotated[str, typer.Argument(help="Student file, or the name of a released one.")],
+    student: Student,
     card_md: Annotated[
-        Path | None, typer.Option(help="Write the card for model hubs (Markdown) to this file.")
+        Path | None, Option(help="Write the card for model hubs (Markdown) to this file.")
     ] = None,
     json: JsonFile = None,
     debug: Debug = False,
@@ -73,29 +70,23 @@ def info(
 )
 def students(json: JsonFile = None, debug: Debug = False) -> None:
     """List the students that come with Limbeck; Calculator("silicon-tiny") loads one by name."""
-    from limbeck.runtime.released import list_students
-
-    rows = [_student_row(student) for student in list_students()]
-    print_rows(rows)
-    write_json(json, rows)
-
-
-def _student_row(student: ReleasedStudent) -> dict[str, Any]:
-    from limbeck.students.specification import Architecture
-
-    card = student.card
-    teacher = card.get("teacher", {})
-    return {
-        "name": student.name,
-        "elements": _symbols(card["elements"]),
-        "teacher": teacher.get("name"),
-        "parameters": Architecture.from_dict(card["architecture"]).n_parameters,
-        "test_force_rmse_mev_per_a": card.get("metrics", {}).get("test", {}).get("force_rmse_mev_per_a"),
-        "licence": teacher.get("licence"),
-    }
-
-
-def _symbols(numbers: Iterable[int]) -> str:
     from ase.data import chemical_symbols
 
-    return " ".join(chemical_symbols[z] for z in sorted(numbers))
+    from limbeck.runtime.released import list_students
+    from limbeck.students.specification import Architecture
+
+    rows = []
+    for student in list_students():
+        card, teacher = student.card, student.card.get("teacher", {})
+        test = card.get("metrics", {}).get("test", {})
+        row = {
+            "name": student.name,
+            "elements": " ".join(chemical_symbols[z] for z in sorted(card["elements"])),
+            "teacher": teacher.get("name"),
+            "parameters": Architecture.from_dict(card["architecture"]).n_parameters,
+            "test_force_rmse_mev_per_a": test.get("force_rmse_mev_per_a"),
+            "licence": teacher.get("licence"),
+        }
+        rows.append(row)
+    print_rows(rows)
+    write_json(json, rows)

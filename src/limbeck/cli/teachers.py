@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from limbeck.cli.options import Debug, JsonFile
 from limbeck.cli.output import write_json
@@ -44,13 +45,13 @@ def teachers(context: typer.Context, json: JsonFile = None, debug: Debug = False
     epilog="Example: limbeck teachers install mace",
 )
 def install(
-    name: Annotated[str, typer.Argument(help="A teacher of the list: mace.")],
+    name: Annotated[str, Argument(help="A teacher of the list: mace.")],
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", help="Its folder, instead of one in $LIMBECK_HOME/teachers."),
+        Option("--dir", help="Its folder, instead of one in $LIMBECK_HOME/teachers."),
     ] = None,
-    python: Annotated[Path | None, typer.Option(help="Interpreter to build on, instead of this one.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make it anew if it is there.")] = False,
+    python: Annotated[Path | None, Option(help="Interpreter to build on, instead of this one.")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Make it anew if it is there.")] = False,
     debug: Debug = False,
 ) -> None:
     """Install a teacher with the pins that work, in an environment of its own that Limbeck finds."""

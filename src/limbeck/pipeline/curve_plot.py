@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from limbeck.core.files import write_whole
 from limbeck.core.plotting import DPI, PALETTE, STYLE
 from limbeck.report.curve_figures import PANELS, series, trained_points
 from limbeck.report.figures import log_axis
+
+_ERROR = "force_rmse_mev_per_a"
 
 
 def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
@@ -28,7 +30,7 @@ def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     done = trained_points(found)
-    ticks = log_axis("", [[row["force_rmse_mev_per_a"] for row in done]])["tickvals"]
+    ticks = log_axis("", [[row[_ERROR] for row in done]])["tickvals"]
     plain = FuncFormatter(lambda value, _: f"{value:,.6g}")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.0, 4.0))
@@ -38,8 +40,10 @@ def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.plot([x for x, _ in points], [y for _, y in points], "o-", color=colour)
-            if key == "parameters":
-                _name_presets(axis, done, points)
+            for x, y in points if key == "parameters" else ():
+                name = next(row["preset"] for row in done if (row[key], row[_ERROR]) == (x, y))
+                place = {"textcoords": "offset points", "xytext": (0, 7), "ha": "center"}
+                axis.annotate(name, (x, y), fontsize=9, **place)
             axis.margins(x=0.15, y=0.12)
             axis.set_xlabel(label)
             axis.set_xticks([x for x, _ in points])
@@ -57,11 +61,3 @@ def write_curve_plot(found: Mapping[str, Any], path: Path) -> None:
 def check_curve_plot(path: Path) -> None:
     """As :func:`limbeck.benchmark.plots.check_plot`, before anything is trained; PNG alone."""
     check_plot(path.with_suffix(".other") if path.suffix.lower() == ".html" else path)
-
-
-def _name_presets(
-    axis: Any, done: Sequence[Mapping[str, Any]], points: Sequence[tuple[float, float]]
-) -> None:
-    names = {(row["parameters"], row["force_rmse_mev_per_a"]): row["preset"] for row in done}
-    for point in points:
-        axis.annotate(names[point], point, textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from limbeck.core.devices import require_training
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_json
-from limbeck.dataset.statistics import statistics
+from limbeck.core.labels import LabelledSet
+from limbeck.dataset.statistics import content_hash
 from limbeck.errors import InputError, LimbeckError
-from limbeck.pipeline.curve_data import CurveData, default_labels, nested_order, subset
-from limbeck.pipeline.limiting import Limit, find_limit
+from limbeck.pipeline.curve_data import CurveData, nested_order, subset
+from limbeck.pipeline.limiting import RESOURCES, Limit, find_limit
 from limbeck.pipeline.students import train_student
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, format_seconds, no_progress
+from limbeck.report.curve_figures import PANELS, series, trained_points
 from limbeck.runtime.student import Student
 from limbeck.students.specification import PRESETS, check_preset, preset_architecture
 from limbeck.training.loop import Stop
@@ -31,7 +34,7 @@ _OVERHEAD_S = 3.0  # of each point: preparing data, validating
 _LEAST_S = 1.0
 _BUSY = 2.0  #: between the rates of one preset; on a machine of one's own they differ by less than 1.2
 _COLUMNS = (
-    ("model", "preset", "{}"),
+    ("preset", "preset", "{}"),
     ("labels", "labels", "{:,}"),
     ("seconds", "time, s", "{:.0f}"),
     ("parameters", "parameters", "{:,}"),
@@ -91,17 +94,13 @@ def learning_curve(
     InputError: numbers that make no sense.
     """
     require_training(data.settings.device)
-    began = time.monotonic() if settings.began is None else settings.began
-    deadline = began + settings.budget_s
+    deadline = (time.monotonic() if settings.began is None else settings.began) + settings.budget_s
     settings = _resolved(settings, data, deadline - time.monotonic(), out)
     points = plan_points(settings)
-    order = nested_order(data.lesson.train, settings.seed)
     say(f"{len(points)} trainings of up to {format_seconds(points[0].seconds)}; {data.how}")
-    made = _Made(data, settings, order, out, deadline, progress)
-    rows = [made.row(point) for point in points]
-    limit = judge_rows(settings.preset, rows)
-    busy = busy_machine(rows)
-    say(format_table([row | {"model": row["preset"]} for row in rows], _COLUMNS))
+    rows = _train_points(points, data, settings, out, deadline, progress)
+    limit, busy = judge_rows(settings.preset, rows), busy_machine(rows)
+    say(format_table(rows, _COLUMNS))
     say(f"(errors on {len(data.test)} test structures)")
     say(limit.text)
     if busy:
@@ -123,18 +122,48 @@ def learning_curve(
     return found
 
 
+def plan_points(settings: CurveSettings) -> list[Point]:
+    """The student itself first, then every other point, those nearest to it before those further away."""
+    labels, times = sorted(settings.labels or (), reverse=True), sorted(settings.times or (), reverse=True)
+    centre = Point(labels[0], times[0], settings.preset)
+    size = {name: preset_architecture(name, (1,)).n_parameters for name in PRESETS}
+    # a wider student tells of capacity, a narrower one only where there is no wider
+    widths = sorted(
+        set(settings.widths or ()) - {settings.preset},
+        key=lambda name: (size[name] < size[settings.preset], size[name]),
+    )
+    varied = (
+        [replace(centre, labels=n) for n in labels[1:]],
+        [replace(centre, seconds=t) for t in times[1:]],
+        [replace(centre, preset=name) for name in widths],
+    )
+    return [
+        centre,
+        *(points[k] for k in range(max(map(len, varied))) for points in varied if k < len(points)),
+    ]
+
+
+def judge_rows(preset: str, rows: Sequence[dict[str, Any]]) -> Limit:
+    """What limits the student, from the points that were trained; the student's own is the first."""
+    done = trained_points({"points": rows})
+    curves = {name: series(done, key, same) for name, (key, _, same) in zip(RESOURCES, PANELS, strict=True)}
+    return find_limit(preset, done[0]["force_rmse_mev_per_a"] if done else 0.0, curves)
+
+
 def busy_machine(rows: Sequence[dict[str, Any]]) -> str:
     """That something else took the cores from some of the trainings; empty where nothing tells.
 
     One preset goes through labels of one origin at one rate, so rates that differ tell of other work, and
     then equal times are no equal computation.
     """
-    for preset in dict.fromkeys(row["preset"] for row in rows):
-        own = [row for row in rows if row["preset"] == preset and row.get("trained_s")]
-        rates = [row["epochs"] * row["labels"] / row["trained_s"] for row in own]
-        if rates and max(rates) > _BUSY * min(rates):
+    rates: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get("trained_s"):
+            rates.setdefault(row["preset"], []).append(row["epochs"] * row["labels"] / row["trained_s"])
+    for preset, own in rates.items():
+        if max(own) > _BUSY * min(own):
             return (
-                f"the machine was busy: {preset} trained on {min(rates):.3g} to {max(rates):.3g} labels/s, "
+                f"the machine was busy: {preset} trained on {min(own):.3g} to {max(own):.3g} labels/s, "
                 "so equal times were not equal work, and the verdict is uncertain"
             )
     return ""
@@ -147,128 +176,63 @@ def shorter_than_run(preset: str, longest_s: float, trained_s: float | None) -> 
     """
     if trained_s is None or longest_s > 0.75 * trained_s:
         return ""
+    times = ",".join(f"{share * trained_s:.0f}s" for share in _SHARES)
     return (
         f"the run's own {preset} trained {format_seconds(trained_s)}, these {format_seconds(longest_s)} at "
-        f"most; what limits that one, a longer --budget or --times {trained_s / 9:.0f}s,{trained_s / 3:.0f}s,"
-        f"{trained_s:.0f}s tells"
+        f"most; what limits that one, a longer --budget or --times {times} tells"
     )
 
 
-def plan_points(settings: CurveSettings) -> list[Point]:
-    """The student itself first, then every other point, those nearest to it before those further away."""
-    assert settings.labels is not None
-    assert settings.times is not None
-    assert settings.widths is not None
-    most, longest = max(settings.labels), max(settings.times)
-    centre = Point(most, longest, settings.preset)
-    fewer = [replace(centre, labels=n) for n in sorted(settings.labels, reverse=True) if n != most]
-    shorter = [replace(centre, seconds=t) for t in sorted(settings.times, reverse=True) if t != longest]
-    others = [replace(centre, preset=name) for name in settings.widths if name != settings.preset]
-    size = {name: preset_architecture(name, (1,)).n_parameters for name in PRESETS}
-    # a wider student tells of capacity, a narrower one only where there is no wider
-    others.sort(key=lambda p: (size[p.preset] < size[settings.preset], abs(size[p.preset])))
-    points = [centre]
-    for k in range(max(len(fewer), len(shorter), len(others))):
-        points += [series[k] for series in (fewer, shorter, others) if k < len(series)]
-    return points
+def _train_points(
+    points: Sequence[Point], data: CurveData, settings: CurveSettings, out: Path, deadline: float,
+    progress: Progress,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The values of each point: kept, trained now, or why not."""
+    lesson = data.lesson
+    order = nested_order(lesson.train, settings.seed)
+    elements = tuple(np.unique(lesson.train.structures.numbers).tolist())
+    training = data.settings.model_dump(exclude={"threads", "tensorboard", "checkpoint_s"})
+    hashes = [content_hash(part) for part in (lesson.train, lesson.validation, data.test)]
+    overheads: list[float] = []  # seconds that a point took beyond its training time
+    rows = []
+    for point in points:
+        key = {"point": asdict(point), "training": training, "seed": settings.seed, "data": hashes}
+        folder = out / hash_json(key)[:16]
+        found, began = _read_json(folder / "point.json"), time.monotonic()
+        needed = point.seconds + max(overheads, default=0.0) - _LEAST_S
+        if not isinstance(found, dict) or "force_rmse_mev_per_a" not in found:
+            found = {"skipped": f"no time left in {format_seconds(settings.budget_s)}"}
+            if deadline - began >= needed:
+                try:
+                    labels = subset(lesson.train, order[: point.labels])
+                    found = _train(point, data, labels, settings.seed, folder, progress)
+                    overheads.append(time.monotonic() - began - point.seconds)
+                    write_whole(folder / "point.json", json.dumps(found, indent=1))
+                except LimbeckError as error:
+                    found = {"skipped": str(error)}
+        parameters = preset_architecture(point.preset, elements).n_parameters
+        rows.append({**asdict(point), "parameters": parameters, "skipped": None} | found)
+    return rows
 
 
-def judge_rows(preset: str, rows: Sequence[dict[str, Any]]) -> Limit:
-    """What limits the student, from the points that were trained; the student's own is the first."""
-    done = [row for row in rows if row["skipped"] is None]
-    if not done or done[0] is not rows[0]:
-        return find_limit(preset, 0.0, {})
-    own = done[0]
+def _train(
+    point: Point, data: CurveData, labels: LabelledSet, seed: int, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    title = f"{point.preset}, {point.labels} labels, {format_seconds(point.seconds)}"
 
-    def curve(key: str, *same: str) -> list[tuple[float, float]]:
-        return [
-            (row[key], row["force_rmse_mev_per_a"]) for row in done if all(row[k] == own[k] for k in same)
-        ]
+    def show(task: str, done: int, total: int | None = None, text: str = "") -> None:
+        progress(title, done, total, text)
 
-    return find_limit(
-        preset,
-        own["force_rmse_mev_per_a"],
-        {
-            "labels": curve("labels", "seconds", "preset"),
-            "time": curve("seconds", "labels", "preset"),
-            "width": curve("parameters", "labels", "seconds"),
-        },
-    )
-
-
-@dataclass(frozen=True)
-class _Made:
-    """Trainings that are done or to be done, in their folder.
-
-    ``overheads``: seconds that each of this command took beyond its training time.
-    """
-
-    data: CurveData
-    settings: CurveSettings
-    order: Any
-    out: Path
-    deadline: float
-    progress: Progress
-    overheads: list[float] = field(default_factory=list)
-
-    def row(self, point: Point) -> dict[str, Any]:
-        """The figures of a point: kept, trained now, or why not."""
-        architecture = preset_architecture(point.preset, tuple(map(int, self._elements())))
-        head = {**asdict(point), "parameters": architecture.n_parameters, "skipped": None}
-        folder = self.out / self._key(point)[:16]
-        kept = _read_kept(folder / "point.json")
-        if kept is not None:
-            return head | kept
-        began = time.monotonic()
-        if self.deadline - began < point.seconds + max(self.overheads, default=0.0) - _LEAST_S:
-            return head | {"skipped": f"no time left in {format_seconds(self.settings.budget_s)}"}
-        try:
-            figures = self._train(point, folder)
-        except LimbeckError as error:
-            return head | {"skipped": str(error)}
-        self.overheads.append(time.monotonic() - began - point.seconds)
-        write_whole(folder / "point.json", json.dumps(figures, indent=1))
-        return head | figures
-
-    def _train(self, point: Point, folder: Path) -> dict[str, Any]:
-        lesson = subset(self.data.lesson, self.order, point.labels)
-        record, trained = train_student(
-            point.preset,
-            lesson,
-            self.data.settings,
-            Stop(budget_s=point.seconds),
-            folder,
-            seed=self.settings.seed,
-            progress=self._told(point),
-        )
-        report = validate(Student(record), self.data.test)
-        return {
-            **report.metrics["all"],
-            "epochs": trained.progress.labels_seen / max(len(lesson.train), 1),
-            "trained_s": round(trained.progress.spent_s, 2),
-            "validation": trained.validation,
-        }
-
-    def _told(self, point: Point) -> Progress:
-        def tell(task: str, done: int, total: int | None = None, text: str = "") -> None:
-            self.progress(
-                f"{point.preset}, {point.labels} labels, {format_seconds(point.seconds)}", done, total, text
-            )
-
-        return tell
-
-    def _elements(self) -> list[int]:
-        return sorted(set(self.data.lesson.train.structures.numbers.tolist()))
-
-    def _key(self, point: Point) -> str:
-        settings = self.data.settings.model_dump(exclude={"threads", "tensorboard", "checkpoint_s"})
-        parts = (self.data.lesson.train, self.data.lesson.validation, self.data.test)
-        return hash_json(
-            {
-                "point": asdict(point), "training": settings, "seed": self.settings.seed,
-                "data": [statistics(part).content_hash for part in parts],
-            }
-        )  # fmt: skip
+    record, trained = train_student(
+        point.preset, replace(data.lesson, train=labels), data.settings, Stop(budget_s=point.seconds), folder,
+        seed=seed, progress=show,
+    )  # fmt: skip
+    return {
+        **validate(Student(record), data.test).metrics["all"],
+        "epochs": trained.progress.labels_seen / len(labels),
+        "trained_s": round(trained.progress.spent_s, 2),
+        "validation": trained.validation,
+    }
 
 
 def _resolved(settings: CurveSettings, data: CurveData, left_s: float, out: Path) -> CurveSettings:
@@ -277,41 +241,32 @@ def _resolved(settings: CurveSettings, data: CurveData, left_s: float, out: Path
     Times follow from the time left, which is another each time: those that the first command chose stand.
     """
     total = len(data.lesson.train)
-    labels = tuple(sorted(set(settings.labels or default_labels(total))))
+    labels = settings.labels or (total, *(max(5, total // part) for part in (2, 4, 8)))
+    labels = tuple(sorted(set(labels)))
     if labels[0] < 2 or labels[-1] > total:
+        wanted = f"from 2 to {total}, what there is to train on"
         raise InputError(
-            "numbers of labels that there are not", where="--labels", got=list(labels),
-            wanted=f"from 2 to {total}, what there is to train on",
-        )  # fmt: skip
-    check_preset(settings.preset)
-    widths = settings.widths
-    if widths is None:
-        widths = tuple(name for name in PRESETS if name != settings.preset)
-    for name in widths:
+            "numbers of labels that there are not", where="--labels", got=list(labels), wanted=wanted
+        )
+    others = tuple(name for name in PRESETS if name != settings.preset)
+    settings = replace(settings, labels=labels, widths=others if settings.widths is None else settings.widths)
+    for name in (settings.preset, *(settings.widths or ())):
         check_preset(name)
     times = settings.times
     if times is None:
-        asked = replace(settings, labels=labels, widths=widths, began=None)
-        kept = out / f"times-{hash_json({'asked': asdict(asked), 'labels': total})[:16]}.json"
-        others = len(set(labels)) - 1 + len(set(widths) - {settings.preset})
-        n = 1 + others + len(_SHARES) - 1
-        longest = (left_s - n * _OVERHEAD_S) / (others + sum(_SHARES))
-        times = _read_times(kept) or tuple(round(max(s * longest, _LEAST_S), 1) for s in _SHARES)
+        asked = asdict(replace(settings, began=None))
+        kept = out / f"times-{hash_json({'asked': asked, 'labels': total})[:16]}.json"
+        longer = len(plan_points(replace(settings, times=(1.0,))))  # trainings of the longest time
+        free_s = left_s - (longer + len(_SHARES) - 1) * _OVERHEAD_S
+        longest = free_s / (longer - 1 + sum(_SHARES))
+        times = _read_json(kept) or tuple(round(max(s * longest, _LEAST_S), 1) for s in _SHARES)
         write_whole(kept, json.dumps(times))
-    return replace(settings, labels=labels, widths=widths, times=tuple(sorted(set(times))))
+    return replace(settings, times=tuple(sorted(set(times))))
 
 
-def _read_times(path: Path) -> tuple[float, ...]:
+def _read_json(path: Path) -> Any:
+    """What an earlier command left; None, and so made again, where it cannot be read."""
     try:
-        times = tuple(float(one) for one in json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return ()
-    return times if all(0 < one < math.inf for one in times) else ()
-
-
-def _read_kept(path: Path) -> dict[str, Any] | None:
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return dict(kept) if "force_rmse_mev_per_a" in kept else None
-    except (OSError, ValueError, TypeError):
-        return None  # trained again, which is always right
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

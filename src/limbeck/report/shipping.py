@@ -11,6 +11,23 @@ from limbeck.report.markup import code, details, judged, missing, number, paragr
 from limbeck.report.reading import Run, as_dict, figures
 
 _STEADY = 0.2  #: distance of the quartiles over the median, at most, of timings on a quiet machine
+#: title, key of a benchmark's row, and how the value is shown
+_BENCH = (
+    ("atoms", "atoms", "{:,}"),
+    ("batch", "batch", "{:d}"),
+    ("threads", "threads", "{:d}"),
+    ("latency, ms", "latency_ms_median", "{:.3g}"),
+    ("± IQR", "latency_ms_iqr", "{:.2g}"),
+    ("structures/s", "structures_per_s", "{:.3g}"),
+    ("atoms/s", "atoms_per_s", "{:,.0f}"),
+    ("memory, MB", "peak_memory_mb", "{:,.1f}"),
+    ("speed-up", "speedup_vs_teacher", "{:.3g}×"),
+)
+_DEVIATIONS = (
+    ("ΔF, meV/Å", "force_mev_per_a"),
+    ("ΔE, meV", "energy_mev"),
+    ("Δσ, meV/Å³", "stress_mev_per_a3"),
+)
 
 
 def _in(run: Run, name: str) -> str:
@@ -21,52 +38,29 @@ def _in(run: Run, name: str) -> str:
 
 def benchmark(run: Run) -> str:
     """What bench.json holds beyond its figures."""
-    rows = (run.bench or {}).get("rows")
+    bench = run.bench or {}
+    rows = bench.get("rows")
     if not rows:
         files = " ".join(_in(run, f"{preset}.safetensors") for preset in run.presets)
-        return missing(
-            "Speed and memory by size and batch were not measured.",
-            f"limbeck bench {files} --json {_in(run, 'bench.json')}",
-        )
-    bench = run.bench or {}
-    machine, settings = as_dict(bench.get("machine")), as_dict(bench.get("settings"))
-    said = ", ".join(
-        part
-        for part in (
-            str(machine.get("processor") or ""),
-            f"{settings['threads']} of {machine.get('cores', '?')} cores" if settings.get("threads") else "",
-            ", ".join(f"{name} {version}" for name, version in as_dict(bench.get("versions")).items()),
-        )
-        if part
-    )
-    columns = (
-        "model", "engine", "system", "atoms", "batch", "threads", "latency, ms", "± IQR", "structures/s",
-        "atoms/s", "memory, MB", "speed-up", "not measured",
-    )  # fmt: skip
-    lines = [
-        (
-            text(row.get("model")),
-            text(row.get("engine"))
-            + ("" if row.get("device") in (None, "cpu") else f" ({text(row['device'])})"),
-            text(row.get("system")),
-            number(row.get("atoms"), "{:,}"),
-            number(row.get("batch"), "{:d}"),
-            number(row.get("threads"), "{:d}"),
-            number(row.get("latency_ms_median")),
-            number(row.get("latency_ms_iqr"), "{:.2g}"),
-            number(row.get("structures_per_s")),
-            number(row.get("atoms_per_s"), "{:,.0f}"),
-            number(row.get("peak_memory_mb"), "{:,.1f}"),
-            number(row.get("speedup_vs_teacher"), "{:.3g}×"),
-            text(row.get("skipped") or ""),
-        )
-        for row in rows
+        command = f"limbeck bench {files} --json {_in(run, 'bench.json')}"
+        return missing("Speed and memory by size and batch were not measured.", command)
+    machine, threads = as_dict(bench.get("machine")), as_dict(bench.get("settings")).get("threads")
+    about = [
+        str(machine.get("processor") or ""),
+        f"{threads} of {machine.get('cores', '?')} cores" if threads else "",
+        *(f"{name} {version}" for name, version in as_dict(bench.get("versions")).items()),
     ]
-    what = str(bench.get("what") or "")
-    note = paragraph(f"{what[:1].upper()}{what[1:]}. {said}. Medians." if what else said, "note")
-    return (
-        note + _unsteady(rows) + details(f"All {len(lines)} rows", table(columns, lines, words=(0, 1, 2, 12)))
-    )
+    said, what = ", ".join(filter(None, about)), str(bench.get("what") or "")
+    note = f"{what[:1].upper()}{what[1:]}. {said}. Medians." if what else said
+    lines = []
+    for row in rows:
+        device = "" if row.get("device") in (None, "cpu") else f" ({text(row['device'])})"
+        who = (text(row.get("model")), text(row.get("engine")) + device, text(row.get("system")))
+        values = (number(row.get(key), form) for _, key, form in _BENCH)
+        lines.append((*who, *values, text(row.get("skipped") or "")))
+    columns = ("model", "engine", "system", *(title for title, *_ in _BENCH), "not measured")
+    shown = table(columns, lines, words=(0, 1, 2, 12))
+    return paragraph(note, "note") + _unsteady(rows) + details(f"All {len(lines)} rows", shown)
 
 
 def _unsteady(rows: Sequence[dict[str, Any]]) -> str:
@@ -86,45 +80,40 @@ def _unsteady(rows: Sequence[dict[str, Any]]) -> str:
 def exports(run: Run) -> str:
     """Files for other runtimes with their certificates."""
     if not run.exports:
-        files = _in(run, f"{run.presets[0]}.safetensors")
-        return missing(
-            "There are no exports for other runtimes.",
-            f"limbeck export {files} --to all --out {_in(run, 'exports')}",
-        )
-    sizes = sorted({row["atoms"] for one in run.exports for row in _latencies(one)})
+        command = f"limbeck export {_in(run, f'{run.presets[0]}.safetensors')} --to all"
+        return missing("There are no exports for other runtimes.", f"{command} --out {_in(run, 'exports')}")
+    sizes = sorted({atoms for one in run.exports for atoms in _latencies(one)})
     rows = []
     for one in run.exports:
-        kinds = _kinds(one)
+        kinds, latencies = _kinds(one), _latencies(one)
         first = next(iter(kinds.values()), {})
+        shares = [kind["share"] for kind in map(figures, kinds.values()) if "share" in kind]
+        size = figures(one).get("bytes")
+        versions = ", ".join(
+            f"{name} {one[key]}" for name, key in (("opset", "opset"), ("torch", "torch")) if one.get(key)
+        )
         rows.append(
             (
-                text(one.get("format") or "–") + f"<br><small>{text(_versions_of(one))}</small>",
+                f"{text(one.get('format') or '–')}<br><small>{text(versions)}</small>",
                 code(Path(str(one["path"])).name),
-                number(one["bytes"] / 1e3, "{:,.0f}") if isinstance(one.get("bytes"), int | float) else "–",
+                number(size and size / 1e3, "{:,.0f}"),
                 short_hash(one["sha256"]) if one.get("sha256") else "–",
                 judged(one.get("verdict")),
-                number(first.get("force_mev_per_a"), "{:.2g}"),
-                number(first.get("energy_mev"), "{:.2g}"),
-                number(first.get("stress_mev_per_a3"), "{:.2g}"),
-                number(_largest(kinds, "share"), "{:.0%}"),
-                *(_latency(one, atoms) for atoms in sizes),
+                *(number(first.get(key), "{:.2g}") for _, key in _DEVIATIONS),
+                number(max(shares, default=None), "{:.0%}"),
+                *(latencies.get(atoms, "–") for atoms in sizes),
             )
         )
+    columns = ("format", "file", "kB", "SHA-256", "certificate", *(title for title, _ in _DEVIATIONS),
+               "of the tolerance", *(f"{atoms:,} atoms, ms (native)" for atoms in sizes))  # fmt: skip
     kinds = _kinds(run.exports[0])
-    where = next(iter(kinds), "test")
-    columns = (
-        "format", "file", "kB", "SHA-256", "certificate", "ΔF, meV/Å", "ΔE, meV", "Δσ, meV/Å³",
-        "of the tolerance", *(f"{atoms:,} atoms, ms (native)" for atoms in sizes),
-    )  # fmt: skip
-    said = (
+    counts = ", ".join(f"{kind} {part.get('n_structures', '?')}" for kind, part in kinds.items())
+    note = (
         "Certificate: the file was loaded in its own runtime, and its energies, forces and stress compared "
+        f"with the student's. Largest deviations on {next(iter(kinds), 'test')} structures, and how much "
+        "of the tolerance is used on structures of any kind." + (f" Structures: {counts}." if counts else "")
     )
-    said += f"with the student's. Largest deviations on {where} structures, and how much of the tolerance "
-    said += "is used on structures of any kind."
-    if kinds:
-        counts = ", ".join(f"{kind} {part.get('n_structures', '?')}" for kind, part in kinds.items())
-        said += f" Structures: {counts}."
-    return table(columns, rows, words=(0, 1, 3, 4)) + paragraph(said, "note")
+    return table(columns, rows, words=(0, 1, 3, 4)) + paragraph(note, "note")
 
 
 def _kinds(one: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -133,31 +122,12 @@ def _kinds(one: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {kind: part for kind, part in found.items() if isinstance(part, dict)}
 
 
-def _largest(kinds: dict[str, dict[str, Any]], key: str) -> float | None:
-    values = [kind.get(key) for kind in kinds.values()]
-    known = [float(v) for v in values if isinstance(v, int | float)]
-    return max(known) if known else None
-
-
-def _versions_of(one: dict[str, Any]) -> str:
-    parts = [f"opset {one['opset']}" if one.get("opset") else ""]
-    parts += [f"torch {one['torch']}" if one.get("torch") else ""]
-    return ", ".join(part for part in parts if part)
-
-
-def _latencies(one: dict[str, Any]) -> list[dict[str, Any]]:
+def _latencies(one: dict[str, Any]) -> dict[int, str]:
+    """Number of atoms -> time of the export beside the native engine's."""
     rows = one.get("latency")
-    return [
-        row
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict)
-        and isinstance(row.get("atoms"), int)
-        and isinstance(row.get("export_ms"), int | float)
-    ]
-
-
-def _latency(one: dict[str, Any], atoms: int) -> str:
-    for row in _latencies(one):
-        if row["atoms"] == atoms:
-            return f"{number(row['export_ms'])} ({number(row.get('native_ms'))})"
-    return "–"
+    known = [row for row in map(figures, rows if isinstance(rows, list) else []) if "export_ms" in row]
+    return {
+        row["atoms"]: f"{number(row['export_ms'])} ({number(row.get('native_ms'))})"
+        for row in known
+        if isinstance(row.get("atoms"), int)
+    }
