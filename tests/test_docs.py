@@ -228,7 +228,7 @@ def test_every_figure_is_told(finished_run):
     from limbeck.pipeline.examining import Round, Trialled
     from limbeck.validation.run import WorstFrame
 
-    text = (DOCS / "what-the-figures-mean.md").read_text(encoding="utf-8")
+    text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     metrics = json.loads((finished_run / "runs" / "si" / "metrics.json").read_text(encoding="utf-8"))
     names = set(keys(metrics))
     for record in (Row, Round, Trialled, WorstFrame):
