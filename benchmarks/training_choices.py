@@ -36,9 +36,9 @@ from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.labelling.store import LabelStore
-from limbeck.pipeline.lessons import Lesson, audited, make_lesson
 from limbeck.pipeline.students import train_student
 from limbeck.pipeline.telling import say_nothing
+from limbeck.pipeline.training_data import Lesson, audited, make_lesson
 from limbeck.progress import LineProgress
 from limbeck.runtime.student import Student
 from limbeck.students import specification

@@ -225,7 +225,7 @@ def check_certificates_told(folder: Path, text: str) -> None:
 @pytest.mark.ci
 def test_every_figure_is_told(finished_run):
     from limbeck.benchmark.rows import Row
-    from limbeck.pipeline.examining import Round, Trialled
+    from limbeck.pipeline.active_learning import Round, Trialled
     from limbeck.validation.run import WorstFrame
 
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")

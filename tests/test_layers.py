@@ -35,7 +35,7 @@ BREACHES = {
     ("dataset/lint/values.py", "limbeck.labelling.audit"),
     ("dataset/read.py", "limbeck.labelling.store"),
     ("export/loss.py", "limbeck.validation.onpolicy"),
-    ("export/speed.py", "limbeck.benchmark.runner"),
+    ("export/speed.py", "limbeck.core.timing"),
     ("export/speed.py", "limbeck.benchmark.turns"),
     ("export/structures.py", "limbeck.sampling.starts"),
     ("report/data_figures.py", "limbeck.dataset.statistics"),

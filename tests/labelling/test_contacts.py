@@ -18,7 +18,7 @@ from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.labelling.audit import audit
 from limbeck.labelling.contacts import continued, judge_contacts, last_trusted, remainder, scans_of
-from limbeck.pipeline.lessons import make_lesson, mended, radii_of, without_cores
+from limbeck.pipeline.training_data import make_lesson, mended, radii_of, without_cores
 from limbeck.sampling import Contacts, Rattle, SamplingConfig, run_sampling
 
 SUPERCELL = {"kind": "supercell", "repeat": [3, 3, 3]}

@@ -17,9 +17,10 @@ from ase.spacegroup import crystal as crystal_of
 from limbeck.config import DistillConfig, ValidationConfig, load_config
 from limbeck.errors import InputError
 from limbeck.pipeline import planning
-from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import Costs, check_s, shortened
+from limbeck.pipeline.planning import Costs, shortened
 from limbeck.pipeline.recipes import Recipe, default_sampling, default_test_set, recipe_of, starts_to_train_on
+from limbeck.pipeline.run_folder import RunFolder, RunState
+from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.progress import process_start
 from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames, summary
 from limbeck.sampling.defects import Vacancy
@@ -50,7 +51,7 @@ def _plan(monkeypatch, budget, label_s, step_s=2e-3, spent_s=0.0, **settings):
     steps = dict.fromkeys(("original", "tiny", "ultra-tiny"), step_s)
     monkeypatch.setattr(planning, "measure", lambda *_: Costs(label_s, steps, 1))
     config = DistillConfig(bulk="Cu", teacher=EMT, presets=("tiny", "ultra-tiny"), budget=budget, **settings)
-    return planning.plan(config, [bulk("Cu", cubic=True)], teacher=None, spent_s=spent_s)
+    return planning.plan(config, [bulk("Cu", cubic=True)], None, TimeBudget(budget, before_s=spent_s))
 
 
 @pytest.mark.parametrize(
@@ -154,17 +155,17 @@ def test_temperatures_are_sorted_once_each():
 
 
 def test_a_plan_without_dynamics_says_so(monkeypatch):
-    lines = _plan(monkeypatch, 75, 0.6).lines()
+    lines = _plan(monkeypatch, 75, 0.6).lines("")
     assert any("note: no dynamics is sampled" in line and "a larger --budget" in line for line in lines)
-    assert not any("no dynamics" in line for line in _plan(monkeypatch, 1800, 0.05).lines())
+    assert not any("no dynamics" in line for line in _plan(monkeypatch, 1800, 0.05).lines(""))
 
 
 def test_a_plan_without_close_contacts_says_so(monkeypatch):
-    lines = _plan(monkeypatch, 75, 0.6).lines()
+    lines = _plan(monkeypatch, 75, 0.6).lines("")
     assert any(
         "no close contacts are sampled" in line and "remedy: a larger --budget" in line for line in lines
     )
-    assert not any("close contacts" in line for line in _plan(monkeypatch, 1800, 0.05).lines())
+    assert not any("close contacts" in line for line in _plan(monkeypatch, 1800, 0.05).lines(""))
 
 
 def test_contacts_are_scanned_where_they_are_few_of_the_labels():
@@ -244,9 +245,9 @@ def test_defects_and_temperatures_of_the_users_sampling_are_held_out():
 
 def test_too_few_frames_are_remarked_on(monkeypatch):
     sampling = SamplingConfig(steps=(Supercell(max_atoms=32), Vacancy(add=False)))
-    lines = "\n".join(_plan(monkeypatch, 300, 0.05, sampling=sampling).lines())
+    lines = "\n".join(_plan(monkeypatch, 300, 0.05, sampling=sampling).lines(""))
     assert "note: 1 frames are too few to learn from: steps that prepare add none" in lines
-    assert "too few" not in "\n".join(_plan(monkeypatch, 300, 0.05).lines())
+    assert "too few" not in "\n".join(_plan(monkeypatch, 300, 0.05).lines(""))
 
 
 def test_molecular_crystals_stay_cool():
@@ -271,13 +272,11 @@ def test_default_test_keeps_to_its_evaluations():
 
 def test_shortened_checks_take_the_share_of_time():
     starts, costs, whole = [bulk("Cu")], Costs(0.1, {}, 1), ValidationConfig()
-    full = check_s(whole, starts, 2e-3, costs)
+    full = costs.check_s(whole, starts, 2e-3)
     # 2 x 250 + 20 x 50 fs in steps of 1 fs, 1000 fs in steps of 0.5 fs, 20 labels
     assert full == pytest.approx(2e-3 * (1500 + 2000) + 20 * 0.1)
     for factor in (0.5, 0.2):
-        assert check_s(shortened(whole, factor), starts, 2e-3, costs) == pytest.approx(
-            factor * full, rel=0.15
-        )
+        assert costs.check_s(shortened(whole, factor), starts, 2e-3) == pytest.approx(factor * full, rel=0.15)
     assert shortened(whole, 1.0) is whole
     assert shortened(ValidationConfig(onpolicy_frames=0, nve_fs=0), 0.1).nve_fs == 0
 
@@ -297,14 +296,14 @@ def test_training_until_a_moment_counts_what_happened_before(monkeypatch):
 
 
 def test_the_clock_counts_from_the_start_and_over_interruptions(tmp_path):
-    clock = RunClock(tmp_path, began=time.monotonic() - 30.0)
-    assert clock.spent_s == pytest.approx(30.0, abs=1.0)
-    clock.save()
-    again = RunClock(tmp_path, began=time.monotonic() - 5.0)
-    assert again.spent_s == pytest.approx(35.0, abs=1.0)
+    state = RunState(RunFolder(tmp_path), None, began=time.monotonic() - 30.0)
+    assert state.time.spent_s == pytest.approx(30.0, abs=1.0)
+    state.save()
+    again = RunState(RunFolder(tmp_path), None, began=time.monotonic() - 5.0)
+    assert again.time.spent_s == pytest.approx(35.0, abs=1.0)
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(planning.InputError, match="state.json: damaged state of a run; .* remedy: delete it"):
-        RunClock(tmp_path)
+        RunState(RunFolder(tmp_path), None)
 
 
 def test_process_start_is_before_the_first_import():

@@ -55,7 +55,7 @@ COPPER = {
 
 def test_copper_from_emt(run, tmp_path, monkeypatch):
     # on a busy machine the teacher's long range would not be measured
-    monkeypatch.setattr("limbeck.pipeline.reach.SECONDS_BY_EPOCHS", 1e6)
+    monkeypatch.setattr("limbeck.pipeline.evaluation.SECONDS_BY_EPOCHS", 1e6)
     config, out = tmp_path / "cu.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump({"name": "copper", **COPPER}))
     code, printed, err = run("distill", config, "--out", out, "--json", tmp_path / "figures.json")

@@ -5,45 +5,45 @@ from __future__ import annotations
 import pytest
 
 from limbeck.errors import InputError
-from limbeck.pipeline.folder import prepare_folder, say_if_finished
+from limbeck.pipeline.run_folder import RunFolder
 
 
 def test_a_users_files_are_left_alone(tmp_path):
     (tmp_path / "config.yaml").write_text("bulk: Cu\n")
     for overwrite in (False, True):
         with pytest.raises(InputError, match="the run folder holds files of something else"):
-            prepare_folder(tmp_path, "bulk: Cu\n", overwrite=overwrite)
+            RunFolder(tmp_path).prepare("bulk: Cu\n", overwrite=overwrite)
     assert (tmp_path / "config.yaml").read_text() == "bulk: Cu\n"
 
 
 def test_overwrite_removes_what_a_run_wrote_and_no_more(tmp_path):
     run = tmp_path / "run"
-    prepare_folder(run, "seed: 1\n", overwrite=False)
+    RunFolder(run).prepare("seed: 1\n", overwrite=False)
     (run / "labels").mkdir()
     (run / "labels" / "shard-00000.lbk").write_bytes(b"x")
     (run / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="got other values of seed;"):
-        prepare_folder(run, "seed: 2\n", overwrite=False)
+        RunFolder(run).prepare("seed: 2\n", overwrite=False)
     assert (run / "labels").exists()
-    prepare_folder(run, "seed: 2\n", overwrite=True)
+    RunFolder(run).prepare("seed: 2\n", overwrite=True)
     assert not (run / "labels").exists()
     assert (run / "notes.txt").read_text() == "mine"
     (run / "metrics.json").write_text("{}")
-    prepare_folder(run, "seed: 2\n", overwrite=False)
+    RunFolder(run).prepare("seed: 2\n", overwrite=False)
     said: list[str] = []
-    say_if_finished(run, said.append)
+    RunFolder(run).say_if_finished(said.append)
     assert "is finished and its students stay as they are; remedy: --overwrite starts over" in said[0]
-    prepare_folder(run, "seed: 2\n", overwrite=True)
-    say_if_finished(run, said.append)
+    RunFolder(run).prepare("seed: 2\n", overwrite=True)
+    RunFolder(run).say_if_finished(said.append)
     assert not (run / "metrics.json").exists()
     assert len(said) == 1
 
 
 def test_another_budget_or_place_is_the_same_run(tmp_path):
-    prepare_folder(
-        tmp_path / "run", "budget: 10m\nout: a\nseed: 1\nlabelling: {workers: 1}\n", overwrite=False
+    RunFolder(tmp_path / "run").prepare(
+        "budget: 10m\nout: a\nseed: 1\nlabelling: {workers: 1}\n", overwrite=False
     )
     (tmp_path / "run" / "labels").mkdir()
-    prepare_folder(
-        tmp_path / "run", "budget: 9m\nout: b\nseed: 1\nlabelling: {workers: 2}\n", overwrite=False
+    RunFolder(tmp_path / "run").prepare(
+        "budget: 9m\nout: b\nseed: 1\nlabelling: {workers: 2}\n", overwrite=False
     )

@@ -17,9 +17,10 @@ from limbeck.core.potential import Capabilities
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline import planning
-from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import Costs
-from limbeck.pipeline.sampling import Collector
+from limbeck.pipeline.planning import Costs
+from limbeck.pipeline.run_folder import Run, RunFolder, RunState
+from limbeck.pipeline.sample_and_label import Collector
+from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.progress import no_progress
 from limbeck.teachers.card import TeacherIdentity
 
@@ -61,15 +62,17 @@ def collected(monkeypatch, tmp_path):
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
         steps = dict.fromkeys(("tiny", "ultra-tiny"), 1e-3)
         monkeypatch.setattr(planning, "measure", lambda *_: Costs(PLANNED_S, steps, 1))
-        config = DistillConfig(bulk="Cu", presets=("tiny",), budget=BUDGET_S, **settings)
+        budget = None if "training" in settings else BUDGET_S
+        config = DistillConfig(bulk="Cu", presets=("tiny",), budget=budget, **settings)
         starts = [bulk("Cu", cubic=True)]
-        plan = planning.plan(config, starts, teacher=None, spent_s=0.0)
-        clock = RunClock(tmp_path, began=now[0])
+        plan = planning.plan(config, starts, None, TimeBudget(budget))
+        state = RunState(RunFolder(tmp_path), budget, began=now[0])
         with LabelStore(tmp_path / "labels") as store:
             teacher = SlowTeacher(now, slowness * PLANNED_S)
-            collector = Collector(config, tmp_path, teacher, store, clock, no_progress, print)
+            run = Run(config, RunFolder(tmp_path), teacher, state, no_progress, print)
+            collector = Collector(run, store)
             test = collector.collect_test_set(starts, plan)
-        return plan, clock.spent_s, test, collector.notes
+        return plan, state.time.spent_s, test, collector.notes
 
     return _collect
 

@@ -7,7 +7,7 @@ from ase import Atoms, units
 from ase.build import bulk, graphene, molecule
 
 from limbeck.errors import InputError
-from limbeck.pipeline.lengths import check_lengths
+from limbeck.pipeline.opening import check_lengths
 
 
 def scaled(atoms: Atoms, factor: float) -> Atoms:

@@ -9,7 +9,9 @@ from ase.calculators.lj import LennardJones
 from limbeck.config import config_from_values
 from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.core.structures import StructureBatch
-from limbeck.pipeline.reach import limits, measure_reach
+from limbeck.pipeline.evaluation import measure_reach
+from limbeck.pipeline.students import limits
+from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.students.specification import preset_architecture
 from limbeck.validation.longrange import LongRangeReport
 from tests.validation.toys import label_set
@@ -19,7 +21,7 @@ TEACHER = AsePotential(LennardJones(sigma=2.3, epsilon=0.1, rc=5.0, smooth=True)
 
 @pytest.fixture(autouse=True)
 def _no_hurry(monkeypatch):
-    monkeypatch.setattr("limbeck.pipeline.reach.SECONDS_BY_EPOCHS", 1e6)
+    monkeypatch.setattr("limbeck.pipeline.evaluation.SECONDS_BY_EPOCHS", 1e6)
 
 
 def test():
@@ -37,7 +39,7 @@ def configuration(**entries):
 
 def test_cutoff_and_receptive_field_are_measured():
     config = configuration(training={"cutoff": 4.0})
-    cutoff, field = measure_reach(config, TEACHER, test(), 0.0)
+    cutoff, field = measure_reach(config, TEACHER, test(), TimeBudget(None))
     assert (cutoff["radius_a"], field["radius_a"]) == (4.0, 8.0)
     assert cutoff["force_rms_mev_per_a"] > 0.1  # between 4 and 5 Å
     assert field["force_rms_mev_per_a"] == 0.0
@@ -49,11 +51,15 @@ def test_cutoff_and_receptive_field_are_measured():
 
 def test_each_preset_has_its_own_field():
     config = configuration(presets=["original", "ultra-tiny"], training={"cutoff": 3.0})
-    assert [r["radius_a"] for r in measure_reach(config, TEACHER, test(), 0.0)] == [3.0, 6.0, 9.0]
+    assert [r["radius_a"] for r in measure_reach(config, TEACHER, test(), TimeBudget(None))] == [
+        3.0,
+        6.0,
+        9.0,
+    ]
 
 
 def test_a_used_up_budget_leaves_a_reason():
-    for report in measure_reach(configuration(budget="1m"), TEACHER, test(), 60.0):
+    for report in measure_reach(configuration(), TEACHER, test(), TimeBudget(60.0, before_s=60.0)):
         assert report["force_rms_mev_per_a"] is None
         assert report["reason"].startswith("the budget leaves too little time: two evaluations of ")
         said = LongRangeReport(**report).text()

@@ -12,8 +12,9 @@ from ase.build import bulk
 from limbeck.benchmark.rows import Timing
 from limbeck.core.machine import usable_cores
 from limbeck.core.structures import StructureBatch
-from limbeck.pipeline import results
-from limbeck.pipeline.results import add_speeds, say_results
+from limbeck.pipeline import evaluation
+from limbeck.pipeline.evaluation import add_speeds, say_results
+from limbeck.pipeline.run_folder import RunFolder
 
 
 def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch):
@@ -31,13 +32,13 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
         # a machine that is twice as slow in its second block slows all alike
         return [Timing(((s,), (2 * s,), (s,))) for s in (0.4, 0.001, 0.0005)]
 
-    monkeypatch.setattr(results, "Student", Loaded)
-    monkeypatch.setattr(results, "time_in_turns", timings)
+    monkeypatch.setattr(evaluation, "Student", Loaded)
+    monkeypatch.setattr(evaluation, "time_in_turns", timings)
     teacher = SimpleNamespace(name="emt", n_parameters=900, threads=3, device="cuda")
     frames = StructureBatch.from_atoms([bulk("Si", cubic=True), bulk("Si")])
     trial = SimpleNamespace(teacher=teacher, test=SimpleNamespace(structures=frames))
     metrics = {"tiny": {"run": {"parameters": 90}}, "ultra-tiny": {"run": {"parameters": 30}}, "run": {}}
-    add_speeds(metrics, tmp_path, ["tiny", "ultra-tiny"], trial)
+    add_speeds(metrics, RunFolder(tmp_path), ["tiny", "ultra-tiny"], trial)
     assert loaded == [(f"{preset}.safetensors", {"threads": 3}) for preset in ("tiny", "ultra-tiny")]
     tiny, ultra, run = (metrics[key].get("run", metrics[key]) for key in ("tiny", "ultra-tiny", "run"))
     assert (tiny["atoms_per_s"], ultra["atoms_per_s"]) == pytest.approx((8_000.0, 16_000.0))
@@ -54,7 +55,9 @@ def test_speeds_of_a_busy_machine_are_remarked_on(tmp_path, share, noted):
     judged = {"test": {"all": errors}, "validation": {"all": errors}, "run": {"parameters": 1}}
     teacher = {"name": "emt", "parameters": None, "atoms_per_s": 1.0}
     metrics = {"tiny": judged, "run": {"teacher": teacher, "load": share * usable_cores(), "speed_atoms": 1}}
-    say_results(metrics, tmp_path, ["tiny"], SimpleNamespace(test=[0], hottest_k=math.pi), said.append)
+    say_results(
+        metrics, RunFolder(tmp_path), ["tiny"], SimpleNamespace(test=[0], hottest_k=math.pi), said.append
+    )
     assert any("the machine was busy" in line for line in said) is noted
 
 
@@ -74,7 +77,7 @@ def test_a_larger_preset_that_is_no_better_is_remarked_on(tmp_path, error, noted
         "run": {"teacher": teacher, "speed_atoms": 1},
     }
     trial = SimpleNamespace(test=[0], hottest_k=300.0)
-    say_results(metrics, tmp_path, ["tiny", "original"], trial, said.append)
+    say_results(metrics, RunFolder(tmp_path), ["tiny", "original"], trial, said.append)
     notes = [line for line in said if "original (400,000 parameters) is no more accurate than tiny" in line]
     assert len(notes) == noted
     assert all("the number of labels limits it: use tiny" in line for line in notes)

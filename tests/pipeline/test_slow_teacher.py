@@ -20,9 +20,10 @@ from limbeck.core.potential import Capabilities, Potential
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline import planning
-from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import Costs
-from limbeck.pipeline.sampling import Collector
+from limbeck.pipeline.planning import Costs
+from limbeck.pipeline.run_folder import Run, RunFolder, RunState
+from limbeck.pipeline.sample_and_label import Collector
+from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.pipeline.training_data import LabelSource
 from limbeck.progress import no_progress
 from limbeck.sampling import MD, SamplingConfig
@@ -87,7 +88,7 @@ class Bench:
         monkeypatch.setattr(planning, "measure", lambda *_: Costs(PLANNED_S, steps, 1))
         self.config = DistillConfig(bulk="Cu", presets=("tiny",), **settings)
         self.starts = [bulk("Cu", cubic=True)]
-        self.plan = planning.plan(self.config, self.starts, teacher=None, spent_s=0.0)
+        self.plan = planning.plan(self.config, self.starts, None, TimeBudget(self.config.budget))
         self.teacher = SlowTeacher(self.now, cost_s)
         self.trained: set[int] = set()
 
@@ -98,21 +99,22 @@ class Bench:
             return Lattice(f"interim-{count}", self.now, scout_cost_s)
 
         monkeypatch.setattr(Collector, "_interim_student", interim)
-        self.clock = RunClock(folder, began=BEGAN)
+        self.state = RunState(RunFolder(folder), self.config.budget, BEGAN)
 
     def collect(self, what: str = "collect") -> tuple[LabelledSet, list[str]]:
         """The set and the notes; what was interrupted goes on as in another process."""
         with LabelStore(self.folder / "labels") as store:
-            collector = Collector(
-                self.config, self.folder, self.teacher, store, self.clock, no_progress, lambda text: None
+            run = Run(
+                self.config, RunFolder(self.folder), self.teacher, self.state, no_progress, lambda text: None
             )
+            collector = Collector(run, store)
             found = getattr(collector, what)(self.starts, self.plan)
             return found.labelled if isinstance(found, LabelSource) else found, collector.notes
 
     def again(self) -> None:
         """Killed, and called again later."""
-        self.clock.save()
-        self.clock = RunClock(self.folder, began=self.now[0])
+        self.state.save()
+        self.state = RunState(RunFolder(self.folder), self.config.budget, self.now[0])
 
 
 def affordable(cost_s: Callable[[float], float], began_s: float, until_s: float) -> float:
@@ -138,7 +140,7 @@ def test_held_out_trajectories_are_fewer_and_whole(monkeypatch, tmp_path, cost_s
     share = affordable(cost_s, 0.0, bench.plan.test_set_until_s) / evaluations
     assert share < 0.8  # else there was nothing to choose
     assert 0.7 * share * 624 <= len(test) <= share * 624 + 12
-    assert bench.clock.spent_s <= bench.plan.test_set_until_s + 12 * PLANNED_S
+    assert bench.state.time.spent_s <= bench.plan.test_set_until_s + 12 * PLANNED_S
     # as many trajectories of each temperature, one more or less, and all whole but the last
     frames_of = Counter(test.group.tolist())
     runs_at = Counter(group.split("/md-")[1].split("K")[0] for group in frames_of)
@@ -204,7 +206,7 @@ def test_each_step_and_temperature_of_a_sampling_keeps_its_share(monkeypatch, tm
             assert made[step] >= 0.7 * share * frames, (step, made)
             assert set(labelled.temperature_k[labelled.config_type == step]) == {300.0, 600.0}
     assert len(labelled) >= 0.8 * share * plan.frames
-    assert bench.clock.spent_s <= plan.labels_until_s + 5 * PLANNED_S * planning.LEAST_LABELS
+    assert bench.state.time.spent_s <= plan.labels_until_s + 5 * PLANNED_S * planning.LEAST_LABELS
     assert sum("labelling stopped" in note for note in notes) == 1
 
 

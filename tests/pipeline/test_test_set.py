@@ -22,10 +22,9 @@ from limbeck.dataset.read import labelled_from_atoms, read_labelled
 from limbeck.errors import InputError
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline import distilling
+from limbeck.pipeline.active_learning import ActiveLearning
 from limbeck.pipeline.curve_data import read_curve_data
-from limbeck.pipeline.lessons import Lesson
-from limbeck.pipeline.rounds import RoundLoop
-from limbeck.pipeline.training_data import LabelSource, Preparation, prepare_training_data
+from limbeck.pipeline.training_data import LabelSource, Lesson, Preparation, prepare_training_data
 from tests.pipeline.conftest import labelled_copper
 
 N_TEST = 4
@@ -231,7 +230,8 @@ def test_active_learning_adds_no_structure_of_the_test_set():
     said: list[str] = []
     config = SimpleNamespace(val=0.1, seed=0)
     trial = SimpleNamespace(test=labelled.select([10, 11]))
-    loop = RoundLoop(config, Path(), None, trial, [], None, None, None, said.append)  # type: ignore[arg-type]
+    run = SimpleNamespace(config=config, say=said.append)
+    loop = ActiveLearning(run, None, trial, [], None)  # type: ignore[arg-type]
     joined = loop._joined(lesson, labelled.select([4, 10, 5]))
     np.testing.assert_array_equal(joined.train.labels.energy, labelled.labels.energy[[0, 1, 2, 4, 5]])
     assert said == ["note: 1 of 3 labels are left out, because their structures are in the test set"]

@@ -41,7 +41,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from limbeck.dataset.read import labelled_from_atoms, read_labelled
     from limbeck.labelling.record import make_record
     from limbeck.labelling.store import LabelStore
-    from limbeck.pipeline.judging import card_metrics
+    from limbeck.pipeline.evaluation import card_metrics
     from limbeck.pipeline.students import save_student, untrained_student
     from limbeck.teachers.card import TeacherIdentity
     from limbeck.validation.run import validate

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from limbeck.pipeline.commands import run_label, run_sample, run_validate
+from limbeck.pipeline.commands import run_label, run_sample, run_train, run_validate
 from limbeck.pipeline.distilling import distill
 from limbeck.pipeline.planning import plan
-from limbeck.pipeline.training import run_train
 
 __all__ = ["distill", "plan", "run_label", "run_sample", "run_train", "run_validate"]

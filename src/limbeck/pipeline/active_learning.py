@@ -1,103 +1,125 @@
-"""The failure-driven loop: students run hot, compressed and stretched, and learn from where they fail.
+"""Active learning: students run hot, compressed and stretched, and learn from where they fail.
 
-Each round: every student's own dynamics from several starts, ended at the first unphysical or unfamiliar
+Each iteration: MD driven by every student from several starts, ended at the first unphysical or unfamiliar
 frame; frames from just before it, and some on the way, go to the teacher and join the labels. An interim student, a
 student that trains on from there for a minute, goes on where they stopped, and frames of its dynamics are
-labelled too, so that one round sees more than the first picoseconds of what is new. Then training goes on
-from the students. Active learning by query by committee, as DP-GEN (Zhang et al. 2019, arXiv:1810.11890)
-does it, with a physical check besides.
+labelled too, so that one iteration sees more than the first picoseconds of what is new. Then training goes
+on from the students. Query by committee, as DP-GEN (Zhang et al. 2019, arXiv:1810.11890) does it, with a
+physical check besides.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from ase import Atoms
 
-from limbeck.benchmark.speed import seconds_per_step
-from limbeck.config import DistillConfig
+from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.split import split
-from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, INTERIM_PRESET
-from limbeck.pipeline.examining import Examiner, Label, Round, frames_path, round_path
-from limbeck.pipeline.judging import Trial
-from limbeck.pipeline.lessons import Lesson
-from limbeck.pipeline.planning import FIRST_SHARE, LEAST_TRAINING_S, Plan, share_time
+from limbeck.pipeline.evaluation import Trial
+from limbeck.pipeline.planning import INTERIM_PRESET, Plan, untrained_step_s
 from limbeck.pipeline.recipes import timestep_fs
-from limbeck.pipeline.students import save_student, train_student, untrained_student
+from limbeck.pipeline.run_folder import IterationFolder, Run
+from limbeck.pipeline.students import save_student, train_student
 from limbeck.pipeline.table import format_rounds
-from limbeck.pipeline.telling import Say
-from limbeck.pipeline.training_data import without_test
-from limbeck.progress import Progress
+from limbeck.pipeline.time_budget import LEAST_TRAINING_S
+from limbeck.pipeline.training_data import Lesson, without_test
 from limbeck.runtime.student import Student
-from limbeck.sampling.config import SamplingConfig
-from limbeck.sampling.dynamics import MD
-from limbeck.sampling.frames import read_frames
-from limbeck.sampling.run import NoFrames, run_sampling
+from limbeck.sampling import MD, SamplingConfig, read_frames, run_sampling, write_frames
+from limbeck.sampling.frames import TrajectoryCache
+from limbeck.sampling.run import NoFrames
 from limbeck.training.loop import Stop
+from limbeck.validation.ensemble import Ensemble
+from limbeck.validation.metrics import Metrics, compute_metrics
+from limbeck.validation.run import predict
+from limbeck.validation.survival import Survival, strained_starts, survive
 
-LATER_RATE = 0.5  #: of the peak learning rate, for training that goes on from a student
-#: of a round's time: training gets at least so much, labels so much, and the runs at most so much unless
-#: they are the last; where they would take longer, fewer are done
-TRAINING_SHARE, LABELS_SHARE, RUNS_SHARE = 0.3, 0.15, 0.3
+_LATER_RATE = 0.5  #: of the peak learning rate, for training that goes on from a student
 _LEAST_TO_SPLIT = 10  #: fewer new labels than this all train
+_HOTTER = 1.25  #: over the highest sampled temperature, where no other is given
+_REASONS = 3  #: the number kept of a student's failures
+_COMPANION = {"ultra-tiny": "tiny"}  # of a preset that runs alone; else ultra-tiny
+
+#: labels of frames, by a name that an interruption does not change; those without a label are left out
+Label = Callable[[list[Atoms], str], LabelledSet]
+
+
+@dataclass(frozen=True)
+class Trialled:
+    """One student in one iteration.
+
+    Attributes
+    ----------
+    test, on_policy: errors on the test set, and on frames of its own dynamics before anything
+        was wrong (None where none was labelled).
+    runs, survived: of its own dynamics. shortest_ps, mean_ps: how long they lasted (None without runs).
+    reasons: why runs ended, the first few.
+    """
+
+    test: Metrics
+    on_policy: Metrics | None
+    runs: int
+    survived: int
+    shortest_ps: float | None
+    mean_ps: float | None
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one iteration saw. number: 0 is before any failure was learned from. labels: trained on."""
+
+    number: int
+    labels: int
+    students: dict[str, Trialled]
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Round:
+        """Inverse of ``dataclasses.asdict``."""
+        students = {name: Trialled(**values) for name, values in fields["students"].items()}
+        return cls(fields["number"], fields["labels"], students)
 
 
 @dataclass
-class RoundLoop:
-    """The loop of one run in its folder; every round's students, runs and figures are kept there."""
+class ActiveLearning:
+    """The iterations of one run; the students, MD and figures of each are kept in its folder."""
 
-    config: DistillConfig
-    folder: Path
+    run: Run
     plan: Plan
     trial: Trial
     starts: Sequence[Atoms]
     label: Label
-    clock: RunClock
-    progress: Progress
-    say: Say
     rounds: list[Round] = field(default_factory=list)
 
-    @cached_property
-    def examiner(self) -> Examiner:
-        """That runs the students of each round."""
-        return Examiner(
-            self.config,
-            self.folder,
-            self.trial,
-            self.starts,
-            self.label,
-            self.clock,
-            self.progress,
-            self._short_stop(),
-        )
-
-    def run(self, lesson: Lesson) -> None:
-        """Rounds until the targets are met or the time is up; ``rounds`` holds what each one saw."""
-        settings = self.config.rounds
+    def iterate(self, lesson: Lesson) -> list[Round]:
+        """Iterations until the targets are met or the time is up; what each one saw."""
+        last = self.run.config.rounds.n
         # What is usual stays what it was before the first failure: else the limit would rise with each.
-        known = lesson.validation.structures
-        for number in range(settings.n + 1):
+        self.known = lesson.validation.structures
+        for number in range(last + 1):
             if number:
                 lesson = self._widened(lesson, number)
             self._train(lesson, number)
-            seen = self.examiner.examine(lesson, known, number, partial(self._runs_until, number))
+            seen = self._examine(lesson, number)
             self.rounds.append(seen)
-            self.say(format_rounds([seen.to_dict()]))
+            self.run.say(format_rounds([asdict(seen)]))
             if self._met(seen):
                 break
-            if number < settings.n and self._time_is_up():
-                self.say("note: the budget leaves no time for another round")
+            if number < last and self._left_s() < 2 * LEAST_TRAINING_S:
+                self.run.say("note: the budget leaves no time for another round")
                 break
+        return self.rounds
 
     def _met(self, seen: Round) -> bool:
-        settings = self.config.rounds
+        settings = self.run.config.rounds
         return all(
             s.runs == settings.starts
             and s.survived >= settings.survival * s.runs
@@ -106,90 +128,180 @@ class RoundLoop:
             for s in seen.students.values()
         )
 
+    def _folder(self, number: int) -> IterationFolder:
+        return self.run.folder.iteration(number)
+
+    @property
+    def _reserved_s(self) -> float:
+        """What follows the last iteration."""
+        return self.plan.reserved_s(self.run.config.presets)
+
+    def _left_s(self) -> float:
+        return self.run.state.time.left_s(self._reserved_s)
+
     # ---- training ----------------------------------------------------------------------------------
 
-    def _path(self, number: int, preset: str) -> Path:
-        return round_path(self.folder, number, preset)
-
     def _train(self, lesson: Lesson, number: int) -> None:
-        presets = self.config.presets
-        ends = time.monotonic() + self._to_train_s(number)
-        for k, preset in enumerate(presets):
-            path = self._path(number, preset)
-            if path.exists():
-                continue
-            until = None
-            if self.config.budget is not None:
-                now = time.monotonic()
-                until = now + max(share_time(presets[k:], ends - now)[preset], LEAST_TRAINING_S)
-            stop = Stop(epochs=self.config.training.epochs, until=until)
-            self._train_one(lesson, preset, path, stop, number)
+        config, time = self.run.config, self.run.state.time
+        own = time.part(
+            time.iteration_training_s(
+                number, config.rounds.n, self._runs_s if number else 0.0, self._reserved_s
+            )
+        )
+        for k, preset in enumerate(config.presets):
+            path = self._folder(number).student(preset)
+            if not path.exists():
+                stop = Stop(epochs=config.training.epochs, until=own.training_ends(config.presets[k:]))
+                self._train_on(lesson, preset, path, stop, number)
 
-    def _train_one(
-        self, lesson: Lesson, preset: str, path: Path, stop: Stop, number: int, task: str | None = None
+    def _train_on(
+        self, lesson: Lesson, preset: str, path: Path, stop: Stop, number: int, who: str = ""
     ) -> None:
-        training = self.config.training
-        before = self._path(number - 1, preset) if number else None
+        """Train from the student of the iteration before, if there is one."""
+        training = self.run.config.training
+        before = self._folder(number - 1).student(preset) if number else None
         if before is not None:
-            training = training.model_copy(update={"learning_rate": LATER_RATE * training.learning_rate})
+            training = training.model_copy(update={"learning_rate": _LATER_RATE * training.learning_rate})
         record, _ = train_student(
             preset,
             lesson,
             training,
             stop,
             path.with_suffix(""),
-            seed=self.config.seed + number,
+            seed=self.run.config.seed + number,
             init=before,
             same_origin=True,
-            progress=self.clock.ticking(self.progress, task or f"round {number}"),
+            progress=self.run.ticking(f"round {number} {who}".strip()),
         )
         save_student(path, record)
-        self.clock.save()
-
-    def _left_s(self) -> float:
-        """Of the budget, without what follows the last round."""
-        budget = self.config.budget or 0.0
-        return budget - self.clock.spent_s - sum(self.plan.checking_s.values()) - self.plan.finishing_s
-
-    def _to_train_s(self, number: int) -> float:
-        """Of the time left, what training in this round may take."""
-        left = self._left_s()
-        if number == 0:
-            return FIRST_SHARE * left
-        share = left / self._rounds_left(number)
-        return max(TRAINING_SHARE * share, share - self._runs_s - LABELS_SHARE * share)
+        self.run.state.save()
 
     @cached_property
     def _runs_s(self) -> float:
-        """What the runs of all students of a round take where they last to the end."""
-        settings, structure = self.config.rounds, self.starts[0]
-        step_s = sum(
-            seconds_per_step(untrained_student(p, structure, self.config.training.cutoff), structure)
-            + DYNAMICS_OVERHEAD_S
-            for p in self.config.presets
+        """What the runs of all students of an iteration take where they last to the end."""
+        config, structure = self.run.config, self.starts[0]
+        settings = config.rounds
+        step_s = sum(untrained_step_s(p, structure, config.training.cutoff) for p in config.presets)
+        return step_s * settings.starts * settings.duration_ps * 1000.0 / self._timestep_fs
+
+    @property
+    def _short_stop(self) -> Stop:
+        """The end of training that takes a minute: of interim_students and companions."""
+        epochs = self.run.config.training.epochs
+        return Stop(budget_s=self.plan.interim_s) if epochs is None else Stop(epochs=epochs)
+
+    # ---- what the students do ------------------------------------------------------------------------
+
+    @property
+    def _temperature_k(self) -> float:
+        return self.run.config.rounds.temperature_K or _HOTTER * self.trial.hottest_k
+
+    @property
+    def _timestep_fs(self) -> float:
+        return self.run.config.validation.timestep_fs or timestep_fs(self.starts)
+
+    def _examine(self, lesson: Lesson, number: int) -> Round:
+        """Run the students of an iteration; the figures, and the frames that the next one learns from."""
+        config, folder = self.run.config, self._folder(number)
+        hashes = {preset: hash_file(folder.student(preset)) for preset in config.presets}
+        if folder.seen.exists():
+            found = json.loads(folder.seen.read_text(encoding="utf-8"))
+            if found["hashes"] == hashes:
+                return Round.from_dict(found["round"])
+        students = {preset: Student.load(folder.student(preset)) for preset in config.presets}
+        settings = config.rounds
+        committee = Ensemble(
+            [*students.values(), *self._companions(lesson, number)],
+            self.known,
+            settings.spread_factor,
+            settings.spread_share,
         )
-        return step_s * settings.starts * settings.duration_ps * 1000.0 / self.examiner.timestep_fs
+        key = "-".join(sorted(hashes.values()))
+        runs = {p: self._runs(p, students[p], committee, f"{p}-{key}", number) for p in students}
+        ended = [run for own in runs.values() for run in own]
+        on_the_way, at_failure = settings.frames_on_the_way, settings.frames_at_failure
+        frames = [f for run in ended for f in (*run.spread_out(on_the_way), *run.last(at_failure))]
+        failures = [frame for run in ended for frame in run.last(1)]
+        for path, chosen in ((folder.frames, frames), (folder.failures, failures)):
+            if chosen:
+                write_frames(path, chosen)
+        found = {p: self._trialled(p, students[p], runs[p], number) for p in students}
+        seen = Round(number, len(lesson.train), found)
+        write_whole(folder.seen, json.dumps({"hashes": hashes, "round": asdict(seen)}, indent=1))
+        self.run.state.save()
+        return seen
 
-    def _rounds_left(self, number: int) -> int:
-        return self.config.rounds.n - number + 1
+    def _companions(self, lesson: Lesson, number: int) -> list[Student]:
+        """A second opinion for a preset that runs alone: a small student, trained as an interim student is."""
+        config = self.run.config
+        if len(config.presets) > 1:
+            return []
+        preset = _COMPANION.get(config.presets[0], "ultra-tiny")
+        path = self._folder(number).student(f"companion-{preset}")
+        if not path.exists():
+            record, _ = train_student(
+                preset,
+                lesson,
+                config.training,
+                self._short_stop,
+                path.with_suffix(""),
+                seed=config.seed + 1000 + number,
+                progress=self.run.ticking(f"round {number} companion"),
+            )
+            save_student(path, record)
+        return [Student.load(path)]
 
-    def _time_is_up(self) -> bool:
-        return self.config.budget is not None and self._left_s() < 2 * LEAST_TRAINING_S
+    def _runs(
+        self, preset: str, student: Student, committee: Ensemble, key: str, number: int
+    ) -> list[Survival]:
+        config, time = self.run.config, self.run.state.time
+        settings, timestep = config.rounds, self._timestep_fs
+        total = round(settings.starts * settings.duration_ps * 1000 / timestep)
+        done = 0
+        task = self.run.ticking(f"round {number}")
 
-    def _runs_until(self, number: int, preset: str) -> float | None:
-        """When the runs of a student must end."""
-        if self.config.budget is None:
-            return None
-        last = number == self.config.rounds.n
-        to_come = len(self.config.presets) - self.config.presets.index(preset)
-        seconds = (1.0 if last else RUNS_SHARE) * self._left_s() / self._rounds_left(number) / to_come
-        return time.monotonic() + max(seconds, LEAST_TRAINING_S)
+        def on_step() -> None:
+            nonlocal done
+            done += 1
+            if done % 100 == 0:
+                task(f"{preset}'s own dynamics", min(done, total), total)
+
+        to_come = len(config.presets) - config.presets.index(preset)
+        own = time.part(time.iteration_runs_s(number, settings.n, to_come, self._reserved_s))
+        return survive(
+            student,
+            strained_starts(self.starts, settings.starts, settings.strain),
+            temperature_k=self._temperature_k,
+            duration_ps=settings.duration_ps,
+            timestep_fs=timestep,
+            seed=config.seed + 31,
+            name=f"round-{number}-{preset}",
+            objection=committee.objection,
+            cache=TrajectoryCache(self._folder(number).runs),
+            key=key,
+            on_step=on_step,
+            stop=lambda: own.left_s() < 0,
+        )
+
+    def _trialled(self, preset: str, student: Student, runs: Sequence[Survival], number: int) -> Trialled:
+        frames = [f for run in runs for f in run.spread_out(self.run.config.rounds.frames_on_the_way)]
+        own = self.label(frames, f"round-{number}-{preset}") if frames else None
+        reached = [run.reached_ps for run in runs]
+        return Trialled(
+            test=_errors(student, self.trial.test) or {},
+            on_policy=None if own is None else _errors(student, own),
+            runs=len(runs),
+            survived=sum(run.survived for run in runs),
+            shortest_ps=min(reached, default=None),
+            mean_ps=float(np.mean(reached)) if reached else None,
+            reasons=[run.reason for run in runs if run.reason][:_REASONS],
+        )
 
     # ---- what is learned from it -------------------------------------------------------------------
 
     def _widened(self, lesson: Lesson, number: int) -> Lesson:
-        """``lesson`` and the labels of what the round before met and of what lies beyond."""
-        path = frames_path(self.folder, number - 1, "frames")
+        """``lesson`` and the labels of what the iteration before met and of what lies beyond."""
+        path = self._folder(number - 1).frames
         if path.exists():
             lesson = self._joined(lesson, self.label(read_frames(path), f"round-{number}"))
         beyond = self._beyond(lesson, number)
@@ -197,24 +309,26 @@ class RoundLoop:
 
     def _joined(self, lesson: Lesson, more: LabelledSet) -> Lesson:
         """``lesson`` with more labels, cut by groups of their own: what validated goes on to."""
-        more = without_test(more, self.trial.test, self.say)
+        config = self.run.config
+        more = without_test(more, self.trial.test, self.run.say)
         if not len(more):
             return lesson
         train, validation = more, lesson.validation
-        if len(more) >= _LEAST_TO_SPLIT and isinstance(self.config.val, float):
-            train, own = split(more, self.config.val, self.config.seed).parts(more)
+        if len(more) >= _LEAST_TO_SPLIT and isinstance(config.val, float):
+            train, own = split(more, config.val, config.seed).parts(more)
             validation = concatenate_labelled([validation, own])
         return replace(lesson, train=concatenate_labelled([lesson.train, train]), validation=validation)
 
     def _beyond(self, lesson: Lesson, number: int) -> list[Atoms]:
         """Frames of an interim student's dynamics from where the students stopped, the last frames of their failures."""
-        settings, path = self.config.rounds, frames_path(self.folder, number - 1, "failures")
-        if not settings.frames_beyond or not path.exists():
+        config, before = self.run.config, self._folder(number - 1)
+        settings = config.rounds
+        if not settings.frames_beyond or not before.failures.exists():
             return []
-        starts = read_frames(path)
+        starts = read_frames(before.failures)
         step = MD(
             name=f"beyond-{number}",
-            temperature_K=self.examiner.temperature_k,
+            temperature_K=self._temperature_k,
             frames=settings.frames_beyond,
             every_fs=1000.0 * settings.beyond_ps / settings.frames_beyond,
             equilibrate_fs=0.0,
@@ -224,30 +338,31 @@ class RoundLoop:
         try:
             return run_sampling(
                 starts,
-                SamplingConfig(seed=self.config.seed + number, steps=(step,)),
+                SamplingConfig(seed=config.seed + number, steps=(step,)),
                 {"student": self._interim_student(lesson, number)},
-                self.clock.ticking(self.progress, f"round {number}"),
-                cache_dir=path.parent / "beyond",
-                parallel=self.config.labelling.workers,
+                self.run.ticking(f"round {number}"),
+                cache_dir=before.beyond,
+                parallel=config.labelling.workers,
             )
         except NoFrames:
-            self.say(
+            self.run.say(
                 "note: every run of the interim student was unphysical at once; the labels before it must do"
             )
             return []
 
     def _interim_student(self, lesson: Lesson, number: int) -> Student:
-        """A student of the round before, trained on for a minute."""
-        presets = self.config.presets
+        """A student of the iteration before, trained on for a minute."""
+        presets = self.run.config.presets
         preset = INTERIM_PRESET if INTERIM_PRESET in presets else presets[0]
-        path = self.folder / "rounds" / str(number - 1) / f"interim-{preset}.safetensors"
+        path = self._folder(number - 1).student(f"interim-{preset}")
         if not path.exists():
-            self._train_one(lesson, preset, path, self._short_stop(), number, f"round {number} interim")
+            self._train_on(lesson, preset, path, self._short_stop, number, "student")
         interim = Student.load(path)
         interim.name = f"{path.stem}-{hash_file(path)[:12]}"  # trajectories are keyed by it
         return interim
 
-    def _short_stop(self) -> Stop:
-        if self.config.training.epochs is not None:
-            return Stop(epochs=self.config.training.epochs)
-        return Stop(budget_s=self.plan.interim_s)
+
+def _errors(student: Student, labelled: LabelledSet) -> Metrics | None:
+    if not len(labelled):
+        return None
+    return compute_metrics(labelled.structures, labelled.labels, predict(student, labelled.structures))

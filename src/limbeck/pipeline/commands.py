@@ -1,8 +1,9 @@
-"""Stages as commands of their own: sample, label, validate."""
+"""Stages as commands of their own: sample, label, train, validate."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,34 +11,36 @@ from typing import Any
 
 from ase import Atoms
 
-from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig
+from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig, TrainRunConfig, dump_yaml
 from limbeck.core.checks import check_one_state, check_structures, check_suits
+from limbeck.core.devices import require_training
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch, concatenate
-from limbeck.dataset.read import read_reference
+from limbeck.dataset.read import read_labelled, read_reference
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
 from limbeck.labelling.run import label
 from limbeck.labelling.store import LabelStore
-from limbeck.pipeline.judging import RUN
+from limbeck.pipeline.evaluation import about_run
 from limbeck.pipeline.opening import check_teacher_fits, open_configured, relaxed_first, starting_structures
 from limbeck.pipeline.recipes import default_sampling, recipe_of
+from limbeck.pipeline.run_folder import RUN, RunFolder, RunState
+from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.table import format_table
-from limbeck.pipeline.telling import Say, say_some
+from limbeck.pipeline.telling import Say, say_nothing, say_some
+from limbeck.pipeline.training_data import LabelSource, Preparation, prepare_training_data
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.config import SamplingConfig
-from limbeck.sampling.frames import write_frames
-from limbeck.sampling.preparing import Relax
-from limbeck.sampling.run import run_sampling
-from limbeck.sampling.starts import read_structures
+from limbeck.sampling import Relax, SamplingConfig, read_structures, run_sampling, write_frames
 from limbeck.sampling.steps import Driven
 from limbeck.teachers.support import check_supported
+from limbeck.training.loop import Stop
 from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import ValidationReport, validate
 from limbeck.validation.worst import check_worst_file, worst_atoms, write_worst
 
-DEFAULT_FRAMES = 200  #: about so many frames where the configuration says nothing of sampling
+DEFAULT_FRAMES = 200  #: about how many frames where the configuration says nothing of sampling
+_AFTER_TRAINING_S = 1.0  # validation and files of one student
 
 
 def run_sample(
@@ -173,6 +176,75 @@ def _check_store(store: LabelStore, structures: Sequence[Atoms]) -> None:
         check_one_state(concatenate([new, old]), f"{store.path} and the new frames")
 
 
+def run_train(
+    config: TrainRunConfig,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+    say: Say = print,
+    began: float | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """`limbeck train`: students from labels, a teacher's or one's own; returns metrics.json.
+
+    ``began``: ``time.monotonic()`` from which the budget counts; now unless given. ``command``: the
+    command line, for the cards.
+    """
+    began = time.monotonic() if began is None else began
+    require_training(config.training.device)
+    config, folder = config.with_end(), RunFolder(out)
+    tell = say_nothing if folder.finished and not overwrite else say
+    keys = config.keys.model_dump()
+    sources = [LabelSource(str(path), read_labelled(path, **keys)) for path in data]
+    how = Preparation(config.val, config.seed, config.lint.ignore, keys)
+    teacher = {"name": "labels of " + ", ".join(Path(d).name for d in data)}
+    lesson = prepare_training_data(sources, how, teacher, tell)
+    settings = {"data": [str(Path(d).absolute()) for d in data], **config.model_dump(mode="json")}
+    folder.prepare(dump_yaml(settings), overwrite=overwrite)
+    folder.say_if_finished(say)
+    tell(
+        f"{len(lesson.train)} structures to train on, {len(lesson.validation)} to validate: "
+        f"{lesson.how_split}"
+    )
+    say_idle_threads(config.training, lesson.train, tell)
+    write_frames(folder.validation, lesson.validation.to_atoms())
+    about, state = about_run(None, folder, command), RunState(folder, config.budget, began)
+    metrics: dict[str, Any] = {}
+    for k, preset in enumerate(config.presets):
+        remaining = config.presets[k:]
+        until = state.time.training_ends(remaining, _AFTER_TRAINING_S * len(remaining))
+        record, trained = train_student(
+            preset,
+            lesson,
+            config.training,
+            Stop(epochs=config.training.epochs, until=until),
+            folder.training(preset),
+            seed=config.seed,
+            init=config.init,
+            progress=state.ticking(progress),
+        )
+        path = folder.student(preset)
+        save_student(path, record)
+        errors = validate(Student.load(path), lesson.validation).metrics
+        save_student(path, record, metrics={"validation": errors["all"]}, run=about)
+        facts = {
+            "parameters": record.architecture.n_parameters,
+            "training": trained.figures(),
+            "file_kb": path.stat().st_size / 1e3,
+        }
+        metrics[preset] = {"validation": errors, RUN: facts}
+    rows = [{"model": p, **found[RUN], **found["validation"]["all"]} for p, found in metrics.items()]
+    metrics[RUN] = about
+    folder.write_metrics(metrics)
+    state.save()
+    say("")
+    say(format_table(rows))
+    say(f"(errors on {len(lesson.validation)} validation structures) results in {out}")
+    return metrics
+
+
 def run_validate(
     student: str,
     data: Path,
@@ -196,8 +268,7 @@ def run_validate(
     if worst_file is not None:
         check_worst_file(worst_file, data)
     if plots is not None:
-        from limbeck.core.plotting import check_matplotlib
-        from limbeck.validation.plots import write_plots
+        from limbeck.validation.plots import check_matplotlib, write_plots
 
         check_matplotlib()
     loaded = Student.load(student, device=device)

@@ -18,9 +18,8 @@ from limbeck.core.scans import scan_mask
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.dataset.split import split
 from limbeck.errors import InputError
-from limbeck.pipeline.lessons import Lesson, audited
 from limbeck.pipeline.telling import Say
-from limbeck.pipeline.training_data import without_test
+from limbeck.pipeline.training_data import Lesson, audited, without_test
 from limbeck.report.reading import as_dict, figures
 from limbeck.training.config import TrainingConfig
 

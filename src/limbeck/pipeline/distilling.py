@@ -1,11 +1,11 @@
-"""`limbeck distill`: plan, sample, label, split, train, judge, tell."""
+"""`limbeck distill`: plan, sample, label, split, train, evaluate, report."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,39 +27,36 @@ from limbeck.core.devices import require_training
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.labelling.isolated import isolated_atom_energies
-from limbeck.labelling.remote import WorkerPotential
-from limbeck.labelling.store import LabelStore
-from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import DYNAMICS_OVERHEAD_S, Costs, check_s, shortened
-from limbeck.pipeline.examining import Round, round_path
-from limbeck.pipeline.folder import LABELS, prepare_folder, say_if_finished
-from limbeck.pipeline.judging import RUN, Trial, card_metrics, judge, read_judged, write_judged
-from limbeck.pipeline.lessons import Lesson
-from limbeck.pipeline.opening import (
-    check_teacher_fits,
-    open_configured,
-    starting_structures,
+from limbeck.pipeline.active_learning import ActiveLearning, Round
+from limbeck.pipeline.evaluation import (
+    Trial,
+    about_run,
+    add_speeds,
+    card_metrics,
+    judge,
+    measure_reach,
+    say_results,
 )
+from limbeck.pipeline.opening import check_teacher_fits, open_configured, starting_structures
 from limbeck.pipeline.planning import (
-    LEAST_TRAINING_S,
+    DYNAMICS_OVERHEAD_S,
+    Costs,
     Plan,
-    one_end,
     plan,
     prepared,
-    share_time,
+    shortened,
     temperature_of,
 )
-from limbeck.pipeline.reach import measure_reach
 from limbeck.pipeline.recipes import describe_system
-from limbeck.pipeline.results import about_run, add_speeds, say_results, write_metrics
-from limbeck.pipeline.rounds import RoundLoop
-from limbeck.pipeline.sampling import Collector, open_stores
+from limbeck.pipeline.run_folder import RUN, Run, RunFolder, RunState
+from limbeck.pipeline.sample_and_label import Collector
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.telling import Say, say_nothing, say_some
-from limbeck.pipeline.training_data import LabelSource, Preparation, prepare_training_data
+from limbeck.pipeline.time_budget import LEAST_TRAINING_S, TimeBudget
+from limbeck.pipeline.training_data import LabelSource, Lesson, Preparation, prepare_training_data
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.runtime.student import Student
-from limbeck.sampling.frames import write_frames
+from limbeck.sampling import write_frames
 from limbeck.teachers.support import check_supported
 from limbeck.training.loop import Stop
 from limbeck.validation.longrange import LongRangeReport
@@ -81,7 +78,7 @@ def distill(
 ) -> dict[str, Any]:
     """Distil a teacher into students; returns what metrics.json holds (or the plan, for a dry run).
 
-    Interrupted at any moment, the same call in the same folder goes on.
+    Interrupted at any moment, the same call in the same folder resumes.
 
     Parameters
     ----------
@@ -95,38 +92,30 @@ def distill(
     InputError: the structures, teacher, budget or folder do not fit. LimbeckError: work failed.
     """
     began = time.monotonic() if began is None else began
-    config = _settled(as_config(config), say)
+    config = _with_one_end(as_config(config), say)
     require_training(config.training.device)
     spec = config.required_teacher()
-    folder = None if dry_run else Path(out) if out is not None else config.run_folder()
+    folder = None if dry_run else RunFolder(out if out is not None else config.run_folder())
     notes: list[str] = []
     starts = starting_structures(config, notes)
     for note in notes:
         say(f"note: {note}")
     check_teacher_fits(spec, starts)
     if folder is not None:
-        prepare_folder(folder, resolved_yaml(config), overwrite=overwrite)
-    finished = folder is not None and say_if_finished(folder, say)
+        folder.prepare(resolved_yaml(config), overwrite=overwrite)
+    finished = folder is not None and folder.say_if_finished(say)
     with open_configured(spec, config.labelling) as teacher:
         check_supported(teacher.card, StructureBatch.from_atoms(starts))
         if folder is None:
             system = describe_system(config, starts)
-            dry = plan(config, starts, teacher, time.monotonic() - began)
-            for line in _plan_lines(dry, system):
+            dry = plan(config, starts, teacher, TimeBudget(config.budget, began=began))
+            for line in dry.lines(system):
                 say(line)
             return {"plan": dry.to_dict(), "system": system}
-        clock = RunClock(folder, began)
-        about = about_run(config.name, folder, command)
-        quiet = say_nothing if finished else say
-        ticking = no_progress if finished else progress
-        return _Run(config, folder, teacher, clock, ticking, quiet, about, say).run(starts)
-
-
-def _plan_lines(chosen: Plan, system: str) -> list[str]:
-    """The plan for people, what it is for after the budget."""
-    lines = chosen.lines()
-    lines.insert(0 if chosen.budget_s is None else 1, system)
-    return lines
+        state = RunState(folder, config.budget, began)
+        quiet, ticking = (say_nothing, no_progress) if finished else (say, progress)
+        run = Run(config, folder, teacher, state, ticking, quiet)
+        return _distill(run, starts, about_run(config.name, folder, command), say)
 
 
 def as_config(config: DistillConfig | Mapping[str, Any] | Path | str) -> DistillConfig:
@@ -138,237 +127,210 @@ def as_config(config: DistillConfig | Mapping[str, Any] | Path | str) -> Distill
     return load_config(config)
 
 
-def _settled(config: DistillConfig, say: Say) -> DistillConfig:
-    """The configuration with one end; says so where it gave two."""
+def _with_one_end(config: DistillConfig, say: Say) -> DistillConfig:
+    """The configuration with one end, epochs before a budget; says so where it gave two."""
     if config.budget is not None and config.training.epochs is not None:
         say(
             f"note: training ends after {config.training.epochs} epochs, which take the place of the "
             f"configuration's budget of {format_budget(config.budget)}"
         )
-    return one_end(config)
+        return config.model_copy(update={"budget": None})
+    return config.with_end()
 
 
-@dataclass
-class _Run:
-    """One run in its folder: what its stages share. ``say_end``: for the results, as ``say`` may be mute."""
+def _distill(run: Run, starts: list[Atoms], about: dict[str, Any], say_end: Say) -> dict[str, Any]:
+    """The stages of a run, one after another. ``say_end``: for the results, as the run may be mute."""
+    config, folder = run.config, run.folder
+    chosen = _plan(run, starts)
+    write_frames(folder.structures, starts)
+    test, labels = _sample_and_label(run, starts, chosen)
+    lesson = _lesson(run, labels, test, starts)
+    run.say(
+        f"labels: {len(lesson.train)} to train on, {len(lesson.validation)} in the validation set, "
+        f"{len(test)} in the test set"
+    )
+    say_idle_threads(config.training, lesson.train, run.say)
+    write_frames(folder.validation, lesson.validation.to_atoms())
+    write_frames(folder.test, test.to_atoms())
+    hottest = config.validation.temperature_K or temperature_of(chosen.sampling, chosen.test)
+    trial = Trial(lesson.validation, test, run.teacher, hottest, config.seed)
+    rounds = _active_learning(run, chosen, lesson, trial, starts) if config.rounds.n else []
+    presets = _Presets(run, chosen, lesson, trial, about, rounds)
+    metrics: dict[str, Any] = {preset: presets.finish(preset) for preset in config.presets}
+    metrics[RUN] = dict(about)
+    if rounds:
+        metrics[RUN]["rounds"] = [asdict(seen) for seen in rounds]
+    add_speeds(metrics, folder, config.presets, trial)
+    metrics[RUN]["teacher"]["long_range"] = lesson.teacher["long_range"]
+    folder.write_metrics(metrics)
+    say_results(metrics, folder, config.presets, trial, say_end)
+    run.state.save()
+    return metrics
 
-    config: DistillConfig
-    folder: Path
-    teacher: WorkerPotential
-    clock: RunClock
-    progress: Progress
-    say: Say
-    about: dict[str, Any]
-    say_end: Say
 
-    def run(self, starts: list[Atoms]) -> dict[str, Any]:
-        chosen = self._plan(starts)
-        write_frames(self.folder / "structures.extxyz", starts)
-        with open_stores(self.folder) as (store, test_store):
-            test_set, collector = self._collector(test_store), self._collector(store)
-            test = self._timed(
-                "the test set",
-                chosen.test_set_s,
-                lambda: test_set.collect_test_set(starts, chosen),
-            )
-            planned = chosen.labelling_s + chosen.interim_students * chosen.interim_s
-            labels = self._timed("sampling and labelling", planned, lambda: collector.collect(starts, chosen))
-        for note in (*test_set.notes, *collector.notes):
-            self.say(f"note: {note}")
-        lost = [*test_set.lost, *collector.lost]
-        say_some(self.say, lost, "frames without a label")
-        lesson = self._lesson(labels, test, starts)
-        self.say(
-            f"labels: {len(lesson.train)} to train on, {len(lesson.validation)} in the validation set, "
-            f"{len(test)} in the test set"
+def _plan(run: Run, starts: list[Atoms]) -> Plan:
+    """The plan, made once a run."""
+    kept = run.state.get("plan")
+    if kept is not None:
+        run.say(f"going on after {format_seconds(run.state.time.spent_s)}")
+        return Plan.from_dict(kept)
+    chosen = plan(run.config, starts, run.teacher, run.state.time)
+    for line in chosen.lines(describe_system(run.config, starts)):
+        run.say(line)
+    run.state.put("plan", chosen.to_dict())
+    return chosen
+
+
+def _sample_and_label(run: Run, starts: list[Atoms], chosen: Plan) -> tuple[LabelledSet, LabelSource]:
+    """The test set, and what trains and validates."""
+    with run.folder.stores() as (store, test_store):
+        test_set, collector = Collector(run, test_store), Collector(run, store)
+        test = _timed(
+            run, "the test set", chosen.test_set_s, lambda: test_set.collect_test_set(starts, chosen)
         )
-        say_idle_threads(self.config.training, lesson.train, self.say)
-        write_frames(self.folder / "validation.extxyz", lesson.validation.to_atoms())
-        write_frames(self.folder / "test.extxyz", test.to_atoms())
-        hottest = self.config.validation.temperature_K or temperature_of(chosen.sampling, chosen.test)
-        trial = Trial(lesson.validation, test, self.teacher, hottest, self.config.seed)
-        rounds: list[Round] = []
-        if self.config.rounds.n:
-            loop = self._rounds(chosen, lesson, trial, starts)
-            rounds = loop.rounds
-        metrics = self._train_and_judge(chosen, lesson, trial, rounds) | {RUN: dict(self.about)}
-        if rounds:
-            metrics[RUN]["rounds"] = [seen.to_dict() for seen in rounds]
-        add_speeds(metrics, self.folder, self.config.presets, trial)
-        metrics[RUN]["teacher"]["long_range"] = lesson.teacher["long_range"]
-        write_metrics(self.folder, metrics)
-        say_results(metrics, self.folder, self.config.presets, trial, self.say_end)
-        self.clock.save()
-        return metrics
+        planned_s = chosen.labelling_s + chosen.interim_students * chosen.interim_s
+        labels = _timed(run, "sampling and labelling", planned_s, lambda: collector.collect(starts, chosen))
+    for note in (*test_set.notes, *collector.notes):
+        run.say(f"note: {note}")
+    say_some(run.say, [*test_set.lost, *collector.lost], "frames without a label")
+    return test, labels
 
-    def _plan(self, starts: list[Atoms]) -> Plan:
-        kept = self.clock.get("plan")
-        if kept is not None:
-            self.say(f"going on after {format_seconds(self.clock.spent_s)}")
-            return Plan.from_dict(kept)
-        chosen = plan(self.config, starts, self.teacher, self.clock.spent_s)
-        for line in _plan_lines(chosen, describe_system(self.config, starts)):
-            self.say(line)
-        self.clock.put("plan", chosen.to_dict())
-        return chosen
 
-    def _timed(self, what: str, planned_s: float, work: Callable[[], T]) -> T:
-        began = time.monotonic()
-        result = work()
-        took = time.monotonic() - began
-        if self.config.budget is not None and took > _LATE * planned_s + 1.0:
-            self.say(
-                f"note: {what} took {format_seconds(took)}, planned were {format_seconds(planned_s)}; "
-                "what follows gets the rest of the budget"
-            )
-        self.clock.save()
-        return result
-
-    def _lesson(self, labels: LabelSource, test: LabelledSet, starts: Sequence[Atoms]) -> Lesson:
-        config, teacher = self.config, self.teacher
-        how = Preparation(
-            config.val,
-            config.seed,
-            config.lint.ignore,
-            config.keys.model_dump(),
-            elements=tuple(sorted({int(z) for atoms in starts for z in atoms.numbers})),
-            test=test,
-            max_force_ev_per_a=config.labelling.max_force_ev_per_a,
+def _timed(run: Run, what: str, planned_s: float, work: Callable[[], T]) -> T:
+    began_s = run.state.time.spent_s
+    result = work()
+    took = run.state.time.spent_s - began_s
+    if run.config.budget is not None and took > _LATE * planned_s + 1.0:
+        run.say(
+            f"note: {what} took {format_seconds(took)}, planned were {format_seconds(planned_s)}; "
+            "what follows gets the rest of the budget"
         )
-        card: dict[str, Any] = {"licence": teacher.card.licence, "citation": teacher.card.citation}
-        lesson = prepare_training_data([labels], how, asdict(teacher.identity) | card, self.say)
+    run.state.save()
+    return result
+
+
+def _lesson(run: Run, labels: LabelSource, test: LabelledSet, starts: Sequence[Atoms]) -> Lesson:
+    """Lint and split; the teacher's isolated atoms and its forces beyond the students' reach, once a run."""
+    config, teacher, state = run.config, run.teacher, run.state
+    how = Preparation(
+        config.val,
+        config.seed,
+        config.lint.ignore,
+        config.keys.model_dump(),
+        elements=tuple(sorted({int(z) for atoms in starts for z in atoms.numbers})),
+        test=test,
+        max_force_ev_per_a=config.labelling.max_force_ev_per_a,
+    )
+    card: dict[str, Any] = {"licence": teacher.card.licence, "citation": teacher.card.citation}
+    lesson = prepare_training_data([labels], how, asdict(teacher.identity) | card, run.say)
+    if state.get("isolated_atoms_ev") is None:
         both = (lesson.train.structures.numbers, lesson.validation.structures.numbers)
-        elements = sorted({int(z) for z in np.concatenate(both)})
-        alone = self.clock.get("isolated_atoms_ev")
-        if alone is None:
-            found = isolated_atom_energies(teacher, elements)
-            alone = self.clock.once("isolated_atoms_ev", {str(z): e for z, e in (found or {}).items()})
-        references = {int(z): float(e) for z, e in alone.items()} or lesson.references
-        known = lesson.teacher | {"long_range": self._reach(test)}
-        return replace(lesson, references=references, teacher=known)
+        found = isolated_atom_energies(teacher, sorted({int(z) for z in np.concatenate(both)})) or {}
+        state.put("isolated_atoms_ev", {str(z): e for z, e in found.items()})
+    if state.get("long_range") is None:
+        state.put("long_range", measure_reach(config, teacher, test, state.time))
+        for report in state.get("long_range"):
+            run.say(LongRangeReport(**report).text())
+    references = {int(z): float(e) for z, e in state.get("isolated_atoms_ev").items()}
+    known = lesson.teacher | {"long_range": state.get("long_range")}
+    return replace(lesson, references=references or lesson.references, teacher=known)
 
-    def _reach(self, test: LabelledSet) -> list[dict[str, Any]]:
-        """The teacher's forces beyond the students' reach; measured once a run."""
-        kept = self.clock.get("long_range")
-        if kept is None:
-            kept = measure_reach(self.config, self.teacher, test, self.clock.spent_s)
-            self.clock.put("long_range", kept)
-            for report in kept:
-                self.say(LongRangeReport(**report).text())
-        return kept
 
-    # ---- training and judging: what is left of the budget is shared anew before each preset --------
+def _active_learning(
+    run: Run, chosen: Plan, lesson: Lesson, trial: Trial, starts: list[Atoms]
+) -> list[Round]:
+    with run.folder.stores() as (store, _):
+        collector = Collector(run, store)
+        label = partial(collector.label, needed=False)
+        learning = ActiveLearning(run, chosen, trial, prepared(starts, chosen.sampling), label)
+        rounds = learning.iterate(lesson)
+    say_some(run.say, collector.lost, "frames without a label to train on")
+    return rounds
 
-    def _collector(self, store: LabelStore) -> Collector:
-        return Collector(self.config, self.folder, self.teacher, store, self.clock, self.progress, self.say)
 
-    def _rounds(self, chosen: Plan, lesson: Lesson, trial: Trial, starts: list[Atoms]) -> RoundLoop:
-        """The failure-driven loop, run to its end."""
-        with LabelStore(self.folder / LABELS) as store:
-            collector = self._collector(store)
-            loop = RoundLoop(
-                self.config,
-                self.folder,
-                chosen,
-                trial,
-                prepared(starts, chosen.sampling),
-                partial(collector.label, needed=False),
-                self.clock,
-                self.progress,
-                self.say,
-            )
-            loop.run(lesson)
-        say_some(self.say, collector.lost, "frames without a label to train on")
-        return loop
+class _Presets:
+    """Trains each preset and evaluates it; what is left of the budget is shared anew before each."""
 
-    def _train_and_judge(
-        self, chosen: Plan, lesson: Lesson, trial: Trial, rounds: Sequence[Round]
-    ) -> dict[str, Any]:
-        """Train each preset, or take what ``rounds`` made of it, and judge it."""
-        extra = {"rounds": [seen.to_dict() for seen in rounds]} if rounds else {}
-        metrics: dict[str, Any] = {}
-        slower = 1.0  # how much longer checks take than planned, from the presets before
-        for k, preset in enumerate(self.config.presets):
-            path = self.folder / f"{preset}.safetensors"
-            kept = self.folder / "train" / preset / "judged.json"
-            judged = read_judged(kept, path)
-            if judged is None:
-                if rounds:
-                    record, training = self._from_rounds(preset, rounds)
-                else:
-                    record, training = self._train(chosen, lesson, k, slower)
-                began = time.monotonic()
-                settings = self._checks(chosen, trial, k, slower)
-                judged = judge(Student.load(path), trial, settings)
-                save_student(path, record, metrics=card_metrics(judged), run=self.about, **extra)
-                judged[RUN] |= {"training": training, "file_kb": path.stat().st_size / 1e3}
-                slower = max(slower, (time.monotonic() - began) / max(chosen.checking_s[preset], 0.1))
-                write_judged(kept, path, judged)
-            metrics[preset] = judged
-            self.clock.save()
-        return metrics
+    def __init__(
+        self,
+        run: Run,
+        chosen: Plan,
+        lesson: Lesson,
+        trial: Trial,
+        about: dict[str, Any],
+        rounds: Sequence[Round],
+    ) -> None:
+        self.run, self.plan, self.lesson, self.trial = run, chosen, lesson, trial
+        self.about, self.rounds = about, rounds
+        self.slower = 1.0  # how much longer checks take than planned, from the presets before
 
-    def _from_rounds(self, preset: str, rounds: Sequence[Round]) -> tuple[StudentRecord, dict[str, Any]]:
-        """The last round's student, saved as the run's; how long all its rounds trained."""
-        records = [read_student(round_path(self.folder, seen.number, preset)) for seen in rounds]
-        save_student(self.folder / f"{preset}.safetensors", records[-1])
+    def finish(self, preset: str) -> dict[str, Any]:
+        """Train the preset, or take what active learning made of it, and evaluate it; if not done before."""
+        run, clock = self.run, self.run.state.time
+        judged = run.folder.read_evaluation(preset)
+        if judged is None:
+            path = run.folder.student(preset)
+            record, training = self._learned(preset) if self.rounds else self._train(preset)
+            began_s = clock.spent_s
+            judged = judge(Student.load(path), self.trial, self._checks(preset))
+            extra = {"rounds": [asdict(seen) for seen in self.rounds]} if self.rounds else {}
+            save_student(path, record, metrics=card_metrics(judged), run=self.about, **extra)
+            judged[RUN] |= {"training": training, "file_kb": path.stat().st_size / 1e3}
+            planned_s = max(self.plan.checking_s[preset], 0.1)
+            self.slower = max(self.slower, (clock.spent_s - began_s) / planned_s)
+            run.folder.write_evaluation(preset, judged)
+        run.state.save()
+        return judged
+
+    def _learned(self, preset: str) -> tuple[StudentRecord, dict[str, Any]]:
+        """The last iteration's student, saved as the run's; how long all its iterations trained."""
+        folder = self.run.folder
+        records = [read_student(folder.iteration(seen.number).student(preset)) for seen in self.rounds]
+        save_student(folder.student(preset), records[-1])
         cards = [record.card["training"] for record in records]
         return records[-1], {key: sum(c[key] for c in cards) for key in ("seconds", "epochs", "labels_seen")}
 
-    def _reserved_s(self, chosen: Plan, later: tuple[str, ...], slower: float) -> float:
-        """Time to keep for the checks of ``later`` presets and for the end."""
-        return slower * sum(chosen.checking_s[p] for p in later) + chosen.finishing_s
-
-    def _train(
-        self, chosen: Plan, lesson: Lesson, k: int, slower: float
-    ) -> tuple[StudentRecord, dict[str, Any]]:
-        """Train preset ``k`` and save it; what was trained, and how long."""
-        config, preset, remaining = self.config, self.config.presets[k], self.config.presets[k:]
-        until = None
-        if config.budget is not None:
-            left = config.budget - self.clock.spent_s - self._reserved_s(chosen, remaining, slower)
-            share = share_time(remaining, left)[preset]
-            if share < LEAST_TRAINING_S:
-                planned = format_seconds(chosen.training_s.get(preset, 0.0))
-                self.say(
-                    f"note: the budget is nearly used up: {preset} trains "
-                    f"for {format_seconds(LEAST_TRAINING_S)} instead of {planned}"
-                )
-            until = time.monotonic() + max(share, LEAST_TRAINING_S)
+    def _train(self, preset: str) -> tuple[StudentRecord, dict[str, Any]]:
+        """Train the preset and save it; what was trained, and how long."""
+        run, config, clock = self.run, self.run.config, self.run.state.time
+        remaining = config.presets[config.presets.index(preset) :]
+        reserved_s = self.plan.reserved_s(remaining, self.slower)
+        if clock.training_s(remaining, reserved_s) < LEAST_TRAINING_S:
+            run.say(
+                f"note: the budget is nearly used up: {preset} trains for {format_seconds(LEAST_TRAINING_S)} "
+                f"instead of {format_seconds(self.plan.training_s.get(preset, 0.0))}"
+            )
         record, trained = train_student(
             preset,
-            lesson,
+            self.lesson,
             config.training,
-            Stop(epochs=config.training.epochs, until=until),
-            self.folder / "train" / preset,
+            Stop(epochs=config.training.epochs, until=clock.training_ends(remaining, reserved_s)),
+            run.folder.training(preset),
             seed=config.seed,
-            progress=self.clock.ticking(self.progress),
+            progress=run.ticking(),
         )
-        save_student(self.folder / f"{preset}.safetensors", record)
-        self.clock.save()
+        save_student(run.folder.student(preset), record)
+        run.state.save()
         return record, trained.figures()
 
-    def _checks(self, chosen: Plan, trial: Trial, k: int, slower: float) -> ValidationConfig:
-        """The checks that the time left allows for preset ``k``, the same as planned where it can."""
-        preset, later = self.config.presets[k], self.config.presets[k + 1 :]
-        factor = chosen.check_factor
-        if self.config.budget is not None:
-            left = self.config.budget - self.clock.spent_s - self._reserved_s(chosen, later, slower)
-            left -= LEAST_TRAINING_S * len(later)
-            factor = min(factor, self._affordable_factor(preset, trial, left))
-        settings = shortened(self.config.validation, factor)
-        if factor < min(1.0, chosen.check_factor):
-            self.say(
+    def _checks(self, preset: str) -> ValidationConfig:
+        """The checks that the time left allows, the same as planned where it can."""
+        config, planned = self.run.config, min(1.0, self.plan.check_factor)
+        later = config.presets[config.presets.index(preset) + 1 :]
+        reserved_s = self.plan.reserved_s(later, self.slower) + LEAST_TRAINING_S * len(later)
+        factor = planned
+        if config.budget is not None:
+            starts = self.trial.test.structures.select([0]).to_atoms()
+            student = Student.load(self.run.folder.student(preset))
+            step_s = seconds_per_step(student, starts[0]) + DYNAMICS_OVERHEAD_S
+            costs = Costs(seconds_per_step(self.trial.teacher, starts[0], calls=1), {}, 1)
+            needed_s = costs.check_s(config.validation, starts, step_s)
+            left_s = self.run.state.time.left_s(reserved_s)
+            factor = min(planned, float(np.clip(left_s / max(needed_s, 1e-9), 0.05, 1.0)))
+        settings = shortened(config.validation, factor)
+        if factor < planned:
+            self.run.say(
                 f"note: the budget is nearly used up: {preset} is checked on "
                 f"{settings.onpolicy_frames} frames and {settings.nve_fs:g} fs of its own dynamics"
             )
         return settings
-
-    def _affordable_factor(self, preset: str, trial: Trial, left_s: float) -> float:
-        """By how much the checks of this student must be shortened to take ``left_s``."""
-        starts = trial.test.structures.select([0]).to_atoms()
-        student = Student.load(self.folder / f"{preset}.safetensors")
-        step_s = seconds_per_step(student, starts[0]) + DYNAMICS_OVERHEAD_S
-        label_s = seconds_per_step(trial.teacher, starts[0], calls=1)
-        costs = Costs(label_s, {}, 1)
-        return float(np.clip(left_s / check_s(self.config.validation, starts, step_s, costs), 0.05, 1.0))

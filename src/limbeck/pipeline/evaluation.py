@@ -1,8 +1,14 @@
-"""Each student against its teacher: test errors, errors on its own dynamics, drift."""
+"""Each student against its teacher, and metrics.json with the table that a run ends with.
+
+metrics.json is keyed preset -> split -> ``all`` | ``by_*``. Facts that are no errors on a split stand
+under ``run``, which is the name of no preset and no split: those of a preset (parameters, times,
+stability and drift of its dynamics, speed) in ``metrics[preset]["run"]``, those of the whole run (its
+name and command, the teacher) in ``metrics["run"]``.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,29 +16,45 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from limbeck.config import ValidationConfig
-from limbeck.core.files import write_whole
-from limbeck.core.hashing import hash_file
+from limbeck.benchmark.rows import speedup
+from limbeck.benchmark.speed import time_in_turns
+from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.core.labels import LabelledSet
+from limbeck.core.machine import describe_machine, usable_cores
 from limbeck.core.nve import nve_drift
-from limbeck.errors import LimbeckError
+from limbeck.core.potential import Potential
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.pipeline.recipes import timestep_fs
+from limbeck.pipeline.run_folder import RUN, RunFolder
+from limbeck.pipeline.students import receptive_field_a
+from limbeck.pipeline.table import format_table
+from limbeck.pipeline.telling import Say
+from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.runtime.student import Student
+from limbeck.students.specification import preset_architecture
+from limbeck.validation.longrange import MOST_ATOMS, LongRangeReport, long_range_force
 from limbeck.validation.onpolicy import on_policy_error
 from limbeck.validation.run import validate
+from limbeck.validation.size import Sized, no_better
 
-#: under this key stand the facts that are no errors on a split; no preset and no split has the name
-RUN = "run"
+#: test errors this many times those on validation structures are remarked on
+_FAR = 3.0
+#: average load over cores; training alone comes to 1
+_BUSY = 1.3
+_ERRORS = ("force_rmse_mev_per_a", "force_r2", "energy_mae_mev_per_atom")
+REACH_SHARE = 0.02  #: of a budget goes to measuring how far the teacher reaches
+SECONDS_BY_EPOCHS = 36.0  #: where training ends by epochs
+#: kB of memory that an evaluation may take for each atom; a teacher that runs out of it ends the run
+_KB_AN_ATOM = 6000
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What students are judged on.
+    """What students are evaluated on.
 
     Attributes
     ----------
-    validation, test: labelled sets. hottest_k: temperature of a student's own dynamics.
+    validation, test: labelled sets. hottest_k: temperature of MD driven by a student.
     """
 
     validation: LabelledSet
@@ -47,19 +69,20 @@ def judge(student: Student, trial: Trial, settings: ValidationConfig) -> dict[st
 
     The split ``on_policy`` is absent where no frame of that dynamics could be compared.
     """
-    starts = _test_starts(trial.test)
+    starts, hottest = _test_starts(trial.test), trial.hottest_k
     timestep = settings.timestep_fs or min(1.0, timestep_fs(starts))
-    judged: dict[str, Any] = {
+    facts: dict[str, Any] = {"parameters": student.n_parameters}
+    found: dict[str, Any] = {
         "validation": validate(student, trial.validation).metrics,
         "test": validate(student, trial.test).metrics,
-        RUN: {"parameters": student.n_parameters},
+        RUN: facts,
     }
     if settings.onpolicy_frames:
         report = on_policy_error(
             student,
             trial.teacher,
             starts[-2:],
-            temperature_k=trial.hottest_k,
+            temperature_k=hottest,
             frames=settings.onpolicy_frames,
             every_fs=settings.onpolicy_every_fs,
             timestep_fs=timestep,
@@ -67,35 +90,23 @@ def judge(student: Student, trial: Trial, settings: ValidationConfig) -> dict[st
             seed=trial.seed + 7,
         )
         if report.metrics:
-            judged["on_policy"] = {"all": report.metrics}
-        judged[RUN]["on_policy"] = {
-            "temperature_k": trial.hottest_k, "stable": report.stable, "reason": report.reason
-        }  # fmt: skip
+            found["on_policy"] = {"all": report.metrics}
+        facts["on_policy"] = {"temperature_k": hottest, "stable": report.stable, "reason": report.reason}
     if settings.nve_fs:
-        judged[RUN]["nve"] = _drift(student, starts[-1], trial, timestep / 2, settings.nve_fs)
-    return judged
+        how = {"temperature_k": hottest, "timestep_fs": timestep / 2, "duration_fs": settings.nve_fs}
+        facts["nve"] = asdict(nve_drift(student, starts[-1], seed=trial.seed + 8, **how)) | how
+    return found
 
 
-def _drift(
-    student: Student, start: Atoms, trial: Trial, timestep: float, duration_fs: float
-) -> dict[str, Any]:
-    drift = nve_drift(
-        student,
-        start,
-        temperature_k=trial.hottest_k,
-        timestep_fs=timestep,
-        duration_fs=duration_fs,
-        seed=trial.seed + 8,
-    )
-    return asdict(drift) | {
-        "temperature_k": trial.hottest_k,
-        "timestep_fs": timestep,
-        "duration_fs": duration_fs,
-    }
+def _test_starts(test: LabelledSet) -> list[Atoms]:
+    """The last frame of each test trajectory, coolest first."""
+    last = {group: k for k, group in enumerate(test.group)}
+    order = sorted(last.values(), key=lambda k: np.nan_to_num(test.temperature_k[k]))
+    return test.structures.select(order).to_atoms()
 
 
 def card_metrics(judged: dict[str, Any]) -> dict[str, Any]:
-    """What the card keeps of the judgement: errors over each split, drift."""
+    """What the card keeps of the evaluation: errors over each split, drift."""
     facts = judged[RUN]
     keep = {split: judged[split]["all"] for split in ("validation", "test")}
     keep["test_by_temperature"] = judged["test"].get("by_temperature", {})
@@ -106,23 +117,119 @@ def card_metrics(judged: dict[str, Any]) -> dict[str, Any]:
     return keep
 
 
-def write_judged(path: Path, student: Path, judged: dict[str, Any]) -> None:
-    """Keep the judgement of a finished student file, so that it is not repeated."""
-    write_whole(path, json.dumps({"student": hash_file(student), "judged": judged}, indent=1))
+def measure_reach(
+    config: DistillConfig, teacher: Potential, test: LabelledSet, time: TimeBudget
+) -> list[dict[str, Any]]:
+    """The teacher's forces from beyond the students' cutoff and receptive fields, by radius, as dicts.
+
+    Measured on the last frame of the hottest test trajectory. The smallest receptive field comes
+    first, then the cutoff, then larger fields, while the share of the budget lasts.
+    """
+    elements = tuple(int(z) for z in np.unique(test.structures.numbers))
+    cutoff = config.training.cutoff
+    architectures = [preset_architecture(p, elements, cutoff=cutoff) for p in config.presets]
+    fields = sorted(map(receptive_field_a, architectures))
+    warm = np.nan_to_num(test.temperature_k)
+    hottest = int(np.flatnonzero(warm == warm.max())[-1])
+    structures = test.structures.select([hottest]).to_atoms()
+    allowed = SECONDS_BY_EPOCHS
+    if time.budget_s is not None:
+        allowed = min(REACH_SHARE * time.budget_s, max(time.left_s(), 0.0))
+    own, most = time.part(allowed), _atoms_that_fit()
+    reports: dict[float, LongRangeReport] = {}
+    for radius in dict.fromkeys([fields[0], cutoff, *fields]):
+        left = max(own.left_s(), 0.0)
+        reports[radius] = long_range_force(
+            teacher, structures, radius, seed=config.seed, budget_s=left, max_atoms=most
+        )
+    return [asdict(reports[radius]) for radius in sorted(reports)]
 
 
-def read_judged(path: Path, student: Path) -> dict[str, Any] | None:
-    """The judgement of exactly this student file, or None."""
+def _atoms_that_fit() -> int:
+    """The most atoms whose evaluation memory holds, where the system reports it."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        judged = dict(kept["judged"]) if kept["student"] == hash_file(student) else {}
-    except (OSError, ValueError, KeyError, TypeError, LimbeckError):
-        return None  # judged again, which is always right
-    return judged if {"validation", "test", RUN} <= set(judged) else None
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return MOST_ATOMS
+    free = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return min([MOST_ATOMS, *(kb // _KB_AN_ATOM for kb in free)])
 
 
-def _test_starts(test: LabelledSet) -> list[Atoms]:
-    """The last frame of each test trajectory, coolest first."""
-    last = {group: k for k, group in enumerate(test.group)}
-    order = sorted(last.values(), key=lambda k: np.nan_to_num(test.temperature_k[k]))
-    return test.structures.select(order).to_atoms()
+def about_run(name: str | None, folder: RunFolder, command: str | None) -> dict[str, Any]:
+    """Name of a run (its folder's unless the configuration has one) and the command that made it."""
+    return {"name": name or folder.path.absolute().name} | ({"command": command} if command else {})
+
+
+def add_speeds(metrics: dict[str, Any], folder: RunFolder, presets: Sequence[str], trial: Trial) -> None:
+    """Measure teacher and students in turns on a test structure; their rates and ratios.
+
+    All have as many threads as a worker of the teacher.
+    """
+    teacher, threads = trial.teacher, trial.teacher.threads
+    students = [Student.load(folder.student(p), threads=threads) for p in presets]
+    atoms = trial.test.structures.select([0]).to_atoms()[0]
+    slow, *timings = time_in_turns([teacher, *students], atoms)
+    load = describe_machine()["load"]
+    for preset, timing in zip(presets, timings, strict=True):
+        facts = metrics[preset][RUN]
+        facts["atoms_per_s"] = len(atoms) / timing.median_s
+        facts |= {"speedup": speedup(slow.rounds, timing.rounds), "threads": threads}
+        if teacher.n_parameters:
+            facts["compression"] = teacher.n_parameters / facts["parameters"]
+    metrics[RUN]["teacher"] = {
+        "name": teacher.name,
+        "parameters": teacher.n_parameters,
+        "atoms_per_s": len(atoms) / slow.median_s,
+        "threads": threads,
+        "device": teacher.device,
+    }
+    metrics[RUN] |= {"load": load, "speed_atoms": len(atoms)}
+
+
+def say_results(
+    metrics: dict[str, Any], folder: RunFolder, presets: Sequence[str], trial: Trial, say: Say
+) -> None:
+    """The table of teacher and students, and what went wrong in a student's own dynamics."""
+    about, teacher = metrics[RUN], metrics[RUN]["teacher"]
+    say("")
+    say(format_table([{"model": teacher["name"], **teacher}, *(_row(p, metrics[p]) for p in presets)]))
+    say(
+        f"(errors on the test set, {len(trial.test)} frames of MD driven by the teacher; on-policy: "
+        f"frames of MD driven by the student at {trial.hottest_k:g} K, labelled by the teacher; drift of the "
+        f"total energy without a thermostat; speed of an MD step of {about['speed_atoms']} atoms)"
+    )
+    load, cores = about.get("load"), usable_cores()
+    if load is not None and load > _BUSY * cores:
+        say(
+            f"note: the machine was busy while speeds were measured (load {load:.1f} on {cores} cores); "
+            "remedy: limbeck bench, when nothing else runs"
+        )
+    sizes = []
+    for preset in presets:
+        facts = metrics[preset][RUN]
+        held, own = (
+            metrics[preset][split]["all"]["force_rmse_mev_per_a"] for split in ("test", "validation")
+        )
+        if reason := facts.get("on_policy", {}).get("reason"):
+            say(f"{preset}: {reason}")
+        if held > _FAR * own:
+            say(
+                f"warning: {preset}: forces are off by {held:.0f} meV/Å held out and by {own:.0f} on "
+                "validation structures: the labels do not cover the teacher's dynamics; remedy: a larger "
+                "--budget, or md steps under sampling"
+            )
+        loss = facts.get("training", {}).get("training_loss")
+        sizes.append(Sized(preset, facts["parameters"], held, loss))
+    for found in no_better(sizes):
+        say(f"note: {found.text()}")
+    say(f"results in {folder.path}: " + ", ".join(f"{p}.safetensors" for p in presets) + ", metrics.json")
+
+
+def _row(preset: str, judged: dict[str, Any]) -> dict[str, Any]:
+    facts = judged[RUN]
+    row = {"model": preset, **facts} | {key: judged["test"]["all"][key] for key in _ERRORS}
+    if "on_policy" in judged:
+        row["on_policy_force_rmse_mev_per_a"] = judged["on_policy"]["all"]["force_rmse_mev_per_a"]
+    if "nve" in facts:
+        row["drift_mev_per_atom_per_ps"] = facts["nve"]["drift_mev_per_atom_per_ps"]
+    return row

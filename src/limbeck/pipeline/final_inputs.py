@@ -124,15 +124,15 @@ def read_inputs(given: Sequence[Path | str], settings: FinalizeSettings) -> Inpu
     out = settings.out or (Path("finalized") if run is None else run.folder)
     data, broken, old = settings.data, dict[str, str](), dict[Path, Path]()
     if run is None:
-        old, names = _read_students(given, out / "converted")
+        old, students_given = _read_students(given, out / "converted")
     else:
-        broken, names = _read_presets(run)
+        broken, students_given = _read_presets(run)
         if data is None and (run.folder / TEST).is_file():
             data = run.folder / TEST
     labelled = None if data is None else read_reference(data, **settings.keys.model_dump())
     for checkpoint, target in old.items():
         convert_checkpoint(checkpoint, target)
-    students, converted = read_students([*names, *old.values()]), list(old.values())
+    students, converted = read_students([*students_given, *old.values()]), list(old.values())
     inputs = Inputs(settings, out, run, students, broken, converted, data, labelled)
     if not any(map(inputs.knows, students)):
         known = "; ".join(f"{one.name}: {symbols(one.architecture.elements)}" for one in students)

@@ -1,32 +1,42 @@
-"""What a command begins with: starting structures, and a teacher that is made for them."""
+"""What a command begins with: starting structures, checked, and a teacher that is made for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from limbeck.config import DistillConfig, TeacherConfig
 from limbeck.core.checks import check_structures
 from limbeck.core.kinds import LEAST_MOLECULES, finite_molecules, structure_kind
 from limbeck.core.structures import StructureBatch
+from limbeck.dataset.lint.contacts import REACH_A, nearest_bonds
 from limbeck.errors import InputError
 from limbeck.labelling.config import LabellingConfig
 from limbeck.labelling.remote import WorkerPotential, open_teacher
-from limbeck.pipeline.lengths import check_lengths
-from limbeck.sampling.config import SamplingConfig
+from limbeck.sampling import (
+    Relax,
+    SamplingConfig,
+    bulk_structure,
+    pack_liquid,
+    read_folder,
+    read_structures,
+    smiles_conformers,
+)
 from limbeck.sampling.frames import thin
-from limbeck.sampling.liquids import pack_liquid
-from limbeck.sampling.preparing import Relax
-from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
 from limbeck.teachers.custom import is_custom
 from limbeck.teachers.registry import get_card
 from limbeck.teachers.support import check_supported
 
-MOST_STARTS = 200  #: frames of a file; more are thinned to so many
+MOST_STARTS = 200  #: frames of a file; more are thinned to this number
 #: steps enough to take apart what packing put too close, without a search for the minimum
 PACKED_RELAX = Relax(fmax_ev_per_a=1.0, steps=40)
+_NOBLE = (2, 10, 18, 36, 54, 86)
+_NEAR, _FAR = 0.55, 2.5  # sums of covalent radii; the shortest real bonds, hydrogen's aside, have 0.85
+_BOHR = 1.55, 2.5  # where bonds come to lie that are given in bohr; metals have up to 1.2
 
 
 def starting_structures(config: DistillConfig, notes: list[str] | None = None) -> list[Atoms]:
@@ -53,6 +63,21 @@ def starting_structures(config: DistillConfig, notes: list[str] | None = None) -
     return starts
 
 
+def _read(path: Path, notes: list[str]) -> list[Atoms]:
+    if path.is_dir():
+        starts, others = read_folder(path)
+        if others:
+            names = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
+            notes.append(f"{path}: {len(others)} files are no structures by their names: {names}")
+    else:
+        starts = read_structures(path)
+    if len(starts) > MOST_STARTS:
+        kept = thin(starts, MOST_STARTS)
+        notes.append(f"{path}: {len(kept)} of {len(starts)} frames are starting structures, evenly spaced")
+        return kept
+    return starts
+
+
 def _left_behind(starts: Sequence[Atoms], where: str) -> list[str]:
     """Notes on what a file said and sampling does not keep, or did not say."""
     notes = []
@@ -74,19 +99,50 @@ def _left_behind(starts: Sequence[Atoms], where: str) -> list[str]:
     return notes
 
 
-def _read(path: Path, notes: list[str]) -> list[Atoms]:
-    if path.is_dir():
-        starts, others = read_folder(path)
-        if others:
-            names = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
-            notes.append(f"{path}: {len(others)} files are no structures by their names: {names}")
-    else:
-        starts = read_structures(path)
-    if len(starts) > MOST_STARTS:
-        kept = thin(starts, MOST_STARTS)
-        notes.append(f"{path}: {len(kept)} of {len(starts)} frames are starting structures, evenly spaced")
-        return kept
-    return starts
+def check_lengths(starts: Sequence[Atoms], where: str) -> list[str]:
+    """Notes on distances that no structure has: lengths in another unit, or a cell of a guess.
+
+    Single atoms without neighbours say nothing.
+
+    Raises
+    ------
+    InputError: half of all atoms are nearer to one another than any are: the unit is another one.
+    """
+    batch = StructureBatch.from_atoms(list(starts))
+    bonds = nearest_bonds(batch)
+    structure = batch.structure_of_atom
+    compared = (batch.counts[structure] > 1) | batch.periodic[structure]
+    compared &= ~np.isin(batch.numbers, _NOBLE)
+    if not compared.any():
+        return []
+    ratio = np.where(compared, bonds.ratio, np.nan)
+    middle, nearest = float(np.nanmedian(ratio)), int(np.nanargmin(ratio))
+    pair = "-".join(chemical_symbols[batch.numbers[k]] for k in (nearest, int(bonds.other[nearest])))
+    measured = f"{pair} at {bonds.distance[nearest]:.2f} Å, {ratio[nearest]:.2f} of the sum of covalent radii"
+    if middle < _NEAR:
+        raise InputError(
+            "atoms are nearer to one another than in any material",
+            where=where,
+            got=measured,
+            wanted=f"lengths in Å, from about {_NEAR:g} of that sum on",
+            remedy="check the cell and the unit: lengths in nm are ten times larger in Å, and a file that "
+            "was converted from bohr twice has 0.53 of its lengths",
+        )
+    notes = []
+    if ratio[nearest] < _NEAR:
+        notes.append(f"{where}: atoms are very near one another ({measured}); check that this is meant")
+    if _BOHR[0] < middle < _BOHR[1]:
+        notes.append(
+            f"{where}: nearest neighbours are {middle:.2f} times the sum of their covalent radii apart, as "
+            "if lengths were in bohr (1 bohr = 0.529177 Å); they are taken as Å"
+        )
+    elif middle >= _FAR:
+        far = f"{middle:.2f} times that sum" if np.isfinite(middle) else f"more than {REACH_A:g} Å"
+        notes.append(
+            f"{where}: most atoms have no neighbour (the nearest is {far} away where covalent radii touch "
+            "at 1); check the cell and the unit of lengths, Å"
+        )
+    return notes
 
 
 def relaxed_first(config: DistillConfig, sampling: SamplingConfig) -> SamplingConfig:

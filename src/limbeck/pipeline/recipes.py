@@ -11,11 +11,21 @@ from ase import Atoms
 from limbeck.config import DistillConfig, RecipeName
 from limbeck.core.kinds import is_molecular, structure_kind, system_kind
 from limbeck.errors import InputError
-from limbeck.sampling.config import Prepare, SamplingConfig, Step, count_evaluations, count_frames
-from limbeck.sampling.contacts import Contacts, element_pairs
-from limbeck.sampling.dynamics import MD, Melt, spread
-from limbeck.sampling.perturb import Rattle, Strain
-from limbeck.sampling.preparing import Relax, Supercell
+from limbeck.sampling import (
+    MD,
+    Contacts,
+    Melt,
+    Rattle,
+    Relax,
+    SamplingConfig,
+    Strain,
+    Supercell,
+    count_evaluations,
+    count_frames,
+)
+from limbeck.sampling.config import Prepare, Step
+from limbeck.sampling.contacts import element_pairs
+from limbeck.sampling.dynamics import spread
 from limbeck.sampling.steps import Preparing
 
 HYDROGEN_TIMESTEP_FS, OTHER_TIMESTEP_FS = 0.5, 2.0
@@ -79,7 +89,10 @@ def recipe_of(config: DistillConfig, starts: Sequence[Atoms]) -> Recipe:
     kind = config.recipe or system_kind(starts)
     if config.recipe is not None and config.sampling is None:
         _check_fits(config.recipe, starts)
-    temperatures = config.temperatures_K or _sampled_K(config) or default_temperatures_K(kind, starts)
+    # of the user's own dynamics: those that the student will be for
+    steps = () if config.sampling is None else config.sampling.steps
+    sampled = [t for step in steps if isinstance(step, MD) for t in step.temperatures]
+    temperatures = config.temperatures_K or sampled or default_temperatures_K(kind, starts)
     return Recipe(kind, tuple(sorted(set(temperatures))))
 
 
@@ -109,12 +122,6 @@ def _describe_cells(starts: Sequence[Atoms]) -> str:
     text = f"cell {text}" if len(periodic) == 1 else f"cells up to {text}"
     without = len(starts) - len(periodic)
     return text + (f", {without} without a cell" if without else "")
-
-
-def _sampled_K(config: DistillConfig) -> tuple[float, ...]:
-    """Temperatures of the user's own dynamics: those that the student will be for."""
-    steps = () if config.sampling is None else config.sampling.steps
-    return tuple(t for step in steps if isinstance(step, MD) for t in step.temperatures)
 
 
 #: recipe -> kinds of structures that it is made for, and what to do about others
@@ -169,13 +176,14 @@ def default_sampling(
     """
     if start_index is not None:
         starts = [starts[k] for k in start_index]
-    scans = _scans(starts, labels)
-    n_scans = sum(step.n * len(element_pairs(starts)) for step in scans)
+    n_scans = SCAN_POINTS * len(element_pairs(starts))
+    scans = [Contacts(n=SCAN_POINTS)] if n_scans <= SCAN_SHARE * labels else []
+    n_scans *= len(scans)
     shares = (_MELT_SHARES if recipe.kind == "melt" else _SHARES)[interim_students]
     first, *driven = (max(8, round(share * (labels - n_scans))) for share in shares)
     # a strain needs a cell, so molecules beside crystals are rattled only
     kind = recipe.kind if all(a.pbc.all() for a in starts) else "molecule"
-    still, origin = _STILL[kind](starts, first)
+    still, origin = _still(kind, len(starts), first)
     steps: list[Step] = [*_enlarged(starts), *still, *scans]
     for (name, spacing), wanted in zip(_STUDENT_DRIVEN, driven, strict=False):
         if recipe.kind == "melt" and name == _STUDENT_DRIVEN[1][0]:
@@ -199,42 +207,19 @@ def starts_to_train_on(
     return tuple(k for k in range(len(starts)) if k not in taken) or None
 
 
-# ---- still frames, by kind: the steps, and the step whose frames dynamics starts from ----------------
-
-_Still = tuple[list[Step], str | None]
-
-
-def _still_crystal(starts: Sequence[Atoms], wanted: int) -> _Still:
-    n_strain = max(1, round(wanted / 4 / len(starts)))
-    n_rattle = max(1, round(wanted * 3 / 4 / 3 / (n_strain * len(starts))))
-    strain = Strain(max=0.05, n=n_strain)
-    return [strain, Rattle(stdev_a=(0.03, 0.08, 0.15), n=n_rattle, from_="strain")], "strain"
-
-
-def _still_molecule(starts: Sequence[Atoms], wanted: int) -> _Still:
-    return [Rattle(stdev_a=(0.02, 0.04, 0.08), n=max(2, round(wanted / 3 / len(starts))))], None
-
-
-def _still_liquid(starts: Sequence[Atoms], wanted: int) -> _Still:
-    density = Strain(name="density", modes=("volumetric",), max=DENSITY_STRAIN, n=6, keep=False)
-    n = max(1, round(wanted / 2 / (6 * len(starts))))
-    return [density, Rattle(stdev_a=(0.02, 0.05), n=n, from_="density")], "density"
-
-
-def _still_surface(starts: Sequence[Atoms], wanted: int) -> _Still:
-    return [Rattle(stdev_a=(0.03, 0.08, 0.15), n=max(2, round(wanted / 3 / len(starts))))], None
-
-
-_STILL = {
-    "crystal": _still_crystal,
-    "molecule": _still_molecule,
-    "liquid": _still_liquid,
-    "surface": _still_surface,
-    "melt": _still_crystal,
-}
-
-
-# ---- dynamics ----------------------------------------------------------------------------------------
+def _still(kind: RecipeName, starts: int, wanted: int) -> tuple[list[Step], str | None]:
+    """About ``wanted`` still frames: the steps, and the step whose frames dynamics starts from."""
+    if kind in ("crystal", "melt"):
+        n_strain = max(1, round(wanted / 4 / starts))
+        n_rattle = max(1, round(wanted / 4 / (n_strain * starts)))
+        strain = Strain(max=0.05, n=n_strain)
+        return [strain, Rattle(stdev_a=(0.03, 0.08, 0.15), n=n_rattle, from_="strain")], "strain"
+    if kind == "liquid":
+        density = Strain(name="density", modes=("volumetric",), max=DENSITY_STRAIN, n=6, keep=False)
+        n = max(1, round(wanted / 2 / (6 * starts)))
+        return [density, Rattle(stdev_a=(0.02, 0.05), n=n, from_="density")], "density"
+    stdev_a = (0.02, 0.04, 0.08) if kind == "molecule" else (0.03, 0.08, 0.15)
+    return [Rattle(stdev_a=stdev_a, n=max(2, round(wanted / 3 / starts)))], None
 
 
 def _student_driven(
@@ -275,12 +260,6 @@ def _melted(starts: Sequence[Atoms], recipe: Recipe, wanted: int, spacing: float
     return [melt, dynamics.model_copy(update={"from_relaxed": False})]
 
 
-def _scans(starts: Sequence[Atoms], labels: int) -> list[Contacts]:
-    """Close contacts of every pair of elements, where they are a small part of the labels."""
-    scan = Contacts(n=SCAN_POINTS)
-    return [scan] if SCAN_POINTS * len(element_pairs(starts)) <= SCAN_SHARE * labels else []
-
-
 def default_test_set(
     starts: Sequence[Atoms],
     recipe: Recipe,
@@ -312,7 +291,10 @@ def default_test_set(
         )
         index = (len(starts) - 1,) if recipe.kind == "liquid" else _one_of_each(starts, len(temperatures))
         steps = _melting_last(step, starts) if recipe.kind == "melt" else (step,)
-        prepare = _enlarged([starts[k] for k in index]) if sampling is None else _prepared_by(sampling)
+        if sampling is None:
+            prepare = _enlarged([starts[k] for k in index])
+        else:  # relaxing costs labels and is left to dynamics
+            prepare = [s for s in sampling.steps if isinstance(s, Preparing) and not isinstance(s, Relax)]
         chosen = SamplingConfig(seed=seed + 101, start_index=index, steps=(*prepare, *steps))
         if count_evaluations(chosen, len(index)) + count_frames(chosen, len(index)) <= evaluations:
             break
@@ -328,11 +310,6 @@ def _one_of_each(starts: Sequence[Atoms], trajectories: int) -> tuple[int, ...]:
     kinds = list(first.values())
     most = min(trajectories, len(kinds))
     return tuple(kinds[spread(k, most, len(kinds))] for k in range(most))
-
-
-def _prepared_by(sampling: SamplingConfig) -> list[Prepare]:
-    """The steps that prepare the user's structures; relaxing them costs labels and is left to dynamics."""
-    return [s for s in sampling.steps if isinstance(s, Preparing) and not isinstance(s, Relax)]
 
 
 def _melting_last(step: MD, starts: Sequence[Atoms]) -> tuple[Step, ...]:

@@ -3,54 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
-from limbeck.config import DistillConfig
 from limbeck.core.checks import check_structures
 from limbeck.core.labels import LabelledSet
 from limbeck.core.potential import Potential
-from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.audit import audit
-from limbeck.labelling.remote import WorkerPotential
+from limbeck.errors import InputError
 from limbeck.labelling.run import LabelReport, label
 from limbeck.labelling.store import LabelStore
-from limbeck.pipeline.clock import RunClock
-from limbeck.pipeline.costs import INTERIM_PRESET
-from limbeck.pipeline.folder import LABELS, TEST
-from limbeck.pipeline.lessons import make_lesson, mended
-from limbeck.pipeline.planning import LEAST_LABELS, Plan, is_student_driven
+from limbeck.pipeline.planning import INTERIM_PRESET, LEAST_LABELS, Plan, is_student_driven
+from limbeck.pipeline.run_folder import Run
 from limbeck.pipeline.students import save_student, train_student
-from limbeck.pipeline.telling import Say
-from limbeck.pipeline.training_data import LabelSource
-from limbeck.progress import Progress
+from limbeck.pipeline.training_data import LabelSource, audit_named, check_some_kept, make_lesson, mended
 from limbeck.runtime.student import Student
-from limbeck.sampling.config import SamplingConfig
-from limbeck.sampling.run import run_sampling
-from limbeck.sampling.schedule import TimeLimit
+from limbeck.sampling import SamplingConfig, TimeLimit, run_sampling
 from limbeck.sampling.steps import Preparing
 from limbeck.training.loop import Stop
 
-STAGE = "labels-"  #: and a number: the labels from which an interim student learns
-#: of a stage's time, what its dynamics may take beyond the plan: more trajectories than there will be labels
-#: for cost little, and too few cost labels
-_SLACK = 0.1
-
-
-@contextmanager
-def open_stores(folder: Path) -> Iterator[tuple[LabelStore, LabelStore]]:
-    """The label stores of a run: that to train and validate on, and that of its test set.
-
-    What an earlier version stored of the test set among the training labels is copied to where it belongs.
-    """
-    with LabelStore(folder / LABELS) as labels, LabelStore(folder / TEST) as test:
-        labels.copy_earlier_test(test)
-        yield labels, test
+TEST_SET = "test"
+_STAGE = "labels-"  #: and a number: the labels from which an interim student learns
 
 
 @dataclass
@@ -65,13 +40,8 @@ class Collector:
     lost: frames without a label that can be trained on, and why; each once.
     """
 
-    config: DistillConfig
-    folder: Path
-    teacher: WorkerPotential
+    run: Run
     store: LabelStore
-    clock: RunClock
-    progress: Progress
-    say: Say
     notes: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
@@ -83,48 +53,25 @@ class Collector:
         :mod:`limbeck.pipeline.training_data` audits them.
         """
         sampling = plan.sampling
-        potentials: dict[str, Potential] = {"teacher": self.teacher}
+        potentials: dict[str, Potential] = {"teacher": self.run.teacher}
         known = 0
         student_driven = [k for k, step in enumerate(sampling.steps) if is_student_driven(step)]
-        for count, k in enumerate(student_driven):
-            before = sampling.model_copy(update={"steps": sampling.steps[:k]})
-            if not any(not isinstance(step, Preparing) for step in before.steps):
+        for count, end in enumerate([*student_driven, len(sampling.steps)]):
+            part = sampling.model_copy(update={"steps": sampling.steps[:end]})
+            is_last = count == len(student_driven)
+            if not is_last and all(isinstance(step, Preparing) for step in part.steps):
                 raise InputError(
                     "the first sampling step is driven by an interim student, which has nothing to learn from",
                     wanted="a rattle, strain or teacher-driven md step before it",
                 )
-            made_s, until = self._stage(plan, count)
-            frames = self._frames(starts, before, potentials, "", self._limit(plan, made_s))
-            labelled = self.label(frames, f"{STAGE}{count}", until, told=False, known=known)
-            known = len(frames)
-            potentials[sampling.names[k]] = self._interim_student(labelled, count, plan.interim_s)
-        made_s, until = self._stage(plan, len(student_driven))
-        frames = self._frames(starts, sampling, potentials, "", self._limit(plan, made_s))
+            made_until, until = self._stage_ends(plan, count)
+            frames = self._frames(starts, part, potentials, "", self._limit(plan, made_until))
+            if not is_last:
+                labelled = self.label(frames, f"{_STAGE}{count}", until, told=False, known=known)
+                known = len(frames)
+                potentials[sampling.names[end]] = self._interim_student(labelled, count, plan.interim_s)
         labelled, numbers = self._read(frames, "labels", until, known)
         return LabelSource(str(self.store.path), labelled, numbers)
-
-    def _stage(self, plan: Plan, count: int) -> tuple[float, float] | tuple[None, None]:
-        """Until when, in seconds spent, the dynamics and the labels of stage ``count`` may last.
-
-        What is left when it begins is divided as the plan divides it, whatever came of the plan before.
-        """
-        until, stages = plan.labels_until_s, plan.stages_s[count:]
-        if until is None:
-            return None, None
-        if not stages:  # a plan of an earlier version
-            return until, until
-        now = self.clock.spent_s
-        left_s = max(0.0, until - now - (plan.interim_students - count) * plan.interim_s)
-        stage_s = left_s * sum(stages[0]) / max(sum(map(sum, stages)), 1e-9)
-        made_s = stage_s * min(1.0, stages[0][0] / max(sum(stages[0]), 1e-9) + _SLACK)
-        ends = self.clock.once(f"stage_{count}_until_s", [now + made_s, now + stage_s])
-        return float(ends[0]), float(ends[1])
-
-    def _limit(self, plan: Plan, until_s: float | None, *, labels: bool = False) -> TimeLimit | None:
-        if until_s is None:
-            return None
-        planned = {"teacher": plan.label_s * self.config.labelling.workers}
-        return TimeLimit(lambda: until_s - self.clock.spent_s, planned, labels)
 
     def collect_test_set(self, starts: Sequence[Atoms], plan: Plan) -> LabelledSet:
         """Frames and labels of the test set, from trajectories of their own.
@@ -134,32 +81,8 @@ class Collector:
         """
         until = plan.test_set_until_s
         limit = self._limit(plan, until, labels=True)
-        frames = self._frames(starts, plan.test, {"teacher": self.teacher}, f"{TEST}/", limit)
-        return self.label(frames, TEST, until)
-
-    def _frames(
-        self,
-        starts: Sequence[Atoms],
-        sampling: SamplingConfig,
-        potentials: dict[str, Potential],
-        prefix: str,
-        limit: TimeLimit | None,
-    ) -> list[Atoms]:
-        notes: list[str] = []
-        frames = run_sampling(
-            starts,
-            sampling,
-            potentials,
-            self.clock.ticking(self.progress, "test set" if prefix else ""),
-            cache_dir=self.folder / "sampling",
-            parallel=self.config.labelling.workers,
-            prefix=prefix,
-            notes=notes,
-            limit=limit,
-        )
-        _add(self.notes, notes)
-        check_structures(frames, "sampled frames")
-        return frames
+        frames = self._frames(starts, plan.test, {"teacher": self.run.teacher}, f"{TEST_SET}/", limit)
+        return self.label(frames, TEST_SET, until)
 
     def label(
         self,
@@ -183,18 +106,53 @@ class Collector:
         """
         labelled, numbers = self._read(frames, name, until_s, known)
         labelled, replaced = mended(labelled)
-        kept, dropped = audit(labelled, max_force_ev_per_a=self.config.labelling.max_force_ev_per_a)
-        reasons = [f"{_prefix(name)}frame {numbers[d.index]} left out: {d.reason}" for d in dropped]
+        named = [f"{_prefix(name)}frame {k}" for k in numbers]
+        kept, reasons = audit_named(labelled, named, self.run.config.labelling.max_force_ev_per_a)
         if told:
             _add(self.notes, replaced)
             _add(self.lost, reasons)
-        if needed and not len(kept):
-            raise LimbeckError(
-                "no label survived the audit",
-                got=f"{len(reasons)} frames lost" + (f", the first: {reasons[0]}" if reasons else ""),
-                remedy="look at the structures, or raise labelling.max_force_ev_per_a",
-            )
+        if needed:
+            check_some_kept(kept, reasons)
         return labelled.select(kept)
+
+    def _stage_ends(self, plan: Plan, count: int) -> tuple[float, float] | tuple[None, None]:
+        """Until when, in seconds spent, the dynamics and the labels of stage ``count`` may last."""
+        if plan.labels_until_s is None:
+            return None, None
+        training_s = (plan.interim_students - count) * plan.interim_s
+        ends = self.run.state.time.stage_ends(plan.labels_until_s, plan.stages_s[count:], training_s)
+        made, labelled = self.run.state.once(f"stage_{count}_until_s", ends)
+        return float(made), float(labelled)
+
+    def _limit(self, plan: Plan, until_s: float | None, *, labels: bool = False) -> TimeLimit | None:
+        if until_s is None:
+            return None
+        planned = {"teacher": plan.label_s * self.run.config.labelling.workers}
+        return TimeLimit(lambda: until_s - self.run.state.time.spent_s, planned, labels)
+
+    def _frames(
+        self,
+        starts: Sequence[Atoms],
+        sampling: SamplingConfig,
+        potentials: dict[str, Potential],
+        prefix: str,
+        limit: TimeLimit | None,
+    ) -> list[Atoms]:
+        notes: list[str] = []
+        frames = run_sampling(
+            starts,
+            sampling,
+            potentials,
+            self.run.ticking("test set" if prefix else ""),
+            cache_dir=self.run.folder.sampling,
+            parallel=self.run.config.labelling.workers,
+            prefix=prefix,
+            notes=notes,
+            limit=limit,
+        )
+        _add(self.notes, notes)
+        check_structures(frames, "sampled frames")
+        return frames
 
     def _read(
         self, frames: Sequence[Atoms], name: str, until_s: float | None, known: int
@@ -203,10 +161,9 @@ class Collector:
         order, report = self._evaluate(frames, name, until_s, known)
         key_of = dict(zip(order.tolist(), report.keys, strict=True))
         failed = {int(order[f.index]): f.reason for f in report.failed}
-        left_out = self.clock.once(
-            name, sorted(k for k, key in key_of.items() if key not in self.store and k not in failed)
-        )
-        if left_out and not name.startswith(STAGE):  # a later stage may still come to them
+        missing = sorted(k for k, key in key_of.items() if key not in self.store and k not in failed)
+        left_out = self.run.state.once(name, missing)
+        if left_out and not name.startswith(_STAGE):  # a later stage may still come to them
             done = f"{len(frames) - len(left_out)} of {len(frames)} {_prefix(name)}frames"
             _add(self.notes, [f"labelling stopped at its share of the budget: {done} have labels"])
         _add(self.lost, [f"{_prefix(name)}frame {k} has no label: {r}" for k, r in sorted(failed.items())])
@@ -219,43 +176,40 @@ class Collector:
         self, frames: Sequence[Atoms], name: str, until_s: float | None, known: int
     ) -> tuple[np.ndarray, LabelReport]:
         """Which frames were to be labelled, in what order, and the report."""
-        tick = self.clock.ticking(self.progress, "test set" if name == TEST else "")
+        run = self.run
+        tick = run.ticking("test set" if name == TEST_SET else "")
         order = np.arange(len(frames))
         if until_s is not None:
             # In random order where time may end before the frames do: every step keeps its share.
-            order = np.random.default_rng(self.config.seed).permutation(len(frames))
+            order = np.random.default_rng(run.config.seed).permutation(len(frames))
             order = np.concatenate([order[order >= known], order[order < known]])
         deadline_s = None
-        left_out = self.clock.get(name)
+        left_out = run.state.get(name)
         if left_out is not None:
             order = np.setdiff1d(order, left_out)
         elif until_s is not None:
-            least = [frames[int(k)] for k in order[:LEAST_LABELS]]
-            label(least, self.teacher, self.store, progress=tick)
-            deadline_s = max(0.0, until_s - self.clock.spent_s)
+            label([frames[int(k)] for k in order[:LEAST_LABELS]], run.teacher, self.store, progress=tick)
+            deadline_s = max(0.0, until_s - run.state.time.spent_s)
         chosen = [frames[int(k)] for k in order]
-        return order, label(chosen, self.teacher, self.store, progress=tick, deadline_s=deadline_s)
+        return order, label(chosen, run.teacher, self.store, progress=tick, deadline_s=deadline_s)
 
     def _interim_student(self, labelled: LabelledSet, count: int, seconds: float) -> Student:
-        digest = hashlib.sha256(
-            labelled.labels.forces.tobytes()
-            + labelled.labels.energy.tobytes()
-            + str(self.config.seed).encode()
-        ).hexdigest()[:12]
-        path = self.folder / "sampling" / f"interim-{count}-{digest}.safetensors"
+        config, labels = self.run.config, labelled.labels
+        what = labels.forces.tobytes() + labels.energy.tobytes() + str(config.seed).encode()
+        path = self.run.folder.interim_student(count, hashlib.sha256(what).hexdigest()[:12])
         if not path.exists():
-            lesson = make_lesson(labelled, 0.1, self.config.seed, {}, {"name": self.teacher.name})
+            lesson = make_lesson(labelled, 0.1, config.seed, {}, {"name": self.run.teacher.name})
             record, trained = train_student(
                 INTERIM_PRESET,
                 lesson,
-                self.config.training.model_copy(update={"epochs": None, "checks": 5}),
-                Stop(budget_s=self.clock.once(f"interim_{count}_s", seconds)),
+                config.training.model_copy(update={"epochs": None, "checks": 5}),
+                Stop(budget_s=self.run.state.once(f"interim_{count}_s", seconds)),
                 path.with_suffix(""),
-                seed=self.config.seed,
-                progress=self.clock.ticking(self.progress, "interim student"),
+                seed=config.seed,
+                progress=self.run.ticking("interim student"),
             )
             save_student(path, record)
-            self.say(
+            self.run.say(
                 f"interim student {count + 1}: {len(lesson.train)} labels, force RMSE "
                 f"{trained.validation['force_rmse_mev_per_a']:.0f} meV/Å on {len(lesson.validation)} others"
             )
@@ -265,7 +219,7 @@ class Collector:
 
 
 def _prefix(name: str) -> str:
-    return "test " if name == TEST else ""
+    return "test " if name == TEST_SET else ""
 
 
 def _add(texts: list[str], more: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""A lesson in, a student file out: what `distill`, `train` and the interim student share."""
+"""A lesson in, a student file out: what `distill`, `train` and interim students share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,8 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import available_threads
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.errors import InputError
-from limbeck.pipeline.lessons import Lesson, make_baseline
-from limbeck.pipeline.reach import limits
 from limbeck.pipeline.telling import Say
+from limbeck.pipeline.training_data import Lesson, make_baseline
 from limbeck.progress import Progress, no_progress
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline, zbl_radii
@@ -35,9 +35,10 @@ from limbeck.students.specification import (
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, prepare
 from limbeck.training.loop import Stop, Trained
+from limbeck.validation.longrange import LongRangeReport
 from limbeck.validation.run import predict
 
-__all__ = ["Lesson", "save_student", "say_idle_threads", "train_student", "untrained_student"]
+__all__ = ["Lesson", "limits", "save_student", "say_idle_threads", "train_student", "untrained_student"]
 
 
 def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
@@ -48,10 +49,21 @@ def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
         references=dict.fromkeys(architecture.elements, 0.0), zbl_radius=zbl_radii(architecture.elements, {})
     )
     card = {"preset": preset, **ChargeState(total_charge(atoms), spin_multiplicity(atoms)).on_card()}
-    record = StudentRecord(
-        architecture, baseline, {k: v.astype(np.float32) for k, v in weights.items()}, card
-    )
-    return Student(record)
+    float32 = {name: weight.astype(np.float32) for name, weight in weights.items()}
+    return Student(StudentRecord(architecture, baseline, float32, card))
+
+
+def say_idle_threads(config: TrainingConfig, train: LabelledSet, say: Say) -> None:
+    """The core gives each structure of a batch to one thread; more threads than that wait."""
+    threads = config.threads or available_threads()
+    mean = max(train.structures.n_atoms / max(len(train), 1), 1.0)
+    busy = max(round(config.atoms_a_batch / mean), 1)
+    if config.device == "cpu" and config.batch_atoms is None and threads > busy:
+        say(
+            f"note: batches of {config.atoms_a_batch} atoms hold about {busy} structures, so "
+            f"{threads - busy} of {threads} threads wait; --set training.batch_atoms={round(threads * mean)} "
+            "employs all, in larger steps"
+        )
 
 
 @dataclass(frozen=True)
@@ -70,20 +82,6 @@ class _Beginning:
     note: str
 
 
-def say_idle_threads(config: TrainingConfig, train: LabelledSet, say: Say) -> None:
-    """The core gives each structure of a batch to one thread; more threads than that wait."""
-    threads = config.threads or available_threads()
-    mean = max(train.structures.n_atoms / max(len(train), 1), 1.0)
-    busy = max(round(config.atoms_a_batch / mean), 1)
-    if config.device == "cpu" and config.batch_atoms is None and threads > busy:
-        atoms = round(threads * mean)
-        say(
-            f"note: batches of {config.atoms_a_batch} atoms hold about {busy} structures, so "
-            f"{threads - busy} of {threads} threads wait; --set training.batch_atoms={atoms} employs all, "
-            "in larger steps"
-        )
-
-
 def train_student(
     preset: str,
     lesson: Lesson,
@@ -96,22 +94,23 @@ def train_student(
     same_origin: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[StudentRecord, Trained]:
-    """Train one preset; interrupted, the same call goes on where it was.
+    """Train one preset; interrupted, the same call resumes.
 
     ``init``: a student whose weights it starts from. ``same_origin``: that student learned from labels
     of the same teacher, so its energy references stay as they are.
     """
-    from limbeck.training.trainer import Trainer  # only here: with it comes torch
-
-    if init is None:
-        begin = _from_scratch(preset, lesson, config, seed)
-    else:
-        begin = _from_student(preset, lesson, config, init, same_origin)
+    begin = _begin(preset, lesson, config, seed, init, same_origin)
     architecture = begin.architecture
-    dtype = np.float64 if config.precision == "float64" else np.float32
-
-    def report(done: float, text: str) -> None:
-        progress(f"training {preset}", round(1000 * done), 1000, text)
+    what = {
+        # what a checkpoint must agree with; how long a run lasts is no part of it
+        "data": begin.figures["content_hash"],
+        "validation": statistics(lesson.validation).content_hash,
+        "architecture": architecture.to_dict(),
+        "config": config.model_dump(exclude={"threads", "tensorboard", "checkpoint_s", "epochs"}),
+        "seed": seed,
+        "init": None if init is None else flatten(architecture, begin.weights).tobytes().hex(),
+    }
+    from limbeck.training.trainer import Trainer  # only here: it imports torch
 
     trained = Trainer(
         architecture,
@@ -120,25 +119,54 @@ def train_student(
         config,
         stop,
         folder,
-        start=flatten(architecture, begin.weights, dtype),
-        run_hash=_run_hash(begin, lesson, config, seed, from_student=init is not None),
+        start=flatten(
+            architecture, begin.weights, np.float64 if config.precision == "float64" else np.float32
+        ),
+        run_hash=hash_json(what),
         seed=seed,
-        report=report,
+        report=lambda done, text: progress(f"training {preset}", round(1000 * done), 1000, text),
     ).run()
-    record = StudentRecord(
-        architecture=architecture,
-        baseline=begin.baseline,
-        weights={k: v.copy() for k, v in unflatten(architecture, trained.flat).items()},
-        card=_card(preset, lesson, config, begin, trained, seed),
-    )
-    return record, trained
+    card = {
+        "preset": preset,
+        "teacher": lesson.teacher,
+        **state_of_set(lesson.train.structures).on_card(),
+        "limits": limits(architecture, lesson.teacher.get("long_range")),
+        "data": begin.figures,
+        "training": {
+            "split": lesson.how_split,
+            "references": begin.note,
+            "epochs": trained.progress.epoch,
+            "steps": trained.progress.step,
+            "labels_seen": trained.progress.labels_seen,
+            "seconds": round(trained.progress.spent_s, 1),
+            "seed": seed,
+            "settings": config.model_dump(mode="json"),
+        },
+        "metrics": {"validation": trained.validation},
+    }
+    weights = {name: weight.copy() for name, weight in unflatten(architecture, trained.flat).items()}
+    return StudentRecord(architecture, begin.baseline, weights, card), trained
 
 
-def _from_scratch(preset: str, lesson: Lesson, config: TrainingConfig, seed: int) -> _Beginning:
+def _begin(
+    preset: str, lesson: Lesson, config: TrainingConfig, seed: int, init: Path | None, same_origin: bool
+) -> _Beginning:
+    """A student with random weights, or with those of the student ``init``."""
     baseline, figures, note = make_baseline(lesson)
     architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
+    start = None if init is None else read_student(init)
+    if init is not None and start is not None:
+        _check_continues(start, architecture, lesson.train, init)
+        architecture, baseline = start.architecture, start.baseline
+        if same_origin:
+            note = str(start.card.get("training", {}).get("references", ""))
+        else:
+            baseline = _moved(start, lesson.train)
+            note = f"energy references of {init.name}, moved by least squares to the zero of these labels"
     train = prepare(lesson.train, baseline, architecture.cutoff)
     validation = prepare(lesson.validation, baseline, architecture.cutoff)
+    if start is not None:
+        return _Beginning(architecture, baseline, start.weights, train, validation, figures, note)
     scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
     architecture = with_cores(with_scale(architecture, scale), baseline.zbl_radius)
     weights = initial_weights(
@@ -153,76 +181,11 @@ def _from_scratch(preset: str, lesson: Lesson, config: TrainingConfig, seed: int
     return _Beginning(architecture, baseline, weights, train, validation, figures, note)
 
 
-def _from_student(
-    preset: str, lesson: Lesson, config: TrainingConfig, init: Path, same_origin: bool
-) -> _Beginning:
-    baseline, figures, _ = make_baseline(lesson)
-    architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
-    start = read_student(init)
-    architecture, baseline = _adopt(start, architecture, lesson.train, init, same_origin)
-    return _Beginning(
-        architecture,
-        baseline,
-        start.weights,
-        prepare(lesson.train, baseline, architecture.cutoff),
-        prepare(lesson.validation, baseline, architecture.cutoff),
-        figures,
-        str(start.card.get("training", {}).get("references", ""))
-        if same_origin
-        else f"energy references of {init.name}, moved by least squares to the zero of these labels",
-    )
-
-
-def _run_hash(
-    begin: _Beginning, lesson: Lesson, config: TrainingConfig, seed: int, *, from_student: bool
-) -> str:
-    """What a checkpoint must agree with to be gone on from; how long a run lasts is no part of it."""
-    leave_out = {"threads", "tensorboard", "checkpoint_s", "epochs"}
-    return hash_json(
-        {
-            "data": begin.figures["content_hash"],
-            "validation": statistics(lesson.validation).content_hash,
-            "architecture": begin.architecture.to_dict(),
-            "config": config.model_dump(exclude=leave_out),
-            "seed": seed,
-            "init": flatten(begin.architecture, begin.weights).tobytes().hex() if from_student else None,
-        }
-    )
-
-
-def _card(
-    preset: str, lesson: Lesson, config: TrainingConfig, begin: _Beginning, trained: Trained, seed: int
-) -> dict[str, Any]:
-    return {
-        "preset": preset,
-        "teacher": lesson.teacher,
-        **state_of_set(lesson.train.structures).on_card(),
-        "limits": limits(begin.architecture, lesson.teacher.get("long_range")),
-        "data": begin.figures,
-        "training": {
-            "split": lesson.how_split,
-            "references": begin.note,
-            "epochs": trained.progress.epoch,
-            "steps": trained.progress.step,
-            "labels_seen": trained.progress.labels_seen,
-            "seconds": round(trained.progress.spent_s, 1),
-            "seed": seed,
-            "settings": config.model_dump(mode="json"),
-        },
-        "metrics": {"validation": trained.validation},
-    }
-
-
-def _adopt(
-    start: StudentRecord, architecture: Architecture, train: LabelledSet, path: Path, same_origin: bool
-) -> tuple[Architecture, Baseline]:
-    """Architecture and baseline of the student that training starts from.
-
-    Labels of another origin have another zero of energy: the references move by what is left
-    between the labels and the student, fitted for each element.
-    """
-    wanted = (architecture.hidden_dim, architecture.interactions, architecture.rbf)
-    have = (start.architecture.hidden_dim, start.architecture.interactions, start.architecture.rbf)
+def _check_continues(
+    start: StudentRecord, architecture: Architecture, train: LabelledSet, path: Path
+) -> None:
+    """Refuse a student to start from that is of another preset, charge or spin, or misses an element."""
+    have, wanted = ((a.hidden_dim, a.interactions, a.rbf) for a in (start.architecture, architecture))
     if wanted != have:
         raise InputError(
             "the student to start from is of another preset",
@@ -249,16 +212,38 @@ def _adopt(
             wanted=f"{state}, as the data",
             remedy="start without --init",
         )
-    if same_origin:
-        return start.architecture, start.baseline
+
+
+def _moved(start: StudentRecord, train: LabelledSet) -> Baseline:
+    """The student's baseline for labels with another zero of energy.
+
+    References move by what is left between the labels and the student, fitted for each element.
+    """
     rest = train.labels.energy - predict(Student(start), train.structures).energy
     shift, _ = fit_references(replace(train, labels=replace(train.labels, energy=rest)))
     references = {z: e + shift.get(z, 0.0) for z, e in start.baseline.references.items()}
-    return start.architecture, replace(start.baseline, references=references)
+    return replace(start.baseline, references=references)
+
+
+def receptive_field_a(architecture: Architecture) -> float:
+    """How far the energy of an atom reaches, Å."""
+    return architecture.cutoff * architecture.interactions
+
+
+def limits(architecture: Architecture, reach: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """What a card says of the interactions that its student cannot see.
+
+    ``reach``: of the teacher, :class:`LongRangeReport` as dicts.
+    """
+    field = receptive_field_a(architecture)
+    own = [LongRangeReport(**report) for report in reach or () if report["radius_a"] == field]
+    # why it was not measured concerns the run (its metrics.json has it), not who uses the student
+    return {
+        "receptive_field_a": field,
+        "long_range": own[0].text(reason=False) if own else "not measured",
+    }
 
 
 def save_student(path: Path, record: StudentRecord, **entries: Any) -> None:
     """Write a student file; ``entries`` replace those on its card."""
-    write_student(
-        path, StudentRecord(record.architecture, record.baseline, record.weights, record.card | entries)
-    )
+    write_student(path, replace(record, card=record.card | entries))

@@ -13,21 +13,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
-from limbeck.core.checks import check_structures
+from limbeck.core.checks import check_structures, contacts
 from limbeck.core.labels import LabelledSet, concatenate_labelled
+from limbeck.core.scans import scan_mask
 from limbeck.dataset.lint import Expected, find_copies
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
+from limbeck.dataset.split import split
+from limbeck.dataset.statistics import fit_references, shortest_pairs, statistics, without_scans
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
-from limbeck.pipeline.lessons import Lesson, make_lesson, mended
+from limbeck.labelling.contacts import judge_contacts
 from limbeck.pipeline.linting import preflight
 from limbeck.pipeline.telling import Say, say_some
+from limbeck.students.baseline import Baseline, zbl_radii
 
 #: of a teacher's own labels, the share that may look wrong and is left out: a run of hours does not end
-#: because a few of its frames are strange
+#: because a few of its frames are suspicious
 SPARED = 0.02
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What students learn from.
+
+    Attributes
+    ----------
+    train, validation: labelled sets of which no group stands on both sides.
+    references: atomic number -> eV where known (isolated atoms), None to fit them.
+    how_split, teacher: for the card.
+    """
+
+    train: LabelledSet
+    validation: LabelledSet
+    references: dict[int, float] | None
+    how_split: str
+    teacher: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,7 @@ class LabelSource:
     labelled: LabelledSet
     frames: np.ndarray | None = None
 
-    def names(self, several: bool) -> list[str]:
+    def names(self, several: bool = False) -> list[str]:
         """``label 3`` or ``frame 3``; with ``several`` sources ``label FILE:3``."""
         if self.frames is not None:
             return [f"frame {k}" for k in self.frames]
@@ -86,39 +108,34 @@ def prepare_training_data(
     InputError: lint finds an error, too few labels are left, or the validation set does not go with them.
     LimbeckError: a teacher's labels are all left out by the audit.
     """
+    own_teacher = how.max_force_ev_per_a is not None
     whole, replaced = mended(concatenate_labelled([source.labelled for source in sources]))
     say_some(say, replaced, "contact scans with a hole")
     names = [name for source in sources for name in source.names(len(sources) > 1)]
-    kept, reasons = _audit(whole, names, how.max_force_ev_per_a)
-    if how.max_force_ev_per_a is not None and not len(kept):
-        raise LimbeckError(
-            "no label survived the audit",
-            got=f"{len(reasons)} labels lost" + (f", the first: {reasons[0]}" if reasons else ""),
-            remedy="look at the structures, or raise labelling.max_force_ev_per_a",
-        )
+    kept, reasons = audit_named(whole, names, how.max_force_ev_per_a)
+    if own_teacher:
+        check_some_kept(kept, reasons)
     val = _read_validation(how.val, how, whole, say) if isinstance(how.val, Path) else float(how.val)
-    held = val if isinstance(val, LabelledSet) else None
     expected = Expected(
-        how.elements, None, held, copies_removed=True, max_force_ev_per_a=how.max_force_ev_per_a
+        how.elements,
+        None,
+        val if isinstance(val, LabelledSet) else None,
+        copies_removed=True,
+        max_force_ev_per_a=how.max_force_ev_per_a,
     )
     parts = np.split(np.arange(len(whole)), np.cumsum([len(source.labelled) for source in sources])[:-1])
-    spoiled = preflight(
-        [(source.name, whole.select(part)) for source, part in zip(sources, parts, strict=True)],
-        how.ignore,
-        say,
-        expected,
-        spare=0.0 if how.max_force_ev_per_a is None else SPARED,
-    )
+    sets = [(source.name, whole.select(part)) for source, part in zip(sources, parts, strict=True)]
+    spoiled = preflight(sets, how.ignore, say, expected, spare=SPARED if own_teacher else 0.0)
     say_some(say, reasons, "labels left out")
     labelled, references = split_isolated_atoms(whole.select(np.setdiff1d(kept, spoiled)))
     if how.test is not None:
         labelled = without_test(labelled, how.test, say)
     where = ", ".join(source.name for source in sources)
     if len(labelled) < 2:
-        wanted = "at least two" + (
-            " that the audit keeps" if how.test is None else " that are not in the test set"
+        which = "that the audit keeps" if how.test is None else "that are not in the test set"
+        raise InputError(
+            "too few labels to train on", where=where, got=len(labelled), wanted=f"at least two {which}"
         )
-        raise InputError("too few labels to train on", where=where, got=len(labelled), wanted=wanted)
     check_structures(labelled.to_atoms(), where)
     return make_lesson(labelled, val, how.seed, references, teacher)
 
@@ -138,7 +155,7 @@ def _read_validation(path: Path, how: Preparation, training: LabelledSet, say: S
     say_some(say, replaced, "contact scans with a hole")
     _check_validation(training, split_isolated_atoms(own)[0], path)
     preflight([(str(path), own)], how.ignore, say)
-    kept, reasons = _audit(own, LabelSource(str(path), own).names(False), how.max_force_ev_per_a)
+    kept, reasons = audit_named(own, LabelSource(str(path), own).names())
     say_some(say, reasons, "labels left out")
     own, _ = split_isolated_atoms(own.select(kept))
     if how.test is not None:
@@ -153,8 +170,8 @@ def _check_validation(training: LabelledSet, val: LabelledSet, where: object) ->
         raise InputError(
             "nothing to validate on", where=where, got="isolated atoms and labels that were left out only"
         )
-    strange = sorted({int(z) for z in val.structures.numbers} - {int(z) for z in training.structures.numbers})
-    if strange:
+    strange = np.setdiff1d(val.structures.numbers, training.structures.numbers)
+    if len(strange):
         raise InputError(
             "the validation set holds an element that the training labels do not",
             where=where,
@@ -164,10 +181,98 @@ def _check_validation(training: LabelledSet, val: LabelledSet, where: object) ->
     check_structures([*training.select([0]).to_atoms(), *val.to_atoms()], str(where))
 
 
-def _audit(
-    labelled: LabelledSet, names: Sequence[str], max_force_ev_per_a: float | None
+def audit_named(
+    labelled: LabelledSet, names: Sequence[str], max_force_ev_per_a: float | None = None
 ) -> tuple[np.ndarray, list[str]]:
     """Which labels the audit keeps, and why it leaves out the others."""
     limit = {} if max_force_ev_per_a is None else {"max_force_ev_per_a": max_force_ev_per_a}
     kept, dropped = audit(labelled, **limit)
     return kept, [f"{names[d.index]} left out: {d.reason}" for d in dropped]
+
+
+def check_some_kept(kept: np.ndarray, reasons: Sequence[str]) -> None:
+    """LimbeckError where the audit left out every label of the teacher."""
+    if not len(kept):
+        raise LimbeckError(
+            "no label survived the audit",
+            got=f"{len(reasons)} labels lost" + (f", the first: {reasons[0]}" if reasons else ""),
+            remedy="look at the structures, or raise labelling.max_force_ev_per_a",
+        )
+
+
+def make_lesson(
+    labelled: LabelledSet,
+    val: float | LabelledSet,
+    seed: int,
+    references: dict[int, float],
+    teacher: dict[str, Any],
+) -> Lesson:
+    """``labelled`` cut by a fraction or against a set of its own; see :func:`limbeck.dataset.split`.
+
+    Contact scans end where a student's ZBL is whole: see :func:`without_cores`.
+    """
+    labelled = without_cores(labelled)
+    parts = split(labelled, val, seed)
+    train, validation = parts.parts(labelled)
+    return Lesson(train, validation, references or None, parts.how, teacher)
+
+
+def audited(labelled: LabelledSet, say: Say) -> LabelledSet:
+    """Without the labels that are not finite or far too large; those are named. Contact scans are mended."""
+    labelled, replaced = mended(labelled)
+    say_some(say, replaced, "contact scans with a hole")
+    kept, reasons = audit_named(labelled, LabelSource("", labelled).names())
+    say_some(say, reasons, "labels left out")
+    return labelled.select(kept)
+
+
+def mended(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
+    """The set with the holes of its contact scans filled, and a sentence for each."""
+    scans = scan_mask(labelled.config_type)
+    if not scans.any():
+        return labelled, []
+    shortest = {} if scans.all() else shortest_pairs(without_scans(labelled).structures)
+    labelled, holes = judge_contacts(labelled, shortest)
+    return labelled, [str(hole) for hole in holes]
+
+
+def without_cores(labelled: LabelledSet) -> LabelledSet:
+    """The set without frames of contact scans in which atoms are closer than half their ZBL radius.
+
+    A student is ZBL there; the rows of a network, far outside anything else that it sees, would only
+    spoil its training.
+    """
+    scans = np.flatnonzero(scan_mask(labelled.config_type))
+    if not len(scans):
+        return labelled
+    radii = radii_of(labelled)
+    frames = labelled.structures.select(scans)
+    i, j, distance, _ = contacts(frames, 0.5)  # radii are below the sum of covalent ones
+    numbers = np.sort(frames.numbers[np.stack([i, j])], axis=0)  # (2, P)
+    core = np.array([radii[int(a), int(b)] / 2 for a, b in numbers.T])
+    close = frames.structure_of_atom[i[distance < core]]
+    return labelled.select(np.setdiff1d(np.arange(len(labelled)), scans[close]))
+
+
+def make_baseline(lesson: Lesson) -> tuple[Baseline, dict[str, Any], str]:
+    """References, ZBL below the shortest bonds seen, statistics of the training set, a note."""
+    elements = _elements(lesson.train)
+    references, note = lesson.references, "energy references from the teacher's isolated atoms"
+    if references is None or any(z not in references for z in elements):
+        references, note = fit_references(lesson.train)
+    references = {z: float(references[z]) for z in elements}
+    baseline = Baseline(references=references, zbl_radius=radii_of(lesson.train))
+    return baseline, statistics(lesson.train).to_dict(), note
+
+
+def radii_of(labelled: LabelledSet) -> dict[tuple[int, int], float]:
+    """ZBL radius of each pair of the set's elements, from the shortest distances of what is no scan."""
+    shortest = {}
+    for pair, distance in shortest_pairs(without_scans(labelled).structures).items():
+        a, b = sorted(atomic_numbers[symbol] for symbol in pair.split("-"))
+        shortest[a, b] = float(distance)
+    return zbl_radii(_elements(labelled), shortest)
+
+
+def _elements(labelled: LabelledSet) -> tuple[int, ...]:
+    return tuple(int(z) for z in np.unique(labelled.structures.numbers))
