@@ -1,4 +1,7 @@
-"""The core's reader of student files against Python's: the same students read, the same files refused."""
+"""The core's reader of student files against Python's: the same students read, the same files refused.
+
+Refusals with their lines: ``test_file.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from limbeck import _native
-from limbeck.artifact.file import StudentRecord, read_card, read_student, write_student
+from limbeck.artifact.file import StudentRecord, read_student, write_student
 from limbeck.errors import InputError
 from limbeck.students.baseline import Baseline
-from limbeck.students.specification import PRESETS, Architecture, flatten
-from tests.students.tools import random_record, random_weights
+from limbeck.students.specification import PRESETS, flatten
+from tests.artifact.test_file import small_record
+from tests.students.tools import random_record
 
 RELEASED = sorted((Path(__file__).parents[2] / "students").glob("*.safetensors"))
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.safetensors"))
-
-
-def small_record(dtype=np.float32) -> StudentRecord:
-    arch = Architecture(
-        (1, 14), hidden_dim=3, interactions=2, rbf=2, gate_width=2, readout_width=2, energy_scale=0.5
-    )
-    weights = {k: v.astype(dtype) for k, v in random_weights(arch).items()}
-    card = {
-        "preset": "small",
-        "data": {"shortest_pair_a": {"H-H": 0.7, "H-Si": 1.5}, "temperature_k": [300.0, 1e3]},
-        "note": 'é€😀 "quoted" \\ \n\t\x7f',
-        "metrics": {"force_r2": float("nan"), "worst": float("-inf")},
-    }
-    return StudentRecord(arch, Baseline({1: -1.0, 14: -5.25}, {(1, 14): 1.2}), weights, card)
 
 
 def pair_table(pairs: dict[tuple[int, int], float], elements: tuple[int, ...]) -> np.ndarray:
@@ -240,51 +230,6 @@ def test_changed_digits_are_judged_alike(tmp_path, whole):
 
     judge()
     assert min(verdicts[True], verdicts[False]) > 30
-
-
-def rewritten(path: Path, change, **weights: np.ndarray) -> Path:
-    """The student of ``path`` with its card changed by a function."""
-    body = read_card(path)
-    change(body)
-    path.write_bytes(save(dict(load(path.read_bytes())) | weights, metadata={"limbeck": json.dumps(body)}))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("change", "weights"),
-    [
-        (lambda c: c.update(format_version=2), {}),
-        (lambda c: c.pop("format_version"), {}),
-        (lambda c: c.pop("energy_references_ev"), {}),
-        (lambda c: c["energy_references_ev"].pop("14"), {}),
-        (lambda c: c["energy_references_ev"].update({"-3": 0.0}), {}),
-        (lambda c: c["energy_references_ev"].update({"1": float("nan")}), {}),
-        (lambda c: c["zbl_radius_a"].update({"1-500": 1.0}), {}),
-        (lambda c: c["architecture"].update(interactions=4096), {"extra": np.zeros(1, np.float32)}),
-        (lambda c: None, {"embedding": np.full((2, 3), np.nan, np.float32)}),
-        (lambda c: None, {"embedding": np.zeros((3, 2), np.float32)}),
-        (lambda c: None, {"extra": np.zeros(1, np.float32)}),
-    ],
-)
-def test_lines_are_those_of_python(tmp_path, change, weights):
-    write_student(tmp_path / "s.safetensors", small_record())
-    path = rewritten(tmp_path / "s.safetensors", change, **weights)
-    with pytest.raises(InputError) as python:
-        read_student(path)
-    with pytest.raises(ValueError) as native:
-        _native.read_student(str(path))
-    assert str(native.value) == str(python.value)
-
-
-def test_lines_of_files_that_cannot_be_opened(tmp_path):
-    for path in (tmp_path / "none.safetensors", tmp_path, tmp_path / "é€ \n.safetensors"):
-        with pytest.raises(InputError) as python:
-            read_student(path)
-        with pytest.raises(ValueError) as native:
-            _native.read_student(str(path))
-        assert str(native.value) == str(python.value)
-    with pytest.raises(TypeError):
-        _native.read_student(3)
 
 
 def test_a_name_that_stands_twice_is_refused(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +12,7 @@ from ase.io import write
 
 from limbeck.config import LabelKeys
 from limbeck.dataset.read import labelled_from_atoms
-from limbeck.errors import InputError, LimbeckError
+from limbeck.errors import InputError
 from limbeck.pipeline.curve_data import nested_order, read_curve_data
 from limbeck.pipeline.learning_curve import (
     CurveSettings,
@@ -74,37 +73,33 @@ def test_gains_are_those_of_a_doubling():
     own, series = curves(data=5.0, floor=0.0)
     found = find_limit("tiny", own, series)
     assert found.slopes["labels"] == pytest.approx(0.5)
-    assert found.gains["labels"] == pytest.approx(1 - 2**-0.5)
-    assert found.gains["time"] == pytest.approx(0, abs=1e-12)
+    assert found.gains == pytest.approx({"labels": 1 - 2**-0.5, "time": 0.0, "width": 0.0}, abs=1e-12)
     assert "doubling labels changes its force RMSE, now 50.0 meV/Å, by -29%" in found.text
-
-
-def test_two_limits_are_both_named():
-    own, series = curves(data=5.0, budget=4.0)
-    found = find_limit("tiny", own, series)
-    assert found.limit == "data"
-    assert "with budget close behind" in found.text
-
-
-def test_a_student_that_was_best_narrow_counts_only_wider_ones():
-    # a far worse narrow student says nothing of a wider one, which here is no better
-    series = {"width": [(21_000, 90.0), (71_000, 30.0), (405_000, 30.0)]}
-    assert find_limit("tiny", 30.0, series).limit == "none"
-    # the widest has but the narrower to compare with
-    assert find_limit("original", 30.0, {"width": [(71_000, 60.0), (405_000, 30.0)]}).limit == "capacity"
-
-
-def test_what_was_not_measured_is_said():
-    found = find_limit("tiny", 30.0, {"labels": [(100, 60.0), (200, 30.0)]})
-    assert found.limit == "data"
-    assert "the training time, the parameters: not measured" in found.text
-    assert find_limit("tiny", 30.0, {"labels": [(100, 60.0)]}).limit == "unknown"
-
-
-def test_a_slope_is_a_least_squares_one():
     x = np.array([1.0, 3.0, 10.0, 40.0])
     y = 7 * x**-0.3 * np.array([1.1, 0.9, 1.05, 0.97])
     assert fit_slope(x, y) == pytest.approx(-np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "series", "limit", "text"),
+    [
+        ("tiny", *curves(data=5.0, budget=4.0), "data", "with budget close behind"),
+        # a far worse narrow student says nothing of a wider one, which here is no better
+        ("tiny", 30.0, {"width": [(21e3, 90.0), (71e3, 30.0), (405e3, 30.0)]}, "none", ""),
+        # the widest has but the narrower to compare with
+        ("original", 30.0, {"width": [(71e3, 60.0), (405e3, 30.0)]}, "capacity", ""),
+        ("tiny", 30.0, {"labels": [(100, 60.0), (200, 30.0)]}, "data",
+         "the training time, the parameters: not measured"),
+        ("tiny", 30.0, {"labels": [(100, 60.0)]}, "unknown", ""),
+        # a change that is past any use is no figure
+        ("tiny", 40.0, {"time": [(14, 60.0), (42, 40.0)], "width": [(71e3, 40.0), (405e3, 8e3)]}, "budget",
+         "doubling the parameters by more than +100%"),
+    ],
+)  # fmt: skip
+def test_the_limit_of_partial_curves(name, error, series, limit, text):
+    found = find_limit(name, error, series)
+    assert found.limit == limit
+    assert text in found.text
 
 
 def test_points_near_the_student_come_first():
@@ -116,31 +111,16 @@ def test_points_near_the_student_come_first():
     assert points[4:] == [Point(50, 30.0, "tiny"), Point(200, 30.0, "ultra-tiny")]
 
 
-def test_points_that_were_not_trained_count_nothing():
+def test_rows_that_were_not_trained_count_nothing_and_a_busy_machine_is_reported():
     row = {"labels": 200, "seconds": 30.0, "preset": "tiny", "parameters": 71_000, "skipped": None}
-    own = row | {"force_rmse_mev_per_a": 30.0}
-    half = row | {"labels": 100, "force_rmse_mev_per_a": 60.0}
+    own = row | {"force_rmse_mev_per_a": 30.0, "trained_s": 30.0, "epochs": 15.0}
+    half = own | {"labels": 100, "force_rmse_mev_per_a": 60.0, "epochs": 29.0}  # 97 labels/s beside 100
     lost = row | {"labels": 50, "skipped": "no time left"}
     assert judge_rows("tiny", [own, half, lost]).slopes["labels"] == pytest.approx(1.0)
-    assert judge_rows("tiny", [own | {"skipped": "no time left"}, half]).limit == "unknown"
-
-
-def test_a_change_that_is_past_any_use_is_no_figure():
-    found = find_limit(
-        "tiny", 40.0, {"time": [(14, 60.0), (42, 40.0)], "width": [(71e3, 40.0), (405e3, 8e3)]}
-    )
-    assert found.limit == "budget"
-    assert "doubling the parameters by more than +100%" in found.text
-
-
-def test_a_busy_machine_is_told():
-    row = {"labels": 200, "seconds": 30.0, "preset": "tiny", "trained_s": 30.0, "epochs": 15.0}
-    half = row | {"labels": 100, "epochs": 29.0}  # 97 labels/s beside 100
-    other = row | {"preset": "original", "epochs": 2.0}
-    skipped = {"labels": 50, "preset": "tiny", "skipped": "no time left"}
-    assert busy_machine([row, half, other, skipped]) == ""
-    told = busy_machine([row, half, row | {"seconds": 10.0, "trained_s": 15.0, "epochs": 1.0}])
-    assert told.startswith("the machine was busy: tiny trained on 13.3 to 100 labels/s, so")
+    assert judge_rows("tiny", [row | {"skipped": "no time left"}, half]).limit == "unknown"
+    assert busy_machine([own, half, own | {"preset": "original", "epochs": 2.0}, lost]) == ""
+    busy = busy_machine([own, half, own | {"seconds": 10.0, "trained_s": 15.0, "epochs": 1.0}])
+    assert "tiny trained on 13.3 to 100 labels/s" in busy
 
 
 def test_a_curve_of_shorter_trainings_than_the_runs_says_so():
@@ -206,83 +186,63 @@ def test_subsets_are_nested_hold_whole_families_and_every_element():
 @pytest.mark.ci
 def test_the_command_trains_judges_and_goes_on(run, tmp_path):
     data, out, told = tmp_path / "copper.extxyz", tmp_path / "curve", tmp_path / "curve.json"
-    write(data, labelled_copper(60))
-    options = ("--preset", "ultra-tiny", "--labels", "10,19,38", "--times", "1s,3s", "--widths", "none")
+    write(data, labelled_copper(40))
+    options = ("--preset", "ultra-tiny", "--labels", "10,26", "--times", "1s,2s", "--widths", "none")
     arguments = ("learning-curve", data, *options, "--budget", "10m", "--out", out, "--json", told)
     code, printed, err = run(*arguments)
     assert code == 0, err
     found = json.loads(told.read_text())
-    assert found["test_structures"] == 12
-    assert [(p["labels"], p["seconds"]) for p in found["points"]] == [
-        (38, 3.0),
-        (19, 3.0),
-        (38, 1.0),
-        (10, 3.0),
-    ]
+    assert found["test_structures"] == 8
+    assert [(p["labels"], p["seconds"]) for p in found["points"]] == [(26, 2.0), (10, 2.0), (26, 1.0)]
     assert all(p["skipped"] is None and p["force_rmse_mev_per_a"] > 0 for p in found["points"])
     assert found["text"] in printed
     assert set(found["slopes"]) == {"labels", "time"}
-    code, _, _ = run(*arguments, "--plot", tmp_path / "curve.png")
-    assert code == 0
+    assert run(*arguments, "--plot", tmp_path / "curve.png")[0] == 0
     assert json.loads(told.read_text())["points"] == found["points"]  # nothing was trained again
     # for the report of a run that the folder stands in
     assert json.loads((out / "ultra-tiny.json").read_text()) == json.loads(told.read_text())
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_times_that_the_budget_gave_stand_when_the_command_goes_on(run, copper_file, tmp_path, monkeypatch):
-    trained = []
+@pytest.fixture
+def trained(monkeypatch) -> list[float]:
+    """A training is an untrained student, 50 s after its time on a clock of its own; their times."""
+    clock, times = [1000.0], list[float]()
 
     def train(preset, lesson, config, stop, folder, **_):
-        trained.append(stop.budget_s)
-        raise LimbeckError("not now")
-
-    monkeypatch.setattr("limbeck.pipeline.learning_curve.train_student", train)
-    arguments = (
-        "learning-curve",
-        copper_file,
-        "--preset",
-        "tiny",
-        "--widths",
-        "none",
-        "--out",
-        tmp_path / "out",
-    )
-    assert run(*arguments, "--budget", "5m")[0] == 0
-    first = list(trained)
-    trained.clear()
-    monkeypatch.setattr(
-        "limbeck.cli.results.invocation", lambda _: SimpleNamespace(began=time.monotonic() - 40)
-    )
-    assert run(*arguments, "--budget", "5m")[0] == 0
-    assert trained == first
-    trained.clear()
-    assert run(*arguments, "--budget", "10m")[0] == 0
-    assert max(trained) > 1.5 * max(first)
-
-
-def test_a_point_that_would_outlast_the_budget_is_not_begun(run, copper_file, tmp_path, monkeypatch):
-    """The second costs what the first did beyond its training time."""
-    clock = [1000.0]
-
-    def train(preset, lesson, config, stop, folder, **_):
+        times.append(stop.budget_s)
         clock[0] += stop.budget_s + 50  # for preparing
-        untrained = untrained_student(preset, labelled_copper(1)[0], 4.0).record
-        return untrained, SimpleNamespace(
-            progress=SimpleNamespace(labels_seen=20, spent_s=stop.budget_s), validation={}
-        )
+        progress = SimpleNamespace(labels_seen=20, spent_s=stop.budget_s)
+        record = untrained_student(preset, labelled_copper(1)[0], 4.0).record
+        return record, SimpleNamespace(progress=progress, validation={})
 
     monkeypatch.setattr("limbeck.pipeline.learning_curve.train_student", train)
     monkeypatch.setattr("limbeck.pipeline.learning_curve.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr("limbeck.cli.results.invocation", lambda _: SimpleNamespace(began=clock[0]))
+    monkeypatch.setattr("limbeck.cli.results.invocation", lambda _: SimpleNamespace(began=clock[0] - 5))
+    return times
+
+
+def test_times_that_the_budget_gave_stand_when_the_command_goes_on(run, copper_file, tmp_path, trained):
+    arguments = ("learning-curve", copper_file, "--preset", "tiny", "--widths", "none", "--labels", 26)
+    assert run(*arguments, "--out", tmp_path / "out", "--budget", "10m")[0] == 0
+    assert run(*arguments, "--out", tmp_path / "out", "--budget", "10m")[0] == 0
+    (kept,) = (tmp_path / "out").glob("times-*.json")
+    assert set(trained) <= set(json.loads(kept.read_text()))
+    assert len(trained) <= 3
+    longest = max(trained)
+    assert run(*arguments, "--out", tmp_path / "out", "--budget", "20m")[0] == 0
+    assert max(trained) > 1.5 * longest
+
+
+def test_a_point_that_would_outlast_the_budget_is_not_begun(run, copper_file, tmp_path, trained):
+    """The second costs what the first did beyond its training time."""
     options = ("--preset", "tiny", "--widths", "none", "--labels", "10,26", "--times", "10s,20s")
-    out, told = tmp_path / "out", tmp_path / "told.json"
-    arguments = ("learning-curve", copper_file, *options, "--out", out, "--json", told)
-    assert run(*arguments, "--budget", "175s")[0] == 0
-    points = json.loads(told.read_text())["points"]
+    arguments = ("learning-curve", copper_file, *options, "--out", tmp_path / "out")
+    assert run(*arguments, "--json", tmp_path / "told.json", "--budget", "180s")[0] == 0
+    points = json.loads((tmp_path / "told.json").read_text())["points"]
     # 70 s each; the third would take 60 s where 35 s are left
-    assert [p["skipped"] for p in points] == [None, None, "no time left in 2 min 55 s"]
-    assert clock[0] == 1140.0
+    assert [p["skipped"] for p in points] == [None, None, "no time left in 3 min 00 s"]
+    assert trained == [20.0, 20.0]
 
 
 def test_wrong_numbers_are_refused(refused, copper_file, tmp_path):

@@ -20,17 +20,20 @@ from limbeck.artifact.file import (
     read_architecture,
     read_baseline,
     write_student,
-)
+)  # fmt: skip
 from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
 from limbeck.students.baseline import Baseline
 from limbeck.students.specification import PRESETS, Architecture, preset_architecture, unflatten
 
-_PREFIXES = ("model.", "module.", "_orig_mod.")
 _WRAPPERS = ("model_state_dict", "state_dict")
 _ENTRY = "limbeck"
 #: what a file without an architecture must say besides its weights
 _PLAIN = ("elements", "cutoff", "energy_scale")
+_USED = (
+    "architecture", "energy_references_ev", "zbl_radius_a", "format_version", "limbeck_version", "cutoff_a",
+    "dtype", *_PLAIN,
+)  # fmt: skip
 
 
 def convert_checkpoint(old: Path | str, out: Path | str) -> None:
@@ -76,14 +79,6 @@ def checkpoint_state(record: StudentRecord) -> dict[str, Any]:
     return {"model_state_dict": weights, _ENTRY: json.dumps(entry)}
 
 
-_USED = frozenset(
-    (
-        "architecture", "energy_references_ev", "zbl_radius_a", "format_version", "limbeck_version",
-        "cutoff_a", "dtype", *_PLAIN,
-    )
-)  # fmt: skip
-
-
 def _load(path: Path) -> Any:
     import torch
 
@@ -91,28 +86,32 @@ def _load(path: Path) -> Any:
         raise InputError("no such checkpoint", where=path, wanted="a torch .pt file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named is None:
-            raise _damaged(path) from error
+    except PermissionError as error:
+        raise InputError("cannot read the checkpoint", where=path, got=error.strerror) from error
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # fmt: skip  (torch reports a damaged archive through any of these)
+        pickled = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if pickled is None or not isinstance(error, pickle.UnpicklingError):
+            raise InputError(
+                "this is no torch checkpoint, or it is damaged",
+                where=path,
+                wanted="a state dict saved by torch.save",
+            ) from error
         raise InputError(
             "the checkpoint holds pickled code, which is never executed",
             where=path,
-            got=named.group(1),
+            got=pickled.group(1),
             wanted="a state dict: tensors and plain values",
             remedy="save model.state_dict() instead of the model",
         ) from error
-    except PermissionError as error:
-        raise InputError("cannot read the checkpoint", where=path, got=error.strerror) from error
-    except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
-        # torch reports a damaged archive through any of these
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(
-        "this is no torch checkpoint, or it is damaged", where=path, wanted="a state dict saved by torch.save"
-    )
 
 
 def _unwrap(content: Any, path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
@@ -120,9 +119,8 @@ def _unwrap(content: Any, path: Path) -> tuple[Mapping[str, Any], dict[str, Any]
     card: dict[str, Any] = {}
     while True:
         if not isinstance(content, Mapping):
-            raise InputError(
-                "the checkpoint holds no state dict", where=path, got=type(content).__name__, wanted="a dict"
-            )
+            got = type(content).__name__
+            raise InputError("the checkpoint holds no state dict", where=path, got=got, wanted="a dict")
         card = {k: content[k] for k in _USED if k in content} | _entry(content.get(_ENTRY), path) | card
         inner = next((name for name in _WRAPPERS if name in content), None)
         if inner is None:
@@ -131,16 +129,16 @@ def _unwrap(content: Any, path: Path) -> tuple[Mapping[str, Any], dict[str, Any]
 
 
 def _entry(entry: Any, path: Path) -> dict[str, Any]:
-    if entry is None:
-        return {}
+    got: object = ""
     try:
         # a round trip through JSON leaves plain values only, with text for keys
-        fields = json.loads(entry if isinstance(entry, str) else json.dumps(entry))
+        fields = json.loads(entry if isinstance(entry, str) else json.dumps(entry or {}))
+        if isinstance(fields, dict):
+            return fields
+        got = type(fields).__name__
     except (TypeError, ValueError) as error:
-        raise InputError("the entry 'limbeck' is no JSON object", where=path, got=str(error)) from error
-    if not isinstance(fields, dict):
-        raise InputError("the entry 'limbeck' is no JSON object", where=path, got=type(fields).__name__)
-    return fields
+        got = error
+    raise InputError("the entry 'limbeck' is no JSON object", where=path, got=got)
 
 
 def _strip(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
@@ -151,20 +149,15 @@ def _strip(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             continue
-        own = str(name)
-        while own.startswith(_PREFIXES):
-            own = own.removeprefix(next(p for p in _PREFIXES if own.startswith(p)))
+        own = re.sub(r"^((model|module|_orig_mod)\.)+", "", str(name))
         if own in tensors:
             raise InputError("two weights have one name", where=path, got=repr(own))
         if not value.is_floating_point():
             raise InputError(f"weight {own!r} has the wrong type", where=path, got=value.dtype)
         tensors[own] = value
     if not tensors:
-        raise InputError(
-            "the checkpoint holds no weights",
-            where=path,
-            wanted="tensors by name, at the top or under " + " or ".join(_WRAPPERS),
-        )
+        wanted = "tensors by name, at the top or under " + " or ".join(_WRAPPERS)
+        raise InputError("the checkpoint holds no weights", where=path, wanted=wanted)
     kind = torch.float64 if any(v.dtype == torch.float64 for v in tensors.values()) else torch.float32
     return {name: value.detach().to(kind).numpy().copy() for name, value in tensors.items()}
 
@@ -183,7 +176,11 @@ def _architecture(
         )
     if "architecture" in card:
         architecture = read_architecture(card, path)
-        return architecture, next((p for p in PRESETS if _like(p, card, architecture)), None)
+        shapes = architecture.parameter_shapes()
+        fits = (
+            p for p in PRESETS if preset_architecture(p, architecture.elements).parameter_shapes() == shapes
+        )
+        return architecture, next(fits, None)
     wanted = {name: value.shape for name, value in weights.items()}
     for preset in PRESETS:
         architecture = _preset(preset, card, path)
@@ -205,36 +202,27 @@ def _architecture(
 
 def _preset(preset: str, card: dict[str, Any], path: Path) -> Architecture:
     try:
-        plain = preset_architecture(
-            preset, tuple(int(z) for z in card["elements"]), cutoff=float(card["cutoff"])
-        )
+        elements = tuple(int(z) for z in card["elements"])
+        plain = preset_architecture(preset, elements, cutoff=float(card["cutoff"]))
         fields = plain.to_dict() | {"energy_scale": float(card["energy_scale"])}
     except (TypeError, ValueError) as error:
         raise InputError("elements, cutoff or energy_scale do not fit", where=path, got=str(error)) from error
     return read_architecture({"architecture": fields}, path)
 
 
-def _like(preset: str, card: dict[str, Any], architecture: Architecture) -> bool:
-    wanted = preset_architecture(preset, architecture.elements).parameter_shapes()
-    return wanted == architecture.parameter_shapes() and "preset" not in card
-
-
 def _from_flat(architecture: Architecture, flat: np.ndarray, path: Path) -> dict[str, np.ndarray]:
-    if flat.shape != (architecture.n_parameters,):
-        raise InputError(
-            "weight 'flat' has the wrong shape",
-            where=path,
-            got=flat.shape,
-            wanted=(architecture.n_parameters,),
-        )
+    wanted = (architecture.n_parameters,)
+    if flat.shape != wanted:
+        raise InputError("weight 'flat' has the wrong shape", where=path, got=flat.shape, wanted=wanted)
     return {name: value.copy() for name, value in unflatten(architecture, flat).items()}
 
 
 def _baseline(card: dict[str, Any], architecture: Architecture, path: Path) -> Baseline:
-    def text_keys(name: str) -> Any:
-        # a file's plain dict may count elements by integers
-        value = card[name]
-        return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
-
-    named = {name: text_keys(name) for name in ("energy_references_ev", "zbl_radius_a")}
+    # a file's plain dict may count elements by integers
+    named = {
+        name: {str(key): value for key, value in card[name].items()}
+        if isinstance(card[name], Mapping)
+        else card[name]
+        for name in ("energy_references_ev", "zbl_radius_a")
+    }
     return read_baseline(named, architecture, path)

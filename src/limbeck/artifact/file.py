@@ -20,6 +20,11 @@ from limbeck.students.specification import Architecture
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "limbeck"
+#: of a card: what the file itself says; all else is provenance
+_OWN_KEYS = (
+    "format_version", "limbeck_version", "architecture", "elements", "cutoff_a", "dtype",
+    "energy_references_ev", "zbl_radius_a",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,8 @@ def read_card(path: Path | str) -> dict[str, Any]:
             raise _not_a_student(path, f"{size:,} bytes of {whole:,}: damaged or truncated")
         card = json.loads(text)
     except FileNotFoundError as error:
-        raise InputError(
-            "no such student file", where=path, remedy="limbeck students lists the ones that come along"
-        ) from error
+        remedy = "limbeck students lists the ones that come along"
+        raise InputError("no such student file", where=path, remedy=remedy) from error
     except OSError as error:
         raise InputError("cannot read the student file", where=path, got=error.strerror) from error
     except InputError:
@@ -101,13 +105,8 @@ def read_card(path: Path | str) -> dict[str, Any]:
         raise _not_a_student(path, "its card is no JSON object")
     version = card.get("format_version")
     if version != FORMAT_VERSION:
-        raise InputError(
-            "unknown student file format",
-            where=path,
-            got=version,
-            wanted=f"format {FORMAT_VERSION}",
-            remedy="upgrade Limbeck",
-        )
+        wanted, remedy = f"format {FORMAT_VERSION}", "upgrade Limbeck"
+        raise InputError("unknown student file format", where=path, got=version, wanted=wanted, remedy=remedy)
     return dict(with_new_keys(card))
 
 
@@ -127,19 +126,11 @@ def read_student(path: Path | str) -> StudentRecord:
         weights = dict(load(path.read_bytes()))
     except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that numpy lacks
         raise _not_a_student(path, f"damaged or truncated ({error})") from error
-    known = {
-        "format_version", "limbeck_version", "architecture", "elements", "cutoff_a", "dtype",
-        "energy_references_ev", "zbl_radius_a",
-    }  # fmt: skip
     architecture = read_architecture(card, path)
     baseline = read_baseline(card, architecture, path)
     check_weights(architecture, weights, path)
-    return StudentRecord(
-        architecture=architecture,
-        baseline=baseline,
-        weights=weights,
-        card={k: v for k, v in card.items() if k not in known},
-    )
+    more = {k: v for k, v in card.items() if k not in _OWN_KEYS}
+    return StudentRecord(architecture, baseline, weights, more)
 
 
 def read_architecture(card: dict[str, Any], where: Path) -> Architecture:
@@ -179,9 +170,8 @@ def check_weights(architecture: Architecture, weights: dict[str, np.ndarray], wh
     for name, shape in wanted.items():
         value = weights[name]
         if value.shape != shape:
-            raise InputError(
-                f"weight {name!r} has the wrong shape", where=where, got=value.shape, wanted=shape
-            )
+            wrong = f"weight {name!r} has the wrong shape"
+            raise InputError(wrong, where=where, got=value.shape, wanted=shape)
         if value.dtype not in (np.float32, np.float64):
             raise InputError(f"weight {name!r} has the wrong type", where=where, got=value.dtype)
         if not np.isfinite(value).all():

@@ -16,7 +16,6 @@ from limbeck.cli.root import app
 if TYPE_CHECKING:
     from limbeck.teachers import TeacherCard
 
-_WIDTH = 100
 _INDENT = " " * 4
 
 teachers_app = typer.Typer(
@@ -58,9 +57,8 @@ def install(
     from limbeck.teachers import get_card
     from limbeck.teachers.environments import install_environment
 
-    made = install_environment(
-        get_card(name), folder=folder, python=python, overwrite=overwrite, say=typer.echo
-    )
+    card = get_card(name)
+    made = install_environment(card, folder=folder, python=python, overwrite=overwrite, say=typer.echo)
     use = f"--teacher {name}" + ("" if folder is None else f" --set teacher.python={made}")
     typer.echo(f"installed; use it with {use}")
 
@@ -100,22 +98,14 @@ def _describe(row: dict[str, Any]) -> str:
     if row["models"]:
         lines.append("models: " + ", ".join(row["models"]))
     if row["model_file"]:
-        lines.append(
-            "takes a model file" + (" (with --trust: its package unpickles it)" if row["trust"] else "")
-        )
+        trust = " (with --trust: its package unpickles it)" if row["trust"] else ""
+        lines.append(f"takes a model file{trust}")
     place = f"installed in {row['installed']}" if row["installed"] else "not installed"
     renew = "with older pins; " if row["installed"] and row["install"] else ""
     lines.append(place + (f": {renew}{row['install']}" if row["install"] else ""))
-    wrapped = [
-        part
-        for k, line in enumerate(lines)
-        for part in textwrap.wrap(
-            line,
-            _WIDTH,
-            initial_indent=_INDENT * (k > 0),
-            subsequent_indent=_INDENT * (2 if k else 1),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    ]
+    wrapped = []
+    for k, line in enumerate(lines):
+        indent, rest = _INDENT * (k > 0), _INDENT * (2 if k else 1)
+        wrap = textwrap.TextWrapper(100, indent, rest, break_long_words=False, break_on_hyphens=False)
+        wrapped += wrap.wrap(line)
     return "\n".join(wrapped)

@@ -118,8 +118,8 @@ def read_inputs(given: Sequence[Path | str], settings: FinalizeSettings) -> Inpu
     released = {student.name for student in list_students()}  # a folder of that name hides no student
     folders = [Path(one) for one in given if Path(one).is_dir() and str(one) not in released]
     if folders and len(given) > 1:
-        names = " ".join(map(str, given))
-        raise InputError("a run is finalised alone", got=names, wanted="one run, or several students")
+        got = " ".join(map(str, given))
+        raise InputError("a run is finalised alone", got=got, wanted="one run, or several students")
     run = read_run(folders[0]) if folders else None
     out = settings.out or (Path("finalized") if run is None else run.folder)
     data, broken, old = settings.data, dict[str, str](), dict[Path, Path]()
