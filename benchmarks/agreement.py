@@ -25,11 +25,10 @@ from ase import Atoms
 
 from limbeck import Calculator, Student
 from limbeck.benchmark.models import TeacherChoice
-from limbeck.benchmark.rows import speedup
 from limbeck.benchmark.run import run_benchmark
-from limbeck.benchmark.speed import time_in_turns
 from limbeck.config import load_config
 from limbeck.core.machine import describe_machine
+from limbeck.core.timing import speedup, time_in_turns
 from limbeck.labelling.remote import WorkerPotential, open_teacher
 from limbeck.sampling.frames import read_any, write_frames
 

@@ -3,8 +3,7 @@
     limbeck export silicon-tiny --to torch-export --out exports
     python examples/exported/torch_export_relax.py exports/silicon-tiny.pt2 structure.cif --cell
 
-Needs: ase, numpy, vesin, torch. The compiled package beside it (silicon-tiny.aoti.pt2) is several times
-faster for small systems, on the kind of processor it was compiled on: --compiled.
+Needs: ase, numpy, vesin, torch.
 """
 
 import argparse
@@ -23,17 +22,12 @@ from vesin import NeighborList
 class TorchExportCalculator(Calculator):
     implemented_properties = ("energy", "free_energy", "forces", "stress", "energies")
 
-    def __init__(self, path, device="cpu", compiled=False):
+    def __init__(self, path, device="cpu"):
         super().__init__()
-        if compiled:
-            self.model = torch._inductor.aoti_load_package(path)
-            text = self.model.get_metadata()["limbeck"]
-        else:
-            card = {"limbeck": ""}
-            self.model = torch.export.load(path, extra_files=card).module().to(device)
-            text = card["limbeck"]
+        card = {"limbeck": ""}
+        self.model = torch.export.load(path, extra_files=card).module().to(device)
         # what the file says of itself: elements, cutoff, units, teacher
-        self.card, self.device = json.loads(text), device
+        self.card, self.device = json.loads(card["limbeck"]), device
         self.neighbours = NeighborList(cutoff=self.card["cutoff_a"], full_list=True)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
@@ -72,11 +66,10 @@ def main():
     parser.add_argument("--fmax", type=float, default=0.02, help="eV/Å")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--cell", action="store_true", help="relax the cell as well")
-    parser.add_argument("--compiled", action="store_true", help="the model is an AOTInductor package")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     atoms = read(options.structure)
-    atoms.calc = TorchExportCalculator(options.model, options.device, options.compiled)
+    atoms.calc = TorchExportCalculator(options.model, options.device)
     relaxed = FrechetCellFilter(atoms) if options.cell else atoms
     converged = BFGS(relaxed, logfile=None).run(fmax=options.fmax, steps=options.steps)
     print(

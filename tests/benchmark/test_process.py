@@ -45,14 +45,8 @@ def subject(tmp_path, monkeypatch):
     opened = []
 
     def _open(name: str) -> ProcessSubject:
-        opening = {
-            "engine": "teacher",
-            "teacher": name,
-            "options": {},
-            "trust": False,
-            "device": "cpu",
-            "threads": 1,
-        }
+        teacher = {"name": name, "options": {}, "trust": False}
+        opening = {"teacher": teacher, "device": "cpu", "threads": 1}
         opened.append(ProcessSubject(OWN, opening, working_folder=True))
         opened[-1].wait(WAIT_S)
         return opened[-1]
@@ -78,12 +72,12 @@ def test_a_call_that_does_not_end_is_ended(subject):
     with pytest.raises(Unmeasured, match=r"^the first call takes longer than 0\.05 s$") as error:
         endless.prepare(BATCH, 0.05)
     assert error.value.too_slow
-    assert endless._process.wait(WAIT_S) == -9
+    assert endless._child.process.wait(WAIT_S) == -9
 
 
 def test_how_a_process_ended_is_told(subject):
     with pytest.raises(
-        Unmeasured, match="^its process ended with SIGKILL; memory may have run out$"
+        Unmeasured, match="^its process ended with signal SIGKILL; memory may have run out$"
     ) as error:
         subject("odd_calculators:Killed").prepare(BATCH, WAIT_S)
     assert not error.value.too_slow
@@ -94,7 +88,7 @@ def test_how_a_process_ended_is_told(subject):
 
 
 def test_a_worker_needs_ase_and_numpy_alone():
-    code = "import sys, limbeck.benchmark.worker; print(*sys.modules)"
+    code = "import sys, limbeck.benchmark.process; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert not loaded & {"torch", "pydantic", "safetensors", "vesin", "rich", "typer", "yaml", "matplotlib"}

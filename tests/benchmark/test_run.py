@@ -20,8 +20,8 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.runtime.student import Student
 from limbeck.students.painn import PaiNN
-from tests.benchmark.fakes import Clock
 from tests.benchmark.test_rows import KEYS
+from tests.benchmark.test_timing import Clock
 from tests.students.tools import random_record, rattled
 
 EMT = "ase.calculators.emt:EMT"

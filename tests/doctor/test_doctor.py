@@ -14,8 +14,8 @@ import pytest
 from limbeck import cli
 from limbeck.core import machine
 from limbeck.core.machine import cgroup_cores, processor_name, vector_instructions
-from limbeck.doctor import engine, looking, packages, surroundings
-from limbeck.doctor.run import examine
+from limbeck.doctor import checks, findings
+from limbeck.doctor.checks import examine
 from limbeck.students.engine import native_available
 from limbeck.teachers import get_card, list_cards
 from limbeck.teachers.card import TeacherCard
@@ -28,16 +28,10 @@ def said(finding) -> tuple:
     return finding.status, finding.detail, finding.remedy
 
 
-def without(monkeypatch, *names):
-    """As if these distributions were not installed."""
-    real = looking.package_version
-    monkeypatch.setattr(looking, "package_version", lambda name: None if name in names else real(name))
-
-
 @pytest.fixture
 def quiet(monkeypatch):
     """No variables that set threads, a machine of four cores, two of them usable."""
-    for name in surroundings._SETTINGS:
+    for name in checks._SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(machine, "usable_cores", lambda: 2)
@@ -45,32 +39,27 @@ def quiet(monkeypatch):
     return monkeypatch
 
 
-def test_a_compiler_is_found_and_says_its_version(monkeypatch):
+def test_compilers(monkeypatch):
     monkeypatch.setenv("CXX", "mycxx -std=c++17")
-    monkeypatch.setattr(looking, "find_program", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(looking, "run", lambda command: (0, f"{' '.join(command)} 13.1\nmore", ""))
-    assert said(engine.check_compiler()) == ("ok", "mycxx -std=c++17: mycxx -std=c++17 --version 13.1", None)
+    monkeypatch.setattr(checks.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(findings, "run", lambda command: (0, f"{' '.join(command)} 13.1\nmore", ""))
+    assert said(checks.check_compiler()) == ("ok", "mycxx -std=c++17: mycxx -std=c++17 --version 13.1", None)
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr(looking, "find_program", lambda name: "/bin/clang++" if name == "clang++" else None)
-    assert engine.find_compiler() == ("clang++", "clang++ --version 13.1")
-
-
-def test_no_compiler(monkeypatch):
-    monkeypatch.setattr(looking, "find_program", lambda name: None)
-    assert said(engine.check_compiler()) == (
-        "missing", "none found; builds the core, and AOTInductor packages of exports", COMPILER
-    )  # fmt: skip
+    monkeypatch.setattr(checks.shutil, "which", lambda name: "/bin/clang++" if name == "clang++" else None)
+    assert checks.check_compiler().facts == {"name": "clang++", "version": "clang++ --version 13.1"}
+    monkeypatch.setattr(checks.shutil, "which", lambda name: None)
+    assert said(checks.check_compiler()) == ("missing", "none found; builds the core", COMPILER)
 
 
 @pytest.mark.skipif(not native_available(), reason="the native core is not built")
 def test_the_core_of_this_installation():
     from limbeck import _native
 
-    finding = engine.check_core(True, vector_instructions())
+    finding = checks.check_core(True, vector_instructions())
     assert finding.status == "ok"
     assert finding.facts["used"] == _native.best_instruction_set()
     assert finding.facts["used"] in finding.facts["runs"]
-    assert set(finding.facts["runs"]) <= set(finding.facts["compiled"]) <= set(engine.INSTRUCTION_SETS)
+    assert set(finding.facts["runs"]) <= set(finding.facts["compiled"]) <= set(checks.INSTRUCTION_SETS)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +75,8 @@ def test_the_core_of_this_installation():
     ],
 )
 def test_a_core_that_does_not_load(monkeypatch, answer, has_compiler, expected):
-    monkeypatch.setattr(looking, "run", lambda *args: answer)
-    assert said(engine.check_core(has_compiler, [])) == expected
+    monkeypatch.setattr(findings, "run", lambda *args: answer)
+    assert said(checks.check_core(has_compiler, [])) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,25 +105,25 @@ def test_a_core_that_does_not_load(monkeypatch, answer, has_compiler, expected):
 def test_what_a_core_is_compiled_for(monkeypatch, tmp_path, held, used, vectors, expected):
     (tmp_path / "_native.so").write_bytes(held)
     answer = json.dumps({"file": str(tmp_path / "_native.so"), "used": used, "runs": [used]})
-    monkeypatch.setattr(looking, "run", lambda *args: (0, f"a warning\n{answer}\n", ""))
-    assert said(engine.check_core(True, vectors)) == expected
+    monkeypatch.setattr(findings, "run", lambda *args: (0, f"a warning\n{answer}\n", ""))
+    assert said(checks.check_core(True, vectors)) == expected
 
 
 def test_threads(quiet):
-    assert said(surroundings.check_threads()) == ("ok", "Limbeck takes 2; 4 cores, 2 usable", None)
+    assert said(checks.check_threads()) == ("ok", "Limbeck takes 2; 4 cores, 2 usable", None)
     quiet.setenv("OMP_NUM_THREADS", "3")
-    assert said(surroundings.check_threads()) == (
+    assert said(checks.check_threads()) == (
         "warning",
         "Limbeck takes 3; 4 cores, 2 usable, OMP_NUM_THREADS=3; more threads than the 2 that can run at once are slow",
         "export OMP_NUM_THREADS=2",
     )
     quiet.setenv("OMP_NUM_THREADS", "all")
-    finding = surroundings.check_threads()
+    finding = checks.check_threads()
     assert (finding.status, finding.remedy) == ("warning", "export OMP_NUM_THREADS=2")
     assert finding.detail.endswith("OMP_NUM_THREADS is no number of threads and is ignored")
     quiet.delenv("OMP_NUM_THREADS")
     quiet.setattr(machine, "cgroup_cores", lambda: 1.5)
-    assert said(surroundings.check_threads()) == (
+    assert said(checks.check_threads()) == (
         "warning",
         "Limbeck takes 2; 4 cores, 2 usable, 1.5 of them allowed by the container; "
         "more threads than the 1 that can run at once are slow",
@@ -189,15 +178,15 @@ def test_processor_and_its_vectors(tmp_path):
 )
 def test_builds_of_torch(monkeypatch, tmp_path, text, gpus, expected):
     (tmp_path / "version.py").write_text(text)
-    monkeypatch.setattr(looking, "package_version", lambda name: "2.13.0")
-    monkeypatch.setattr(looking, "module_file", lambda name: tmp_path / "__init__.py")
-    monkeypatch.setattr(surroundings, "count_gpus", lambda: gpus)
-    assert said(surroundings.check_torch()) == expected
+    monkeypatch.setattr(findings, "package_version", lambda name: "2.13.0")
+    monkeypatch.setattr(findings, "module_file", lambda name: tmp_path / "__init__.py")
+    monkeypatch.setattr(checks, "count_gpus", lambda: gpus)
+    assert said(checks.check_torch()) == expected
 
 
 def test_no_torch(monkeypatch):
-    without(monkeypatch, "torch")
-    assert said(surroundings.check_torch()) == (
+    monkeypatch.setattr(findings, "package_version", lambda name: None)
+    assert said(checks.check_torch()) == (
         "missing",
         "not installed; trains students, and runs teachers and exports",
         "pip install 'limbeck[train]'",
@@ -206,18 +195,18 @@ def test_no_torch(monkeypatch):
 
 def test_limbecks_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "not" / "there"))
-    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: SimpleNamespace(free=50e9))
-    assert said(surroundings.check_home()) == ("ok", f"{tmp_path}/not/there: 50.0 GB free", None)
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=50e9))
+    assert said(checks.check_home()) == ("ok", f"{tmp_path}/not/there: 50.0 GB free", None)
     remedy = "export LIMBECK_HOME=FOLDER    (one that can be written and has room)"
-    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
-    assert said(surroundings.check_home()) == (
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
+    assert said(checks.check_home()) == (
         "warning", f"{tmp_path}/not/there: 1.0 GB free, and an environment of a teacher takes up to 3", remedy
     )  # fmt: skip
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert said(surroundings.check_home()) == ("warning", f"{tmp_path}/not/there: cannot be written", remedy)
+    assert said(checks.check_home()) == ("warning", f"{tmp_path}/not/there: cannot be written", remedy)
     (tmp_path / "file").touch()
     monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "file"))
-    assert said(surroundings.check_home()) == (
+    assert said(checks.check_home()) == (
         "warning",
         f"{tmp_path}/file: {tmp_path}/file is a file",
         remedy,
@@ -229,78 +218,67 @@ def test_teachers_here_elsewhere_and_nowhere(monkeypatch, tmp_path):
     monkeypatch.setenv("LIMBECK_HOME", str(tmp_path))
     monkeypatch.setattr(TeacherCard, "installed", property(lambda card: card.name == "chgnet"))
     monkeypatch.setattr(TeacherCard, "version", lambda card: "0.4.2")
-    folder = packages.environment_folder(get_card("ani-1x"))
+    folder = checks.environment_folder(get_card("ani-1x"))
     (folder / "bin").mkdir(parents=True)
     (folder / "limbeck.json").write_text("{}")
-    found = {finding.name: said(finding) for finding in packages.check_teachers()}
-    assert list(found) == [card.name for card in list_cards()]
+    found = {card.name: said(checks.check_teacher(card)) for card in list_cards()}
     assert found["chgnet"] == ("ok", "chgnet 0.4.2", None)
     remedy = "limbeck teachers install ani-1x --overwrite"
     assert found["ani-1x"] == ("warning", f"in {folder}, whose Python is gone", remedy)
     assert found["mace"] == ("missing", get_card("mace").domain, "limbeck teachers install mace")
     (folder / "bin" / "python").touch()
-    found = {finding.name: said(finding) for finding in packages.check_teachers()}
-    assert found["ani-1x"] == ("warning", f"in {folder}, made from an older list of versions", remedy)
-    monkeypatch.setattr(packages, "is_current", lambda card: True)
-    found = {finding.name: said(finding) for finding in packages.check_teachers()}
-    assert found["ani-1x"] == ("ok", f"in {folder}", None)
+    assert said(checks.check_teacher(get_card("ani-1x"))) == (
+        "warning",
+        f"in {folder}, made from an older list of versions",
+        remedy,
+    )
+    monkeypatch.setattr(checks, "is_current", lambda card: True)
+    assert said(checks.check_teacher(get_card("ani-1x"))) == ("ok", f"in {folder}", None)
 
 
 def test_missing_exporters_and_optional_packages(monkeypatch):
-    names = [
-        "onnx",
-        "onnxscript",
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "rdkit",
-        "packmol",
-        "matplotlib",
-        "lightning-fabric",
-    ]
-    without(monkeypatch, *names, "plotly", "tblite")
+    monkeypatch.setattr(findings, "package_version", lambda name: None)
     pip = "pip install -c constraints.txt"
-    assert {f.name: said(f) for f in packages.check_exporters(False)} == {
+    assert {f.name: said(f) for f in checks.check_packages()} == {
         "onnx": ("missing", "exports to ONNX", f"{pip} onnx"),
         "onnxscript": ("missing", "exports to ONNX", f"{pip} onnxscript"),
         "onnxruntime": ("missing", "runs and certifies exports to ONNX", f"{pip} onnxruntime"),
-        "AOTInductor": ("missing", "needs a C++ compiler; compiles .pt2 packages", "the compiler above"),
-    }
-    assert {f.name: said(f) for f in packages.check_optional()} == {
-        "lightning-fabric": ("missing", "trains students", f"{pip} -e '.[train]'"),
         "rdkit": ("missing", "starts from SMILES", f"{pip} -e '.[molecules]'"),
         "packmol": ("missing", "packs liquids", f"{pip} -e '.[liquids]'"),
         "matplotlib": ("missing", "draws plots", f"{pip} -e '.[plots]'"),
+        "lightning-fabric": ("missing", "trains students", f"{pip} -e '.[train]'"),
         "plotly": ("missing", "draws the report", f"{pip} -e '.[report]'"),
         "tblite": ("missing", "runs the teacher gfn2-xtb", f"{pip} -e '.[xtb]'"),
     }
-    monkeypatch.setattr(looking, "package_version", lambda name: "1.2" if name == "onnxruntime-gpu" else None)
-    assert said(packages.check_exporters(True)[2]) == ("ok", "1.2", None)
+    monkeypatch.setattr(
+        findings, "package_version", lambda name: "1.2" if name == "onnxruntime-gpu" else None
+    )
+    assert said(checks.check_packages()[2]) == ("ok", "1.2", None)
 
 
 def test_extras_named_in_remedies_are_there():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    for name, extra, _ in packages.OPTIONAL:
+    for _, (name, *_others), extra, _purpose in checks.PACKAGES:
         if extra:
             line = next(line for line in text.splitlines() if line.startswith(f"{extra} = ["))
             assert name in line
 
 
-def test_a_program_that_does_not_start_is_no_crash(tmp_path):
-    code, out, errors = looking.run([str(tmp_path / "none")])
-    assert (code, out) == (1, "")
-    assert "No such file" in errors
-    assert looking.module_file("limbeck_no_such_module") is None
-    assert looking.package_version("limbeck-no-such-distribution") is None
+def test_what_is_not_there_is_no_crash(tmp_path):
+    code, out, errors = findings.run([str(tmp_path / "none")])
+    assert (code, out, "No such file" in errors) == (1, "", True)
+    assert findings.module_file("limbeck_no_such_module") is None
+    assert findings.package_version("limbeck-no-such-distribution") is None
 
 
 @pytest.fixture
 def healthy(monkeypatch):
-    monkeypatch.setattr(looking, "package_version", lambda name: "9.9")
-    monkeypatch.setattr(looking, "module_file", lambda name: Path("torch/__init__.py"))
-    monkeypatch.setattr(looking, "find_program", lambda name: name)
+    monkeypatch.setattr(findings, "package_version", lambda name: "9.9")
+    monkeypatch.setattr(findings, "module_file", lambda name: Path("torch/__init__.py"))
+    monkeypatch.setattr(checks.shutil, "which", lambda name: name)
     core = json.dumps({"file": "", "used": "portable", "runs": ["portable"]})
-    monkeypatch.setattr(looking, "run", lambda command, environment=None: (0, core, ""))
-    monkeypatch.setattr("limbeck.doctor.run.vector_instructions", list)
+    monkeypatch.setattr(findings, "run", lambda command, environment=None: (0, core, ""))
+    monkeypatch.setattr("limbeck.core.machine.vector_instructions", list)
     return monkeypatch
 
 
@@ -322,7 +300,7 @@ def test_the_command_prints_findings_and_json(healthy, capsys, tmp_path):
 
 
 def test_without_torch_students_still_run(healthy, capsys, tmp_path):
-    healthy.setattr(looking, "package_version", lambda name: None if name == "torch" else "9.9")
+    healthy.setattr(findings, "package_version", lambda name: None if name == "torch" else "9.9")
     assert cli.main(["doctor", "--json", str(tmp_path / "doctor.json")]) == 0
     assert "missing  torch          not installed; trains students" in capsys.readouterr().out
     assert json.loads((tmp_path / "doctor.json").read_text())["ok"] is True
@@ -339,7 +317,7 @@ def test_a_long_name_keeps_a_space_and_a_remedy_stays_whole():
 
 
 def test_nothing_heavy_is_imported():
-    code = "from limbeck.doctor.run import examine; examine(); import sys; print(*sys.modules)"
+    code = "from limbeck.doctor.checks import examine; examine(); import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert not loaded & {"torch", "sevenn", "chgnet", "rdkit", "matplotlib", "onnx", "pydantic"}

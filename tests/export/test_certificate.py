@@ -87,9 +87,9 @@ def crowded():
 class NowAndThen(HereRuntime):
     """Right at first, and wrong in the 13th of the repeats alone, as a runtime that loses an addend."""
 
-    def evaluate(self, name, order=None):
-        found = super().evaluate(name, order)
-        if order is not None:
+    def evaluate(self, inputs, name="model", calls=1):
+        found = super().evaluate(inputs, name, calls)
+        if calls > 1:
             self.lose(found[12])
         return found
 
@@ -173,9 +173,9 @@ def test_an_export_that_rounds_positions_fails(silicon):
     record, references = silicon
 
     class Rounding(HereRuntime):
-        def set_cases(self, cases):
-            rounded = [case["positions"].astype(np.float32).astype(float) for case in cases]
-            self.cases = [c | {"positions": p} for c, p in zip(cases, rounded, strict=True)]
+        def evaluate(self, inputs, name="model", calls=1):
+            rounded = inputs["positions"].astype(np.float32).astype(float)
+            return super().evaluate(inputs | {"positions": rounded}, name, calls)
 
     comparison = references.compare(Rounding(make_model(record)))
     assert not comparison.against_float64["triclinic"].passes
@@ -199,7 +199,7 @@ def test_fitted_references_do_not_make_the_tolerance_vanish(references):
     record = small_record()
     kind = next(k for k, (name, _) in enumerate(references.batches) if name == "triclinic")
     whole = references._limits(kind, 0)["energy"]
-    exact, numbers = references.exact[kind].atom_energies, references.batches[kind][1].numbers
+    exact, numbers = references.exact[kind]["atom_energies"], references.batches[kind][1].numbers
     fitted = {z: float(exact[numbers == z].mean()) for z in np.unique(numbers)}
     before = references.isolated[kind]
     try:
@@ -221,8 +221,8 @@ def test_structures_are_made_for_any_elements(elements):
     assert crystal.pbc.all()
     assert smaller_than(crystal, 4.0).cell.lengths().min() < 4.0
     assert not molecule.pbc.any()
-    assert 500 <= len(of_size([crystal], 1000, elements)) <= 2500
-    assert 900 <= len(of_size([molecule], 1000, elements)) <= 1100
+    assert 500 <= len(of_size(crystal, 1000, elements)) <= 2500
+    assert 900 <= len(of_size(molecule, 1000, elements)) <= 1100
 
 
 def test_the_classes_that_break_exports_are_always_there():
@@ -235,7 +235,7 @@ def test_the_classes_that_break_exports_are_always_there():
     assert classes["cell smaller than the cutoff"][0].cell.lengths().min() < 5.0
     assert np.abs(sheared.positions).max() > 250
     assert [len(atoms) for atoms in classes["isolated atom"]] == [1] * 5
-    assert [1000 <= len(atoms) <= 1100 for atoms in classes["many atoms"]] == [True]
+    assert [900 <= len(atoms) <= 1100 for atoms in classes["many atoms"]] == [True]
     radii = small_record().baseline.zbl_radius
     classes = parity_structures(
         small_record().architecture, {}, student_file=None, given=None, zbl_radius=radii
@@ -262,17 +262,17 @@ def test_a_student_turned_in_space_differs_by_its_rounding_only(references):
         for turn in turns(3):
             assert np.linalg.det(turn) == pytest.approx(1)
             found, wanted = turned(exact, batch, turn), references.exact[k]
-            np.testing.assert_allclose(found["forces"], wanted.forces, rtol=0, atol=1e-9)
-            np.testing.assert_allclose(found["stress"], wanted.stress, rtol=0, atol=1e-9)
-            np.testing.assert_allclose(found["energy"], wanted.energy, rtol=1e-11)
+            np.testing.assert_allclose(found["forces"], wanted["forces"], rtol=0, atol=1e-9)
+            np.testing.assert_allclose(found["stress"], wanted["stress"], rtol=0, atol=1e-9)
+            np.testing.assert_allclose(found["energy"], wanted["energy"], rtol=1e-11)
 
 
 def test_a_limit_is_widened_only_where_the_student_itself_is_rough(references):
     faithful = references.compare(HereRuntime(make_model()))
     assert sum(part.widened for part in faithful.against_student.values()) == 0
     rough = References(small_student(), {"molecule": STRUCTURES["molecule"]})
-    rough.own = [replace(exact, forces=exact.forces + 1e-3) for exact in rough.exact]
-    rough.rounded = [[[vars(own)]] for own in rough.own]
+    rough.own = [exact | {"forces": exact["forces"] + 1e-3} for exact in rough.exact]
+    rough.rounded = [[[own]] for own in rough.own]
     comparison = rough.compare(HereRuntime(make_model()))
     assert comparison.passes
     assert comparison.against_float64["molecule"].widened == 1

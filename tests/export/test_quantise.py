@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limbeck.errors import InputError
-from limbeck.export.loss import Loss, slower
-from limbeck.export.quantise import own_force_error, round_to_bytes, store_weights
+from limbeck.export.quantise import Loss, own_force_error, round_to_bytes, slower, store_weights
 from limbeck.export.speed import Latency
 from limbeck.runtime.student import Student
 from tests.export.tools import STRUCTURES, evaluate, make_model, small_record, small_student
@@ -34,17 +33,16 @@ def test_a_channel_of_zeros_stays_zero():
     assert torch.isfinite(scale).all()
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("float16", 11), ("bfloat16", 8)])
-def test_halves_keep_their_bits(kind, bits):
+def test_halves_keep_their_bits():
     record = small_record()
-    stored = store_weights(record, kind)
+    stored = store_weights(record, "float16")
     for name, value in record.weights.items():
         error = np.abs(stored.record.weights[name] - value)
-        assert (error <= (2.0**-bits * np.abs(value) + 1e-7 if value.ndim == 2 else 0)).all(), name
+        assert (error <= (2.0**-11 * np.abs(value) + 1e-7 if value.ndim == 2 else 0)).all(), name
     assert stored.record.weights["embedding"].dtype == np.float32
 
 
-@pytest.mark.parametrize("kind", ["float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("kind", ["float16", "int8"])
 def test_the_graph_computes_with_the_rounded_weights(kind):
     stored = store_weights(small_record(), kind)
     from limbeck.export.model import ExportedStudent
@@ -91,7 +89,6 @@ def loss_of(kind: str, rmse: float, own: float | None, nve: bool = True) -> Loss
         ("int8", 4.9, None, False),
         ("int8", 5.1, None, True),
         ("int8", 5.1, 400.0, True),
-        ("bfloat16", 3.0, 28.0, True),
         ("int8", float("nan"), 28.0, True),
     ],
 )

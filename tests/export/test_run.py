@@ -22,8 +22,7 @@ from limbeck import cli
 from limbeck.artifact.file import read_student, write_student
 from limbeck.errors import LimbeckError
 from limbeck.export import run as run_module
-from limbeck.export.loss import Loss, measure_loss
-from limbeck.export.quantise import store_weights
+from limbeck.export.quantise import Loss, measure_loss, store_weights
 from limbeck.export.run import ExportOptions, _scratch, export_student
 from limbeck.runtime.student import Student
 from tests.export.tools import need, small_record
@@ -74,7 +73,7 @@ def test_an_export_and_its_certificate(command, student, tmp_path):
     assert certificate["threads"] == 1
     assert certificate["n_structures"] == 2 + 1 + 1 + 1 + 5 + 15 + 1
     repeats = certificate["repeats"]
-    assert (repeats["repeats"], 1000 <= repeats["atoms"] <= 1100) == (20, True)
+    assert (repeats["repeats"], 900 <= repeats["atoms"] <= 1100) == (20, True)
     assert repeats["threads"] > 1
     assert 0 <= repeats["share"] <= 1
     small, large = certificate["latency"]
@@ -127,10 +126,10 @@ def test_an_export_that_races_is_removed(student, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.parametrize(("kind", "quantisation"), [("onnx", "int8"), ("torchscript", "bfloat16")])
+@pytest.mark.parametrize(("kind", "quantisation"), [("onnx", "int8"), ("torchscript", "float16")])
 def test_rounded_weights_are_smaller_and_agree(kind, quantisation, student, tmp_path):
     need(kind)
-    options = ExportOptions(quantisation=quantisation, force=True, timed=False, aot=False)
+    options = ExportOptions(quantisation=quantisation, force=True, timed=False)
     told = export_student(student, [kind], tmp_path, options)
     assert told["failures"] == []
     (done,) = told["exports"]
@@ -193,7 +192,6 @@ def test_wrong_usage_is_one_line_and_exit_2(command, tmp_path):
         (["--to", "onx"], "--to: unknown name; got 'onx'; wanted onnx, torch-export, torchscript, all; remedy: did you mean 'onnx'?"),
         (["--to", ","], "--to: no format given; wanted onnx, torch-export, torchscript or all"),
         (["--to", "onnx", "--quantize", "int4"], "--quantize: unknown name; got 'int4'"),
-        (["--to", "onnx", "--aot-limit", "soon"], "not a length of time; got 'soon'"),
         (["--to", "onnx", "--threads", "0"], "Invalid value for '--threads'"),
     ]  # fmt: skip
     for arguments, text in cases:

@@ -70,13 +70,10 @@ class HereRuntime:
     def __init__(self, call, spoil=lambda outputs: None) -> None:
         self.call, self.spoil = call, spoil
 
-    def set_cases(self, cases) -> None:
-        self.cases = cases
-
-    def evaluate(self, name: str, order=None):
+    def evaluate(self, inputs, name="model", calls=1):
         found = []
-        for case in self.cases if order is None else [self.cases[k] for k in order]:
-            outputs = self.call(*(torch.from_numpy(case[key]) for key in INPUT_NAMES))
+        for _ in range(calls):
+            outputs = self.call(*(torch.from_numpy(inputs[key]) for key in INPUT_NAMES))
             found.append({k: v.detach().numpy().copy() for k, v in zip(OUTPUT_NAMES, outputs, strict=True)})
             self.spoil(found[-1])
         return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -225,19 +224,14 @@ def test_an_export_tells_the_charge_once(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from limbeck.export import run as exporting
 
-    def begin(student: Path, *_: object) -> tuple[object, ...]:
-        work = SimpleNamespace(student=SimpleNamespace(record=read_student(student)))
-        return student, exporting._Summary(student, None, {}), work
-
     def refuse(*_: object) -> None:
         raise LimbeckError("no file: tracing and certificates take their time")
 
-    monkeypatch.setattr(exporting, "_begin", begin)
+    monkeypatch.setattr(exporting, "_prepare", lambda *_: None)
     monkeypatch.setattr(exporting, "_export_one", refuse)
     for state, told in ((ChargeState(-2.0), ["total charge -2"]), (ChargeState(), [])):
         path, said = tmp_path / "student.safetensors", []
         write_student(path, replace(random_record(), card=state.on_card()))
-        options = exporting.ExportOptions(aot=False)
-        exporting.export_student(path, ("torchscript", "torch-export"), tmp_path, options, said.append)
+        exporting.export_student(path, ("torchscript", "torch-export"), tmp_path, None, said.append)
         assert len(said) == 2 + len(told)
         assert all(text in said[0] for text in told)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +50,29 @@ class StudentFile:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model and how it is opened for a batch (Unmeasured where it cannot be)."""
+    """A model, and the student's file or the teacher that it is."""
 
     model: Model
-    open: Callable[[StructureBatch], Subject]
+    source: StudentFile | TeacherChoice
+
+    def open(self, batch: StructureBatch) -> Subject:
+        """Start its process; Unmeasured where it cannot be started or is not made for the batch."""
+        model, source = self.model, self.source
+        opening = {"threads": model.threads, "device": model.device}
+        if isinstance(source, StudentFile):
+            path = str(source.path.absolute())
+            return ProcessSubject(OWN, opening | {"engine": model.engine, "student": path})
+        name, options, trust = source.name, dict(source.options), source.trust
+        try:
+            check_teacher(name, options, trust=trust)
+            card = None if is_custom(name) else get_card(name)
+            interpreter = find_interpreter(card, source.python, name)
+            if card is not None:
+                check_supported(card.of(options), batch)
+        except LimbeckError as error:
+            raise Unmeasured(str(error)) from error
+        teacher = {"name": name, "options": options, "trust": trust}
+        return ProcessSubject(interpreter, opening | {"teacher": teacher}, working_folder=card is None)
 
 
 def read_students(names: Sequence[Path | str]) -> list[StudentFile]:
@@ -66,14 +84,10 @@ def read_students(names: Sequence[Path | str]) -> list[StudentFile]:
     """
     paths = list(dict.fromkeys(find_student(name) for name in names))
     stems = [path.stem for path in paths]
-    found = [
-        StudentFile(
-            path,
-            read_card(path),
-            path.stem if stems.count(path.stem) == 1 else f"{path.absolute().parent.name}/{path.stem}",
-        )
-        for path in paths
-    ]
+    found = []
+    for path, stem in zip(paths, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else f"{path.absolute().parent.name}/{stem}"
+        found.append(StudentFile(path, read_card(path), name))
     return sorted(found, key=lambda student: -student.architecture.n_parameters)
 
 
@@ -85,44 +99,21 @@ def by_elements(students: Sequence[StudentFile]) -> list[list[StudentFile]]:
     return list(groups.values())
 
 
-def student_contenders(
-    students: Sequence[StudentFile], engines: Sequence[str], threads: int, device: str
-) -> list[Contender]:
-    """Every student by every engine, in float32; the native engine stays on the CPU."""
-    made = []
+def make_contenders(
+    students: Sequence[StudentFile], engines: Sequence[str], teacher: TeacherChoice | None,
+    threads: int, device: str,
+) -> list[Contender]:  # fmt: skip
+    """The teacher, and every student by every engine, in float32; the native engine stays on the CPU."""
+    made = [] if teacher is None else [Contender(Model(teacher.name, "teacher", device, threads), teacher)]
     for engine in engines:
         for student in students:
-            place = "cpu" if engine == "native" else device
             model = Model(
-                name=student.name,
-                engine=engine,
-                device=place,
-                threads=threads,
-                preset=student.card.get("preset"),
-                parameters=student.architecture.n_parameters,
+                student.name, engine, "cpu" if engine == "native" else device, threads,
+                preset=student.card.get("preset"), parameters=student.architecture.n_parameters,
                 sha256=hash_file(student.path),
-            )
-            opening = {
-                "engine": engine,
-                "student": str(student.path.absolute()),
-                "device": place,
-                "threads": threads,
-            }
-            made.append(Contender(model, functools.partial(_open_student, opening)))
+            )  # fmt: skip
+            made.append(Contender(model, student))
     return made
-
-
-def teacher_contender(choice: TeacherChoice, threads: int, device: str) -> Contender:
-    """The teacher, in the environment that has it."""
-    model = Model(name=choice.name, engine="teacher", device=device, threads=threads)
-    return Contender(model, functools.partial(_open_teacher, choice, threads, device))
-
-
-def with_parameters(contender: Contender, parameters: int | None) -> Contender:
-    """The contender once its number of parameters is known."""
-    if parameters is None or contender.model.parameters is not None:
-        return contender
-    return replace(contender, model=replace(contender.model, parameters=parameters))
 
 
 def card_teacher(students: Sequence[StudentFile]) -> TeacherChoice | None:
@@ -135,27 +126,3 @@ def card_teacher(students: Sequence[StudentFile]) -> TeacherChoice | None:
         if teacher.get("name") and not str(teacher["name"]).startswith("labels of "):
             return TeacherChoice(str(teacher["name"]), json.loads(teacher.get("options") or "{}"))
     return None
-
-
-def _open_student(opening: Mapping[str, Any], batch: StructureBatch) -> Subject:
-    return ProcessSubject(OWN, opening)
-
-
-def _open_teacher(choice: TeacherChoice, threads: int, device: str, batch: StructureBatch) -> Subject:
-    try:
-        check_teacher(choice.name, choice.options, trust=choice.trust)
-        card = None if is_custom(choice.name) else get_card(choice.name)
-        interpreter = find_interpreter(card, choice.python, choice.name)
-        if card is not None:
-            check_supported(card.of(choice.options), batch)
-    except LimbeckError as error:
-        raise Unmeasured(str(error)) from error
-    opening = {
-        "engine": "teacher",
-        "teacher": choice.name,
-        "options": dict(choice.options),
-        "trust": choice.trust,
-        "device": device,
-        "threads": threads,
-    }
-    return ProcessSubject(interpreter, opening, working_folder=card is None)

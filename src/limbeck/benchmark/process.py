@@ -1,129 +1,136 @@
-"""A model in a worker process, as a Subject: pinned to its cores, and ended when it takes too long."""
+"""A model in a process of its own, as a Subject: pinned to its cores, and ended when it takes too long.
+
+A fresh process for each row makes its memory the row's own, can be ended when it takes too long, and
+holds a teacher in that teacher's environment. It measures its own time, so what the pipe costs is
+nobody's. Requests: how to open a model, a batch to prepare, a number of calls to time.
+"""
 
 from __future__ import annotations
 
-import os
-import selectors
-import signal
-import subprocess
-import tempfile
-import time
+import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from limbeck.benchmark.memory import PeakMemory
+from limbeck.core.child import ChildProcess, pack_batch, pin, thread_counts, unpack_batch
+from limbeck.core.messages import open_inbox, send
+from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.core.timing import Prepared, Subject, Unmeasured
-from limbeck.labelling import pipe
-from limbeck.labelling.remote import thread_counts
+from limbeck.core.timing import LocalSubject, Prepared, Subject, Unmeasured
+from limbeck.errors import LimbeckError, WorkerDied
 from limbeck.teachers.environments import Interpreter
 
 _SLACK_S = 1.0  # for the pipe, and for moving atoms between calls
-_GRACE_S = 5.0
+_NO_LIMIT_S = 1e9
 
 
 class ProcessSubject(Subject):
-    """``limbeck.benchmark.worker`` in a Python; loading begins at once, and :meth:`wait` waits for it.
+    """This module in a Python; loading begins at once, and :meth:`wait` waits for it.
 
     Parameters
     ----------
     interpreter: the Python that has what the model needs.
-    opening: the worker's ``open`` request, with ``threads``.
+    opening: arguments of :func:`load`, and the ``device`` whose memory counts.
     working_folder: modules in the current folder can be imported, as ``module:callable`` wants.
     """
 
     def __init__(
         self, interpreter: Interpreter, opening: Mapping[str, Any], *, working_folder: bool = False
     ) -> None:
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        command = interpreter.command("limbeck.benchmark.process", working_folder=working_folder)
+        environment = {**interpreter.environment(), **thread_counts(opening["threads"])}
         try:
-            self._process = subprocess.Popen(
-                interpreter.command("limbeck.benchmark.worker", working_folder=working_folder),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env={**interpreter.environment(), **thread_counts(opening["threads"])},
-            )
+            self._child = ChildProcess(command, environment)
         except OSError as error:
-            self._errors.close()
             raise Unmeasured(f"{interpreter.path} does not start: {error.strerror}") from error
-        pin(self._process.pid, opening["threads"])
-        self._send({"kind": "open", **opening})
+        pin(self._child.process.pid, opening["threads"])
+        self._send(opening)
 
     def wait(self, limit_s: float) -> None:
         self.parameters = self._receive(limit_s, f"loading took longer than {limit_s:.0f} s")["parameters"]
 
     def prepare(self, batch: StructureBatch, limit_s: float) -> Prepared:
-        self._send({"kind": "prepare", "limit_s": limit_s}, pipe.pack_batch(batch))
-        said = self._receive(limit_s, f"the first call takes longer than {limit_s:.3g} s", too_slow=True)
-        return Prepared(said["spent_s"], said["last_s"], said["peak_memory_mb"])
+        self._send({"limit_s": limit_s}, pack_batch(batch))
+        late = f"the first call takes longer than {limit_s:.3g} s"
+        return Prepared(**self._receive(limit_s, late, too_slow=True))
 
     def time(self, calls: int, limit_s: float) -> list[float]:
-        self._send({"kind": "time", "calls": calls})
+        self._send({"calls": calls})
         return self._receive(limit_s, "", too_slow=True)["seconds"]
 
-    def _send(self, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
-        assert self._process.stdin is not None
+    def close(self) -> None:
+        self._child.close()
+
+    def _send(self, request: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
         try:
-            pipe.send(self._process.stdin.fileno(), meta, arrays)
-        except BrokenPipeError as error:
-            raise Unmeasured(self._last_words()) from error
+            self._child.send(request, arrays)
+        except WorkerDied as error:
+            raise _ended(error) from error
 
     def _receive(self, limit_s: float, late: str, *, too_slow: bool = False) -> dict[str, Any]:
         """The next answer; Unmeasured with ``late`` where it does not come in time, and the process ends."""
-        assert self._process.stdout is not None
-        until = time.monotonic() + limit_s + _SLACK_S
-        descriptor = self._process.stdout.fileno()
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-
-            def wait() -> None:
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    self._process.kill()
-                    raise Unmeasured(late, too_slow=too_slow)
-
-            message = pipe.receive(descriptor, wait)
-        if message is None:
-            raise Unmeasured(self._last_words())
-        meta, _ = message
-        if meta["kind"] == "error":
-            raise Unmeasured(meta["reason"])
-        return meta
-
-    def _last_words(self) -> str:
-        """How the process ended: the signal, else the last line on standard error."""
         try:
-            code = self._process.wait(timeout=_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        if code < 0:
-            name = signal.Signals(-code).name
-            return f"its process ended with {name}" + ("; memory may have run out" if -code == 9 else "")
-        self._errors.seek(0)
-        lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-        return lines[-1][:300] if lines else f"its process ended with exit code {code}"
+            answer, _ = self._child.receive(limit_s + _SLACK_S)
+        except TimeoutError as error:
+            raise Unmeasured(late, too_slow=too_slow) from error
+        except WorkerDied as error:
+            raise _ended(error) from error
+        if "reason" in answer:
+            raise Unmeasured(answer["reason"])
+        return answer
 
-    def close(self) -> None:
-        if self._errors.closed:
-            return
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
+
+def _ended(error: WorkerDied) -> Unmeasured:
+    more = "; memory may have run out" if "SIGKILL" in str(error.got) else ""
+    return Unmeasured(f"its process ended with {error.got}{more}")
+
+
+def serve() -> None:
+    """Answer requests until standard input ends or the parent dies."""
+    inbox, answers_out = open_inbox()
+    subject: LocalSubject | None = None
+    while True:
+        request, arrays = inbox.get()
         try:
-            self._process.wait(timeout=_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-        self._errors.close()
+            if subject is None:
+                potential, parameters = load(**request)
+                subject = LocalSubject(potential, memory=PeakMemory(request["device"]))
+                answer: dict[str, Any] = {"parameters": parameters}
+            elif arrays:
+                answer = vars(subject.prepare(unpack_batch(arrays), request["limit_s"]))
+            else:
+                answer = {"seconds": subject.time(request["calls"], _NO_LIMIT_S)}
+        except (LimbeckError, Unmeasured) as error:
+            answer = {"reason": str(error)}
+        except Exception as error:  # noqa: BLE001 - whatever a package raises is the row's reason
+            traceback.print_exc()
+            answer = {"reason": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        send(answers_out, answer)
 
 
-def pin(process: int, threads: int) -> None:
-    """Keep a process on as many cores as it has threads (Linux); the last ones, which the system uses least.
+def load(
+    *, threads: int, device: str, teacher: Mapping[str, Any] | None = None,
+    student: str | None = None, engine: str | None = None,
+) -> tuple[Potential, int | None]:  # fmt: skip
+    """A teacher (arguments of ``load_teacher``) or a student's file by an engine, and how many parameters."""
+    if teacher is not None:
+        from limbeck.teachers.registry import load_teacher
 
-    Called right after the start: threads made later inherit it.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(process, sorted(os.sched_getaffinity(0))[-threads:])
+        loaded = load_teacher(**teacher, device=device)
+        potential, parameters = loaded.potential, loaded.n_parameters
+    else:
+        from limbeck.runtime.student import Student
+
+        potential = Student.load(student, engine=engine, device=device, precision="float32", threads=threads)  # type: ignore[arg-type]
+        parameters = potential.n_parameters
+    # where something has loaded torch: some packages set their own number
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+    return potential, parameters
+
+
+if __name__ == "__main__":
+    serve()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from limbeck.core.timing import Timing, speedup
 
 
 @dataclass(frozen=True)
@@ -31,31 +32,6 @@ class Model:
     @property
     def is_teacher(self) -> bool:
         return self.engine == "teacher"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of each evaluation of one model, round after round, and the memory that it took.
-
-    Attributes
-    ----------
-    rounds: one block of evaluations for each round it took part in.
-    peak_memory_mb: growth of its process's memory at its peak, from when the model was loaded; None
-        where that cannot be told.
-    """
-
-    rounds: tuple[tuple[float, ...], ...]
-    peak_memory_mb: float | None = None
-
-    @property
-    def seconds(self) -> np.ndarray:
-        """All evaluations."""
-        return np.concatenate([np.asarray(block, float) for block in self.rounds])
-
-    @property
-    def median_s(self) -> float:
-        """Of one evaluation."""
-        return float(np.median(self.seconds))
 
 
 @dataclass(frozen=True)
@@ -102,29 +78,18 @@ def make_row(
     ----------
     teacher: the teacher's timing on the same batch, where it has one.
     """
-    head = (model.name, model.preset, model.parameters, model.engine, model.device, model.threads)
-    if isinstance(result, str):
-        return Row(*head, system, atoms, batch, skipped=result, student_sha256=model.sha256)
-    low, median, high = np.quantile(result.seconds, (0.25, 0.5, 0.75))
+    figures: dict[str, Any] = {"skipped": result}
+    if not isinstance(result, str):
+        low, median, high = np.quantile(result.seconds, (0.25, 0.5, 0.75))
+        figures = {
+            "latency_ms_median": float(1e3 * median),
+            "latency_ms_iqr": float(1e3 * (high - low)),
+            "structures_per_s": float(batch / median),
+            "atoms_per_s": float(atoms * batch / median),
+            "peak_memory_mb": result.peak_memory_mb,
+            "speedup_vs_teacher": None if teacher is None else speedup(teacher.rounds, result.rounds),
+        }
     return Row(
-        *head,
-        system,
-        atoms,
-        batch,
-        latency_ms_median=float(1e3 * median),
-        latency_ms_iqr=float(1e3 * (high - low)),
-        structures_per_s=float(batch / median),
-        atoms_per_s=float(atoms * batch / median),
-        peak_memory_mb=result.peak_memory_mb,
-        speedup_vs_teacher=None if teacher is None else speedup(teacher.rounds, result.rounds),
-        student_sha256=model.sha256,
-    )
-
-
-def speedup(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> float:
-    """Median over the rounds that both took part in of the ratio of their median times.
-
-    Rounds begin together, so what else the machine does strikes both alike.
-    """
-    ratios = [np.median(a) / np.median(b) for a, b in zip(slow, fast, strict=False)]
-    return float(np.median(ratios))
+        model.name, model.preset, model.parameters, model.engine, model.device, model.threads,
+        system, atoms, batch, student_sha256=model.sha256, **figures,
+    )  # fmt: skip

@@ -6,7 +6,8 @@ import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,18 +21,15 @@ from limbeck.benchmark.models import (
     TeacherChoice,
     by_elements,
     card_teacher,
+    make_contenders,
     read_students,
-    student_contenders,
-    teacher_contender,
-    with_parameters,
 )
-from limbeck.benchmark.rows import Row, Timing, make_row
+from limbeck.benchmark.rows import Row, make_row
 from limbeck.benchmark.systems import STARTS_FILE, System, build_system, find_origin
-from limbeck.benchmark.turns import Limits, measure_in_turns
 from limbeck.core.devices import require_device
 from limbeck.core.machine import available_threads, describe_machine, usable_cores
 from limbeck.core.structures import StructureBatch
-from limbeck.core.timing import Unmeasured
+from limbeck.core.timing import Limits, Timing, Unmeasured, measure_in_turns
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.students.engine import EngineKind
@@ -96,6 +94,33 @@ class _Group:
     too_slow: dict[int, int] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
+    def measure(self, case: _Case, limits: Limits) -> None:
+        """Rows of one batch, in the order of the contenders; what was too slow before is not tried again."""
+        batch = StructureBatch.from_atoms(case.system.copies(case.batch))
+        results: dict[int, Timing | str] = {
+            k: f"a call on {atoms:,} atoms took too long already" for k, atoms in self.too_slow.items()
+        }
+        tried = [k for k in range(len(self.contenders)) if k not in self.too_slow]
+        if limits.left() <= 0:
+            results |= {k: str(limits.used_up()) for k in tried}
+        else:
+            opens = [partial(self.contenders[k].open, batch) for k in tried]
+            for k, (result, parameters) in zip(tried, measure_in_turns(opens, batch, limits), strict=True):
+                model = self.contenders[k].model
+                if model.parameters is None:  # a teacher's are known once it is loaded
+                    model = replace(model, parameters=parameters)
+                    self.contenders[k] = replace(self.contenders[k], model=model)
+                if isinstance(result, Unmeasured) and result.too_slow:
+                    self.too_slow[k] = case.total_atoms
+                results[k] = str(result) if isinstance(result, Unmeasured) else result
+        teachers = [results[k] for k, one in enumerate(self.contenders) if one.model.is_teacher]
+        teacher = teachers[0] if teachers and isinstance(teachers[0], Timing) else None
+        name, atoms = case.system.name, len(case.system.atoms)
+        self.rows += [
+            make_row(one.model, name, atoms, case.batch, results[k], teacher)
+            for k, one in enumerate(self.contenders)
+        ]
+
 
 def run_benchmark(
     students: Sequence[Path | str],
@@ -134,21 +159,26 @@ def run_benchmark(
     if not found:
         raise InputError("no student to measure", wanted="student files, or names of released students")
     limits = Limits(clock=clock, row_s=row_limit_s, deadline=clock() + budget_s, budget_s=budget_s)
-    about, sources = describe_machine(), []
-    groups = by_elements(found) if structures is None else [found]
-    prepared: list[_Group] = []
-    for group in groups:
-        made, source = _make_group(group, teacher, batches, sizes, engines, threads, device, structures)
-        prepared.append(made)
-        sources.append(f"{', '.join(student.name for student in group)}: {source}")
+    about, sources, prepared = describe_machine(), [], []
+    for students_alike in by_elements(found) if structures is None else [found]:
+        cases, source = _make_cases(students_alike, batches, sizes, structures)
+        choice = card_teacher(students_alike) if teacher is None else teacher
+        if isinstance(choice, str):
+            choice = None if choice == NO_TEACHER else TeacherChoice(choice)
+        contenders = make_contenders(students_alike, engines, choice, threads, device)
+        prepared.append(_Group(contenders, cases))
+        sources.append(f"{', '.join(student.name for student in students_alike)}: {source}")
     # small ones first in all groups: should the time not suffice, each has its small ones
-    jobs = sorted(((g, case) for g in prepared for case in g.cases), key=lambda job: job[1].total_atoms)
-    for done, (made, case) in enumerate(jobs):
+    jobs = sorted(
+        ((group, case) for group in prepared for case in group.cases), key=lambda job: job[1].total_atoms
+    )
+    for done, (group, case) in enumerate(jobs):
         progress("bench", done, len(jobs), f"{case.batch} x {len(case.system.atoms)} atoms")
-        made.rows += _measure_case(made, case, limits)
+        group.measure(case, limits)
     progress("bench", len(jobs), len(jobs))
+    found_packages = [one for name in _PACKAGES for one in importlib.metadata.distributions(name=name)]
     return BenchReport(
-        rows=tuple(row for made in prepared for row in made.rows),
+        rows=tuple(row for group in prepared for row in group.rows),
         machine=about,
         settings={
             "threads": threads, "device": device, "engines": list(engines), "precision": "float32",
@@ -156,22 +186,15 @@ def run_benchmark(
             "row_limit_s": row_limit_s, "budget_s": budget_s if math.isfinite(budget_s) else None,
             "rounds": limits.rounds, "enough_s": limits.enough_s,
         },
-        versions={"limbeck": __version__, **_versions()},
+        versions={"limbeck": __version__, **{one.name: one.version for one in found_packages}},
         systems=tuple(sources),
     )  # fmt: skip
 
 
-def _make_group(
-    students: Sequence[StudentFile],
-    teacher: TeacherChoice | str | None,
-    batches: Sequence[int],
-    sizes: Sequence[int],
-    engines: Sequence[str],
-    threads: int,
-    device: str,
-    structures: Path | None,
-) -> tuple[_Group, str]:
-    """Contenders and cases of some students, and where the systems come from."""
+def _make_cases(
+    students: Sequence[StudentFile], batches: Sequence[int], sizes: Sequence[int], structures: Path | None
+) -> tuple[list[_Case], str]:
+    """What students of the same elements are measured on, the smallest first, and where it comes from."""
     beside = [s for s in students if (s.path.parent / STARTS_FILE).is_file()]
     first = (beside or students)[0]
     origin = find_origin(first.path, first.card, structures)
@@ -183,13 +206,7 @@ def _make_group(
     for n in sizes:
         system = build_system(origin, n, reach)
         cases.setdefault((len(system.atoms), 1), _Case(system, 1))
-    choice = card_teacher(students) if teacher is None else teacher
-    if isinstance(choice, str):
-        choice = None if choice == NO_TEACHER else TeacherChoice(choice)
-    contenders = [] if choice is None else [teacher_contender(choice, threads, device)]
-    contenders += student_contenders(students, engines, threads, device)
-    ordered = sorted(cases.values(), key=lambda case: (case.total_atoms, case.batch))
-    return _Group(contenders, ordered), origin.source
+    return sorted(cases.values(), key=lambda case: (case.total_atoms, case.batch)), origin.source
 
 
 def _check_known(students: Sequence[StudentFile], elements: set[int], structures: Path) -> None:
@@ -207,43 +224,10 @@ def _check_known(students: Sequence[StudentFile], elements: set[int], structures
     )
 
 
-def _measure_case(group: _Group, case: _Case, limits: Limits) -> list[Row]:
-    """Rows of one batch, in the order of the contenders; what was too slow before is not tried again."""
-    batch = StructureBatch.from_atoms(case.system.copies(case.batch))
-    tried = [k for k in range(len(group.contenders)) if k not in group.too_slow]
-    results: dict[int, Timing | str] = {
-        k: f"a call on {atoms:,} atoms took too long already" for k, atoms in group.too_slow.items()
-    }
-    if limits.left() <= 0:
-        results |= {k: str(limits.used_up()) for k in tried}
-    else:
-        opens = [_opener(group.contenders[k], batch) for k in tried]
-        for k, (result, parameters) in zip(tried, measure_in_turns(opens, batch, limits), strict=True):
-            group.contenders[k] = with_parameters(group.contenders[k], parameters)
-            if isinstance(result, Unmeasured) and result.too_slow:
-                group.too_slow[k] = case.total_atoms
-            results[k] = str(result) if isinstance(result, Unmeasured) else result
-    teachers = [results[k] for k, c in enumerate(group.contenders) if c.model.is_teacher]
-    teacher = teachers[0] if teachers and isinstance(teachers[0], Timing) else None
-    return [
-        make_row(contender.model, case.system.name, len(case.system.atoms), case.batch, results[k], teacher)
-        for k, contender in enumerate(group.contenders)
-    ]
-
-
-def _opener(contender: Contender, batch: StructureBatch) -> Callable[[], Any]:
-    return lambda: contender.open(batch)
-
-
 def _check(
-    batches: Sequence[int],
-    sizes: Sequence[int],
-    engines: Sequence[str],
-    threads: int,
-    device: str,
-    row_limit_s: float,
-    budget_s: float,
-) -> None:
+    batches: Sequence[int], sizes: Sequence[int], engines: Sequence[str], threads: int, device: str,
+    row_limit_s: float, budget_s: float,
+) -> None:  # fmt: skip
     """Refuse what cannot be measured, before anything starts."""
     for name, numbers in (("batch", batches), ("atoms", sizes)):
         if any(isinstance(n, bool) or n < 1 for n in numbers):
@@ -265,16 +249,6 @@ def _check(
     if not (row_limit_s > 0 and budget_s > 0):
         raise InputError("a limit of time is not positive", got=min(row_limit_s, budget_s), wanted="seconds")
     require_device(device)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def require_figures(report: BenchReport) -> None:

@@ -16,17 +16,16 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 
-from limbeck.core.building import set_density
-from limbeck.core.kinds import VACUUM_GAP_A, Kind, structure_kind, vacuum_gap
+from limbeck.core.building import best_repeats, element_crystal, rattled, set_density, side_by_side
+from limbeck.core.checks import check_structures
+from limbeck.core.kinds import Kind, structure_kind
+from limbeck.core.reading import read_any
 from limbeck.errors import InputError
-from limbeck.sampling.starts import bulk_structure, read_structures
 
 RATTLE_A = 0.05  #: per component; without it symmetry would make all forces zero
 STARTS_FILE = "structures.extxyz"  #: of a run folder
-_ASPECT = 4.0  # longest over shortest width up to which a supercell costs nothing
-_ASPECT_COST = 0.1  # of the size, for each doubling beyond
 _LATTICE_SPACING_A = 2.2  # of a molecule that nothing is known of: 0.094 atoms an Å³, as in organic liquids
 _LATTICE_SITES, _LATTICE_ATOMS = (2, 2, 4), 16
 _MOLECULE_ATOMS = (4, 64)
@@ -58,12 +57,7 @@ class System:
     def copies(self, n: int, seed: int = 0) -> list[Atoms]:
         """``n`` structures alike but for small random displacements of every atom."""
         rng = np.random.default_rng(seed)
-        frames = []
-        for _ in range(n):
-            frame = self.atoms.copy()
-            frame.positions += rng.normal(scale=RATTLE_A, size=frame.positions.shape)
-            frames.append(frame)
-        return frames
+        return [rattled(self.atoms, RATTLE_A, rng) for _ in range(n)]
 
 
 def find_origin(student: Path, card: Mapping[str, Any], structures: Path | None = None) -> Origin:
@@ -77,7 +71,9 @@ def find_origin(student: Path, card: Mapping[str, Any], structures: Path | None 
     path = structures or (beside if beside.is_file() else None)
     if path is None:
         return origin_from_card(card)
-    frames = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in read_structures(path)]
+    read = read_any(path)
+    check_structures(read, str(path))
+    frames = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in read]
     first = next((a for a in frames if len(a) > 1 or a.pbc.any()), None)
     if first is None:
         raise InputError(
@@ -110,14 +106,9 @@ def origin_from_card(card: Mapping[str, Any]) -> Origin:
         atoms = _lattice(numbers, (edge, edge, edge), n)
         return Origin((atoms,), "molecule", "a lattice of the card's elements, as a molecule")
     mean = float(np.mean(density))
-    if len(numbers) == 1:
-        try:
-            crystal = bulk_structure(chemical_symbols[next(iter(numbers))])
-        except InputError:
-            pass  # no reference crystal: a lattice as for several elements
-        else:
-            set_density(crystal, mean)
-            return Origin((crystal,), "crystal", "the element's crystal at the card's mean density")
+    if len(numbers) == 1 and (crystal := element_crystal(*numbers)) is not None:
+        set_density(crystal, mean)
+        return Origin((crystal,), "crystal", "the element's crystal at the card's mean density")
     atoms = _lattice(numbers, _LATTICE_SITES, _LATTICE_ATOMS)
     atoms.pbc = True
     set_density(atoms, mean)
@@ -133,51 +124,15 @@ def build_system(origin: Origin, n_atoms: int, reach_a: float) -> System:
     """
     if origin.kind == "molecule":
         frame = min(origin.frames, key=lambda a: abs(max(1, round(n_atoms / len(a))) * len(a) - n_atoms))
-        return _scatter(frame, max(1, round(n_atoms / len(frame))), reach_a)
-    choices = [(*_repeats(frame, n_atoms), k) for k, frame in enumerate(origin.frames)]
+        copies = max(1, round(n_atoms / len(frame)))
+        name = str(frame.get_chemical_formula(mode="hill"))
+        atoms = side_by_side(frame, copies, reach_a + 2 * RATTLE_A * 10)
+        return System(f"{copies} {name}" if copies > 1 else name, atoms)
+    choices = [(*best_repeats(frame, n_atoms), k) for k, frame in enumerate(origin.frames)]
     _, repeats, k = min(choices)
     frame = origin.frames[k]
     name = f"{_formula(frame)} {'x'.join(map(str, repeats))}" if max(repeats) > 1 else _formula(frame)
     return System(name, frame * repeats)
-
-
-def _repeats(atoms: Atoms, n_atoms: int) -> tuple[float, tuple[int, int, int]]:
-    """Repeats that come nearest to a size without a splinter of a cell, after what they cost."""
-    widths = 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.complete().array), axis=0)  # (3,)
-    free = [bool(atoms.pbc[k]) and vacuum_gap(atoms, k)[0] <= VACUUM_GAP_A for k in range(3)]
-    if not any(free):
-        free = [bool(p) for p in atoms.pbc]
-    copies = n_atoms / len(atoms)
-    most = math.ceil(copies)
-    best: tuple[float, tuple[int, int, int]] | None = None
-    for a, b in itertools.product(range(1, most + 1 if free[0] else 2), range(1, most + 1 if free[1] else 2)):
-        if a * b > most:
-            continue
-        rest = copies / (a * b)
-        for c in {max(1, math.floor(rest)), math.ceil(rest)} if free[2] else {1}:
-            lengths = [w * r for w, r, f in zip(widths, (a, b, c), free, strict=True) if f]
-            aspect = max(lengths) / min(lengths)
-            off = abs(a * b * c * len(atoms) - n_atoms) / n_atoms
-            cost = round(off + _ASPECT_COST * max(0.0, math.log2(aspect / _ASPECT)) + 1e-6 * aspect, 9)
-            # of equal ones the last direction is the longest, so that the choice is always the same
-            if best is None or (cost, (a, b, c)) < best:
-                best = (cost, (a, b, c))
-    assert best is not None
-    return best
-
-
-def _scatter(molecule: Atoms, n: int, reach_a: float) -> System:
-    """``n`` copies on a cubic grid; periodic where the molecule came in a periodic box."""
-    name = f"{n} {_formula(molecule, empirical=False)}" if n > 1 else _formula(molecule, empirical=False)
-    if n == 1:
-        return System(name, molecule.copy())
-    edge = math.ceil(n ** (1 / 3) - 1e-9)
-    step = np.ptp(molecule.positions, axis=0) + reach_a + 2 * RATTLE_A * 10  # (3,), Å
-    shifts = np.array(list(itertools.product(range(edge), repeat=3))[:n]) * step  # (n, 3)
-    positions = (molecule.positions[None] + shifts[:, None]).reshape(-1, 3)
-    periodic = bool(molecule.pbc.any())
-    cell = np.diag(step * edge) if periodic else None
-    return System(name, Atoms(np.tile(molecule.numbers, n), positions, cell=cell, pbc=periodic))
 
 
 def _proportions(card: Mapping[str, Any], data: Mapping[str, Any]) -> dict[int, float]:
@@ -202,5 +157,5 @@ def _lattice(shares: Mapping[int, float], edges: tuple[int, int, int], n: int) -
     return Atoms(numbers, _LATTICE_SPACING_A * places, cell=_LATTICE_SPACING_A * np.array(edges, float))
 
 
-def _formula(atoms: Atoms, empirical: bool = True) -> str:
-    return str(atoms.get_chemical_formula(mode="hill", empirical=empirical))
+def _formula(atoms: Atoms) -> str:
+    return str(atoms.get_chemical_formula(mode="hill", empirical=True))

@@ -28,7 +28,7 @@ def doctor(json: JsonFile = None, debug: Debug = False) -> None:
 
     Exit code 1 where something is broken that Limbeck cannot work without.
     """
-    from limbeck.doctor.run import examine
+    from limbeck.doctor.checks import examine
 
     diagnosis = examine()
     typer.echo(", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +29,7 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the files and their certificates.")],
-    quantize: Annotated[
-        str | None, typer.Option(help="Round the weights to float16, bfloat16 or int8.")
-    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="Round the weights to float16 or int8.")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Keep rounded weights that cost too much, or that are slower.")
     ] = False,
@@ -42,13 +41,6 @@ def export(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the runtimes that are timed.")] = 1,
-    aot: Annotated[
-        bool,
-        typer.Option(
-            "--aot/--no-aot", help="With torch-export, compile an AOTInductor package (needs a C++ compiler)."
-        ),
-    ] = True,
-    aot_limit: Annotated[str, typer.Option(help="Give that compilation up after: 90s, 20m.")] = "10m",
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -57,17 +49,12 @@ def export(
     Each file is loaded again in its own runtime and compared with the student; the figures stand beside
     it as FILE.certificate.json. A file that does not agree is removed, and the command ends with 1.
     """
-    from limbeck.config.durations import parse_budget
-
     wanted = parse_formats(to)
-    quantisation = _choice(quantize, ("float16", "bfloat16", "int8"), "--quantize")
-    limit = parse_budget(aot_limit)
+    if quantize is not None:
+        _check_name(quantize, ("float16", "int8"), "--quantize")
     from limbeck.export.run import ExportOptions, export_student
 
-    options = ExportOptions(
-        quantisation=quantisation,  # type: ignore[arg-type]
-        force=force, structures=structures, threads=threads, aot=aot, aot_limit_s=limit,
-    )  # fmt: skip
+    options = ExportOptions(quantize, force, structures, threads)  # type: ignore[arg-type]
     summary = export_student(student, wanted, out, options, say=typer.echo)  # type: ignore[arg-type]
     write_json(json, summary)
     failures = summary["failures"]
@@ -79,26 +66,18 @@ def export(
 def parse_formats(text: str) -> tuple[str, ...]:
     known = ("onnx", "torch-export", "torchscript")
     names = [part.strip() for part in text.split(",") if part.strip()]
-    if names == ["all"]:
-        return known
     if not names:
         raise InputError("no format given", where="--to", wanted="onnx, torch-export, torchscript or all")
     for name in names:
-        _choice(name, (*known, "all"), "--to")
+        _check_name(name, (*known, "all"), "--to")
     return known if "all" in names else tuple(names)
 
 
-def _choice(name: str | None, known: tuple[str, ...], option: str) -> str | None:
-    """The name itself, or InputError with the nearest one."""
-    if name is None or name in known:
-        return name
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    raise InputError(
-        "unknown name",
-        where=option,
-        got=repr(name),
-        wanted=", ".join(known),
-        remedy=f"did you mean {near!r}?",
-    )
+def _check_name(name: str, known: tuple[str, ...], option: str) -> None:
+    """InputError with the nearest one, unless the name is known."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise InputError(
+            "unknown name", where=option, got=repr(name), wanted=", ".join(known),
+            remedy=f"did you mean {near!r}?",
+        )  # fmt: skip

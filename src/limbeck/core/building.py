@@ -19,11 +19,11 @@ _ASPECT_COST = 0.1  # of the size, for each doubling beyond
 Repeats = tuple[int, int, int]
 
 
-def element_crystal(number: int) -> Atoms | None:
-    """An element's reference crystal: the conventional cubic cell, else the primitive one, else None."""
-    for cubic in (True, False):
+def element_crystal(number: int, *, cubic: bool = True) -> Atoms | None:
+    """An element's reference crystal, or None: the conventional ``cubic`` cell, else the primitive one."""
+    for conventional in (True, False) if cubic else (False,):
         try:
-            return bulk(chemical_symbols[number], cubic=cubic)
+            return bulk(chemical_symbols[number], cubic=conventional)
         except (ValueError, RuntimeError):
             continue
     return None

@@ -1,14 +1,22 @@
-"""One thing looked at, and the record of all of them."""
+"""What the doctor found, and how it looks: versions of packages, what a short command prints.
+
+Nothing is imported to learn its version.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.metadata
+import importlib.util
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 #: ``ok``; ``missing`` (something else does without it); ``warning`` (works, but not as it could);
 #: ``broken`` (Limbeck cannot work)
 Status = Literal["ok", "missing", "warning", "broken"]
+_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,33 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """``ok``, versions and findings as plain values."""
-        return {
-            "ok": not self.broken,
-            "versions": dict(self.versions),
-            "findings": [asdict(finding) for finding in self.findings],
-        }
+        return {"ok": not self.broken, **asdict(self)}
+
+
+def package_version(distribution: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def module_file(name: str) -> Path | None:
+    """The file of a top-level module, found without importing it; None where there is none."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a short command; 1 and the reason where it does not start."""
+    try:
+        done = subprocess.run(
+            list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_TIMEOUT_S, check=False, env=environment,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, "", str(error)
+    return done.returncode, done.stdout, done.stderr

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
 
-from limbeck.core.labels import Labels
 from limbeck.core.structures import StructureBatch
-from limbeck.export.runtimes import Arrays, Runtime, make_inputs
+from limbeck.export.runtimes import Arrays, make_inputs
 from limbeck.export.structures import MANY
-from limbeck.export.tolerance import TOLERANCES
 from limbeck.runtime.student import Student
 
 #: of what exported files hold and certificates ask: those of an earlier one are made anew by finalize
@@ -22,6 +20,57 @@ REVISION = 2
 TOGETHER = 8
 #: evaluations of one structure on all threads
 REPEATS = 20
+#: quantity of a certificate -> output of an export
+OUTPUTS = {"energy": "energy", "force": "forces", "atom_energy": "atom_energies", "stress": "stress"}
+
+Deviations = dict[str, float]  #: by quantity, eV and Å; without stress where there is none
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What two paths of one precision may differ by: what is rounding, and what is damage.
+
+    The largest deviations, a structure at a time. Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy:
+    ``energy_r`` · Σ|eᵢ - E0ᵢ|, the sum over atoms of their interaction energies; an atom's energy likewise.
+    References fitted by least squares, without isolated atoms, hold most of the cohesion, and what is left
+    may cancel to nothing, while the network's arithmetic works in units of its energy scale: the sum
+    counts as N times that at least. Stress: the tolerance of forces acting over the cutoff on every
+    atom, N · rc / V times it, eV/Å³.
+
+    A student rounds as well, far from its training data more than that. Where ``noise`` times its own
+    distance from float64 is more, that is the limit, and the certificate counts the structure as
+    ``widened``; from the student itself an export may be the student's distance further.
+
+    Rounding is random and damage is not, so root mean squares from float64, over the structures of a
+    class that are not widened, are held to less: ``rms_share`` of the limits above for forces and stress,
+    ``rms_energy`` of the energy's an atom for atomic energies, or ``rms_noise`` times the student's own in
+    the worst of its copies. The root mean square of few atoms scatters: of n it may be ``1 + rms_scatter /
+    sqrt(n)`` times that (of independent ones the standard deviation is 0.7 / sqrt(n); neighbours share
+    theirs).
+
+    One evaluation may round well by chance, and another processor adds in another order: a student's own
+    distance is the root mean square over copies of the structure, turned in space, which is the same
+    arithmetic on other digits; by its engine or by PyTorch in the same precision, whichever is more.
+    Fewer atoms need more copies: a class of structures is turned until it holds ``copied_atoms``, ``copies``
+    times (least, most).
+    """
+
+    force_a: float
+    force_r: float
+    energy_r: float
+    noise: float = 4.0
+    rms_share: float = 0.1
+    rms_energy: float = 1.0
+    rms_noise: float = 2.0
+    rms_scatter: float = 2.0
+    copied_atoms: int = 1024
+    copies: tuple[int, int] = (2, 8)
+
+
+TOLERANCES = {
+    "float32": Tolerance(force_a=1e-5, force_r=2e-5, energy_r=1e-6),
+    "float64": Tolerance(force_a=1e-9, force_r=1e-9, energy_r=1e-9),
+}
 
 
 @dataclass(frozen=True)
@@ -67,21 +116,17 @@ class Comparison:
 
     def failure(self) -> str:
         """The worst class and figure, one line."""
-        rows = [
-            (not part.share <= 1.0, np.nan_to_num(part.share, nan=np.inf), kind, reference, part)
-            for reference, parts in (("student", self.against_student), ("float64", self.against_float64))
-            for kind, part in parts.items()
+        parts = [
+            (part.share, kind, reference, part)
+            for reference, found in (("student", self.against_student), ("float64", self.against_float64))
+            for kind, part in found.items()
         ]
-        _, _, kind, reference, part = max(rows, key=lambda row: row[:2])
+        _, kind, reference, part = max(parts, key=lambda row: row[:2])
         return f"{kind}: {part.worst} is {part.share:.3g} of the tolerance off ({reference})"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {
-            "engine": self.engine,
-            "against_student": {kind: asdict(part) for kind, part in self.against_student.items()},
-            "against_float64": {kind: asdict(part) for kind, part in self.against_float64.items()},
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -120,6 +165,32 @@ class Repeats:
         )
 
 
+class Evaluates(Protocol):
+    """What a certificate asks of a :class:`~limbeck.export.runtimes.Runtime`."""
+
+    def evaluate(self, inputs: Arrays, name: str = "model", calls: int = 1) -> list[Arrays]: ...
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Structure ``s`` of batch ``k``: tolerance, and the student's own rounding, of copies and as it is."""
+
+    k: int
+    s: int
+    atoms: int
+    limits: Deviations
+    rounding: Deviations
+    own: Deviations
+    noise: float
+
+    @property
+    def widened(self) -> bool:
+        return any(self.noise * size > self.limits[name] for name, size in self.rounding.items())
+
+    def limit(self, name: str, further: float) -> float:
+        return max(self.limits[name], self.noise * self.rounding[name] + further * self.own[name])
+
+
 class References:
     """A student's own answers for classes of structures, in its precision and in float64."""
 
@@ -127,16 +198,19 @@ class References:
         self.structures = structures
         self.engine = student.backend.name
         self.precision = student.capabilities.precision
+        self.tolerance = TOLERANCES[self.precision]
         self.cutoff, self.scale = student.cutoff, student.architecture.energy_scale
+        # one of each class in one call: structures with and without pairs, with and without a cell
+        mixed = [frames[0] for kind, frames in structures.items() if kind != MANY]
         self.batches = [
-            (kind, StructureBatch.from_atoms(part))
-            for kind, frames in {**structures, "mixed batch": _mixed(structures)}.items()
-            for part in _parts(frames)
+            (kind, StructureBatch.from_atoms(frames[k : k + TOGETHER]))
+            for kind, frames in {**structures, "mixed batch": mixed}.items()
+            for k in range(0, len(frames), TOGETHER)
         ]
-        self.cases = [make_inputs(batch, self.cutoff) for _, batch in self.batches]
-        self.own = [student.evaluate(batch) for _, batch in self.batches]
+        self.inputs = [make_inputs(batch, self.cutoff) for _, batch in self.batches]
+        self.own = [vars(student.evaluate(batch)) for _, batch in self.batches]
         exact = Student(student.record, engine="torch", precision="float64")
-        self.exact = [exact.evaluate(batch) for _, batch in self.batches]
+        self.exact = [vars(exact.evaluate(batch)) for _, batch in self.batches]
         other = Student(student.record, engine="torch", precision=self.precision)
         engines = [other] if self.engine == other.backend.name else [student, other]
         #: batch -> engine -> copy -> the student's own answer, turned back
@@ -147,31 +221,27 @@ class References:
         table = student.record.baseline.references
         self.isolated = [np.array([table[int(z)] for z in batch.numbers]) for _, batch in self.batches]
 
-    def compare(self, runtime: Runtime, name: str = "model") -> Comparison:
+    def compare(self, runtime: Evaluates, name: str = "model") -> Comparison:
         """What ``runtime`` makes of the file it has loaded under ``name``."""
-        runtime.set_cases(self.cases)
-        found = runtime.evaluate(name)
+        found = [runtime.evaluate(inputs, name)[0] for inputs in self.inputs]
         kinds = list(dict.fromkeys(kind for kind, _ in self.batches))
         student = {kind: self._parity(kind, found, self.own) for kind in kinds}
         exact = {kind: self._parity(kind, found, self.exact) for kind in kinds}
         return Comparison(against_student=student, against_float64=exact, engine=self.engine)
 
-    def repeat(self, runtime: Runtime, threads: int, name: str = "model") -> Repeats:
+    def repeat(self, runtime: Evaluates, threads: int, name: str = "model") -> Repeats:
         """Many evaluations of the structure of many atoms; ``threads``: with which the file was loaded."""
         k = [kind for kind, _ in self.batches].index(MANY)
         batch, place = self.batches[k][1], self._place(k, 0)
-        runtime.set_cases([self.cases[k]])
-        found = runtime.evaluate(name, [0] * REPEATS)
-        spread = _spread(found)
-        if "stress" not in place.own:
-            del spread["stress"]
+        found = runtime.evaluate(self.inputs[k], name, REPEATS)
+        spread = {key: float(np.ptp([one[OUTPUTS[key]] for one in found], axis=0).max()) for key in place.own}
         shares = [
             (size / place.limit(key, 0.0), f"{key} between evaluations") for key, size in spread.items()
         ]
         for number, one in enumerate(found):
-            off = _deviations(batch, 0, one, self.own[k])
+            off = largest(differences(batch, 0, one, self.own[k]))
             shares += [(off[key] / place.limit(key, 1.0), f"{key} of evaluation {number}") for key in off]
-        share, worst = _largest(shares)
+        share, worst = _worst(shares)
         return Repeats(
             atoms=int(batch.n_atoms),
             repeats=len(found),
@@ -184,17 +254,14 @@ class References:
             worst=worst,
         )
 
-    def _parity(self, kind: str, found: Sequence[Arrays], wanted: Sequence[Labels]) -> Parity:
-        places = [
-            self._place(k, s)
-            for k, (of, batch) in enumerate(self.batches)
-            for s in (range(len(batch)) if of == kind else ())
-        ]
+    def _parity(self, kind: str, found: Sequence[Arrays], wanted: Sequence[Arrays]) -> Parity:
+        of_kind = [(k, batch) for k, (own, batch) in enumerate(self.batches) if own == kind]
+        places = [self._place(k, s) for k, batch in of_kind for s in range(len(batch))]
         further = 0.0 if wanted is self.exact else 1.0
         rows, shares = [], []
         for number, place in enumerate(places):
             batch, where = self.batches[place.k][1], f"of structure {number}"
-            off = _deviations(batch, place.s, found[place.k], wanted[place.k])
+            off = largest(differences(batch, place.s, found[place.k], wanted[place.k]))
             shares += [(off[name] / place.limit(name, further), f"{name} {where}") for name in off]
             if not batch.volume[place.s] and (found[place.k]["stress"][place.s] != 0).any():
                 shares.append((np.inf, f"stress {where}"))  # zero by definition
@@ -204,104 +271,81 @@ class References:
         if rms is not None and wanted is self.exact:
             most = self._rms_limits(calm)
             shares += [(rms[name] / most[name], f"rms {name}") for name in rms if most[name]]
-        return _summarise(rows, shares, rms, len(places) - len(calm))
+        share, worst = _worst(shares)
+        stress = [row["stress"] for row in rows if "stress" in row]
+        return Parity(
+            n_structures=len(rows),
+            energy_mev=1000 * float(np.max([row["energy"] for row in rows])),
+            force_mev_per_a=1000 * float(np.max([row["force"] for row in rows])),
+            stress_mev_per_a3=1000 * float(np.max(stress)) if stress else None,
+            force_rms_mev_per_a=1000 * rms["force"] if rms else None,
+            atom_energy_rms_mev=1000 * rms["atom_energy"] if rms else None,
+            share=share,
+            worst=worst,
+            widened=len(places) - len(calm),
+        )
 
     def _turns(self, kind: str) -> list[np.ndarray]:
         """The rotations in which the student's rounding on a class is measured."""
-        tolerance = TOLERANCES[self.precision]
         atoms = sum(batch.n_atoms for of, batch in self.batches if of == kind)
-        return turns(int(np.clip(tolerance.copied_atoms // max(atoms, 1), *tolerance.copies)))
+        return turns(int(np.clip(self.tolerance.copied_atoms // max(atoms, 1), *self.tolerance.copies)))
 
     def _place(self, k: int, s: int) -> _Place:
         batch, exact = self.batches[k][1], self.exact[k]
-        engines = [[_deviations(batch, s, one, exact) for one in copies] for copies in self.rounded[k]]
+        own = largest(differences(batch, s, self.own[k], exact))
+        engines = [[largest(differences(batch, s, one, exact)) for one in row] for row in self.rounded[k]]
         noise = {
             name: max(float(np.sqrt(np.mean([one[name] ** 2 for one in copies]))) for copies in engines)
-            for name in engines[0][0]
+            for name in own
         }
-        own = _deviations(batch, s, vars(self.own[k]), exact)
-        return _Place(k, s, self._limits(k, s), noise, own, TOLERANCES[self.precision].noise)
+        return _Place(k, s, int(batch.counts[s]), self._limits(k, s), noise, own, self.tolerance.noise)
 
-    def _limits(self, k: int, s: int) -> dict[str, float]:
+    def _limits(self, k: int, s: int) -> Deviations:
         """The tolerance of one structure, in eV and Å."""
-        tolerance, batch, exact = TOLERANCES[self.precision], self.batches[k][1], self.exact[k]
+        tolerance, batch, exact = self.tolerance, self.batches[k][1], self.exact[k]
         atoms = slice(batch.offsets[s], batch.offsets[s + 1])
-        if exact.atom_energies is None:
-            raise TypeError("a student gives atomic energies")
-        force = tolerance.force_a + tolerance.force_r * np.abs(exact.forces[atoms]).max(initial=0.0)
-        size = np.abs(exact.atom_energies[atoms] - self.isolated[k][atoms]).sum()
+        force = tolerance.force_a + tolerance.force_r * np.abs(exact["forces"][atoms]).max(initial=0.0)
+        size = np.abs(exact["atom_energies"][atoms] - self.isolated[k][atoms]).sum()
         energy = tolerance.energy_r * max(size, batch.counts[s] * self.scale)
-        volume = batch.volume[s] or np.inf
-        stress = force * batch.counts[s] * self.cutoff / volume
+        stress = force * batch.counts[s] * self.cutoff / (batch.volume[s] or np.inf)
         return {"force": force, "energy": energy, "atom_energy": energy, "stress": stress}
 
-    def _rms(
-        self, places: Sequence[_Place], found: Sequence[Arrays], wanted: Sequence[Labels]
-    ) -> dict[str, float]:
-        """Root mean square deviations over structures; of stress over those that have one."""
-        squares: dict[str, list[np.ndarray]] = {"force": [], "atom_energy": [], "stress": [np.zeros(0)]}
+    def _rms(self, places: Sequence[_Place], found: Sequence[Arrays], wanted: Sequence[Arrays]) -> Deviations:
+        """Root mean square deviations over structures; of stress over those that have one, else zero."""
+        squares: dict[str, list[np.ndarray]] = {"force": [], "atom_energy": [], "stress": []}
         for place in places:
-            batch, here, there = self.batches[place.k][1], found[place.k], wanted[place.k]
-            atoms = slice(batch.offsets[place.s], batch.offsets[place.s + 1])
-            squares["force"].append(np.square(here["forces"][atoms] - there.forces[atoms]).ravel())
-            known = vars(there)["atom_energies"][atoms]
-            squares["atom_energy"].append(np.square(here["atom_energies"][atoms] - known))
-            if "stress" in place.own:
-                known = vars(there)["stress"][place.s]
-                squares["stress"].append(np.square(here["stress"][place.s] - known).ravel())
-        each = {name: np.concatenate(rows) for name, rows in squares.items()}
-        return {name: float(np.sqrt(row.mean())) if len(row) else 0.0 for name, row in each.items()}
+            off = differences(self.batches[place.k][1], place.s, found[place.k], wanted[place.k])
+            for name in squares.keys() & off.keys():
+                squares[name].append(np.square(off[name]).ravel())
+        return {
+            name: float(np.sqrt(np.concatenate(rows).mean())) if rows else 0.0
+            for name, rows in squares.items()
+        }
 
-    def _rms_limits(self, places: Sequence[_Place]) -> dict[str, float]:
+    def _rms_limits(self, places: Sequence[_Place]) -> Deviations:
         """What root mean squares may be, in eV and Å; zero for stress without a cell."""
-        tolerance = TOLERANCES[self.precision]
-        counts = [self.batches[place.k][1].counts[place.s] for place in places]
+        tolerance = self.tolerance
         floors = {
             "force": [tolerance.rms_share * place.limits["force"] for place in places],
             "stress": [
                 tolerance.rms_share * place.limits["stress"] for place in places if "stress" in place.own
             ],
-            "atom_energy": [
-                tolerance.rms_energy * place.limits["energy"] / count
-                for place, count in zip(places, counts, strict=True)
-            ],
+            "atom_energy": [tolerance.rms_energy * place.limits["energy"] / place.atoms for place in places],
         }
-        copies = max(len(one[0]) for one in self.rounded)
+        # a batch of more atoms has fewer copies: from its first again
         noise = [
-            [
-                # a batch of more atoms has fewer copies: from its first again
-                self._rms(places, [one[engine][k % len(one[engine])] for one in self.rounded], self.exact)
-                for k in range(copies)
-            ]
+            self._rms(places, [one[engine][k % len(one[engine])] for one in self.rounded], self.exact)
             for engine in range(len(self.rounded[0]))
+            for k in range(max(len(one[0]) for one in self.rounded))
         ]
-        scatter = 1.0 + tolerance.rms_scatter / np.sqrt(sum(counts))
+        scatter = 1.0 + tolerance.rms_scatter / np.sqrt(sum(place.atoms for place in places))
         most = {}
         for name, row in floors.items():
             # of a class of few atoms even this scatters, so that of the worst copy counts
-            own = max(one[name] for copies in noise for one in copies)
+            own = max(one[name] for one in noise)
             floor = float(np.sqrt(np.mean(np.square(row)))) if row else 0.0
             most[name] = scatter * max(floor, tolerance.rms_noise * own) if row else 0.0
         return most
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Structure ``s`` of batch ``k``: tolerance, and the student's own rounding, of copies and as it is."""
-
-    k: int
-    s: int
-    limits: dict[str, float]
-    rounding: dict[str, float]  # without stress where there is none
-    own: dict[str, float]
-    noise: float
-
-    @property
-    def widened(self) -> bool:
-        return any(self.noise * size > self.limits[name] for name, size in self.rounding.items())
-
-    def limit(self, name: str, further: float) -> float:
-        return max(self.limits[name], self.noise * self.rounding[name] + further * self.own[name])
 
 
 def turns(count: int) -> list[np.ndarray]:
@@ -317,62 +361,23 @@ def turned(student: Student, batch: StructureBatch, turn: np.ndarray) -> Arrays:
     """What the student says of a batch that is turned, turned back."""
     moved = replace(batch, positions=batch.positions @ turn, cell=batch.cell @ turn)
     found = vars(student.evaluate(moved))
-    back = {"forces": found["forces"] @ turn.T, "stress": turn @ found["stress"] @ turn.T}
-    return found | back
+    return found | {"forces": found["forces"] @ turn.T, "stress": turn @ found["stress"] @ turn.T}
 
 
-def _deviations(batch: StructureBatch, s: int, found: Arrays, wanted: Labels) -> dict[str, float]:
-    """Largest deviations of one structure; stress where it is defined."""
-    atoms = slice(batch.offsets[s], batch.offsets[s + 1])
-    if wanted.atom_energies is None or wanted.stress is None:
-        raise TypeError("a student gives atomic energies and stress")
-    off = {
-        "energy": abs(found["energy"][s] - wanted.energy[s]),
-        "force": np.abs(found["forces"][atoms] - wanted.forces[atoms]).max(initial=0.0),
-        "atom_energy": np.abs(found["atom_energies"][atoms] - wanted.atom_energies[atoms]).max(initial=0.0),
-    }
-    if np.isfinite(wanted.stress[s]).all():
-        off["stress"] = np.abs(found["stress"][s] - wanted.stress[s]).max()
-    return {name: float(value) for name, value in off.items()}
+def differences(batch: StructureBatch, s: int, found: Arrays, wanted: Arrays) -> dict[str, np.ndarray]:
+    """Quantity -> what one structure's outputs differ by; stress where it is defined."""
+    atoms, one = slice(batch.offsets[s], batch.offsets[s + 1]), slice(s, s + 1)
+    rows = {"energy": one, "force": atoms, "atom_energy": atoms, "stress": one}
+    if not np.isfinite(wanted["stress"][s]).all():
+        del rows["stress"]
+    return {key: found[OUTPUTS[key]][row] - wanted[OUTPUTS[key]][row] for key, row in rows.items()}
 
 
-def _spread(found: Sequence[Arrays]) -> dict[str, float]:
-    """Largest differences between evaluations of the same."""
-    names = {"energy": "energy", "force": "forces", "stress": "stress", "atom_energy": "atom_energies"}
-    return {key: float(np.ptp([one[name] for one in found], axis=0).max()) for key, name in names.items()}
+def largest(off: dict[str, np.ndarray]) -> Deviations:
+    return {name: float(np.abs(values).max(initial=0.0)) for name, values in off.items()}
 
 
-def _largest(shares: Sequence[tuple[float, str]]) -> tuple[float, str]:
+def _worst(shares: Sequence[tuple[float, str]]) -> tuple[float, str]:
     """The largest share of a tolerance and what it is of; what is no number is the largest."""
     share, worst = max((np.inf if np.isnan(share) else share, name) for share, name in shares)
     return float(share), worst.replace("_", " ")
-
-
-def _summarise(
-    rows: list[dict[str, float]],
-    shares: list[tuple[float, str]],
-    rms: dict[str, float] | None,
-    widened: int,
-) -> Parity:
-    share, worst = _largest(shares)
-    stress = [row["stress"] for row in rows if "stress" in row]
-    return Parity(
-        n_structures=len(rows),
-        energy_mev=1000 * float(np.max([row["energy"] for row in rows])),
-        force_mev_per_a=1000 * float(np.max([row["force"] for row in rows])),
-        stress_mev_per_a3=1000 * float(np.max(stress)) if stress else None,
-        force_rms_mev_per_a=1000 * rms["force"] if rms else None,
-        atom_energy_rms_mev=1000 * rms["atom_energy"] if rms else None,
-        share=share,
-        worst=worst,
-        widened=widened,
-    )
-
-
-def _mixed(structures: dict[str, list[Atoms]]) -> list[Atoms]:
-    """One of each class, in one call: structures with and without pairs, with and without a cell."""
-    return [frames[0] for kind, frames in structures.items() if kind != MANY]
-
-
-def _parts(frames: list[Atoms]) -> list[list[Atoms]]:
-    return [frames[k : k + TOGETHER] for k in range(0, len(frames), TOGETHER)]

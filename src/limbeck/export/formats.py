@@ -17,20 +17,19 @@ from torch import fx
 from limbeck import __version__
 from limbeck.artifact.file import StudentRecord
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
-from limbeck.export.model import INPUT_NAMES, OUTPUT_NAMES, ExportedStudent
+from limbeck.export.model import ExportedStudent
 from limbeck.export.quantise import Quantisation, Stored
+from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.sums import Sums, add_distant_pair
 from limbeck.export.trace import to_program, trace_student
 
-FormatName = Literal["onnx", "torch-export", "torchscript", "aot-inductor"]
-#: what ``--to`` names; an AOTInductor package comes with torch-export
-FORMATS: tuple[FormatName, ...] = ("onnx", "torch-export", "torchscript")
+FormatName = Literal["onnx", "torch-export", "torchscript"]
 SUFFIXES: dict[FormatName, str] = {
     "onnx": ".onnx",
     "torch-export": ".pt2",
     "torchscript": ".torchscript.pt",
-    "aot-inductor": ".aoti.pt2",
 }
+FORMATS: tuple[FormatName, ...] = tuple(SUFFIXES)
 OPSET = 20  #: of ONNX, as in `sums.py`; onnxruntime has all of it that students need since 1.20
 METADATA_KEY = "limbeck"  #: in every format: one JSON object
 _FOLDED = 64  # elements: constants above are weights, which are kept as they are
@@ -114,9 +113,9 @@ def write_format(graph: Graph, kind: FormatName, path: Path) -> dict[str, Any]:
     """
     import torch
 
-    writers = {"onnx": _write_onnx, "torch-export": _write_program, "torchscript": _write_torchscript}
-    if kind not in writers:
+    if kind not in FORMATS:
         raise InputError("unknown format", got=repr(kind), wanted=" or ".join(FORMATS))
+    writers = {"onnx": _write_onnx, "torch-export": _write_program, "torchscript": _write_torchscript}
     with _quiet():
         try:
             more = writers[kind](graph, path)
@@ -137,7 +136,9 @@ def _write_program(graph: Graph, path: Path) -> dict[str, Any]:
 def _write_torchscript(graph: Graph, path: Path) -> dict[str, Any]:
     import torch
 
-    scripted = fx.GraphModule(graph.traced, _copy(graph.traced.graph))
+    copied = fx.Graph()
+    copied.output(copied.graph_copy(graph.traced.graph, val_map={}))
+    scripted = fx.GraphModule(graph.traced, copied)
     for node in scripted.graph.nodes:
         # TorchScript finds the overload by its arguments and knows no names of overloads
         if isinstance(node.target, torch._ops.OpOverload):
@@ -145,12 +146,6 @@ def _write_torchscript(graph: Graph, path: Path) -> dict[str, Any]:
     scripted.recompile()
     torch.jit.save(torch.jit.script(scripted), path, _extra_files={METADATA_KEY: graph.metadata})
     return {}
-
-
-def _copy(graph: fx.Graph) -> fx.Graph:
-    copied = fx.Graph()
-    copied.output(copied.graph_copy(graph, val_map={}))
-    return copied
 
 
 def _write_onnx(graph: Graph, path: Path) -> dict[str, Any]:
@@ -187,18 +182,12 @@ def _clean(proto: Any) -> None:
         node.ClearField("doc_string")
     proto.graph.ClearField("metadata_props")
     proto.graph.ClearField("value_info")
-    names: dict[str, str] = {}
+    sizes = {"edge_index": "edges", "edge_shift": "edges"}
+    sizes |= dict.fromkeys(("cell", "energy", "stress"), "structures")
     for value in [*proto.graph.input, *proto.graph.output]:
         value.ClearField("metadata_props")
-        atoms, edges, structures = "atoms", "edges", "structures"
-        first = {
-            "atomic_numbers": atoms, "positions": atoms, "edge_shift": edges, "batch": atoms,
-            "cell": structures, "energy": structures, "forces": atoms, "stress": structures,
-            "atom_energies": atoms,
-        }  # fmt: skip
-        dims = value.type.tensor_type.shape.dim
-        where = 1 if value.name == "edge_index" else 0
-        names[dims[where].dim_param] = dims[where].dim_param = first.get(value.name, edges)
+        open_dimension = value.type.tensor_type.shape.dim[1 if value.name == "edge_index" else 0]
+        open_dimension.dim_param = sizes.get(value.name, "atoms")
 
 
 @contextmanager

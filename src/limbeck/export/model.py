@@ -15,8 +15,6 @@ from limbeck.core.pairwise import COULOMB_EV_A, smooth_step, zbl_terms
 from limbeck.students.painn import Graph, Network
 from limbeck.students.specification import Architecture
 
-INPUT_NAMES = ("atomic_numbers", "positions", "edge_index", "edge_shift", "batch", "cell")
-OUTPUT_NAMES = ("energy", "forces", "stress", "atom_energies")
 _TABLE = 119  #: atomic numbers 0 to 118
 
 

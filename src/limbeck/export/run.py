@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -9,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,15 +20,12 @@ from limbeck.core.devices import require_torch
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
-from limbeck.export import aot
 from limbeck.export.certificate import Comparison, References, Repeats
 from limbeck.export.formats import SUFFIXES, FormatName, Graph, check_installed, make_graph, write_format
-from limbeck.export.loss import Loss, measure_loss, slower
-from limbeck.export.quantise import Quantisation, store_weights
+from limbeck.export.quantise import Loss, Quantisation, measure_loss, slower, store_weights
 from limbeck.export.runtimes import Runtime
-from limbeck.export.speed import time_export
+from limbeck.export.speed import Latency, time_export
 from limbeck.export.structures import parity_structures
-from limbeck.export.tolerance import TOLERANCES
 from limbeck.progress import format_figure
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
@@ -47,7 +44,6 @@ class ExportOptions:
     structures: test structures for the certificate; else ``test.extxyz`` beside the student, else
         generated ones.
     threads: of the runtimes while they are timed.
-    aot, aot_limit_s: whether torch-export also compiles an AOTInductor package, and for how long at most.
     timed: whether latency is measured.
     float32: the certified file of the same student and format that rounded weights are timed against;
         written anew unless given.
@@ -57,8 +53,6 @@ class ExportOptions:
     force: bool = False
     structures: Path | None = None
     threads: int = 1
-    aot: bool = False
-    aot_limit_s: float = 600.0
     timed: bool = True
     float32: Path | None = None
 
@@ -101,72 +95,48 @@ def export_student(
     """
     options = options or ExportOptions()
     formats = tuple(dict.fromkeys(formats))
-    check_installed(formats)
-    path, kept, work = _begin(student, out, options)
-    if work is None:
-        return kept.value
-    if not work.student.record.state.is_plain:
-        state = work.student.record.state
-        say(f"note: {path.stem} is for structures of {state}; the files have no input for it, nor check it")
-    for kind in formats:
-        kept.attempt(kind, partial(_export_one, work, kind, path.stem, out, None), say)
-    if "torch-export" in formats and options.aot:
-        programs = [done["path"] for done in kept.value["exports"] if done["format"] == "torch-export"]
-        _export_package(work, path.stem, out, kept, say, Path(programs[0]) if programs else None)
-    return kept.value
-
-
-def export_package(
-    student: Path | str, program: Path, out: Path, options: ExportOptions | None = None,
-    say: Say = lambda line: None,
-) -> dict[str, Any]:  # fmt: skip
-    """Compile the ``.pt2`` program that :func:`export_student` wrote into an AOTInductor package.
-
-    Summary and errors as there; ``skipped`` has the reason where there is no compiler, or not the time.
-    """
-    path, kept, work = _begin(student, out, options or ExportOptions())
-    if work is not None:
-        _export_package(work, path.stem, out, kept, say, program)
-    return kept.value
-
-
-def _begin(student: Path | str, out: Path, options: ExportOptions) -> tuple[Path, _Summary, _Work | None]:
-    """The student's file, an empty summary, and what its formats share; None where it was refused."""
     require_torch("exports")
+    check_installed(formats)
     path = find_student(student)
     record = read_student(path)
     structures = parity_structures(
         record.architecture, record.card, student_file=path, given=options.structures,
         zbl_radius=record.baseline.zbl_radius,
     )  # fmt: skip
-    _make_folder(out)
-    kept = _Summary(path, options.quantisation, {kind: len(part) for kind, part in structures.items()})
-    return path, kept, _prepare(path, record, structures, options, kept)
-
-
-class _Summary:
-    """What an export has come to so far."""
-
-    def __init__(self, path: Path, quantisation: Quantisation | None, structures: dict[str, int]) -> None:
-        self.value: dict[str, Any] = {
-            "student": path.stem, "student_sha256": hash_file(path), "quantisation": quantisation,
-            "structures": structures, "exports": [], "skipped": {}, "failures": [],
-        }  # fmt: skip
-
-    def attempt(self, kind: str, work: Callable[[], dict[str, Any]], say: Say) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LimbeckError(
+            "cannot make the folder", where=out, got=error.strerror, remedy="choose another --out"
+        ) from error
+    summary: dict[str, Any] = {
+        "student": path.stem, "student_sha256": hash_file(path), "quantisation": options.quantisation,
+        "structures": {kind: len(part) for kind, part in structures.items()}, "exports": [], "failures": [],
+    }  # fmt: skip
+    try:
+        work = _prepare(record, structures, options, summary)
+    except RefusedError as refused:
+        _fail(summary, refused)
+        return summary
+    if not record.state.is_plain:
+        state = record.state
+        say(f"note: {path.stem} is for structures of {state}; the files have no input for it, nor check it")
+    for kind in formats:
         try:
-            done = work()
+            done = _export_one(work, kind, path.stem, out)
         except LimbeckError as error:
-            self.fail(error)
+            _fail(summary, error)
             say(f"{kind}: failed: {error}")
-            return
-        self.value["exports"].append(done)
-        say(describe(done))
+        else:
+            summary["exports"].append(done)
+            say(describe(done))
+    return summary
 
-    def fail(self, error: LimbeckError) -> None:
-        self.value["failures"].append(str(error))
-        if isinstance(error, RefusedError):
-            self.value |= {"refused": str(error), "refused_figures": error.figures}
+
+def _fail(summary: dict[str, Any], error: LimbeckError) -> None:
+    summary["failures"].append(str(error))
+    if isinstance(error, RefusedError):
+        summary |= {"refused": str(error), "refused_figures": error.figures}
 
 
 def describe(done: dict[str, Any]) -> str:
@@ -193,48 +163,41 @@ def describe(done: dict[str, Any]) -> str:
 
 
 def _prepare(
-    path: Path,
-    record: StudentRecord,
-    structures: dict[str, list[Atoms]],
-    options: ExportOptions,
-    kept: _Summary,
-) -> _Work | None:
-    """Round and judge the weights, trace, and let the student answer; None where rounding is refused."""
-    quantisation = options.quantisation
+    record: StudentRecord, structures: dict[str, list[Atoms]], options: ExportOptions, summary: dict[str, Any]
+) -> _Work:
+    """Round and judge the weights, trace, and let the student answer; RefusedError where that costs much."""
+    quantisation, name = options.quantisation, summary["student"]
     stored = store_weights(record, quantisation)
-    student = Student(stored.record, name=path.stem, threads=1)
+    student = Student(stored.record, name=name, threads=1)
     loss, plain = None, None
-    names = {"student_hash": kept.value["student_sha256"], "name": path.stem}
+    names = {"student_hash": summary["student_sha256"], "name": name}
     if quantisation is not None:
-        before = Student(record, name=path.stem, threads=1)
+        before = Student(record, name=name, threads=1)
         loss = measure_loss(before, student, next(iter(structures.values())), quantisation)
-        kept.value["loss"] = loss.to_dict()
+        summary["loss"] = loss.to_dict()
         if loss.objection() and not options.force:
-            kept.fail(
-                RefusedError(
-                    f"{quantisation} is refused", where=path.stem, got=loss.objection(), remedy=loss.remedy(),
-                )
-            )  # fmt: skip
-            return None
+            raise RefusedError(
+                f"{quantisation} is refused", where=name, got=loss.objection(), remedy=loss.remedy()
+            )
         if options.timed and options.float32 is None:
             plain = make_graph(store_weights(record, None), quantisation=None, **names)
     graph = make_graph(stored, quantisation=quantisation, **names)
     return _Work(graph, plain, References(student, structures), student, options, loss)
 
 
-def _export_one(work: _Work, kind: FormatName, stem: str, out: Path, program: Path | None) -> dict[str, Any]:
+def _export_one(work: _Work, kind: FormatName, stem: str, out: Path) -> dict[str, Any]:
     """Write under another name, certify, and rename: a file of this name has passed."""
-    options = work.options
+    options, references = work.options, work.references
     quantised = f".{options.quantisation}" if options.quantisation else ""
     target = out / f"{stem}{quantised}{SUFFIXES[kind]}"
     with _scratch(out) as folder:
         written = folder / target.name
-        about = _write(work.graph, kind, written, program, options)
+        about = write_format(work.graph, kind, written)
         with Runtime() as runtime:
             # on the threads that a host gets which asks for none: on one, kernels that race agree
             loaded = runtime.load(written, kind)
-            comparison = _require(work.references.compare(runtime), target)
-            repeats = _require(work.references.repeat(runtime, loaded["threads"]), target)
+            comparison = _require(references.compare(runtime), target)
+            repeats = _require(references.repeat(runtime, loaded["threads"]), target)
             latencies = _time(work, runtime, kind, written) if options.timed else []
         done = {
             "format": kind,
@@ -244,40 +207,30 @@ def _export_one(work: _Work, kind: FormatName, stem: str, out: Path, program: Pa
             **about,
             "runtime": loaded["versions"],
             "verdict": "pass",
-            "tolerance": vars(TOLERANCES[work.references.precision]),
-            "n_structures": sum(len(part) for part in work.references.structures.values()),
+            "tolerance": vars(references.tolerance),
+            "n_structures": sum(len(part) for part in references.structures.values()),
             "parity": comparison.to_dict(),
             "repeats": asdict(repeats),
             "threads": options.threads,
             "latency": [one.to_dict() for one in latencies],
         }
         if work.loss is not None:
-            done["quantisation"] = work.loss.to_dict()
             objection = slower(latencies) if options.quantisation == "int8" else None
-            done["quantisation"]["slower"] = objection
+            done["quantisation"] = work.loss.to_dict() | {"slower": objection}
             if objection and not options.force:
                 refused = RefusedError(
-                    "int8 is refused", where=target, got=objection,
-                    remedy="--quantize float16, or --force to keep it all the same",
-                )  # fmt: skip
+                    "int8 is refused", where=target, got=objection, remedy=work.loss.remedy()
+                )
                 refused.figures = done
                 raise refused
-        _keep(written, target)
-    write_whole(f"{target}.certificate.json", _json(done))
+        try:
+            with open(written, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(written, target)
+        except OSError as error:
+            raise LimbeckError("cannot write the file", where=target, got=error.strerror) from error
+    write_whole(f"{target}.certificate.json", json.dumps(done, indent=2, ensure_ascii=False) + "\n")
     return done
-
-
-def _write(
-    graph: Graph, kind: FormatName, path: Path, program: Path | None, options: ExportOptions
-) -> dict[str, Any]:
-    if kind != "aot-inductor":
-        return write_format(graph, kind, path)
-    import torch
-
-    if program is None:
-        raise TypeError("a package is compiled from a program")
-    aot.compile_package(program, path, graph.metadata, options.aot_limit_s)
-    return {"torch": torch.__version__}
 
 
 def _require(found: _Checked, target: Path) -> _Checked:
@@ -291,49 +244,20 @@ def _require(found: _Checked, target: Path) -> _Checked:
     return found
 
 
-def _time(work: _Work, runtime: Runtime, kind: FormatName, written: Path) -> list[Any]:
-    float32, given, threads = None, work.options.float32, work.options.threads
-    if given is not None and work.options.quantisation is not None:
-        float32 = "float32"
-        runtime.load(given, kind, float32, threads)
-    elif work.float32 is not None and kind != "aot-inductor":
-        float32 = "float32"
-        beside = written.with_name(f"float32{SUFFIXES[kind]}")
-        write_format(work.float32, kind, beside)
-        runtime.load(beside, kind, float32, threads)
-    runtime.load(written, kind, threads=threads)
+def _time(work: _Work, runtime: Runtime, kind: FormatName, written: Path) -> list[Latency]:
+    options, plain = work.options, None
+    if options.quantisation is not None:
+        plain = options.float32
+        if plain is None and work.float32 is not None:
+            plain = written.with_name(f"float32{SUFFIXES[kind]}")
+            write_format(work.float32, kind, plain)
+    if plain is not None:
+        runtime.load(plain, kind, "float32", options.threads)
+    runtime.load(written, kind, threads=options.threads)
     structures = next(iter(work.references.structures.values()))
-    return time_export(runtime, work.student, structures, threads=threads, float32=float32)
-
-
-def _export_package(
-    work: _Work, stem: str, out: Path, kept: _Summary, say: Say, program: Path | None
-) -> None:
-    """An AOTInductor package from a program, where a compiler is there and quick enough."""
-    reason = aot.reason_to_skip() if program is not None else "no program to compile"
-    if reason is None:
-        try:
-            done = _export_one(work, "aot-inductor", stem, out, program)
-        except aot.NotCompiledError as error:
-            reason = str(error)
-        except LimbeckError as error:
-            kept.fail(error)
-            say(f"aot-inductor: failed: {error}")
-        else:
-            kept.value["exports"].append(done)
-            say(describe(done))
-    if reason is not None:
-        kept.value["skipped"]["aot-inductor"] = reason
-        say(f"aot-inductor: skipped: {reason}")
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LimbeckError(
-            "cannot make the folder", where=out, got=error.strerror, remedy="choose another --out"
-        ) from error
+    return time_export(
+        runtime, work.student, structures, threads=options.threads, float32="float32" if plain else None
+    )
 
 
 @contextmanager
@@ -365,18 +289,3 @@ def _is_running(process: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-def _keep(written: Path, target: Path) -> None:
-    try:
-        with open(written, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(written, target)
-    except OSError as error:
-        raise LimbeckError("cannot write the file", where=target, got=error.strerror) from error
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

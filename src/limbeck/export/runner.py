@@ -1,26 +1,26 @@
-"""Runs exported files where nothing of Limbeck is loaded: a program of its own, told what to do by lines.
+"""Runs exported files: ``python -m limbeck.export.runner``, told what to do by messages.
 
-Each line on standard input is a JSON object, each answer a line of standard output that begins with
-``MARK``. It imports NumPy and the runtime of the format, nothing else.
+It imports NumPy, the messages and the runtime of the format, nothing else: no student, no Potential.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-MARK = "limbeck-runner:"
+from limbeck.core.messages import open_inbox, send
+
 INPUT_NAMES = ("atomic_numbers", "positions", "edge_index", "edge_shift", "batch", "cell")
 OUTPUT_NAMES = ("energy", "forces", "stress", "atom_energies")
 
+Call = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
 #: function from inputs to outputs, the file's own card, versions, threads
-Loaded = tuple[Callable[[list[np.ndarray]], list[np.ndarray]], dict[str, Any], dict[str, str], int]
+Loaded = tuple[Call, dict[str, Any], dict[str, str], int]
 
 
 def load(path: str, kind: str, threads: int | None) -> Loaded:
@@ -35,24 +35,16 @@ def load(path: str, kind: str, threads: int | None) -> Loaded:
     torch.set_num_threads(threads or max(2, torch.get_num_threads()))
     card = {"limbeck": ""}
     if kind == "torch-export":
-        program = torch.export.load(path, extra_files=card)
-        call = program.module()
-        text = card["limbeck"]
-    elif kind == "aot-inductor":
-        call = torch._inductor.aoti_load_package(path)
-        text = call.get_metadata()["limbeck"]
-    elif kind == "torchscript":
-        call = torch.jit.load(path, _extra_files=card)
-        text = card["limbeck"]
+        call = torch.export.load(path, extra_files=card).module()
     else:
-        raise ValueError(f"unknown format {kind!r}")
+        call = torch.jit.load(path, _extra_files=card)
 
     def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
             outputs = call(*(torch.from_numpy(array) for array in arrays))
         return [value.numpy() for value in outputs]
 
-    return run, json.loads(text), {"torch": torch.__version__}, torch.get_num_threads()
+    return run, json.loads(card["limbeck"]), {"torch": torch.__version__}, torch.get_num_threads()
 
 
 def _load_onnx(path: str, threads: int | None) -> Loaded:
@@ -63,10 +55,9 @@ def _load_onnx(path: str, threads: int | None) -> Loaded:
     options.intra_op_num_threads = threads or (0 if processors > 1 else 2)
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    wanted = list(OUTPUT_NAMES)
 
     def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
-        return session.run(wanted, dict(zip(INPUT_NAMES, arrays, strict=True)))
+        return session.run(list(OUTPUT_NAMES), dict(zip(INPUT_NAMES, arrays, strict=True)))
 
     card = json.loads(session.get_modelmeta().custom_metadata_map["limbeck"])
     # a session does not say how many it took: it starts all but the calling one
@@ -82,47 +73,31 @@ def _count_threads() -> int:
         return 0
 
 
-def read_cases(path: str) -> list[list[np.ndarray]]:
-    """Case after case: the six arrays."""
-    with np.load(path) as held:
-        return [[held[f"{k}/{name}"] for name in INPUT_NAMES] for k in range(int(held["count"]))]
-
-
-def answer(value: Any) -> None:
-    print(MARK + json.dumps(value), flush=True)
-
-
 def serve() -> None:
-    """One request a line, until the input ends."""
-    models: dict[str, Callable[[list[np.ndarray]], list[np.ndarray]]] = {}
-    cases: list[list[np.ndarray]] = []
-    for line in sys.stdin:
-        ask = json.loads(line)
+    """Load files, take inputs, evaluate them and time that, until the parent has no more requests."""
+    inbox, answers_out = open_inbox()
+    models: dict[str, Call] = {}
+    inputs: list[np.ndarray] = []
+    while True:
+        ask, arrays = inbox.get()
+        found: dict[str, np.ndarray] = {}
+        if arrays:
+            inputs = [arrays[name].copy() for name in INPUT_NAMES]  # those of a message are read-only
         try:
-            if ask["do"] == "load":
-                run, card, versions, threads = load(ask["path"], ask["kind"], ask["threads"])
-                models[ask["name"]] = run
-                answer({"card": card, "versions": versions, "threads": threads})
-            elif ask["do"] == "cases":
-                cases = read_cases(ask["path"])
-                answer({"cases": len(cases)})
-            elif ask["do"] == "evaluate":
-                found: dict[str, Any] = {}
-                order = range(len(cases)) if ask["order"] is None else ask["order"]
-                for k, case in enumerate(order):
-                    for name, value in zip(OUTPUT_NAMES, models[ask["name"]](cases[case]), strict=True):
-                        found[f"{k}/{name}"] = np.asarray(value)
-                np.savez(ask["path"], **found)
-                answer({"count": len(order)})
-            elif ask["do"] == "time":
-                seconds = []
-                for _ in range(ask["calls"]):
+            if "path" in ask:
+                models[ask["name"]], card, versions, threads = load(ask["path"], ask["kind"], ask["threads"])
+                answer: dict[str, Any] = {"card": card, "versions": versions, "threads": threads}
+            else:
+                answer = {"seconds": []}
+                for number in range(ask["calls"]):
                     began = time.perf_counter()
-                    models[ask["name"]](cases[ask["case"]])
-                    seconds.append(time.perf_counter() - began)
-                answer({"seconds": seconds})
+                    outputs = models[ask["name"]](inputs)
+                    answer["seconds"].append(time.perf_counter() - began)
+                    if ask["keep"]:
+                        found |= {f"{number}/{k}": v for k, v in zip(OUTPUT_NAMES, outputs, strict=True)}
         except Exception as error:  # noqa: BLE001  (whatever a runtime says of a file is the answer)
-            answer({"error": f"{type(error).__name__}: {error}"})
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        send(answers_out, answer, found)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ase import Atoms
 
-from limbeck.benchmark.turns import Limits, Open, measure_in_turns
 from limbeck.core.structures import StructureBatch
-from limbeck.core.timing import LocalSubject, Prepared, Subject, Unmeasured
-from limbeck.errors import LimbeckError
+from limbeck.core.timing import Limits, LocalSubject, Prepared, Subject, measure_in_turns, require_timings
 from limbeck.export.runtimes import Runtime, make_inputs
 from limbeck.export.structures import of_size
 from limbeck.runtime.student import Student
@@ -51,18 +48,18 @@ class Latency:
 
 
 class _Exported(Subject):
-    """A file in its own runtime, on one of the cases that were set there; it measures its own time."""
+    """A file in its own runtime, which measures its own time."""
 
-    def __init__(self, runtime: Runtime, case: int, name: str) -> None:
-        self._runtime, self._case, self._name = runtime, case, name
+    def __init__(self, runtime: Runtime, name: str, cutoff: float) -> None:
+        self._runtime, self._name, self._cutoff = runtime, name, cutoff
 
     def prepare(self, batch: StructureBatch, limit_s: float) -> Prepared:
         # a runtime may compile on the second call, as TorchScript does
-        first, second = self._runtime.seconds(self._case, 2, self._name)
+        first, second = self._runtime.seconds(2, self._name, make_inputs(batch, self._cutoff))
         return Prepared(first + second, second, None)
 
     def time(self, calls: int, limit_s: float) -> list[float]:
-        return self._runtime.seconds(self._case, calls, self._name)
+        return self._runtime.seconds(calls, self._name)
 
 
 def time_export(
@@ -73,39 +70,29 @@ def time_export(
 
     ``threads``: with which they were loaded; the native engine takes as many.
     """
-    elements = student.architecture.elements
-    systems = [of_size(list(structures), size, elements) for size in SIZES]
-    inputs = [make_inputs(StructureBatch.from_atoms([atoms]), student.cutoff) for atoms in systems]
-    runtime.set_cases(inputs)
-    return [
-        _time_one(runtime, student, atoms, k, inputs[k]["edge_index"].shape[1], threads, float32)
-        for k, atoms in enumerate(systems)
-    ]
-
-
-def _time_one(
-    runtime: Runtime, student: Student, atoms: Atoms, case: int, edges: int, threads: int,
-    float32: str | None,
-) -> Latency:  # fmt: skip
     native = Student(student.record, threads=threads)
-    opens: dict[str, Open] = {
-        "export": lambda: _Exported(runtime, case, "model"),
+    opens: dict[str, Callable[[], Subject]] = {
+        "export": lambda: _Exported(runtime, "model", student.cutoff),
         # an export is given its pairs, so the student's atoms stay where its list holds
         "native": lambda: LocalSubject(native, still=True),
     }
     if float32 is not None:
-        opens["float32"] = lambda: _Exported(runtime, case, float32)
-    limits = Limits(time.monotonic, row_s=math.inf, enough_s=_ENOUGH_S)
-    found = measure_in_turns(list(opens.values()), StructureBatch.from_atoms([atoms]), limits)
-    timings = {}
-    for name, (result, _) in zip(opens, found, strict=True):
-        if isinstance(result, Unmeasured):
-            raise LimbeckError("no latency could be measured", where=name, got=str(result))
-        timings[name] = result
-    medians = {name: 1000 * timing.median_s for name, timing in timings.items()}
-    best = {name: 1000 * float(timing.seconds.min()) for name, timing in timings.items()}
-    return Latency(
-        atoms=len(atoms), edges=edges, threads=threads, rounds=len(timings["export"].rounds),
-        export_ms=medians["export"], native_ms=medians["native"], float32_ms=medians.get("float32"),
-        export_best_ms=best["export"], float32_best_ms=best.get("float32"),
-    )  # fmt: skip
+        opens["float32"] = lambda: _Exported(runtime, float32, student.cutoff)
+    limits = Limits(row_s=math.inf, enough_s=_ENOUGH_S)
+    found = []
+    for size in SIZES:
+        atoms = of_size(structures[0], size, student.architecture.elements)
+        batch = StructureBatch.from_atoms([atoms])
+        measured = require_timings(list(opens), measure_in_turns(list(opens.values()), batch, limits))
+        timings = dict(zip(opens, measured, strict=True))
+        median = {name: 1000 * timing.median_s for name, timing in timings.items()}
+        best = {name: 1000 * float(timing.seconds.min()) for name, timing in timings.items()}
+        found.append(
+            Latency(
+                atoms=len(atoms), edges=make_inputs(batch, student.cutoff)["edge_index"].shape[1],
+                threads=threads, rounds=len(timings["export"].rounds),
+                export_ms=median["export"], native_ms=median["native"], float32_ms=median.get("float32"),
+                export_best_ms=best["export"], float32_best_ms=best.get("float32"),
+            )
+        )  # fmt: skip
+    return found

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, molecule
-from ase.data import chemical_symbols, covalent_radii, reference_states
+from ase.build import molecule
+from ase.data import chemical_symbols, covalent_radii
 
-from limbeck.core.building import set_density
+from limbeck.core.building import best_repeats, element_crystal, rattled, set_density, side_by_side
 from limbeck.core.reading import read_any
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
@@ -20,7 +20,7 @@ from limbeck.students.specification import Architecture
 MOST = 100  #: test structures
 MANY, MANY_ATOMS = "many atoms", 1000  #: the class that is repeated on all threads
 TEST, VALIDATION = "test.extxyz", "validation.extxyz"  #: of a run; no student trained on either
-_LATTICES = ("fcc", "bcc", "hcp", "diamond")
+_GAP_A = 3.0  # between copies of a molecule
 _RATTLES_A = (0.0, 0.01, 0.02, 0.04)
 _FAR_A = (300.0, -200.0, 100.0)  # where float32 has lost 1e-5 Å
 # from ASE's G2 set, the more elements of the student the better
@@ -54,11 +54,13 @@ def parity_structures(
     beside = None if student_file is None else student_file.parent / TEST
     path = given or (beside if beside is not None and beside.is_file() else None)
     crystal = make_crystal(architecture.elements)
-    density = (card.get("data") or {}).get("density_g_per_cm3")
+    data = card.get("data") or {}
+    density = data.get("density_g_per_cm3")
     if density is not None:
         set_density(crystal, float(np.mean(density)))  # radii alone put LiCl at 1.6 times its volume
     own = make_molecule(architecture.elements)
-    typical = own if _is_molecular(card) else _enlarged(crystal, 8)
+    molecular = "density_g_per_cm3" in data and density is None
+    typical = own if molecular else enlarged(crystal, 8)
     if path is not None:
         frames = _spread(_read(path, architecture), MOST)
         more = path.with_name(VALIDATION)
@@ -68,7 +70,7 @@ def parity_structures(
     else:
         first = {"generated": [_rattled(typical, width, k) for k, width in enumerate(_RATTLES_A)]}
     small = smaller_than(crystal, architecture.cutoff)
-    sheared = _enlarged(crystal, 4)
+    sheared = enlarged(crystal, 4)
     sheared.set_cell(
         sheared.cell.array @ np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]]), scale_atoms=True
     )
@@ -86,44 +88,37 @@ def parity_structures(
         "molecule": [_rattled(own, 0.03, 13)],
         "isolated atom": [Atoms([z], positions=[[0.3, -0.2, 0.1]]) for z in architecture.elements],
         **({"close pair": close} if close else {}),
-        MANY: [of_size([typical], MANY_ATOMS, architecture.elements)],
+        MANY: [of_size(typical, MANY_ATOMS, architecture.elements)],
     }
 
 
-def of_size(structures: list[Atoms], atoms: int, elements: tuple[int, ...]) -> Atoms:
-    """About so many atoms: the first structure repeated, or copies of a molecule side by side.
+def of_size(base: Atoms, atoms: int, elements: tuple[int, ...]) -> Atoms:
+    """About so many atoms: the structure repeated, or copies of a molecule side by side.
 
-    Where that structure is larger, one made of the elements takes its place.
+    Where the structure is larger, one made of the elements takes its place.
     """
-    base = structures[0]
     if len(base) > 1.5 * atoms:
         base = make_crystal(elements) if base.pbc.all() else make_molecule(elements)
-    if base.pbc.all():
-        return _rattled(_enlarged(base, atoms), 0.02, 0)
-    copies = max(1, round(atoms / len(base)))
-    side = int(np.ceil(copies ** (1 / 3)))
-    step = np.ptp(base.positions, axis=0) + 3.0
-    many = Atoms()
-    for k in range(copies):
-        one = base.copy()
-        one.positions += step * np.array([k % side, k // side % side, k // side**2])
-        many += one
+    if base.pbc.any():
+        many = enlarged(base, atoms)
+    else:
+        many = side_by_side(base, max(1, round(atoms / len(base))), _GAP_A)
     return _rattled(many, 0.02, 0)
 
 
 def make_crystal(elements: tuple[int, ...]) -> Atoms:
     """A few atoms in a cell: an element's own lattice, else all elements on a cubic lattice."""
-    state = reference_states[elements[0]] or {}
-    if len(elements) == 1 and state.get("symmetry") in _LATTICES:
-        return bulk(chemical_symbols[elements[0]])
+    if len(elements) == 1 and (crystal := element_crystal(elements[0], cubic=False)) is not None:
+        return crystal
     length = 1.5 * max(covalent_radii[a] + covalent_radii[b] for a in elements for b in elements)
     numbers = list(elements) if len(elements) > 1 else list(elements) * 2
-    return Atoms(
-        numbers,
-        positions=[[k * length, 0, 0] for k in range(len(numbers))],
-        cell=[len(numbers) * length, length, length],
-        pbc=True,
-    )
+    places = np.outer(np.arange(len(numbers)), [length, 0, 0])
+    return Atoms(numbers, positions=places, cell=[len(numbers) * length, length, length], pbc=True)
+
+
+def enlarged(atoms: Atoms, size: int) -> Atoms:
+    """Repeated to about ``size`` atoms, evenly in all periodic directions."""
+    return atoms * best_repeats(atoms, size)[1]
 
 
 def smaller_than(crystal: Atoms, cutoff: float) -> Atoms:
@@ -137,14 +132,10 @@ def smaller_than(crystal: Atoms, cutoff: float) -> Atoms:
 def make_molecule(elements: tuple[int, ...]) -> Atoms:
     """A molecule that chemistry knows where the elements allow one, else a few atoms of the crystal."""
     known = set(elements)
-    fitting = []
-    for name in _MOLECULES:
-        atoms = molecule(name)
-        if set(atoms.numbers.tolist()) <= known:
-            fitting.append((len(set(atoms.numbers.tolist())), len(atoms), name))
+    fitting = [atoms for atoms in map(molecule, _MOLECULES) if set(atoms.numbers.tolist()) <= known]
     if fitting:
-        return molecule(max(fitting)[2])
-    cluster = _enlarged(make_crystal(elements), 30)
+        return max(fitting, key=lambda atoms: (len(set(atoms.numbers.tolist())), len(atoms)))
+    cluster = enlarged(make_crystal(elements), 30)
     near = np.argsort(np.linalg.norm(cluster.positions - cluster.positions.mean(0), axis=1))[:5]
     return Atoms(cluster.numbers[near], positions=cluster.positions[near])
 
@@ -174,21 +165,5 @@ def _spread(frames: list[Atoms], most: int) -> list[Atoms]:
     return [frames[k] for k in chosen]
 
 
-def _is_molecular(card: dict[str, Any]) -> bool:
-    data = card.get("data") or {}
-    return "density_g_per_cm3" in data and data["density_g_per_cm3"] is None
-
-
-def _enlarged(atoms: Atoms, size: int) -> Atoms:
-    """Repeated until it holds ``size`` atoms or more, evenly in all directions."""
-    repeats = [1, 1, 1]
-    while len(atoms) * int(np.prod(repeats)) < size:
-        lengths = atoms.cell.lengths() * repeats
-        repeats[int(np.argmin(lengths))] += 1
-    return atoms.repeat(repeats)
-
-
-def _rattled(atoms: Atoms, width: float, seed: int) -> Atoms:
-    moved = atoms.copy()
-    moved.positions += width * np.random.default_rng([seed, 7]).normal(size=moved.positions.shape)
-    return moved
+def _rattled(atoms: Atoms, width_a: float, seed: int) -> Atoms:
+    return rattled(atoms, width_a, np.random.default_rng([seed, 7]))

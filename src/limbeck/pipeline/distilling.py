@@ -14,7 +14,6 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.artifact.file import StudentRecord, read_student
-from limbeck.benchmark.speed import seconds_per_step
 from limbeck.config import (
     DistillConfig,
     ValidationConfig,
@@ -26,6 +25,7 @@ from limbeck.config import (
 from limbeck.core.devices import require_training
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
+from limbeck.core.timing import seconds_per_step
 from limbeck.labelling.isolated import isolated_atom_energies
 from limbeck.pipeline.active_learning import ActiveLearning, Round
 from limbeck.pipeline.evaluation import (

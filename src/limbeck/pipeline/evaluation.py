@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from limbeck.benchmark.rows import speedup
-from limbeck.benchmark.speed import time_in_turns
 from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import describe_machine, usable_cores
 from limbeck.core.nve import nve_drift
 from limbeck.core.potential import Potential
+from limbeck.core.timing import speedup, time_in_turns
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.run_folder import RUN, RunFolder

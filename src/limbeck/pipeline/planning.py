@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from limbeck.benchmark.speed import ENOUGH_S, ROUNDS, seconds_per_label, seconds_per_step
 from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.core.potential import Potential
+from limbeck.core.timing import ENOUGH_S, ROUNDS, seconds_per_label, seconds_per_step
 from limbeck.errors import InputError
 from limbeck.pipeline.opening import relaxed_first
 from limbeck.pipeline.recipes import (

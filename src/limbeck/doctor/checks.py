@@ -1,0 +1,247 @@
+"""The examination: compiler and core, machine, torch, teachers, packages, and Limbeck's own folder."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+from limbeck import __version__
+from limbeck.core import machine
+from limbeck.core.devices import REMEDY
+from limbeck.doctor import findings
+from limbeck.doctor.findings import Diagnosis, Finding
+from limbeck.teachers import TeacherCard, list_cards
+from limbeck.teachers.environments import (
+    OWN,
+    RECORD,
+    environment_folder,
+    installed_python,
+    is_current,
+    limbeck_home,
+)
+
+#: how an extra of Limbeck, or a package, is installed
+PIP = "pip install -c constraints.txt"
+_COMPILERS = ("g++", "clang++", "c++")
+_GET_COMPILER = "sudo apt install g++    (conda: conda install -c conda-forge cxx-compiler)"
+_BUILD = f"{PIP} --force-reinstall --no-deps -e ."
+#: names of the instruction sets as CMakeLists.txt has them, widest first
+INSTRUCTION_SETS = ("avx512", "avx2", "portable")
+# In a process of its own: a core for another processor may end it.
+_PROBE = f"""\
+import json
+from limbeck import _native
+print(json.dumps({{
+    "file": _native.__file__,
+    "used": _native.best_instruction_set(),
+    "runs": [name for name in {INSTRUCTION_SETS!r} if _native.runs_here(name)],
+}}))
+"""
+_SETTINGS = (
+    "OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "OMP_DYNAMIC", "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS", "SLURM_CPUS_PER_TASK",
+)  # fmt: skip
+_LEAST_FREE_GB = 3.0  # an environment of a teacher takes 1 to 3
+#: group, distributions of which one is enough, extra of Limbeck that brings it, and what it is for
+PACKAGES = (
+    ("exporters", ("onnx",), None, "exports to ONNX"),
+    ("exporters", ("onnxscript",), None, "exports to ONNX"),
+    ("exporters", ("onnxruntime", "onnxruntime-gpu"), None, "runs and certifies exports to ONNX"),
+    ("optional", ("rdkit",), "molecules", "starts from SMILES"),
+    ("optional", ("packmol",), "liquids", "packs liquids"),
+    ("optional", ("matplotlib",), "plots", "draws plots"),
+    ("optional", ("lightning-fabric",), "train", "trains students"),
+    ("optional", ("plotly",), "report", "draws the report"),
+    ("optional", ("tblite",), "xtb", "runs the teacher gfn2-xtb"),
+)
+
+
+def examine() -> Diagnosis:
+    """Look at everything; takes about a second, imports neither torch nor a teacher, and writes nothing."""
+    compiler = check_compiler()
+    return Diagnosis(
+        versions={"limbeck": __version__, "python": platform.python_version()},
+        findings=(
+            check_core(compiler.status == "ok", machine.vector_instructions()),
+            compiler,
+            check_threads(),
+            check_vectors(),
+            check_torch(),
+            *(check_teacher(card) for card in list_cards()),
+            *check_packages(),
+            check_home(),
+        ),
+    )
+
+
+def check_compiler() -> Finding:
+    """Whether the core can be compiled here: by ``$CXX`` first, with the first line it says of itself."""
+    for name in filter(None, (os.environ.get("CXX"), *_COMPILERS)):
+        words = shlex.split(name)
+        if words and shutil.which(words[0]):
+            code, out, _ = findings.run([*words, "--version"])
+            if code == 0:
+                version = (out.strip().splitlines() or ["unknown version"])[0]
+                facts = {"name": name, "version": version}
+                return Finding("engine", "compiler", "ok", f"{name}: {version}", None, facts)
+    return Finding(
+        "engine", "compiler", "missing", "none found; builds the core", _GET_COMPILER, {"name": None}
+    )
+
+
+def check_core(has_compiler: bool, vectors: list[str]) -> Finding:
+    """Whether the core loads, for which instruction sets it is compiled, and which one it takes here.
+
+    Parameters
+    ----------
+    vectors: extensions of the processor, as :func:`~limbeck.core.machine.vector_instructions` has them.
+    """
+    code, out, errors = findings.run([str(OWN.path), "-c", _PROBE], OWN.environment())
+    if code != 0 or not out.strip():
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        reason = lines[-1][:200] if lines else f"exit code {code}"
+        if code < 0:
+            reason = f"the process ended with {signal.Signals(-code).name}"
+        remedy = _BUILD if has_compiler else f"{_GET_COMPILER}, then {_BUILD}"
+        return Finding(
+            "engine", "native core", "broken", f"does not load: {reason}", remedy, {"loaded": False}
+        )
+    facts: dict[str, Any] = {"loaded": True, **json.loads(out.strip().splitlines()[-1])}
+    try:
+        held = Path(facts["file"]).read_bytes()
+    except OSError:
+        held = b""
+    # types of each instruction set stand in the file under its namespace's name
+    facts["compiled"] = [n for n in INSTRUCTION_SETS if f"limbeck_{n}".encode() in held]
+    detail = f"loads; compiled for {', '.join(facts['compiled']) or 'unknown sets'}; uses {facts['used']}"
+    if facts["used"] == "portable" and "avx2" in vectors:
+        detail = f"{detail}, though the processor has AVX2"
+        return Finding("engine", "native core", "warning", detail, _BUILD, facts)
+    return Finding("engine", "native core", "ok", detail, None, facts)
+
+
+def check_threads() -> Finding:
+    """Cores, what of them this process may use, and whether as many threads are set."""
+    cores, usable, limit = os.cpu_count() or 1, machine.usable_cores(), machine.cgroup_cores()
+    settings = {name: os.environ[name] for name in _SETTINGS if name in os.environ}
+    takes = machine.available_threads()
+    facts = {
+        "cores": cores, "usable_cores": usable, "cgroup_cores": limit, "threads": takes, "settings": settings,
+    }  # fmt: skip
+    said = "".join(f", {name}={value}" for name, value in settings.items())
+    allowed = "" if limit is None else f", {limit:g} of them allowed by the container"
+    detail = f"Limbeck takes {takes}; {cores} cores, {usable} usable{allowed}{said}"
+    most = usable if limit is None else max(1, min(usable, math.floor(limit)))
+    given = settings.get("OMP_NUM_THREADS")
+    if given is not None and not (given.isdigit() and int(given) > 0):
+        detail += "; OMP_NUM_THREADS is no number of threads and is ignored"
+    elif takes > most:
+        detail += f"; more threads than the {most} that can run at once are slow"
+    else:
+        return Finding("machine", "threads", "ok", detail, None, facts)
+    return Finding("machine", "threads", "warning", detail, f"export OMP_NUM_THREADS={most}", facts)
+
+
+def check_vectors() -> Finding:
+    """Vector extensions of the processor."""
+    found = machine.vector_instructions()
+    detail = f"{machine.processor_name()}: {', '.join(found) or 'vector extensions unknown'}"
+    return Finding("machine", "processor", "ok", detail, None, {"vector_instructions": found})
+
+
+def check_torch() -> Finding:
+    """Version of torch, what it was built for, and the GPUs that the driver has; torch is not imported."""
+    version, file = findings.package_version("torch"), findings.module_file("torch")
+    if version is None or file is None:
+        detail = "not installed; trains students, and runs teachers and exports"
+        return Finding("torch", "torch", "missing", detail, REMEDY, {"version": None})
+    build, devices = _torch_build(file.parent), count_gpus()
+    facts = {"version": version, "build": build, "gpus": devices}
+    detail = f"{version}, built for {build}; " + ("no GPU" if not devices else f"{devices} NVIDIA GPU(s)")
+    if devices and build == "CPU":
+        remedy = "a CUDA build of torch: the command at https://pytorch.org/get-started/locally"
+        return Finding("torch", "torch", "warning", f"{detail} that it cannot use", remedy, facts)
+    return Finding("torch", "torch", "ok", detail, None, facts)
+
+
+def _torch_build(folder: Path) -> str:
+    """``CPU``, ``CUDA 12.8``, ``ROCm 6.4`` or ``unknown``, as torch/version.py has it."""
+    try:
+        text = (folder / "version.py").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "unknown"
+    built = dict(re.findall(r"^(cuda|hip)\b[^=\n]*=\s*'([^']*)'", text, re.MULTILINE))
+    names = {"cuda": "CUDA", "hip": "ROCm"}
+    return next((f"{names[kind]} {built[kind]}" for kind in names if kind in built), "CPU")
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs that the driver shows to this process; zero without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    failed = driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0
+    return 0 if failed else count.value
+
+
+def check_teacher(card: TeacherCard) -> Finding:
+    """One teacher: in this environment, in one of its own, or not installed."""
+    folder = environment_folder(card)
+    facts: dict[str, str | None] = {"installed": None, "version": None}
+    if card.installed:
+        version = card.version()
+        facts = {"installed": "this environment", "version": version or None}
+        return Finding("teachers", card.name, "ok", f"{card.distribution} {version}".strip(), None, facts)
+    again = f"{card.remedy} --overwrite"
+    if installed_python(card) is not None:
+        facts["installed"] = str(folder)
+        if is_current(card):
+            return Finding("teachers", card.name, "ok", f"in {folder}", None, facts)
+        detail = f"in {folder}, made from an older list of versions"
+        return Finding("teachers", card.name, "warning", detail, again, facts)
+    if (folder / RECORD).is_file():
+        return Finding("teachers", card.name, "warning", f"in {folder}, whose Python is gone", again, facts)
+    return Finding("teachers", card.name, "missing", card.domain, card.remedy, facts)
+
+
+def check_packages() -> list[Finding]:
+    """What exports are written and run with, and packages that some commands want."""
+    found = []
+    for group, names, extra, purpose in PACKAGES:
+        version = next(filter(None, map(findings.package_version, names)), None)
+        facts = {"version": version}
+        if version is not None:
+            found.append(Finding(group, names[0], "ok", version, None, facts))
+        else:
+            remedy = f"{PIP} -e '.[{extra}]'" if extra else f"{PIP} {names[0]}"
+            found.append(Finding(group, names[0], "missing", purpose, remedy, facts))
+    return found
+
+
+def check_home() -> Finding:
+    """Whether Limbeck's folder, where environments of teachers go, can be written and has room."""
+    home = limbeck_home()
+    near = next(path for path in (home, *home.parents) if path.exists())
+    writable = near.is_dir() and os.access(near, os.W_OK | os.X_OK)
+    free_gb = shutil.disk_usage(near).free / 1e9
+    facts = {"folder": str(home), "writable": writable, "free_gb": round(free_gb, 1)}
+    detail = f"{home}: {free_gb:,.1f} GB free"
+    if not writable:
+        detail = f"{home}: " + ("cannot be written" if near.is_dir() else f"{near} is a file")
+    elif free_gb < _LEAST_FREE_GB:
+        detail += f", and an environment of a teacher takes up to {_LEAST_FREE_GB:g}"
+    else:
+        return Finding("disk", "LIMBECK_HOME", "ok", detail, None, facts)
+    remedy = "export LIMBECK_HOME=FOLDER    (one that can be written and has room)"
+    return Finding("disk", "LIMBECK_HOME", "warning", detail, remedy, facts)
