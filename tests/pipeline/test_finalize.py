@@ -179,12 +179,12 @@ def test_a_run_that_was_moved_repeats_nothing_but_what_changed(run, copy, tmp_pa
     assert done_now(again(copy)) == set()
     # a file that is gone, a file that is no longer what was written, and a learning curve for the page
     (copy / "worst.extxyz").unlink()
-    (copy / "exports" / "tiny.torchscript.pt").write_text("damaged")
+    (copy / "validation" / "tiny.json").write_text("damaged")
     (copy / "learning-curve").mkdir()
     (copy / "learning-curve" / "tiny.json").write_text("{}")
     told = again(copy)
-    assert done_now(told) == {"export torchscript tiny", "worst frames", "report"}
-    assert (copy / "exports" / "tiny.torchscript.pt").stat().st_size > 10_000
+    assert done_now(told) == {"validate tiny", "worst frames", "report"}
+    assert json.loads((copy / "validation" / "tiny.json").read_text())["data"]["all"]
 
 
 def test_another_student_under_the_same_name_and_a_budget_that_is_used_up(copy):
