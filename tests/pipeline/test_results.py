@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,13 +17,9 @@ from limbeck.pipeline.run_folder import RunFolder
 
 
 def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch):
-    loaded = []
-
-    class Loaded:
-        @classmethod
-        def load(cls, path, **options):
-            loaded.append((path.name, options))
-            return path.stem
+    def load(path, threads):
+        assert threads == 3
+        return path.name.removesuffix(".safetensors")
 
     def timings(potentials, atoms):
         assert potentials == [teacher, "tiny", "ultra-tiny"]
@@ -32,15 +27,14 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
         # a machine that is twice as slow in its second block slows all alike
         return [Timing(((s,), (2 * s,), (s,))) for s in (0.4, 0.001, 0.0005)]
 
-    monkeypatch.setattr(evaluation, "Student", Loaded)
+    monkeypatch.setattr(evaluation, "Student", SimpleNamespace(load=load))
     monkeypatch.setattr(evaluation, "time_in_turns", timings)
     teacher = SimpleNamespace(name="emt", n_parameters=900, threads=3, device="cuda")
     frames = StructureBatch.from_atoms([bulk("Si", cubic=True), bulk("Si")])
     trial = SimpleNamespace(teacher=teacher, test=SimpleNamespace(structures=frames))
     metrics = {"tiny": {"run": {"parameters": 90}}, "ultra-tiny": {"run": {"parameters": 30}}, "run": {}}
     add_speeds(metrics, RunFolder(tmp_path), ["tiny", "ultra-tiny"], trial)
-    assert loaded == [(f"{preset}.safetensors", {"threads": 3}) for preset in ("tiny", "ultra-tiny")]
-    tiny, ultra, run = (metrics[key].get("run", metrics[key]) for key in ("tiny", "ultra-tiny", "run"))
+    tiny, ultra, run = metrics["tiny"]["run"], metrics["ultra-tiny"]["run"], metrics["run"]
     assert (tiny["atoms_per_s"], ultra["atoms_per_s"]) == pytest.approx((8_000.0, 16_000.0))
     assert (tiny["speedup"], ultra["speedup"]) == pytest.approx((400.0, 800.0))
     assert tiny["threads"] == ultra["threads"] == run["teacher"]["threads"] == 3
@@ -48,36 +42,34 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
     assert run["teacher"]["atoms_per_s"] == pytest.approx(20.0)
 
 
-@pytest.mark.parametrize(("share", "noted"), [(0.9, False), (3.0, True)])
-def test_speeds_of_a_busy_machine_are_remarked_on(tmp_path, share, noted):
-    said: list[str] = []
-    errors = {"force_rmse_mev_per_a": 1.0, "force_r2": 1.0, "energy_mae_mev_per_atom": 1.0}
-    judged = {"test": {"all": errors}, "validation": {"all": errors}, "run": {"parameters": 1}}
-    teacher = {"name": "emt", "parameters": None, "atoms_per_s": 1.0}
-    metrics = {"tiny": judged, "run": {"teacher": teacher, "load": share * usable_cores(), "speed_atoms": 1}}
-    say_results(
-        metrics, RunFolder(tmp_path), ["tiny"], SimpleNamespace(test=[0], hottest_k=math.pi), said.append
-    )
-    assert any("the machine was busy" in line for line in said) is noted
+def _said(load: float = 0.0, **rmse: float) -> str:
+    """What is said of presets with these errors; ``load`` is that of a core."""
 
-
-@pytest.mark.parametrize(("error", "noted"), [(11.5, True), (6.0, False)])
-def test_a_larger_preset_that_is_no_better_is_remarked_on(tmp_path, error, noted):
-    said: list[str] = []
-
-    def judged(rmse: float, parameters: int) -> dict[str, Any]:
-        errors = {"force_rmse_mev_per_a": rmse, "force_r2": 1.0, "energy_mae_mev_per_atom": 1.0}
+    def judged(error: float, parameters: int) -> dict[str, Any]:
+        errors = {"force_rmse_mev_per_a": error, "force_r2": 1.0, "energy_mae_mev_per_atom": 1.0}
         facts = {"parameters": parameters, "training": {"training_loss": 1e-5}}
         return {"test": {"all": errors}, "validation": {"all": errors}, "run": facts}
 
-    teacher = {"name": "emt", "parameters": None, "atoms_per_s": 1.0}
-    metrics = {
-        "tiny": judged(8.0, 70_000),
-        "original": judged(error, 400_000),
-        "run": {"teacher": teacher, "speed_atoms": 1},
+    about = {
+        "teacher": {"name": "emt", "parameters": None, "atoms_per_s": 1.0},
+        "load": load * usable_cores(),
+        "speed_atoms": 1,
     }
+    size = {"tiny": 70_000, "original": 400_000}
+    metrics = {preset: judged(error, size[preset]) for preset, error in rmse.items()} | {"run": about}
+    lines: list[str] = []
     trial = SimpleNamespace(test=[0], hottest_k=300.0)
-    say_results(metrics, RunFolder(tmp_path), ["tiny", "original"], trial, said.append)
-    notes = [line for line in said if "original (400,000 parameters) is no more accurate than tiny" in line]
-    assert len(notes) == noted
-    assert all("the number of labels limits it: use tiny" in line for line in notes)
+    say_results(metrics, RunFolder("run"), list(rmse), trial, lines.append)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(("load", "noted"), [(0.9, False), (3.0, True)])
+def test_speeds_of_a_busy_machine_are_remarked_on(load, noted):
+    assert ("the machine was busy" in _said(load, tiny=1.0)) is noted
+
+
+@pytest.mark.parametrize(("error", "noted"), [(11.5, True), (6.0, False)])
+def test_a_larger_preset_that_is_no_better_is_remarked_on(error, noted):
+    said = _said(tiny=8.0, original=error)
+    assert ("original (400,000 parameters) is no more accurate than tiny" in said) is noted
+    assert ("the number of labels limits it: use tiny" in said) is noted

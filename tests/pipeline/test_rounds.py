@@ -8,13 +8,14 @@ import shutil
 import pytest
 import yaml
 
-from tests.pipeline.test_distill import COPPER
+from limbeck.config import load_config
+
+from .test_distill import COPPER
 
 ROUNDS = {
     **COPPER,
-    "bulk": "Cu",
     "presets": ["ultra-tiny", "tiny"],
-    "training": {"epochs": 12},
+    "training": {"epochs": 8},
     "validation": {"onpolicy_frames": 2, "nve_fs": 50},
     "rounds": {"n": 2, "starts": 3, "duration_ps": 0.4, "temperature_K": 1500, "force_r2": 1.0},
 }
@@ -22,21 +23,18 @@ ROUNDS = {
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_rounds_add_labels_and_stand_in_the_metrics(run, tmp_path):
+def test_rounds_add_labels_and_stand_in_the_metrics(done, tmp_path):
     config, out = tmp_path / "cu.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(ROUNDS))
-    code, printed, err = run("distill", config, "--out", out)
-    assert code == 0, err
-    assert "rounds that learn from failures: up to 2" in printed
+    assert "rounds that learn from failures: up to 2" in done(f"distill {config} --out {out}")
     metrics = json.loads((out / "metrics.json").read_text())
     rounds = metrics["run"]["rounds"]
     assert [r["number"] for r in rounds] == [0, 1, 2]
     assert rounds[0]["labels"] < rounds[1]["labels"] < rounds[2]["labels"]
-    for seen in rounds:
-        for student in seen["students"].values():
-            assert student["runs"] == 3
-            assert student["on_policy"]["n_structures"] > 0
-            assert 0.02 <= student["shortest_ps"] <= student["mean_ps"] <= 0.4 + 1e-9
+    for student in (student for seen in rounds for student in seen["students"].values()):
+        assert student["runs"] == 3
+        assert student["on_policy"]["n_structures"] > 0
+        assert 0.02 <= student["shortest_ps"] <= student["mean_ps"] <= 0.4 + 1e-9
     # the test figures of the last round are those of the student that the run leaves
     last = rounds[-1]["students"]["tiny"]["test"]["force_rmse_mev_per_a"]
     assert metrics["tiny"]["test"]["all"]["force_rmse_mev_per_a"] == pytest.approx(last)
@@ -47,14 +45,11 @@ def test_rounds_add_labels_and_stand_in_the_metrics(run, tmp_path):
         (out / name).unlink()
     shutil.rmtree(out / "rounds" / "2")
     shutil.rmtree(out / "train", ignore_errors=True)
-    code, _, err = run("distill", config, "--out", out)
-    assert code == 0, err
+    done(f"distill {config} --out {out}")
     assert json.loads((out / "metrics.json").read_text())["run"]["rounds"] == rounds
 
 
 def test_rounds_may_be_a_number(tmp_path):
-    from limbeck.config import load_config
-
     path = tmp_path / "a.yaml"
     path.write_text("bulk: Cu\nteacher: ase.calculators.emt:EMT\nrounds: 3\n")
     assert load_config(path).rounds.n == 3

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from limbeck.config.fields import names_at
 from limbeck.errors import InputError
 
 Key = tuple[str | int, ...]
@@ -48,9 +48,6 @@ for _class in (_Loader, _Dumper):
     }
     _class.add_implicit_resolver(_BOOL, _CORE_BOOL, list("tTfF"))
     _class.add_implicit_resolver(_FLOAT, _CORE_FLOAT, list("-+0123456789."))
-
-
-_MISSING = ("missing", "union_tag_not_found")
 
 
 @dataclass
@@ -92,21 +89,17 @@ class Document:
                     wanted=f"a number from 0 to {len(here) - 1}" if here else "a list with entries",
                 )
             if not isinstance(here, dict | list):
+                name = dotted(key[:depth])
                 raise InputError(
-                    f"{dotted(key[:depth])!r} is a single value and has no {part!r}",
-                    where=origin,
-                    got=repr(here),
+                    f"{name!r} is a single value and has no {part!r}", where=origin, got=repr(here)
                 )
             if depth == len(key) - 1:
                 here[index] = value
-            elif isinstance(here, dict) and here.get(index) is None:
+                break
+            if isinstance(here, dict) and here.get(index) is None:
                 here[index] = {}
-                here = here[index]
-            else:
-                here = here[index]
-        for old in [k for k in self.origins if k[: len(key)] == key]:
-            del self.origins[old]
-        self.origins[key] = origin
+            here = here[index]
+        self.origins = {k: old for k, old in self.origins.items() if k[: len(key)] != key} | {key: origin}
 
 
 def dotted(key: Key) -> str:
@@ -130,16 +123,14 @@ def read_document(path: Path | str) -> Document:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError("cannot read the configuration", where=path, got=reason) from error
     value, origins = _parse(text, str(path))
-    if value is None:
-        value = {}
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | None):
         raise InputError(
             "not a configuration",
             where=path,
             got=f"a {type(value).__name__} at the top",
             wanted="keys and values, such as 'teacher: sevennet-0'",
         )
-    return Document(value, origins, str(path))
+    return Document(value or {}, origins, str(path))
 
 
 def parse_override(text: str) -> tuple[Key, Any]:
@@ -242,24 +233,21 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
     """The first error as one line; an unknown key goes before what follows from it."""
     errors = error.errors(include_url=False)
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    kind, context = first["type"], first.get("ctx", {})
     key = _real_key(first["loc"], document.values)
-    where, name, context = document.where(key), dotted(key), first.get("ctx", {})
-    cause = context.get("error")
-    if first["type"] == "extra_forbidden":
-        parent, names = dotted(key[:-1]), names_at(model, key[:-1], document.values)
-        wanted = nearest(str(key[-1]), names)
-        return InputError(
-            f"unknown key {name!r}", where=where, wanted=wanted + (f" in {parent!r}" if parent else "")
-        )
-    if first["type"] in _MISSING:
-        names = list(dict.fromkeys(_missing_key(e, document) for e in errors if e["type"] in _MISSING))
+    where, name, cause = document.where(key), dotted(key), context.get("error")
+    if kind == "extra_forbidden":
+        parent, names = dotted(key[:-1]), _names_at(model, key[:-1], document.values)
+        wanted = nearest(str(key[-1]), names) + (f" in {parent!r}" if parent else "")
+        return InputError(f"unknown key {name!r}", where=where, wanted=wanted)
+    if kind in ("missing", "union_tag_not_found"):
+        found = (_missing_key(e, document) for e in errors if e["type"] in ("missing", "union_tag_not_found"))
+        names = [repr(one) for one in dict.fromkeys(found)]
         if len(names) == 1:
-            return InputError(f"key {names[0]!r} is missing", where=where, wanted="a value for it")
-        listed = ", ".join(map(repr, names))
-        return InputError(
-            f"keys {listed} are missing", where=document.source or where, wanted="values for them"
-        )
-    if first["type"] == "union_tag_invalid":
+            return InputError(f"key {names[0]} is missing", where=where, wanted="a value for it")
+        what = f"keys {', '.join(names)} are missing"
+        return InputError(what, where=document.source or where, wanted="values for them")
+    if kind == "union_tag_invalid":
         names = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
         what = f"unknown {context['discriminator'].strip(chr(39))} {context['tag']!r} in {name!r}"
         return InputError(what, where=where, wanted=nearest(context["tag"], names))
@@ -270,13 +258,12 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
         return InputError(f"{name}: {cause}" if name else str(cause), where=where)
     # Members of a union fail one by one, in the same place: any of them would have done.
     same = [e for e in errors if _real_key(e["loc"], document.values) == key]
-    wanted = " or ".join(dict.fromkeys(_wanted(e) for e in same))
     got = repr(first["input"])
     return InputError(
         f"wrong value for {name!r}" if name else "wrong configuration",
         where=where,
         got=got if len(got) <= 80 else got[:77] + "...",
-        wanted=wanted,
+        wanted=" or ".join(dict.fromkeys(map(_wanted, same))),
     )
 
 
@@ -290,6 +277,41 @@ def _wanted(error: Mapping[str, Any]) -> str:
     """pydantic's message as what was wanted: ``a number``, ``'cpu' or 'cuda'``, ``greater than 0``."""
     if error["type"] in ("model_type", "model_attributes_type"):
         return "keys and values"
-    return (
-        error["msg"].removeprefix("Input should be ").split(", unable to parse")[0].replace("a valid ", "a ")
-    )
+    text = str(error["msg"]).removeprefix("Input should be ").split(", unable to parse")[0]
+    return text.replace("a valid ", "a ")
+
+
+def _names_at(model: type[BaseModel], key: Key, values: Any) -> list[str]:
+    """Names of the fields that may stand at ``key`` of ``model``, in order of definition.
+
+    ``values`` is the input as read; where a union is told apart by a tag (``kind: rattle``), the
+    value that stands there chooses the member.
+    """
+    models = [model]
+    for part in key:
+        if isinstance(part, str):  # models of a list's elements were collected with the list itself
+            infos = [m.model_fields[part] for m in models if part in m.model_fields]
+            models = [inner for info in infos for inner in _models_in(info.annotation)]
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            values = None
+        if len(models) > 1 and isinstance(values, dict):
+            models = [m for m in models if _agrees(m, values)] or models
+    return list(dict.fromkeys(info.alias or name for m in models for name, info in m.model_fields.items()))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Every model a value of this type could be, or hold as an element."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin not in (Annotated, Union, UnionType, list, tuple, set, frozenset, dict):
+        return []
+    return [m for one in (inner[:1] if origin is Annotated else inner) for m in _models_in(one)]
+
+
+def _agrees(model: type[BaseModel], values: Mapping[str, Any]) -> bool:
+    """Whether the model's single-valued fields (tags) are those of ``values``."""
+    options = {name: get_args(info.annotation) for name, info in model.model_fields.items()}
+    return all(values[n] in o for n, o in options.items() if len(o) == 1 and n in values)

@@ -52,6 +52,16 @@ def load_config(
     return _load(DistillConfig, path, overrides, options)
 
 
+def load_label_config(overrides: Sequence[str] = (), **options: Any) -> LabelRunConfig:
+    """The configuration of ``limbeck label``; as :func:`load_config`, without a file."""
+    return _load(LabelRunConfig, None, overrides, options)
+
+
+def load_train_config(overrides: Sequence[str] = (), **options: Any) -> TrainRunConfig:
+    """The configuration of ``limbeck train``; as :func:`load_config`, without a file."""
+    return _load(TrainRunConfig, None, overrides, options)
+
+
 def config_from_values(values: dict[str, Any]) -> DistillConfig:
     """The configuration of ``limbeck distill`` from what its YAML would hold; paths start here.
 
@@ -62,16 +72,6 @@ def config_from_values(values: dict[str, Any]) -> DistillConfig:
     document = Document(values)
     _spell_out(document)
     return validate_document(DistillConfig, document, context={"folder": Path.cwd()})
-
-
-def load_label_config(overrides: Sequence[str] = (), **options: Any) -> LabelRunConfig:
-    """The configuration of ``limbeck label``; as :func:`load_config`, without a file."""
-    return _load(LabelRunConfig, None, overrides, options)
-
-
-def load_train_config(overrides: Sequence[str] = (), **options: Any) -> TrainRunConfig:
-    """The configuration of ``limbeck train``; as :func:`load_config`, without a file."""
-    return _load(TrainRunConfig, None, overrides, options)
 
 
 def load_label_keys(**options: Any) -> LabelKeys:

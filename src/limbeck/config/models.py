@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -95,10 +95,6 @@ Temperatures = Annotated[
 
 #: minutes a preset gets where neither a budget nor epochs are given
 DEFAULT_MINUTES = {"original": 40, "tiny": 20, "ultra-tiny": 15}
-
-
-def _default_budget(presets: tuple[str, ...]) -> float:
-    return 60.0 * sum(DEFAULT_MINUTES[name] for name in presets)
 
 
 #: kinds of systems that sampling has a recipe for
@@ -231,14 +227,34 @@ class LabelKeys(Settings):
         return self
 
 
-class DistillConfig(Settings):
+class _Learning(Settings):
+    """What `distill` and `train` share.
+
+    presets: students to train. budget: seconds for the whole command. seed: of every random number
+    that has no seed of its own. val: fraction of the labels, or a labelled file, that
+    chooses the best weights; keys: names of the labels in that file.
+    """
+
+    presets: Presets = ("tiny",)
+    budget: Budget | None = None
+    seed: NonNegativeInt = 0
+    val: HeldBack = 0.1
+    keys: LabelKeys = LabelKeys()
+    lint: LintConfig = LintConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def with_end(self) -> Self:
+        """Itself, or with the default budget of its presets where nothing says when to end."""
+        if self.budget is not None or self.training.epochs is not None:
+            return self
+        return self.model_copy(update={"budget": 60.0 * sum(DEFAULT_MINUTES[name] for name in self.presets)})
+
+
+class DistillConfig(_Learning):
     """Everything ``limbeck distill`` does.
 
     name: of the run, for tables and cards. structures (a file, or a folder of them), smiles, bulk,
     liquid: exactly one begins the run. n_conformers: starts made from the SMILES.
-    presets: students to train. budget: seconds for the whole command. seed: of every random number
-    that has no seed of its own. val: fraction of the labels, or a labelled file, that
-    chooses the best weights; keys: names of the labels in that file.
     sampling, test: None lets a recipe choose; recipe: for which kind of system (judged from the
     structures unless given), temperatures_K: that the students are for.
     rounds: how often students learn from their own failures.
@@ -257,18 +273,11 @@ class DistillConfig(Settings):
     liquid: Liquid | None = None
     n_conformers: PositiveInt = 8
     teacher: TeacherConfig | None = None
-    presets: Presets = ("tiny",)
-    budget: Budget | None = None
-    seed: NonNegativeInt = 0
-    val: HeldBack = 0.1
-    keys: LabelKeys = LabelKeys()
     recipe: RecipeName | None = None
     temperatures_K: Temperatures | None = None
     sampling: SamplingConfig | None = None
     test: SamplingConfig | None = None
     labelling: LabellingConfig = LabellingConfig()
-    lint: LintConfig = LintConfig()
-    training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
     rounds: RoundsConfig = RoundsConfig()
     target_force_rmse_mev_per_a: PositiveFloat | None = None
@@ -293,12 +302,6 @@ class DistillConfig(Settings):
         if self.keys != LabelKeys() and not isinstance(self.val, Path):
             raise InputError("names of labels without a file", wanted="--val FILE beside them")
         return self
-
-    def with_end(self) -> DistillConfig:
-        """Itself, or with the default budget of its presets where nothing says when to end."""
-        if self.budget is not None or self.training.epochs is not None:
-            return self
-        return self.model_copy(update={"budget": _default_budget(self.presets)})
 
     @property
     def source(self) -> str:
@@ -330,20 +333,13 @@ class LabelRunConfig(Settings):
     labelling: LabellingConfig = LabellingConfig()
 
 
-class TrainRunConfig(Settings):
-    """What ``limbeck train`` does; the fields mean what they mean in :class:`DistillConfig`.
+class TrainRunConfig(_Learning):
+    """What ``limbeck train`` does.
 
     init: a student whose weights training starts from.
     """
 
-    presets: Presets = ("tiny",)
-    budget: Budget | None = None
-    seed: NonNegativeInt = 0
-    val: HeldBack = 0.1
     init: AbsolutePath | None = None
-    keys: LabelKeys = LabelKeys()
-    lint: LintConfig = LintConfig()
-    training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
     def _one_end(self) -> TrainRunConfig:
@@ -354,9 +350,3 @@ class TrainRunConfig(Settings):
                 wanted="one of --budget and --epochs",
             )
         return self
-
-    def with_end(self) -> TrainRunConfig:
-        """Itself, or with the default budget of its presets where nothing says when to end."""
-        if self.budget is not None or self.training.epochs is not None:
-            return self
-        return self.model_copy(update={"budget": _default_budget(self.presets)})
