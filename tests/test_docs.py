@@ -226,7 +226,7 @@ def check_certificates_told(folder: Path, text: str) -> None:
 def test_every_figure_is_told(finished_run):
     from limbeck.benchmark.rows import Row
     from limbeck.pipeline.active_learning import Round, Trialled
-    from limbeck.validation.run import WorstFrame
+    from limbeck.records.metrics import WorstFrame
 
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     metrics = json.loads((finished_run / "runs" / "si" / "metrics.json").read_text(encoding="utf-8"))

@@ -12,8 +12,8 @@ from limbeck.core.structures import StructureBatch
 from limbeck.pipeline.evaluation import measure_reach
 from limbeck.pipeline.students import limits
 from limbeck.pipeline.time_budget import TimeBudget
+from limbeck.records.metrics import LongRangeReport
 from limbeck.students.specification import preset_architecture
-from limbeck.validation.longrange import LongRangeReport
 from tests.validation.toys import label_set
 
 TEACHER = AsePotential(LennardJones(sigma=2.3, epsilon=0.1, rc=5.0, smooth=True), Capabilities(), "lj")

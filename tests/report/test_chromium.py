@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.report.page import write_report
+from limbeck.pipeline.reporting import write_report
 from tests.report.conftest import complete
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.core.structures import StructureBatch
-from limbeck.report.data_figures import distance_histograms, interaction_energies
-from limbeck.report.environment_map import nearest_distances, principal_plane
+from limbeck.records.figure import log_axis, packed
+from limbeck.report.data_figures import (
+    distance_histograms,
+    interaction_energies,
+    nearest_distances,
+    principal_plane,
+)
 from limbeck.report.error_figures import thin
-from limbeck.report.figures import log_axis, packed
 from limbeck.report.structure_view import picture
 from tests.report.conftest import labelled_frame, unpack
 
@@ -27,17 +31,17 @@ def test_packed_arrays_come_back():
 @given(st.floats(1e-5, 1e6), st.floats(1.0, 1e7))
 def test_a_logarithmic_axis_names_at_least_two_numbers_within_it(low, ratio):
     axis = log_axis("x", [[low, low * ratio]])
-    begin, end = axis["range"]
+    begin, end = axis.to_plotly()["range"]
     assert begin < np.log10(low)
     assert end > np.log10(low * ratio)
-    assert 2 <= len(axis["tickvals"]) <= 14
-    assert all(begin <= np.log10(tick) <= end for tick in axis["tickvals"])
-    assert len(set(axis["ticktext"])) == len(axis["ticktext"])
+    assert 2 <= len(axis.ticks) <= 14
+    assert all(begin <= np.log10(tick) <= end for tick in axis.ticks)
+    assert len(set(axis.to_plotly()["ticktext"])) == len(axis.ticks)
 
 
 def test_ticks_are_whole_numbers_and_powers_of_ten():
-    assert log_axis("x", [[20.0, 400.0]])["ticktext"] == ["20", "50", "100", "200", "500"]
-    assert "10<sup>−4</sup>" in log_axis("x", [[2e-5, 0.02]])["ticktext"]
+    assert log_axis("x", [[20.0, 400.0]]).to_plotly()["ticktext"] == ["20", "50", "100", "200", "500"]
+    assert "10<sup>−4</sup>" in log_axis("x", [[2e-5, 0.02]]).to_plotly()["ticktext"]
 
 
 @given(st.integers(0, 4000), st.integers(0, 50))

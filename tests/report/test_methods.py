@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from limbeck.report.methods import methods
-from limbeck.report.page import write_report
+from limbeck.pipeline.reporting import write_report
+from limbeck.report.provenance import methods
 from limbeck.report.reading import read_run
 
 

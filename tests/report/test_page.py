@@ -14,8 +14,9 @@ import pytest
 from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
 from limbeck.labelling.store import LabelStore
-from limbeck.report.evidence import Evidence, gather
-from limbeck.report.page import render, write_report
+from limbeck.pipeline.reporting import gather, write_report
+from limbeck.report.evidence import Evidence
+from limbeck.report.page import render
 from limbeck.report.reading import read_run
 from limbeck.report.recommendation import Recommendation, preset_rows
 from tests.report.conftest import bench_rows, complete, labelled_frame, unpack
@@ -289,7 +290,7 @@ def test_files_of_other_commands_are_read_with_care(run_folder, name, content):
     run = read_run(run_folder)
     page = render(
         run,
-        Evidence(None, None, "test", {}, [], ()),
+        Evidence(),
         preset_rows(run),
         Recommendation(None, ""),
         None,

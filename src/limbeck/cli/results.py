@@ -193,7 +193,7 @@ def report(
     names = load_label_keys(**keys).model_dump()
     if data is None and any(names.values()):
         raise InputError("names of labels without a file", wanted="--data FILE beside them")
-    from limbeck.report.page import write_report
+    from limbeck.pipeline.reporting import write_report
 
     with open_progress() as progress:
         written = write_report(

@@ -32,13 +32,14 @@ from limbeck.pipeline.students import save_student, train_student
 from limbeck.pipeline.table import format_rounds
 from limbeck.pipeline.time_budget import LEAST_TRAINING_S
 from limbeck.pipeline.training_data import Lesson, without_test
+from limbeck.records.metrics import Errors, read
 from limbeck.runtime.student import Student
 from limbeck.sampling import MD, SamplingConfig, read_frames, run_sampling, write_frames
 from limbeck.sampling.frames import TrajectoryCache
 from limbeck.sampling.run import NoFrames
 from limbeck.training.loop import Stop
 from limbeck.validation.ensemble import Ensemble
-from limbeck.validation.metrics import Metrics, compute_metrics
+from limbeck.validation.metrics import compute_metrics
 from limbeck.validation.run import predict
 from limbeck.validation.survival import Survival, strained_starts, survive
 
@@ -64,8 +65,8 @@ class Trialled:
     reasons: why runs ended, the first few.
     """
 
-    test: Metrics
-    on_policy: Metrics | None
+    test: Errors
+    on_policy: Errors | None
     runs: int
     survived: int
     shortest_ps: float | None
@@ -84,7 +85,10 @@ class Round:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Round:
         """Inverse of ``dataclasses.asdict``."""
-        students = {name: Trialled(**values) for name, values in fields["students"].items()}
+        students = {}
+        for name, values in fields["students"].items():
+            errors = {key: values[key] and read(Errors, values[key]) for key in ("test", "on_policy")}
+            students[name] = Trialled(**values | errors)
         return cls(fields["number"], fields["labels"], students)
 
 
@@ -124,7 +128,7 @@ class ActiveLearning:
             s.runs == settings.starts
             and s.survived >= settings.survival * s.runs
             and s.on_policy is not None
-            and (s.on_policy["force_r2"] or 0.0) >= settings.force_r2
+            and (s.on_policy.force_r2 or 0.0) >= settings.force_r2
             for s in seen.students.values()
         )
 
@@ -288,7 +292,7 @@ class ActiveLearning:
         own = self.label(frames, f"round-{number}-{preset}") if frames else None
         reached = [run.reached_ps for run in runs]
         return Trialled(
-            test=_errors(student, self.trial.test) or {},
+            test=_errors(student, self.trial.test) or Errors(),
             on_policy=None if own is None else _errors(student, own),
             runs=len(runs),
             survived=sum(run.survived for run in runs),
@@ -362,7 +366,7 @@ class ActiveLearning:
         return interim
 
 
-def _errors(student: Student, labelled: LabelledSet) -> Metrics | None:
+def _errors(student: Student, labelled: LabelledSet) -> Errors | None:
     if not len(labelled):
         return None
     return compute_metrics(labelled.structures, labelled.labels, predict(student, labelled.structures))

@@ -30,13 +30,14 @@ from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say, say_nothing, say_some
 from limbeck.pipeline.training_data import LabelSource, Preparation, prepare_training_data
 from limbeck.progress import Progress, format_seconds, no_progress
+from limbeck.records.metrics import ValidationReport
 from limbeck.runtime.student import Student
 from limbeck.sampling import Relax, SamplingConfig, read_structures, run_sampling, write_frames
 from limbeck.sampling.steps import Driven
 from limbeck.teachers.support import check_supported
 from limbeck.training.loop import Stop
 from limbeck.validation.doubt import doubt_labels
-from limbeck.validation.run import ValidationReport, validate
+from limbeck.validation.run import validate
 from limbeck.validation.worst import check_worst_file, worst_atoms, write_worst
 
 DEFAULT_FRAMES = 200  #: about how many frames where the configuration says nothing of sampling
@@ -268,7 +269,8 @@ def run_validate(
     if worst_file is not None:
         check_worst_file(worst_file, data)
     if plots is not None:
-        from limbeck.validation.plots import check_matplotlib, write_plots
+        from limbeck.core.plotting import check_matplotlib
+        from limbeck.report.error_figures import write_plots
 
         check_matplotlib()
     loaded = Student.load(student, device=device)

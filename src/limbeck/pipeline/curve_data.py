@@ -20,7 +20,8 @@ from limbeck.dataset.split import split
 from limbeck.errors import InputError
 from limbeck.pipeline.telling import Say
 from limbeck.pipeline.training_data import Lesson, audited, without_test
-from limbeck.report.reading import as_dict, figures
+from limbeck.records.metrics import as_dict
+from limbeck.report.reading import figures
 from limbeck.training.config import TrainingConfig
 
 _FRACTION = 0.2

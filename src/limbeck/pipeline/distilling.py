@@ -55,11 +55,11 @@ from limbeck.pipeline.telling import Say, say_nothing, say_some
 from limbeck.pipeline.time_budget import LEAST_TRAINING_S, TimeBudget
 from limbeck.pipeline.training_data import LabelSource, Lesson, Preparation, prepare_training_data
 from limbeck.progress import Progress, format_seconds, no_progress
+from limbeck.records.metrics import LongRangeReport
 from limbeck.runtime.student import Student
 from limbeck.sampling import write_frames
 from limbeck.teachers.support import check_supported
 from limbeck.training.loop import Stop
-from limbeck.validation.longrange import LongRangeReport
 
 T = TypeVar("T")
 _LATE = 1.25  # a stage that took longer than this multiple of its plan is remarked on

@@ -29,12 +29,13 @@ from limbeck.pipeline.students import receptive_field_a
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.pipeline.time_budget import TimeBudget
+from limbeck.records.metrics import LongRangeReport
+from limbeck.report.recommendation import PresetRow, no_better
 from limbeck.runtime.student import Student
 from limbeck.students.specification import preset_architecture
-from limbeck.validation.longrange import MOST_ATOMS, LongRangeReport, long_range_force
+from limbeck.validation.longrange import MOST_ATOMS, long_range_force
 from limbeck.validation.onpolicy import on_policy_error
 from limbeck.validation.run import validate
-from limbeck.validation.size import Sized, no_better
 
 #: test errors this many times those on validation structures are remarked on
 _FAR = 3.0
@@ -218,7 +219,7 @@ def say_results(
                 "--budget, or md steps under sampling"
             )
         loss = facts.get("training", {}).get("training_loss")
-        sizes.append(Sized(preset, facts["parameters"], held, loss))
+        sizes.append(PresetRow(preset, parameters=facts["parameters"], force_rmse=held, training_loss=loss))
     for found in no_better(sizes):
         say(f"note: {found.text()}")
     say(f"results in {folder.path}: " + ", ".join(f"{p}.safetensors" for p in presets) + ", metrics.json")

@@ -82,9 +82,10 @@ def _student(student: StudentFile, inputs: Inputs, parts: Parts) -> dict[str, An
     card, teacher = dict(student.card), student.card.get("teacher") or {}
     parameters = student.architecture.n_parameters
     # the teacher's, where either the benchmark or the run counted them
-    name, of_run = teacher.get("name"), inputs.run and inputs.run.facts.get("teacher")
+    name = teacher.get("name")
     counted = [row["parameters"] for row in rows if (row["engine"], row["model"]) == ("teacher", name)]
-    counted.append((of_run or {}).get("parameters"))
+    if inputs.run is not None:
+        counted.append(inputs.run.metrics.teacher.parameters)
     return {
         "name": student.name,
         "path": str(student.path),

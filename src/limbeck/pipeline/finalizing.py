@@ -32,11 +32,11 @@ from limbeck.export.structures import TEST, VALIDATION
 from limbeck.pipeline.final_cache import Done, Outcome, Parts, facts
 from limbeck.pipeline.final_inputs import FinalizeSettings, Inputs, read_inputs, symbols
 from limbeck.pipeline.final_summary import as_preset_row, student_rows, summary
+from limbeck.pipeline.reporting import write_report
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.report.card import model_card
-from limbeck.report.page import write_report
 from limbeck.report.reading import BENCH, CURVES, FINAL_BENCH, read_run
 from limbeck.report.recommendation import PresetRow, preset_rows, recommend
 from limbeck.runtime.student import Student

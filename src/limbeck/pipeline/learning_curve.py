@@ -23,7 +23,7 @@ from limbeck.pipeline.students import train_student
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.progress import Progress, format_seconds, no_progress
-from limbeck.report.curve_figures import PANELS, series, trained_points
+from limbeck.report.speed_figures import CURVES, curve_points, trained_points
 from limbeck.runtime.student import Student
 from limbeck.students.specification import PRESETS, check_preset, preset_architecture
 from limbeck.training.loop import Stop
@@ -146,7 +146,10 @@ def plan_points(settings: CurveSettings) -> list[Point]:
 def judge_rows(preset: str, rows: Sequence[dict[str, Any]]) -> Limit:
     """What limits the student, from the points that were trained; the student's own is the first."""
     done = trained_points({"points": rows})
-    curves = {name: series(done, key, same) for name, (key, _, same) in zip(RESOURCES, PANELS, strict=True)}
+    curves = {
+        name: sorted((row[key], row["force_rmse_mev_per_a"]) for row in curve_points(done, same))
+        for name, (key, _, _, same) in zip(RESOURCES, CURVES, strict=True)
+    }
     return find_limit(preset, done[0]["force_rmse_mev_per_a"] if done else 0.0, curves)
 
 

@@ -21,6 +21,7 @@ from limbeck.errors import InputError
 from limbeck.pipeline.telling import Say
 from limbeck.pipeline.training_data import Lesson, make_baseline
 from limbeck.progress import Progress, no_progress
+from limbeck.records.metrics import LongRangeReport
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline, zbl_radii
 from limbeck.students.specification import (
@@ -35,7 +36,6 @@ from limbeck.students.specification import (
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, prepare
 from limbeck.training.loop import Stop, Trained
-from limbeck.validation.longrange import LongRangeReport
 from limbeck.validation.run import predict
 
 __all__ = ["Lesson", "limits", "save_student", "say_idle_threads", "train_student", "untrained_student"]

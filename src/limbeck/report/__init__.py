@@ -1,9 +1,10 @@
-"""One self-contained page about a run, and cards of its students as model hubs read them."""
+"""One self-contained page about a run, figures of errors, and cards of students as model hubs read them."""
 
 from __future__ import annotations
 
 from limbeck.report.card import model_card
-from limbeck.report.page import Written, write_report
+from limbeck.report.error_figures import write_plots
+from limbeck.report.page import Written, write_page
 from limbeck.report.reading import Run, read_run
 from limbeck.report.recommendation import PresetRow, Recommendation, preset_rows, recommend
 
@@ -16,5 +17,6 @@ __all__ = [
     "preset_rows",
     "read_run",
     "recommend",
-    "write_report",
+    "write_page",
+    "write_plots",
 ]

@@ -2,59 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from limbeck.core.labels import LabelledSet
-from limbeck.report.evidence import Evidence
-from limbeck.report.figures import (
-    GREY,
-    Figure,
-    axis,
-    big_keys,
-    color_of,
-    dots,
-    drawn_of,
-    layout,
-    line,
-    log_axis,
-    ordered,
-)
+from limbeck.records.figure import PALETTE, Axis, Figure, Trace, log_axis, ordered, write_png
+from limbeck.records.metrics import Errors, ValidationReport
 from limbeck.units import EV_TO_MEV
-from limbeck.validation.run import ValidationReport
 
-MOST_DOTS = 1000  #: in a parity plot; the largest errors are always among them
+MOST_DOTS = 1000  #: in a parity plot of the page; the largest errors are always among them
+MOST_DOTS_PNG = 30_000
 _ALWAYS = 50
 _MOST_TEMPERATURES = 8
 _SIZES = 12  #: classes of force size, each of as many atoms
+Reports = Mapping[str, ValidationReport]
 
 
-def parity_figures(evidence: Evidence) -> tuple[list[Figure], list[Figure]]:
-    """Forces, and energies, predicted against reference: a figure a student of each."""
-    compared = evidence.compared
-    if compared is None:
-        return [], []
-    reports = evidence.reports.items()
-    return (
-        [_force_parity(preset, report, compared, evidence.what) for preset, report in reports],
-        [_energy_parity(preset, report, compared, evidence.what) for preset, report in reports],
-    )
+def write_plots(report: ValidationReport, labelled: LabelledSet, folder: Path | str) -> list[Path]:
+    """Write force and energy parity, force errors and (where known) errors by temperature.
+
+    Returns the files: ``forces.png``, ``energies.png``, ``force_errors.png``, ``temperatures.png``.
+
+    Raises
+    ------
+    MissingPackageError: matplotlib is not installed. LimbeckError: the folder cannot be written.
+    """
+    one = {"student": report}
+    sheets = {
+        "forces.png": [force_parity("", report, labelled, most=MOST_DOTS_PNG)],
+        "energies.png": [energy_parity("", report, labelled, most=MOST_DOTS_PNG)],
+        "force_errors.png": [distribution(one, labelled), by_force(one, labelled)],
+    }
+    if report.errors.by_temperature:
+        sheets["temperatures.png"] = [
+            grouped(one, "by_temperature", "Forces", "temperature (K)"),
+            grouped(one, "by_temperature", "Energies", "temperature (K)", "energy_mae_mev_per_atom"),
+        ]
+    for name, figures in sheets.items():
+        write_png(figures, Path(folder) / name, figures[0].caption)
+    return [Path(folder) / name for name in sheets]
 
 
-def error_figures(evidence: Evidence) -> list[Figure]:
+def error_figures(reports: Reports, labelled: LabelledSet) -> list[Figure]:
     """Students side by side: distribution of errors, by force size, by element, by temperature."""
-    if evidence.compared is None or not evidence.reports:
-        return []
-    colors = ordered(list(evidence.reports))
-    figures = [
-        _distribution(evidence.reports, evidence.compared, colors),
-        _by_force(evidence.reports, evidence.compared, colors),
-        _grouped(evidence.reports, "by_element", "Errors by element", "", colors),
+    return [
+        distribution(reports, labelled),
+        by_force(reports, labelled),
+        grouped(reports, "by_element", "Errors by element", ""),
+        grouped(reports, "by_temperature", "Errors by temperature", "temperature (K)"),
     ]
-    kelvin = _grouped(evidence.reports, "by_temperature", "Errors by temperature", "temperature (K)", colors)
-    return figures + ([kelvin] if kelvin.has_data else [])
 
 
 def thin(error: np.ndarray, most: int = MOST_DOTS) -> np.ndarray:
@@ -68,56 +68,67 @@ def thin(error: np.ndarray, most: int = MOST_DOTS) -> np.ndarray:
     return rng.permutation(np.concatenate([worst, rest]))
 
 
-def _force_parity(preset: str, report: ValidationReport, labelled: LabelledSet, what: str) -> Figure:
+def force_parity(
+    preset: str, report: ValidationReport, labelled: LabelledSet, what: str = "", most: int = MOST_DOTS
+) -> Figure:
+    """Predicted against reference force components, coloured by element."""
     reference, predicted = labelled.labels.forces.ravel(), report.prediction.forces.ravel()
-    chosen = thin(predicted - reference)
+    chosen = thin(predicted - reference, most)
     number = np.repeat(labelled.structures.numbers, 3)[chosen]
     colors = ordered([chemical_symbols[z] for z in np.unique(labelled.structures.numbers)])
-    ends = _ends(reference, predicted)
-    traces = [_diagonal(ends)]
-    for z in np.unique(number):
-        own, symbol = chosen[number == z], chemical_symbols[z]
-        traces.append(
-            dots(reference[own], predicted[own], symbol, colors[symbol], marker={"size": 4, "opacity": 0.55})
-        )
-    errors = report.metrics["all"]
+    groups = [(chemical_symbols[z], chosen[number == z]) for z in np.unique(number)]
+    errors = report.errors.all
+    r2 = "not defined" if errors.force_r2 is None else f"{errors.force_r2:.4f}"
     thinned = f" The {_ALWAYS} largest errors are among them." if len(chosen) < len(reference) else ""
-    return Figure(
+    return _parity(
         f"parity-forces-{preset}",
-        f"Forces, {preset}",
-        f"RMSE {errors['force_rmse_mev_per_a']:.1f} meV/Å, MAE {errors['force_mae_mev_per_a']:.1f} meV/Å, "
-        f"R² {_r2(errors['force_r2'])} over {what} frames. "
-        + drawn_of(len(chosen), len(reference), "force components") + thinned,
-        traces,
-        _square("reference (eV/Å)", "predicted (eV/Å)", ends, showlegend=len(colors) > 1),
-        height=370,
+        f"Forces, {preset}" if preset else "Forces",
+        f"RMSE {errors.force_rmse_mev_per_a:.1f} meV/Å, MAE {errors.force_mae_mev_per_a:.1f} meV/Å, R² {r2}"
+        f"{what and f' over {what} frames'}. " + drawn_of(len(chosen), len(reference), "force components")
+        + thinned,
+        [
+            Trace(reference[own], predicted[own], name, colors[name], "points", size=4, opacity=0.55)
+            for name, own in groups
+        ],
+        reference, predicted, "reference (eV/Å)", "predicted (eV/Å)",
     )  # fmt: skip
 
 
-def _energy_parity(preset: str, report: ValidationReport, labelled: LabelledSet, what: str) -> Figure:
+def energy_parity(
+    preset: str, report: ValidationReport, labelled: LabelledSet, what: str = "", most: int = MOST_DOTS
+) -> Figure:
+    """Predicted against reference energies an atom, coloured by temperature where few are known."""
     counts = labelled.structures.counts
     reference, predicted = labelled.labels.energy / counts, report.prediction.energy / counts
     # one shift for both axes: the error itself is not shifted away
     mean = float(reference.mean())
     x, y = (reference - mean) * EV_TO_MEV, (predicted - mean) * EV_TO_MEV
-    chosen, ends = thin(y - x), _ends(x, y)
-    traces = [_diagonal(ends)]
-    for k, (name, own) in enumerate(_by_kelvin(labelled.temperature_k[chosen])):
-        at = chosen[own]
-        traces.append(dots(x[at], y[at], name, color_of(k), marker={"size": 6, "opacity": 0.7}))
-    errors = report.metrics["all"]
-    return Figure(
+    chosen = thin(y - x, most)
+    errors = report.errors.all
+    return _parity(
         f"parity-energies-{preset}",
-        f"Energies, {preset}",
-        f"MAE {errors['energy_mae_mev_per_atom']:.2f} meV/atom, RMSE "
-        f"{errors['energy_rmse_mev_per_atom']:.2f} meV/atom over {what} frames, nothing shifted. "
+        f"Energies, {preset}" if preset else "Energies",
+        f"MAE {errors.energy_mae_mev_per_atom:.2f} meV/atom, RMSE {errors.energy_rmse_mev_per_atom:.2f} "
+        f"meV/atom{what and f' over {what} frames'}, nothing shifted. "
         + drawn_of(len(chosen), len(x), "structures"),
-        traces,
-        _square(
-            "reference − mean (meV/atom)", "predicted − mean (meV/atom)", ends, showlegend=len(traces) > 2
-        ),
-        height=370,
-    )
+        [
+            Trace(x[chosen[own]], y[chosen[own]], name, PALETTE[k], "points", size=6, opacity=0.7)
+            for k, (name, own) in enumerate(_by_kelvin(labelled.temperature_k[chosen]))
+        ],
+        x, y, "reference − mean (meV/atom)", "predicted − mean (meV/atom)",
+    )  # fmt: skip
+
+
+def _parity(
+    name: str, title: str, caption: str, dots: list[Trace], x: np.ndarray, y: np.ndarray, *axes: str
+) -> Figure:
+    """Dots about the diagonal, on equal axes."""
+    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+    margin = 0.04 * (high - low) or 1.0
+    ends = (low - margin, high + margin)
+    ideal = Trace(ends, ends, "ideal", width=1, dash="dash", legend=False, hover="")
+    across, up = (Axis(title, limits=ends) for title in axes)
+    return Figure(name, title, caption, [ideal, *dots], across, up, height=370, square=True)
 
 
 def _by_kelvin(kelvin: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -131,29 +142,9 @@ def _by_kelvin(kelvin: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [*groups, ("no temperature", rest)] if len(rest) else groups
 
 
-def _ends(*values: np.ndarray) -> tuple[float, float]:
-    low, high = (float(pick(pick(v) for v in values)) for pick in (min, max))
-    margin = 0.04 * (high - low) or 1.0
-    return low - margin, high + margin
-
-
-def _diagonal(ends: tuple[float, float]) -> dict[str, Any]:
-    return line(
-        ends, ends, "ideal", GREY, line={"width": 1, "dash": "dash"}, showlegend=False, hoverinfo="skip"
-    )
-
-
-def _square(x: str, y: str, ends: tuple[float, float], **more: Any) -> dict[str, Any]:
-    """Equal axes with equal ticks."""
-    limits = list(ends)
-    along = axis(x, range=limits, constrain="domain", nticks=6)
-    up = axis(y, range=limits, scaleanchor="x", constrain="domain", nticks=6)
-    return big_keys(layout(along, up, **more))
-
-
-def _distribution(
-    reports: dict[str, ValidationReport], labelled: LabelledSet, colors: dict[str, str]
-) -> Figure:
+def distribution(reports: Reports, labelled: LabelledSet) -> Figure:
+    """Share of force components by their error."""
+    colors = ordered(list(reports))
     errors = {
         preset: (report.prediction.forces - labelled.labels.forces).ravel() * EV_TO_MEV
         for preset, report in reports.items()
@@ -162,72 +153,72 @@ def _distribution(
     reach = max(float(np.quantile(np.abs(e), 0.999)) for e in errors.values()) or 1.0
     edges = np.linspace(-reach, reach, 81)
     middle = (edges[1:] + edges[:-1]) / 2
-    traces, shares = [], []
+    traces = []
     for preset, error in errors.items():
         share = np.histogram(error, edges)[0] / (len(error) * (edges[1] - edges[0]))
-        seen = share > 0
-        shares.append(share[seen])
-        traces.append(line(middle[seen], share[seen], preset, colors[preset]))
+        traces.append(Trace(middle[share > 0], share[share > 0], preset, colors[preset]))
     return Figure(
         "error-distribution",
         "Errors of force components",
         "Share of components per meV/Å, on a logarithmic axis: broad tails make dynamics unstable. One "
         "component in a thousand lies beyond the axis.",
         traces,
-        layout(axis("predicted − reference (meV/Å)"), log_axis("share per meV/Å", shares)),
+        Axis("predicted − reference (meV/Å)"),
+        log_axis("share per meV/Å", [trace.y for trace in traces]),
     )
 
 
-def _by_force(reports: dict[str, ValidationReport], labelled: LabelledSet, colors: dict[str, str]) -> Figure:
+def by_force(reports: Reports, labelled: LabelledSet) -> Figure:
+    """Force RMSE by the length of the reference force."""
+    colors = ordered(list(reports))
     size = np.linalg.norm(labelled.labels.forces, axis=1)
     classes = np.array_split(np.argsort(size), max(1, min(_SIZES, len(size) // 5)))
     middle = np.array([float(np.median(size[part])) for part in classes])
-    traces, heights = [], []
+    traces = []
     for preset, report in reports.items():
         square = ((report.prediction.forces - labelled.labels.forces) ** 2).mean(axis=1)
         rmse = np.array([float(np.sqrt(square[part].mean())) for part in classes]) * EV_TO_MEV
-        heights.append(rmse)
-        traces.append(line(middle, rmse, preset, colors[preset], mode="lines+markers", marker={"size": 6}))
+        traces.append(Trace(middle, rmse, preset, colors[preset], "both", size=6))
     return Figure(
         "error-by-force",
         "Errors by size of the force",
         f"RMSE of a component in {len(classes)} classes of as many atoms each, by the length of their "
         "reference force, at the median of the class.",
         traces,
-        layout(axis("reference |F| (eV/Å)"), log_axis("force RMSE (meV/Å)", heights)),
+        Axis("reference |F| (eV/Å)"),
+        log_axis("force RMSE (meV/Å)", [trace.y for trace in traces]),
     )
 
 
-def _grouped(
-    reports: dict[str, ValidationReport], group: str, title: str, unit: str, colors: dict[str, str]
-) -> Figure:
-    first = next(iter(reports.values())).metrics.get(group, {})
-    names = sorted(first, key=(lambda n: float(n)) if group == "by_temperature" else str)
+def grouped(reports: Reports, group: str, title: str, unit: str, key: str = "force_rmse_mev_per_a") -> Figure:
+    """One error of each student by element or temperature; without data where no group is known."""
+    colors = ordered(list(reports))
+    found: dict[str, dict[str, Errors]] = {
+        preset: getattr(report.errors, group) for preset, report in reports.items()
+    }
+    first = next(iter(found.values()))
+    names = sorted(first, key=float if group == "by_temperature" else str)
     traces = []
-    for preset, report in reports.items():
-        figures = report.metrics.get(group, {})
-        heights = [figures[name]["force_rmse_mev_per_a"] for name in names]
+    for preset, errors in found.items():
+        heights: list[Any] = [getattr(errors[name], key) for name in names]
         few = len(names) * len(reports) <= 12
-        if names:
-            traces.append(
-                {
-                    "type": "bar", "x": names, "y": [round(h, 3) for h in heights], "name": preset,
-                    "marker": {"color": colors[preset]},
-                    "text": [f"{h:.0f}" if h >= 10 else f"{h:.2g}" for h in heights] if few else None,
-                    "textposition": "outside",
-                    "cliponaxis": False, "textangle": 0, "constraintext": "none", "textfont": {"size": 10},
-                }
-            )  # fmt: skip
+        words = [f"{h:.0f}" if h >= 10 else f"{h:.2g}" for h in heights] if few else None
+        traces.append(Trace(names, np.round(heights, 3).tolist(), preset, colors[preset], "bars", text=words))
     counted = "atoms" if group == "by_element" else "structures"
-    numbers = ", ".join(f"{name}: {first[name][f'n_{counted}']:,}" for name in names)
+    numbers = ", ".join(f"{name}: {getattr(first[name], f'n_{counted}'):,}" for name in names)
+    label = "Force RMSE (meV/Å)" if key.startswith("force") else "Energy MAE (meV/atom)"
     return Figure(
         group.replace("_", "-"),
         title,
-        f"Force RMSE. Number of {counted}: {numbers}.",
+        f"{label.split(' (')[0]}. Number of {counted}: {numbers}.",
         traces,
-        layout(axis(unit, type="category"), axis("force RMSE (meV/Å)", rangemode="tozero"), barmode="group"),
+        Axis(unit, categories=True),
+        Axis(label, from_zero=True),
     )
 
 
-def _r2(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.4f}"
+def drawn_of(drawn: int, whole: int, what: str) -> str:
+    """How many of how many points a figure shows, in words."""
+    if drawn >= whole:
+        return f"All {whole:,} {what} are drawn."
+    return f"{drawn:,} of {whole:,} {what} are drawn."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from limbeck.report.figures import Figure, Picture
+from limbeck.records.figure import Figure, Picture
 
 _DOI = re.compile(r"\b(10\.\d{4,9}/[^\s&;,]+[^\s&;,.])")
 _LONG = ("Command",)
@@ -118,10 +118,9 @@ def figures(shown: Sequence[Figure | Picture], *, abreast: bool = False) -> str:
 
 def _place(figure: Figure | Picture) -> str:
     kind = "view" if isinstance(figure, Picture) else "plot"
-    wide = " wide" if isinstance(figure, Figure) and figure.wide else ""
     inner = f'<div class="{kind}" id="{text(figure.name)}" style="height:{figure.height}px"></div>'
     return (
-        f'<figure class="card{wide}"><h3>{text(figure.title)}</h3>{inner}'
+        f'<figure class="card"><h3>{text(figure.title)}</h3>{inner}'
         f"<figcaption>{text(figure.caption)}</figcaption></figure>"
     )
 

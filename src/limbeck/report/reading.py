@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +13,20 @@ import yaml
 from limbeck.artifact.file import read_card
 from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError, LimbeckError
+from limbeck.records.metrics import (
+    GIVEN,
+    TEST,
+    VALIDATION,
+    Errors,
+    GroupedErrors,
+    Metrics,
+    as_dict,
+    is_number,
+)
 from limbeck.students.specification import Architecture
 
-RUN = "run"  #: in metrics.json the key of what is no error on a split
 TARGET = "target_force_rmse_mev_per_a"
-TEST, VALIDATION = "test", "validation"
 CURVES = "learning-curve"  #: folder of the trainings, and of what came out, a file a preset
-GIVEN = "given"  #: the split of labels that a command was given to judge the students on
 BENCH, FINAL_BENCH = "bench.json", "finalize.bench.json"  #: a user's own, and that of limbeck finalize
 
 
@@ -48,7 +54,7 @@ class Run:
     metrics: metrics.json. presets: those judged there, the largest student first.
     students: preset -> its file, where it is there and can be read.
     logs: preset -> the rows of its training log, earlier rounds first.
-    bench: that file, None where missing. exports: certificates, one a file.
+    bench: that file, empty where missing. exports: certificates, one a file.
     curves: what ``limbeck learning-curve`` found, one a preset.
     given: labels to compare the students on instead of the run's own.
     notes: what is there but could not be read, one sentence each.
@@ -57,11 +63,11 @@ class Run:
     folder: Path
     config: dict[str, Any]
     config_text: str
-    metrics: dict[str, Any]
+    metrics: Metrics
     presets: tuple[str, ...]
     students: dict[str, StudentFile]
     logs: dict[str, list[dict[str, Any]]]
-    bench: dict[str, Any] | None
+    bench: dict[str, Any]
     exports: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     curves: tuple[dict[str, Any], ...] = ()
@@ -69,19 +75,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        return str(self.facts.get("name") or self.folder.absolute().name)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What metrics.json says of the whole run."""
-        return as_dict(self.metrics.get(RUN))
+        return self.metrics.name or self.folder.absolute().name
 
     @property
     def split(self) -> str:
         """The split that students are compared on."""
         if self.given is not None:
             return GIVEN
-        held = all(TEST in self.metrics[preset] for preset in self.presets)
+        held = all(TEST in self.metrics.students[preset].splits for preset in self.presets)
         return TEST if held else VALIDATION
 
     @property
@@ -94,17 +95,19 @@ class Run:
         """Its structures, in a word."""
         return {TEST: "test", VALIDATION: "validation", GIVEN: "test"}[self.split]
 
-    def errors(self, preset: str) -> dict[str, Any]:
-        """A student's errors on that split as a whole; empty where it was not judged on it."""
-        return figures(as_dict(self.metrics[preset].get(self.split)).get("all"))
+    def errors(self, preset: str) -> Errors:
+        """A student's errors on that split as a whole; none where it was not evaluated on it."""
+        return self.metrics.students[preset].errors(self.split)
 
     def judged_on(self, labels: Path, metrics: Mapping[str, Any]) -> Run:
-        """The run with ``metrics`` (preset -> groups of errors) on ``labels`` in place of its own."""
-        judged = {
-            name: {**value, GIVEN: metrics[name]} if name in metrics else value
-            for name, value in self.metrics.items()
+        """The run with ``metrics`` (preset -> errors as metrics.json groups them) on ``labels``."""
+        students = {
+            name: replace(one, splits={**one.splits, GIVEN: GroupedErrors.from_json(metrics[name])})
+            if name in metrics
+            else one
+            for name, one in self.metrics.students.items()
         }
-        return replace(self, given=labels, metrics=judged)
+        return replace(self, given=labels, metrics=replace(self.metrics, students=students))
 
     @property
     def target_force_rmse(self) -> float | None:
@@ -143,15 +146,15 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
             remedy="start the command of the run again: it goes on where it was",
         )
     notes: list[str] = []
-    metrics = _read_json(folder / "metrics.json", notes)
-    judged = [name for name, value in (metrics or {}).items() if name != RUN and _is_judged(value)]
-    if metrics is None or not judged:
+    metrics = Metrics.from_json(_read_json(folder / "metrics.json", notes))
+    if not metrics.students:
         raise InputError(
             "metrics.json holds no judged student",
             where=folder / "metrics.json",
             got=notes[0] if notes else "no preset with a split",
             remedy="start the command of the run again",
         )
+    judged = list(metrics.students)
     students = _read_students(folder, judged, notes)
     text = marker.read_text(encoding="utf-8", errors="replace")
     size = {name: student.parameters for name, student in students.items()}
@@ -169,10 +172,6 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
         curves=tuple(_read_curves(folder / CURVES, notes)),
         notes=tuple(notes),
     )
-
-
-def _is_judged(value: Any) -> bool:
-    return any("all" in as_dict(as_dict(value).get(split)) for split in (TEST, VALIDATION))
 
 
 def _read_students(folder: Path, presets: list[str], notes: list[str]) -> dict[str, StudentFile]:
@@ -197,57 +196,53 @@ def _parse_config(text: str, path: Path, notes: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _read_json(path: Path, notes: list[str]) -> dict[str, Any] | None:
+def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:
+    """The object in a file; empty where there is no such file, or, with a note, nothing that can be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
         notes.append(f"{path.name} cannot be read: {error}")
-        return None
+        return {}
     if not isinstance(value, dict):
         notes.append(f"{path.name} holds no JSON object")
-        return None
-    return value
+    return as_dict(value)
 
 
 def _read_bench(
     paths: Sequence[Path], students: Mapping[str, StudentFile], notes: list[str]
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """The first benchmark that is there, with the rows that say what was measured of these students."""
-    path = next((path for path in paths if path.is_file()), paths[0])
-    bench = _read_json(path, notes)
-    if bench is None:
-        return None
-    rows = bench.get("rows")
-    kept = [row for row in rows if _is_bench_row(row)] if isinstance(rows, list) else []
-    lost = len(rows) - len(kept) if isinstance(rows, list) else 0
-    if lost or not kept:
-        notes.append(f"{path.name}: {lost or 'all'} rows lack a model, numbers of atoms or finite figures")
-    own = {student.sha256 for student in students.values()}
-    current = [row for row in kept if row.get("student_sha256") in (None, *own)]
-    if len(current) < len(kept):
-        others = dict.fromkeys(row["model"] for row in kept if row not in current)
-        stale = ", ".join(others)
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None or not (bench := _read_json(path, notes)):
+        return {}
+    found = bench.get("rows")
+    rows = found if isinstance(found, list) else []
+    kept = [row for row in rows if _is_bench_row(row)]
+    if len(kept) < len(rows) or not kept:
+        lost = len(rows) - len(kept) or "all"
+        notes.append(f"{path.name}: {lost} rows lack a model, numbers of atoms or finite figures")
+    own = {None, *(student.sha256 for student in students.values())}
+    stale = ", ".join(dict.fromkeys(row["model"] for row in kept if row.get("student_sha256") not in own))
+    if stale:
         notes.append(f"{path.name} is of other files than the run's ({stale}): limbeck bench anew")
-    return {**bench, "rows": current}
+    return {**bench, "rows": [row for row in kept if row.get("student_sha256") in own]}
 
 
 def _is_bench_row(row: Any) -> bool:
-    if not isinstance(row, dict):
-        return False
+    row = as_dict(row)
     words = all(isinstance(row.get(key), str) for key in ("model", "engine"))
     counts = all(isinstance(row.get(key), int) and row[key] > 0 for key in ("atoms", "batch"))
     figures = ("latency_ms_median", "structures_per_s", "atoms_per_s", "peak_memory_mb", "speedup_vs_teacher")
     known = [row[key] for key in figures if row.get(key) is not None]
-    return words and counts and all(isinstance(v, int | float) and 0 < v < math.inf for v in known)
+    return words and counts and all(is_number(value) and value > 0 for value in known)
 
 
 def _read_log(folder: Path, preset: str) -> list[dict[str, Any]]:
     """Rows of ``log.jsonl``; where the student came out of rounds, theirs one after another."""
-    rounds = sorted((folder / "rounds").glob(f"*/{preset}/log.jsonl"), key=_round_of)
+    found = (folder / "rounds").glob(f"*/{preset}/log.jsonl")
+    rounds = sorted((int(path.parts[-3]), path) for path in found if path.parts[-3].isdecimal())
     rows: list[dict[str, Any]] = []
-    for path in [folder / "train" / preset / "log.jsonl", *rounds]:
+    for path in [folder / "train" / preset / "log.jsonl", *(path for _, path in rounds)]:
         before = rows[-1]["spent_s"] if rows else 0.0
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -256,16 +251,10 @@ def _read_log(folder: Path, preset: str) -> list[dict[str, Any]]:
         for line in lines:
             try:
                 row = json.loads(line)
-                figures = {k: v for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
-                rows.append({**figures, "spent_s": before + float(row["spent_s"])})
+                rows.append({**figures(row), "spent_s": before + float(row["spent_s"])})
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # the last line of a killed process
     return rows
-
-
-def _round_of(path: Path) -> int:
-    name = path.parent.parent.name
-    return int(name) if name.isdecimal() else -1
 
 
 def _read_exports(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -273,8 +262,6 @@ def _read_exports(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")):
         value = _read_json(path, notes)
-        if value is None:
-            continue
         inner = value.get("exports")
         for one in inner if isinstance(inner, list) else [value]:
             if isinstance(one, dict) and one.get("path"):
@@ -287,14 +274,12 @@ def _read_curves(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
     found = []
     for path in sorted(path for path in folder.glob("*.json") if not path.name.startswith("times-")):
         value = _read_json(path, notes)
-        if value is None:
-            continue
         points = value.get("points")
         words = all(isinstance(value.get(key), str) for key in ("preset", "text"))
         whole = isinstance(points, list) and all(isinstance(p, dict) and "skipped" in p for p in points)
         if words and points and whole:
             found.append(value)
-        else:
+        elif value:
             notes.append(f"{CURVES}/{path.name} is no result of limbeck learning-curve")
     return found
 
@@ -310,13 +295,4 @@ def _find_number(values: dict[str, Any], key: str) -> float | None:
 
 def figures(value: Any) -> dict[str, Any]:
     """What of an object can be counted with: its finite numbers."""
-    return {
-        name: one
-        for name, one in as_dict(value).items()
-        if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
-    }
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """``value`` where it is an object, else an empty one: other programs write these files."""
-    return value if isinstance(value, dict) else {}
+    return {name: one for name, one in as_dict(value).items() if is_number(one)}

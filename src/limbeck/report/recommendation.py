@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from limbeck.report.reading import RUN, Run, as_dict, figures
-from limbeck.validation.size import NoBetter, Sized, no_better
+from limbeck.records.metrics import ON_POLICY, OnPolicyFacts, TeacherFacts
+from limbeck.report.reading import Run
 
 #: single structures of about so many atoms show the speed of dynamics; small ones show overhead
 USUAL_ATOMS = 1000
+#: a gain below this share of the error is no more than another seed changes
+LEAST_GAIN = 0.05
+#: a training loss up to this many times that of the smaller student is as low
+_AS_LOW = 1.1
 
 
 @dataclass(frozen=True)
@@ -60,82 +64,121 @@ def preset_rows(run: Run) -> list[PresetRow]:
     """The students of a run, the largest first; speeds of bench.json where it is there."""
     rows = []
     for preset in run.presets:
-        judged = run.metrics[preset]
-        about, errors = as_dict(judged.get(RUN)), run.errors(preset)
-        facts = figures(about)
-        own = figures(as_dict(judged.get("on_policy")).get("all"))
-        dynamics = as_dict(about.get("on_policy"))
+        found, errors = run.metrics.students[preset], run.errors(preset)
+        dynamics = found.on_policy or OnPolicyFacts()
         student = run.students.get(preset)
-        speed = _bench_speed(run.bench, preset) or _end_speed(run, facts)
-        rows.append(
-            PresetRow(
-                name=preset,
-                parameters=student.parameters if student else facts.get("parameters"),
-                file_kb=student.path.stat().st_size / 1e3 if student else facts.get("file_kb"),
-                compression=facts.get("compression"),
-                force_rmse=errors.get("force_rmse_mev_per_a"),
-                force_mae=errors.get("force_mae_mev_per_a"),
-                force_r2=errors.get("force_r2"),
-                force_cosine=errors.get("force_cosine"),
-                energy_mae=errors.get("energy_mae_mev_per_atom"),
-                stress_mae=errors.get("stress_mae_mev_per_a3"),
-                on_policy_force_rmse=own.get("force_rmse_mev_per_a"),
-                stable=dynamics.get("stable"),
-                instability=str(dynamics.get("reason") or ""),
-                drift=figures(about.get("nve")).get("drift_mev_per_atom_per_ps"),
-                training_loss=figures(about.get("training")).get("training_loss"),
-                **speed,
-            )
+        row = PresetRow(
+            name=preset,
+            parameters=student.parameters if student else found.parameters,
+            file_kb=student.path.stat().st_size / 1e3 if student else found.file_kb,
+            compression=found.compression,
+            force_rmse=errors.force_rmse_mev_per_a,
+            force_mae=errors.force_mae_mev_per_a,
+            force_r2=errors.force_r2,
+            force_cosine=errors.force_cosine,
+            energy_mae=errors.energy_mae_mev_per_atom,
+            stress_mae=errors.stress_mae_mev_per_a3,
+            on_policy_force_rmse=found.errors(ON_POLICY).force_rmse_mev_per_a,
+            stable=dynamics.stable,
+            instability=dynamics.reason,
+            drift=found.nve.drift_mev_per_atom_per_ps if found.nve else None,
+            atoms_per_s=found.atoms_per_s,
+            speedup=found.speedup,
+            threads=found.threads,
+            training_loss=found.training_loss,
         )
+        atoms = run.metrics.speed_atoms
+        of = f"{atoms:,} atoms" if atoms else "a test structure"
+        if row.atoms_per_s:
+            of = f"{of}, native engine{_on(row.threads)}, at the end of the run"
+            row = replace(row, speed_of=of)
+        rows.append(_with_bench_speed(row, run.bench.get("rows", [])))
     return rows
-
-
-def _end_speed(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
-    """The rate that was measured at the end of the run."""
-    atoms = run.facts.get("speed_atoms")
-    of = f"{atoms:,} atoms" if isinstance(atoms, int) else "a test structure"
-    threads = facts.get("threads")
-    return {
-        "atoms_per_s": facts.get("atoms_per_s"),
-        "speedup": facts.get("speedup"),
-        "speed_of": f"{of}, native engine{_on(threads)}, at the end of the run"
-        if facts.get("atoms_per_s")
-        else "",
-        "threads": threads,
-    }
 
 
 def _on(threads: int | None) -> str:
     return f", {threads} thread{'s' if threads != 1 else ''}" if threads else ""
 
 
-def _bench_speed(bench: dict[str, Any] | None, preset: str) -> dict[str, Any] | None:
-    """The native rate on the single structure closest to 1,000 atoms, as the benchmark measured it."""
-    rows = [
-        row
-        for row in (bench or {}).get("rows", [])
-        if row.get("engine") == "native" and row.get("batch") == 1 and row.get("atoms_per_s")
-        and (row.get("model") == preset or row.get("preset") == preset)
+def _with_bench_speed(row: PresetRow, measured: Sequence[dict[str, Any]]) -> PresetRow:
+    """With the native rate on the single structure closest to 1,000 atoms, where that was measured."""
+    own = [
+        one for one in measured
+        if one.get("engine") == "native" and one.get("batch") == 1 and one.get("atoms_per_s")
+        and row.name in (one.get("model"), one.get("preset"))
     ]  # fmt: skip
-    if not rows:
-        return None
-    row = min(rows, key=lambda row: abs(row["atoms"] - USUAL_ATOMS))
-    ratios = [r for r in rows if r.get("speedup_vs_teacher")]
-    beside: dict[str, Any] = min(ratios, key=lambda r: abs(r["atoms"] - USUAL_ATOMS), default={})
-    return {
-        "atoms_per_s": row["atoms_per_s"],
-        "speedup": beside.get("speedup_vs_teacher"),
-        "speed_of": f"{row['atoms']:,} atoms, native engine{_on(row.get('threads'))}",
-        "threads": row.get("threads"),
-    }
+    if not own:
+        return row
+    own.sort(key=lambda one: abs(one["atoms"] - USUAL_ATOMS))
+    usual = own[0]
+    return replace(
+        row,
+        atoms_per_s=usual["atoms_per_s"],
+        speedup=next((one["speedup_vs_teacher"] for one in own if one.get("speedup_vs_teacher")), None),
+        speed_of=f"{usual['atoms']:,} atoms, native engine{_on(usual.get('threads'))}",
+        threads=usual.get("threads"),
+    )
 
 
-def teacher_rate(rows: Sequence[PresetRow], teacher: dict[str, Any]) -> float | None:
+def teacher_rate(rows: Sequence[PresetRow], teacher: TeacherFacts) -> float | None:
     """The teacher's atoms/s beside the rates of ``rows``, else those of the run's end."""
     for row in rows:
         if row.atoms_per_s and row.speedup:
             return row.atoms_per_s / row.speedup
-    return figures(teacher).get("atoms_per_s")
+    return teacher.atoms_per_s
+
+
+@dataclass(frozen=True)
+class NoBetter:
+    """A student that is no more accurate than a smaller one."""
+
+    larger: PresetRow
+    smaller: PresetRow
+
+    @property
+    def limit(self) -> str | None:
+        """``labels`` where it fits the training labels as closely, else ``time``; None where not known."""
+        larger, smaller = self.larger.training_loss, self.smaller.training_loss
+        if larger is None or smaller is None:
+            return None
+        return "labels" if larger <= _AS_LOW * smaller else "time"
+
+    def text(self) -> str:
+        """What is so, why, and what to do."""
+        larger, smaller = self.larger, self.smaller
+        curve = f"limbeck learning-curve RUN --preset {larger.name}"
+        why = {
+            "labels": f"It fits the training labels as closely, so the number of labels limits it: use "
+            f"{smaller.name}, or a larger --budget, which labels more ({curve} estimates the gain).",
+            "time": f"It fits the training labels less closely, so training time limits it: use "
+            f"{smaller.name}, or a larger --budget.",
+            None: f"Labels or training time limit it ({curve} measures which): use {smaller.name}, or a "
+            "larger --budget.",
+        }[self.limit]
+        gain = "no" if _error(larger) >= _error(smaller) else "hardly"
+        return (
+            f"{larger.name} ({larger.parameters:,} parameters) is {gain} more accurate than {smaller.name} "
+            f"({smaller.parameters:,}): force RMSE {larger.force_rmse:.1f} and {smaller.force_rmse:.1f} "
+            f"meV/Å. {why}"
+        )
+
+
+def no_better(rows: Sequence[PresetRow]) -> list[NoBetter]:
+    """Students that gain less than noise over the most accurate of the smaller ones, the largest first.
+
+    Those of unknown size or error, and those whose own dynamics failed, are left out.
+    """
+    sized = [
+        (row.parameters, row)
+        for row in rows
+        if row.parameters is not None and row.force_rmse is not None and row.stable is not False
+    ]
+    found = []
+    for parameters, larger in sorted(sized, key=lambda one: -one[0]):
+        best = min((row for size, row in sized if size < parameters), key=_error, default=None)
+        if best is not None and _error(larger) > (1 - LEAST_GAIN) * _error(best):
+            found.append(NoBetter(larger, best))
+    return found
 
 
 def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | None = None) -> Recommendation:
@@ -148,7 +191,7 @@ def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | No
     judged = [row for row in rows if row.force_rmse is not None]
     if not judged:
         return Recommendation(None, "No student has a force error, so none can be recommended.")
-    useless = _no_better(judged)
+    useless = no_better(judged)
     larger = {one.larger.name for one in useless}
     best = min((row for row in judged if row.name not in larger), key=_error)
     remarks = "".join(f" {one.text()}" for one in useless)
@@ -166,18 +209,6 @@ def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | No
         f"{best.name} {rank}: {_figures(best)}. {fastest.name} is the "
         f"{'fastest' if fastest.atoms_per_s else 'smallest'}: {_figures(fastest)}{_trade(best, fastest)}."
         f"{_warning(best)}{_warning(fastest)}{remarks}",
-    )
-
-
-def _no_better(judged: Sequence[PresetRow]) -> list[NoBetter]:
-    """Students that are no more accurate than a smaller one whose own dynamics did not fail."""
-    usable = [row for row in judged if row.stable is not False]
-    return no_better(
-        [
-            Sized(row.name, row.parameters, row.force_rmse, row.training_loss)
-            for row in usable
-            if row.parameters is not None and row.force_rmse is not None
-        ]
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from limbeck.records.metrics import as_dict
 from limbeck.report.markup import code, details, judged, missing, number, paragraph, short_hash, table, text
-from limbeck.report.reading import Run, as_dict, figures
+from limbeck.report.reading import Run, figures
 
 _STEADY = 0.2  #: distance of the quartiles over the median, at most, of timings on a quiet machine
 #: title, key of a benchmark's row, and how the value is shown

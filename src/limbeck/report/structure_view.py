@@ -10,7 +10,7 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
 from limbeck.core.neighbours import neighbour_list
-from limbeck.report.figures import ERROR_SCALE, Picture
+from limbeck.records.figure import ERROR_SCALE, Picture
 
 MOST_ATOMS = 1200
 _BOND = 1.2  # of the sum of covalent radii

@@ -1,17 +1,26 @@
-"""How far a Potential is from reference labels, held out and on its own trajectories."""
+"""How far a Potential is from reference labels, on a test set and on its own trajectories."""
 
 from __future__ import annotations
 
 from limbeck.core.nve import DriftReport, nve_drift
-from limbeck.validation.longrange import LongRangeReport, long_range_force
-from limbeck.validation.metrics import METRIC_KEYS, compute_metrics, grouped_metrics
+from limbeck.records.metrics import (
+    METRIC_KEYS,
+    Errors,
+    GroupedErrors,
+    LongRangeReport,
+    ValidationReport,
+    WorstFrame,
+)
+from limbeck.validation.longrange import long_range_force
+from limbeck.validation.metrics import compute_metrics, grouped_metrics
 from limbeck.validation.onpolicy import OnPolicyReport, on_policy_error
-from limbeck.validation.plots import write_plots
-from limbeck.validation.run import ValidationReport, WorstFrame, predict, validate, worst_frames
+from limbeck.validation.run import predict, validate, worst_frames
 
 __all__ = [
     "METRIC_KEYS",
     "DriftReport",
+    "Errors",
+    "GroupedErrors",
     "LongRangeReport",
     "OnPolicyReport",
     "ValidationReport",
@@ -24,5 +33,4 @@ __all__ = [
     "predict",
     "validate",
     "worst_frames",
-    "write_plots",
 ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -22,46 +21,13 @@ from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError, WorkerDied
 from limbeck.progress import format_seconds
+from limbeck.records.metrics import LongRangeReport
 from limbeck.units import EV_TO_MEV
 
 DISPLACEMENT_A = 0.1  #: standard deviation of a coordinate, that of a warm crystal
 MOST_ATOMS = 1600
 MOST_EVALUATIONS = 8
-RESOLVED_MEV_PER_A = 0.05  #: what single precision leaves of a force when far atoms move
 _ERRORS = (LimbeckError, RuntimeError, ValueError, ArithmeticError)
-
-
-@dataclass(frozen=True)
-class LongRangeReport:
-    """Change of forces when atoms beyond a radius move.
-
-    Attributes
-    ----------
-    radius_a: Å. displacement_a: standard deviation of each coordinate beyond it, Å.
-    force_rms_mev_per_a: rms change of a force component of the probes, meV/Å; None where not tested.
-    share: that over the rms force component of the whole structures; None where those have no forces.
-    n_atoms_probed: probe atoms, one an evaluation. n_atoms: atoms of the widest structure evaluated.
-    reason: why it was not tested, or not to the end ("" otherwise).
-    """
-
-    radius_a: float
-    displacement_a: float
-    force_rms_mev_per_a: float | None
-    share: float | None
-    n_atoms_probed: int
-    n_atoms: int
-    reason: str
-
-    def text(self, *, reason: bool = True) -> str:
-        """One line for cards and reports; ``reason``: says why nothing was measured."""
-        beyond = f"teacher's forces beyond {self.radius_a:.1f} Å"
-        if self.force_rms_mev_per_a is None:
-            return f"{beyond}: not measured" + (f", {self.reason}" if reason else "")
-        change = self.force_rms_mev_per_a
-        resolved = change >= RESOLVED_MEV_PER_A
-        size = f"{change:.1f}" if resolved else f"below {RESOLVED_MEV_PER_A:g}"
-        share = "" if self.share is None or not resolved else f" ({100 * self.share:.2g}% of the rms force)"
-        return f"{beyond}: {size} meV/Å rms when atoms there move by {self.displacement_a:g} Å{share}"
 
 
 def long_range_force(

@@ -12,7 +12,7 @@ pool), m the mean of that pool, E and E' energies divided by the number of atoms
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -20,28 +20,15 @@ from ase.data import chemical_symbols
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
+from limbeck.records.metrics import Errors, GroupedErrors
 from limbeck.units import EV_TO_MEV
-
-METRIC_KEYS = (
-    "energy_mae_mev_per_atom",
-    "energy_rmse_mev_per_atom",
-    "force_mae_mev_per_a",
-    "force_rmse_mev_per_a",
-    "force_r2",
-    "force_cosine",
-    "stress_mae_mev_per_a3",
-    "n_structures",
-    "n_atoms",
-)
 
 MINIMUM_FORCE_FOR_ANGLE = 1e-6  #: eV/Å; below it the direction of a reference force means nothing
 MAXIMUM_TEMPERATURES = 12  #: more distinct ones (a ramp) are rounded to 100 K
 
-Metrics = dict[str, float | int | None]
 
-
-def compute_metrics(structures: StructureBatch, reference: Labels, prediction: Labels) -> Metrics:
-    """Every metric of `METRIC_KEYS` for S structures of N atoms.
+def compute_metrics(structures: StructureBatch, reference: Labels, prediction: Labels) -> Errors:
+    """Every error for S structures of N atoms.
 
     A figure that is not defined is None: ``force_r2`` where all reference components are equal,
     ``force_cosine`` where no reference force exceeds 1e-6 eV/Å, stress where either side has none.
@@ -54,24 +41,21 @@ def compute_metrics(structures: StructureBatch, reference: Labels, prediction: L
     _check(structures, reference, prediction)
     energy_error = energy_errors_per_atom(structures, reference, prediction)  # (S,)
     stress_error = _stress_errors(reference, prediction)
-    return {
-        "energy_mae_mev_per_atom": _mae(energy_error),
-        "energy_rmse_mev_per_atom": _rmse(energy_error),
-        **_force_metrics(reference.forces, prediction.forces),
-        "stress_mae_mev_per_a3": _mae(stress_error) if stress_error.size else None,
-        "n_structures": len(structures),
-        "n_atoms": structures.n_atoms,
-    }
+    return replace(
+        _force_errors(reference.forces, prediction.forces),
+        energy_mae_mev_per_atom=_mae(energy_error),
+        energy_rmse_mev_per_atom=_rmse(energy_error),
+        stress_mae_mev_per_a3=_mae(stress_error) if stress_error.size else None,
+        n_structures=len(structures),
+        n_atoms=structures.n_atoms,
+    )
 
 
-def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> dict[str, Any]:
-    """Metrics over everything and by group, as metrics.json has them for one split.
+def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> GroupedErrors:
+    """Errors over everything and by group.
 
-    Returns
-    -------
-    ``{"all": metrics, "by_element": {"Si": ...}, "by_config_type": {...}, "by_temperature": {"300": ...}}``.
-    By element only the force metrics, of the atoms of this element in every structure, with
-    ``n_structures`` counting structures that hold it. Unknown kinds and temperatures are left
+    By element only those of forces, on the atoms of this element in every structure, with
+    ``n_structures`` counting structures that hold it. Unknown groups and temperatures are left
     out. Temperatures are rounded to 1 K, or to 100 K where there would be more than 12 groups.
 
     Raises
@@ -79,23 +63,25 @@ def grouped_metrics(labelled: LabelledSet, prediction: Labels) -> dict[str, Any]
     As `compute_metrics`.
     """
     _check(labelled.structures, labelled.labels, prediction, labelled.frame)
-    everything = compute_metrics(labelled.structures, labelled.labels, prediction)
-    by_config_type = {
-        str(kind): _subset_metrics(labelled, prediction, labelled.config_type == kind)
-        for kind in np.unique(labelled.config_type)
-        if kind
-    }
     kelvin = _temperature_groups(labelled.temperature_k)
-    by_temperature = {
-        f"{value:.0f}": _subset_metrics(labelled, prediction, kelvin == value)
-        for value in np.unique(kelvin[np.isfinite(kelvin)])
-    }
-    return {
-        "all": everything,
-        "by_element": _by_element(labelled, prediction),
-        "by_config_type": by_config_type,
-        "by_temperature": by_temperature,
-    }
+
+    def subset(mask: np.ndarray) -> Errors:
+        index = np.flatnonzero(mask)
+        part = labelled.select(index)
+        return compute_metrics(
+            part.structures, part.labels, select_labels(labelled.structures, prediction, index)
+        )
+
+    return GroupedErrors(
+        all=compute_metrics(labelled.structures, labelled.labels, prediction),
+        by_element=_by_element(labelled, prediction),
+        by_config_type={
+            str(c): subset(labelled.config_type == c) for c in np.unique(labelled.config_type) if c
+        },
+        by_temperature={
+            f"{one:.0f}": subset(kelvin == one) for one in np.unique(kelvin[np.isfinite(kelvin)])
+        },
+    )
 
 
 def energy_errors_per_atom(structures: StructureBatch, reference: Labels, prediction: Labels) -> np.ndarray:
@@ -115,40 +101,32 @@ def select_labels(structures: StructureBatch, labels: Labels, index: np.ndarray)
     )
 
 
-def _subset_metrics(labelled: LabelledSet, prediction: Labels, mask: np.ndarray) -> Metrics:
-    index = np.flatnonzero(mask)
-    part = labelled.select(index)
-    return compute_metrics(
-        part.structures, part.labels, select_labels(labelled.structures, prediction, index)
-    )
-
-
-def _by_element(labelled: LabelledSet, prediction: Labels) -> dict[str, Metrics]:
+def _by_element(labelled: LabelledSet, prediction: Labels) -> dict[str, Errors]:
     structures = labelled.structures
-    groups: dict[str, Metrics] = {}
+    groups = {}
     for number in np.unique(structures.numbers):
         mask = structures.numbers == number
-        groups[chemical_symbols[number]] = {
-            **_force_metrics(labelled.labels.forces[mask], prediction.forces[mask]),
-            "n_structures": len(np.unique(structures.structure_of_atom[mask])),
-            "n_atoms": int(mask.sum()),
-        }
+        groups[chemical_symbols[number]] = replace(
+            _force_errors(labelled.labels.forces[mask], prediction.forces[mask]),
+            n_structures=len(np.unique(structures.structure_of_atom[mask])),
+            n_atoms=int(mask.sum()),
+        )
     return groups
 
 
-def _force_metrics(reference: np.ndarray, predicted: np.ndarray) -> Metrics:
+def _force_errors(reference: np.ndarray, predicted: np.ndarray) -> Errors:
     reference = np.asarray(reference, np.float64)  # (N, 3)
     predicted = np.asarray(predicted, np.float64)  # (N, 3)
     error = predicted - reference
     spread = float(((reference - reference.mean()) ** 2).sum())
     # Subtracting the mean of equal numbers can leave rounding behind, which is no spread.
     rounding = reference.size * (4 * np.finfo(np.float64).eps * np.abs(reference).max()) ** 2
-    return {
-        "force_mae_mev_per_a": _mae(error),
-        "force_rmse_mev_per_a": _rmse(error),
-        "force_r2": 1.0 - float((error**2).sum()) / spread if spread > rounding else None,
-        "force_cosine": _cosine(reference, predicted),
-    }
+    return Errors(
+        force_mae_mev_per_a=_mae(error),
+        force_rmse_mev_per_a=_rmse(error),
+        force_r2=1.0 - float((error**2).sum()) / spread if spread > rounding else None,
+        force_cosine=_cosine(reference, predicted),
+    )
 
 
 def _cosine(reference: np.ndarray, predicted: np.ndarray) -> float | None:

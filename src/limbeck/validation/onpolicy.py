@@ -17,8 +17,9 @@ from limbeck.core.nve import EVALUATION_ERRORS, count_steps
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, WorkerDied
+from limbeck.records.metrics import Errors
 from limbeck.sampling.dynamics import MD, run_trajectory
-from limbeck.validation.metrics import Metrics, compute_metrics
+from limbeck.validation.metrics import compute_metrics
 from limbeck.validation.run import predict
 
 
@@ -28,15 +29,19 @@ class OnPolicyReport:
 
     Attributes
     ----------
-    metrics: as `limbeck.validation.metrics.compute_metrics`, None where no frame could be labelled.
+    errors: None where no frame could be labelled; ``metrics``: the same as metrics.json has them.
     n_frames: frames compared. stable: every run reached its end and the teacher labelled every frame.
     reason: what went wrong first ("" where stable).
     """
 
-    metrics: Metrics | None
+    errors: Errors | None
     n_frames: int
     stable: bool
     reason: str
+
+    @property
+    def metrics(self) -> dict[str, float | int | None] | None:
+        return None if self.errors is None else self.errors.to_json()
 
 
 def on_policy_error(
@@ -114,13 +119,11 @@ def _compare(
     if not kept:
         return OnPolicyReport(None, 0, stable=False, reason=reason or "no frame was reached")
     batch = StructureBatch.from_atoms(kept)
-    stress = None
-    if all(labels.stress is not None for labels in truth):
-        stress = np.concatenate([labels.stress for labels in truth])
+    stresses = [labels.stress for labels in truth if labels.stress is not None]
     reference = Labels(
         energy=np.concatenate([labels.energy for labels in truth]),
         forces=np.concatenate([labels.forces for labels in truth]),
-        stress=stress,
+        stress=np.concatenate(stresses) if len(stresses) == len(truth) else None,
     )
-    metrics = compute_metrics(batch, reference, predict(student, batch))
-    return OnPolicyReport(metrics, len(kept), stable=not reasons, reason=reason)
+    errors = compute_metrics(batch, reference, predict(student, batch))
+    return OnPolicyReport(errors, len(kept), stable=not reasons, reason=reason)

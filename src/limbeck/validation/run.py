@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -15,49 +13,13 @@ from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
 from limbeck.progress import Progress, no_progress
+from limbeck.records.metrics import ValidationReport, WorstFrame
 from limbeck.units import EV_TO_MEV
 from limbeck.validation.metrics import energy_errors_per_atom, grouped_metrics
 
 MAX_ATOMS = 1024  #: atoms a batch unless the caller says otherwise
 EDGES_PER_ATOM = 64  #: edges a batch, per atom of its limit; denser structures make smaller batches
 DEFAULT_CUTOFF_A = 5.0  #: Å, for estimating edges where the Potential states no cutoff
-
-
-@dataclass(frozen=True)
-class WorstFrame:
-    """One of the structures with the largest force errors.
-
-    Attributes
-    ----------
-    index: its number in the file of the labels (``LabelledSet.frame``).
-    group, config_type, temperature_k: where it came from.
-    force_rmse_mev_per_a, energy_error_mev_per_atom: of this structure (energy: signed).
-    worst_atom: index within the structure of the atom with the largest |F' - F|.
-    worst_element: its symbol. worst_force_error_mev_per_a: its |F' - F|.
-    """
-
-    index: int
-    group: str
-    config_type: str
-    temperature_k: float | None
-    force_rmse_mev_per_a: float
-    energy_error_mev_per_atom: float
-    worst_atom: int
-    worst_element: str
-    worst_force_error_mev_per_a: float
-
-
-@dataclass(frozen=True)
-class ValidationReport:
-    """Metrics by group (as metrics.json has them for one split), predictions, worst frames.
-
-    ``worst_places``: where ``worst`` stand in the labelled set.
-    """
-
-    metrics: dict[str, Any]
-    prediction: Labels
-    worst: tuple[WorstFrame, ...]
-    worst_places: tuple[int, ...]
 
 
 def validate(
@@ -82,36 +44,22 @@ def validate(
         max_structures=max_structures,
         progress=progress,
     )
-    return ValidationReport(
-        metrics=grouped_metrics(labelled, prediction),
-        prediction=prediction,
-        worst=worst_frames(labelled, prediction, n_worst),
-        worst_places=worst_places(labelled, prediction, n_worst),
-    )
+    frames, places = worst_frames(labelled, prediction, n_worst)
+    return ValidationReport(grouped_metrics(labelled, prediction), prediction, frames, places)
 
 
-def worst_places(labelled: LabelledSet, prediction: Labels, count: int = 10) -> tuple[int, ...]:
-    """Places in the set of the ``count`` structures with the largest force RMSE, worst first."""
-    return tuple(int(s) for s in np.argsort(-_force_rmse(labelled, prediction), kind="stable")[:count])
-
-
-def _force_rmse(labelled: LabelledSet, prediction: Labels) -> np.ndarray:
-    """(S,) eV/Å, over the components of each structure."""
+def worst_frames(
+    labelled: LabelledSet, prediction: Labels, count: int = 10
+) -> tuple[tuple[WorstFrame, ...], tuple[int, ...]]:
+    """The ``count`` structures with the largest force RMSE, worst first, and their places in the set."""
     structures = labelled.structures
     square = ((prediction.forces - labelled.labels.forces) ** 2).sum(axis=1)  # (N,)
     of_structure = np.bincount(structures.structure_of_atom, weights=square, minlength=len(structures))
-    return np.sqrt(of_structure / (3 * structures.counts))
-
-
-def worst_frames(labelled: LabelledSet, prediction: Labels, count: int = 10) -> tuple[WorstFrame, ...]:
-    """The ``count`` structures with the largest force RMSE, worst first."""
-    structures = labelled.structures
-    error = prediction.forces - labelled.labels.forces  # (N, 3)
-    square = (error**2).sum(axis=1)  # (N,)
-    rmse = _force_rmse(labelled, prediction)
+    rmse = np.sqrt(of_structure / (3 * structures.counts))
     energy = energy_errors_per_atom(structures, labelled.labels, prediction)
+    places = np.argsort(-rmse, kind="stable")[:count]
     frames = []
-    for s in worst_places(labelled, prediction, count):
+    for s in places:
         first, last = structures.offsets[s], structures.offsets[s + 1]
         atom = int(np.argmax(square[first:last]))
         kelvin = float(labelled.temperature_k[s])
@@ -128,7 +76,7 @@ def worst_frames(labelled: LabelledSet, prediction: Labels, count: int = 10) -> 
                 worst_force_error_mev_per_a=float(np.sqrt(square[first + atom])) * EV_TO_MEV,
             )
         )
-    return tuple(frames)
+    return tuple(frames), tuple(int(s) for s in places)
 
 
 def predict(
@@ -150,13 +98,24 @@ def predict(
     ------
     LimbeckError: memory runs out on a single structure.
     """
-    cost = _costs(potential, structures, max_atoms or MAX_ATOMS)
+    most = max_atoms or MAX_ATOMS
+    cutoff = float(getattr(potential, "cutoff", None) or DEFAULT_CUTOFF_A)
+    edges = estimate_edges(structures, cutoff) / (most * EDGES_PER_ATOM)
+    cost = np.maximum(structures.counts / most, edges)  # (S,) share of a full batch
     share, start, parts = 1.0, 0, []
     while start < len(structures):
-        stop = _batch_end(cost, start, share, max_structures)
+        count = max(1, int((np.cumsum(cost[start:]) <= share * (1 + 1e-12)).sum()))
+        stop = start + min(count, max(1, max_structures or count))
         labels = _evaluate_or_none(potential, structures.select(np.arange(start, stop)))
+        if labels is None and stop - start == 1:
+            raise LimbeckError(
+                "out of memory on a single structure",
+                where=f"structure {start}",
+                got=f"{int(structures.counts[start])} atoms",
+                wanted="a structure that fits into memory",
+                remedy="use a smaller structure, a smaller model or a machine with more memory",
+            )
         if labels is None:
-            _refuse_single(structures, start, stop)
             share = float(cost[start:stop].sum()) / 2
             continue
         parts.append((labels, stop - start, labels.forces.shape[0]))
@@ -183,19 +142,6 @@ def estimate_edges(structures: StructureBatch, cutoff_a: float) -> np.ndarray:
     return edges
 
 
-def _costs(potential: Potential, structures: StructureBatch, max_atoms: int) -> np.ndarray:
-    """Share of a full batch that each structure takes, by atoms or edges, whichever is more, (S,)."""
-    cutoff = float(getattr(potential, "cutoff", None) or DEFAULT_CUTOFF_A)
-    edges = estimate_edges(structures, cutoff) / (max_atoms * EDGES_PER_ATOM)
-    return np.maximum(structures.counts / max_atoms, edges)
-
-
-def _batch_end(cost: np.ndarray, start: int, share: float, max_structures: int | None) -> int:
-    within = np.cumsum(cost[start:]) <= share * (1 + 1e-12)
-    count = max(1, int(within.sum()))
-    return start + (count if max_structures is None else min(count, max(1, max_structures)))
-
-
 def _evaluate_or_none(potential: Potential, batch: StructureBatch) -> Labels | None:
     """Labels, or None where memory ran out."""
     try:
@@ -204,7 +150,10 @@ def _evaluate_or_none(potential: Potential, batch: StructureBatch) -> Labels | N
         if not is_out_of_memory(error):
             raise
     # Out of the except block the traceback, and with it the tensors of its frames, is gone.
-    _free_memory()
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
     return None
 
 
@@ -221,43 +170,24 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _free_memory() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _refuse_single(structures: StructureBatch, start: int, stop: int) -> None:
-    if stop - start > 1:
-        return
-    raise LimbeckError(
-        "out of memory on a single structure",
-        where=f"structure {start}",
-        got=f"{int(structures.counts[start])} atoms",
-        wanted="a structure that fits into memory",
-        remedy="use a smaller structure, a smaller model or a machine with more memory",
-    )
-
-
 def _join(parts: list[tuple[Labels, int, int]]) -> Labels:
     """One Labels from those of consecutive batches: (labels, structures, atoms)."""
 
     def column(name: str, shape: tuple[int, ...], per_atom: bool) -> np.ndarray | None:
-        rows = []
-        for labels, n_structures, n_atoms in parts:
-            value = getattr(labels, name)
-            n = n_atoms if per_atom else n_structures
-            rows.append(np.full((n, *shape), np.nan) if value is None else np.asarray(value, np.float64))
-        if all(getattr(labels, name) is None for labels, _, _ in parts):
+        values = [getattr(labels, name) for labels, _, _ in parts]
+        if parts and all(value is None for value in values):
             return None
-        return np.concatenate(rows)
+        rows = [
+            np.full((n_atoms if per_atom else n_structures, *shape), np.nan)
+            if value is None
+            else np.asarray(value, np.float64)
+            for value, (_, n_structures, n_atoms) in zip(values, parts, strict=True)
+        ]
+        return np.concatenate([np.zeros((0, *shape)), *rows])
 
-    energy = column("energy", (), per_atom=False)
-    forces = column("forces", (3,), per_atom=True)
     return Labels(
-        energy=np.zeros(0) if energy is None else energy,
-        forces=np.zeros((0, 3)) if forces is None else forces,
+        energy=column("energy", (), per_atom=False),  # type: ignore[arg-type]
+        forces=column("forces", (3,), per_atom=True),  # type: ignore[arg-type]
         stress=column("stress", (3, 3), per_atom=False),
         atom_energies=column("atom_energies", (), per_atom=True),
     )

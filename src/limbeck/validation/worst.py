@@ -10,9 +10,9 @@ from ase import Atoms
 
 from limbeck.core.labels import LabelledSet
 from limbeck.errors import InputError
+from limbeck.records.metrics import ValidationReport
 from limbeck.sampling.frames import write_frames
 from limbeck.validation.metrics import select_labels
-from limbeck.validation.run import ValidationReport
 
 FORCES, ENERGY, STRESS = "student_forces", "student_energy", "student_stress"
 
