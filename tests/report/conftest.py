@@ -116,6 +116,21 @@ def run_folder(made_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made_run, tmp_path / "copper"))
 
 
+@pytest.fixture(scope="session")
+def complete_run(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with everything that other commands add."""
+    folder = Path(shutil.copytree(made_run, tmp_path_factory.mktemp("complete") / "copper"))
+    complete(folder)
+    return folder
+
+
+@pytest.fixture
+def full_folder(run_folder: Path) -> Path:
+    """A copy of the complete run to change."""
+    complete(run_folder)
+    return run_folder
+
+
 @pytest.fixture
 def change(run_folder: Path) -> Callable[..., None]:
     """change(name, edit): rewrite a JSON file of the run with ``edit`` applied to what it holds."""

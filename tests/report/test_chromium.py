@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from limbeck.pipeline.reporting import write_report
-from tests.report.conftest import complete
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -65,11 +64,9 @@ def _requests(log: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def opened(made_run, tmp_path_factory) -> tuple[Opened, dict]:
+def opened(complete_run, tmp_path_factory) -> tuple[Opened, dict]:
     folder = tmp_path_factory.mktemp("browser")
-    run = Path(shutil.copytree(made_run, folder / "copper"))
-    complete(run)
-    page = write_report(run).page
+    page = write_report(complete_run, folder / "report.html").page
     figures = re.search(r'id="figures">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)
     assert figures
     return open_page(page, folder), json.loads(figures[1])

@@ -8,6 +8,7 @@ import yaml
 from ase.data import chemical_symbols
 
 from limbeck.core.charge import ChargeState
+from limbeck.records.metrics import ON_POLICY, TEST, VALIDATION, DriftFacts, Errors, as_dict, read
 from limbeck.students.specification import Architecture
 
 _NAMES = {
@@ -20,9 +21,9 @@ _NAMES = {
     "stress_mae_mev_per_a3": "stress MAE (meV/Å³)",
 }
 _SPLITS = {
-    "test": "test frames of the teacher's own dynamics",
-    "validation": "validation structures",
-    "on_policy": "frames of the student's own dynamics, labelled by the teacher",
+    TEST: "test frames of the teacher's own dynamics",
+    VALIDATION: "validation structures",
+    ON_POLICY: "frames of the student's own dynamics, labelled by the teacher",
 }
 #: licences as hubs spell them
 _LICENCES = {
@@ -40,8 +41,9 @@ def model_card(card: dict[str, Any], file_name: str) -> str:
     """
     name = file_name.removesuffix(".safetensors")
     head = yaml.safe_dump(_front_matter(card, name), sort_keys=False, allow_unicode=True, width=100)
+    run = as_dict(card.get("run")).get("name")
     parts = [
-        f"# {_line(_title(card, name))}",
+        f"# {_line(f'{run}, {name}' if run and run not in name else name)}",
         _lead(card),
         "## Intended use\n\n" + _intended(card),
         "## Limits\n\n" + _limits(card),
@@ -60,13 +62,8 @@ def _front_matter(card: dict[str, Any], name: str) -> dict[str, Any]:
     head: dict[str, Any] = {"license": known or ("other" if licence else "unknown")}
     if licence and not known:
         head["license_name"] = licence
-    head |= {
-        "library_name": "limbeck",
-        "tags": [
-            "interatomic-potential", "molecular-dynamics", "knowledge-distillation", "painn", "ase",
-            *_symbols(card),
-        ],
-    }  # fmt: skip
+    tags = ["interatomic-potential", "molecular-dynamics", "knowledge-distillation", "painn", "ase"]
+    head |= {"library_name": "limbeck", "tags": [*tags, *_symbols(card)]}
     if _is_distilled(card):
         head["base_model"] = _flat(teacher["name"])
     results = [
@@ -74,16 +71,14 @@ def _front_matter(card: dict[str, Any], name: str) -> dict[str, Any]:
             "task": {"type": "other", "name": "interatomic potential"},
             "dataset": {"type": f"limbeck-{split.replace('_', '-')}", "name": _SPLITS[split]},
             "metrics": [
-                {"type": key, "name": _NAMES[key], "value": float(f"{errors[key]:.6g}")}
-                for key in _NAMES
-                if isinstance(errors.get(key), int | float)
+                {"type": key, "name": name, "value": float(f"{getattr(errors, key):.6g}")}
+                for key, name in _NAMES.items()
+                if getattr(errors, key) is not None
             ],
         }
         for split, errors in _splits(card).items()
     ]
-    if results:
-        head["model-index"] = [{"name": name, "results": results}]
-    return head
+    return head | ({"model-index": [{"name": name, "results": results}]} if results else {})
 
 
 def _is_distilled(card: dict[str, Any]) -> bool:
@@ -92,21 +87,16 @@ def _is_distilled(card: dict[str, Any]) -> bool:
     return bool(name) and not str(name).startswith("labels of ")
 
 
-def _splits(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _splits(card: dict[str, Any]) -> dict[str, Errors]:
     """Errors by split; those of the student's own dynamics stand one level deeper on a card."""
-    metrics = card.get("metrics") or {}
-    found = {split: metrics.get(split) or {} for split in _SPLITS}
-    found["on_policy"] = found["on_policy"].get("all") or {}
-    return {split: errors for split, errors in found.items() if errors}
+    metrics = as_dict(card.get("metrics"))
+    found = {split: as_dict(metrics.get(split)) for split in _SPLITS}
+    found[ON_POLICY] = as_dict(found[ON_POLICY].get("all"))
+    return {split: read(Errors, errors) for split, errors in found.items() if errors}
 
 
 def _symbols(card: dict[str, Any]) -> list[str]:
     return [chemical_symbols[int(z)] for z in card.get("elements", [])]
-
-
-def _title(card: dict[str, Any], name: str) -> str:
-    run = (card.get("run") or {}).get("name")
-    return f"{run}, {name}" if run and run not in name else name
 
 
 def _lead(card: dict[str, Any]) -> str:
@@ -182,26 +172,20 @@ def _evaluation(card: dict[str, Any]) -> str:
     splits = _splits(card)
     if not splits:
         return "Not recorded."
-    shown = [key for key in _NAMES if any(isinstance(e.get(key), int | float) for e in splits.values())]
-    head = "| on | " + " | ".join(_NAMES[key] for key in shown) + " | structures |"
-    rule = "|---" * (len(shown) + 2) + "|"
-    rows = [
-        f"| {_SPLITS[split]} | "
-        + " | ".join(
-            f"{errors[key]:.4g}" if isinstance(errors.get(key), int | float) else "–" for key in shown
+    shown = [key for key in _NAMES if any(getattr(e, key) is not None for e in splits.values())]
+    lines = ["| on | " + " | ".join(_NAMES[key] for key in shown) + " | structures |"]
+    lines.append("|---" * (len(shown) + 2) + "|")
+    for split, errors in splits.items():
+        values = [getattr(errors, key) for key in shown]
+        cells = ["–" if value is None else f"{value:.4g}" for value in values]
+        lines.append(f"| {_SPLITS[split]} | {' | '.join(cells)} | {errors.n_structures or '–'} |")
+    nve = read(DriftFacts, as_dict(card.get("metrics")).get("nve"))
+    if nve.drift_mev_per_atom_per_ps is not None:
+        lines.append(
+            f"\nEnergy drift without a thermostat: {nve.drift_mev_per_atom_per_ps:.3g} meV/atom/ps over "
+            f"{nve.duration_fs or 0:g} fs at {nve.temperature_k or 0:g} K."
         )
-        + f" | {errors.get('n_structures', '–')} |"
-        for split, errors in splits.items()
-    ]
-    nve = (card.get("metrics") or {}).get("nve") or {}
-    drift = nve.get("drift_mev_per_atom_per_ps")
-    said = ""
-    if isinstance(drift, int | float):
-        said = (
-            f"\n\nEnergy drift without a thermostat: {drift:.3g} meV/atom/ps over "
-            f"{nve.get('duration_fs', 0):g} fs at {nve.get('temperature_k', 0):g} K."
-        )
-    return "\n".join([head, rule, *rows]) + said
+    return "\n".join(lines)
 
 
 def _usage(file_name: str) -> str:

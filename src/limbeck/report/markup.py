@@ -43,7 +43,7 @@ def missing(what: str, command: str) -> str:
     return f'<p class="missing">{text(what)} Run {code(command)}.</p>'
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> str:
+def facts(pairs: Iterable[tuple[str, str | None]]) -> str:
     """A list of (term, markup); pairs without markup are left out."""
     rows = "".join(
         f"<div{_class('long' if term in _LONG else '')}><dt>{text(term)}</dt><dd>{value}</dd></div>"

@@ -38,48 +38,64 @@ _METRICS = (
 def provenance(run: Run) -> str:
     """Where everything comes from: teacher, licence, versions, seeds, hashes, commands."""
     card = next((student.card for student in run.students.values()), {})
-    teacher = card.get("teacher") or {}
+    teacher, data, training = (as_dict(card.get(key)) for key in ("teacher", "data", "training"))
     name = teacher_name(run)
     own = own_labels(name)
-    version = teacher.get("version")
-    data = card.get("data") or {}
-    elements = data.get("elements") or {}
-    training = card.get("training") or {}
+    options = str(teacher.get("options") or "{}")
+    arithmetic = [str(teacher.get("precision") or ""), "" if options == "{}" else options]
+    trained = sorted({str(s.card.get("limbeck_version")) for s in run.students.values()} - {"None"})
+    versions = [f"trained with {', '.join(trained)}"] * bool(trained) + [f"this page by {__version__}"]
     rows = [
-        (
-            "Labels" if own else "Teacher",
-            code(name) + (f" {text(version)}" if version else "") if name else "",
-        ),
+        ("Labels" if own else "Teacher", name and f"{code(name)} {text(teacher.get('version') or '')}"),
         ("Licence of the teacher", "" if own else text(teacher.get("licence") or "not known")),
         ("Citation", linked(teacher.get("citation") or "")),
-        ("Weights, SHA-256", code(teacher["weights_hash"]) if teacher.get("weights_hash") else ""),
-        ("Arithmetic, options", _options(teacher)),
-        ("System", text(_system(run, elements))),
-        ("Training labels", _counted(data)),
-        ("Labels, SHA-256", code(data["content_hash"]) if data.get("content_hash") else ""),
+        ("Weights, SHA-256", teacher.get("weights_hash") and code(teacher["weights_hash"])),
+        ("Arithmetic, options", text(", ".join(filter(None, arithmetic)))),
+        ("System", text(_system(run, as_dict(data.get("elements"))))),
+        ("Training labels", text("; ".join(_amounts(data)))),
+        ("Labels, SHA-256", data.get("content_hash") and code(data["content_hash"])),
         ("Split", text(training.get("split") or "")),
         ("Energy references", text(training.get("references") or "")),
         ("Seed", number(training.get("seed", run.config.get("seed")), "{:d}")),
-        ("Limbeck", _versions(run)),
-        ("Command", code(run.metrics.command) if run.metrics.command else ""),
+        ("Limbeck", text("; ".join(versions))),
+        ("Command", run.metrics.command and code(run.metrics.command)),
     ]
-    files = table(
-        ("student", "file", "SHA-256", "parameters", "kB"),
-        [
-            (
-                text(preset),
-                code(student.path.name),
-                code(student.sha256),
-                number(student.parameters, "{:,}"),
-                number(student.path.stat().st_size / 1e3, "{:,.0f}"),
-            )
-            for preset, student in ((p, run.students[p]) for p in run.presets if p in run.students)
-        ],
-        words=(0, 1, 2),
+    files = [
+        (
+            text(preset),
+            code(student.path.name),
+            code(student.sha256),
+            number(student.parameters, "{:,}"),
+            number(student.path.stat().st_size / 1e3, "{:,.0f}"),
+        )
+        for preset, student in ((p, run.students[p]) for p in run.presets if p in run.students)
+    ]
+    columns = ("student", "file", "SHA-256", "parameters", "kB")
+    return (
+        facts(rows)
+        + (table(columns, files, words=(0, 1, 2)) if files else "")
+        + details("Configuration (config.yaml)", f"<pre>{text(run.config_text)}</pre>")
     )
-    return facts(rows) + (files if run.students else "") + details(
-        "Configuration (config.yaml)", f"<pre>{text(run.config_text)}</pre>"
-    )  # fmt: skip
+
+
+def _amounts(data: dict[str, Any]) -> list[str]:
+    """How many structures, atoms and groups, and in which ranges, as a student's card has it."""
+    if not data.get("n_structures"):
+        return []
+    parts = [f"{data['n_structures']:,} structures, {data.get('n_atoms', 0):,} atoms"]
+    if data.get("n_groups"):
+        parts.append(f"{data['n_groups']:,} groups")
+    return parts + _ranges(data)
+
+
+def _ranges(data: dict[str, Any]) -> list[str]:
+    """Temperatures and densities, where known."""
+    found = []
+    for key, form, unit in (("temperature_k", "{:g}", "K"), ("density_g_per_cm3", "{:.2f}", "g/cm³")):
+        if data.get(key):
+            low, high = (form.format(value) for value in data[key])
+            found.append(f"{low} {unit}" if low == high else f"{low} to {high} {unit}")
+    return found
 
 
 def teacher_name(run: Run) -> str | None:
@@ -96,12 +112,6 @@ def own_labels(name: str | None) -> bool:
     return name is None or name.startswith("labels of ")
 
 
-def _options(teacher: dict[str, Any]) -> str:
-    options = str(teacher.get("options") or "{}")
-    parts = [str(teacher.get("precision") or ""), "" if options == "{}" else options]
-    return text(", ".join(part for part in parts if part))
-
-
 def _system(run: Run, elements: dict[str, Any]) -> str:
     for source in ("bulk", "smiles", "liquid", "structures"):
         if value := run.config.get(source):
@@ -110,26 +120,6 @@ def _system(run: Run, elements: dict[str, Any]) -> str:
                 shown = json.dumps(shown, ensure_ascii=False)
             return f"{source} {shown}; elements {', '.join(elements)}"
     return f"elements {', '.join(elements)}" if elements else ""
-
-
-def _counted(data: dict[str, Any]) -> str:
-    if not data.get("n_structures"):
-        return ""
-    parts = [f"{data['n_structures']:,} structures, {data.get('n_atoms', 0):,} atoms"]
-    if data.get("n_groups"):
-        parts.append(f"{data['n_groups']:,} groups")
-    kelvin, density = data.get("temperature_k"), data.get("density_g_per_cm3")
-    if kelvin:
-        parts.append(f"{kelvin[0]:g} to {kelvin[1]:g} K")
-    if density:
-        parts.append(f"{density[0]:.2f} to {density[1]:.2f} g/cm³")
-    return text("; ".join(parts))
-
-
-def _versions(run: Run) -> str:
-    trained = sorted({str(s.card.get("limbeck_version")) for s in run.students.values()} - {"None"})
-    words = f"trained with {', '.join(trained)}; " if trained else ""
-    return text(f"{words}this page by {__version__}")
 
 
 def elements_of(run: Run) -> list[str]:
@@ -195,20 +185,8 @@ def _labels(run: Run, card: dict[str, Any], cite: Callable[[str], str]) -> list[
             source += f" in {teacher['precision']} arithmetic"
     if not data.get("n_structures"):
         return [f"{target} {source}."]
-    ranges = [f"{data['n_atoms']:,} atoms"] if data.get("n_atoms") else []
-    ranges += [
-        _range(data.get("temperature_k"), "{:g}", "K"),
-        _range(data.get("density_g_per_cm3"), "{:.2f}", "g/cm³"),
-    ]
-    told = "; ".join(filter(None, ranges))
+    told = "; ".join([f"{data['n_atoms']:,} atoms"] * bool(data.get("n_atoms")) + _ranges(data))
     return [f"{target} of {data['n_structures']:,} training structures ({told}) {source}."]
-
-
-def _range(limits: Any, form: str, unit: str) -> str:
-    if not limits:
-        return ""
-    low, high = (form.format(value) for value in limits)
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
 
 
 def _training(students: list[StudentFile], cite: Callable[[str], str]) -> list[str]:
