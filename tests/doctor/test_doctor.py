@@ -80,33 +80,21 @@ def test_a_core_that_does_not_load(monkeypatch, answer, has_compiler, expected):
 
 
 @pytest.mark.parametrize(
-    ("held", "used", "vectors", "expected"),
+    ("held", "vectors", "status", "detail"),
     [
-        (
-            b"..limbeck_avx512..limbeck_avx2..limbeck_portable",
-            "avx2",
-            ["avx2"],
-            ("ok", "loads; compiled for avx512, avx2, portable; uses avx2", None),
-        ),
-        (
-            b"limbeck_portable",
-            "portable",
-            ["avx", "avx2"],
-            ("warning", "loads; compiled for portable; uses portable, though the processor has AVX2", BUILD),
-        ),
-        (
-            b"limbeck_portable",
-            "portable",
-            [],
-            ("ok", "loads; compiled for portable; uses portable", None),
-        ),
+        (["avx512", "avx2", "portable"], ["avx2"], "ok", "compiled for avx512, avx2, portable; uses avx2"),
+        (["portable"], ["avx", "avx2"], "warning", "uses portable, though the processor has AVX2"),
+        (["portable"], [], "ok", "loads; compiled for portable; uses portable"),
     ],
 )
-def test_what_a_core_is_compiled_for(monkeypatch, tmp_path, held, used, vectors, expected):
-    (tmp_path / "_native.so").write_bytes(held)
+def test_what_a_core_is_compiled_for(monkeypatch, tmp_path, held, vectors, status, detail):
+    (tmp_path / "_native.so").write_bytes(b"..".join(f"limbeck_{name}".encode() for name in held))
+    used = "avx2" if "avx2" in held else "portable"
     answer = json.dumps({"file": str(tmp_path / "_native.so"), "used": used, "runs": [used]})
     monkeypatch.setattr(findings, "run", lambda *args: (0, f"a warning\n{answer}\n", ""))
-    assert said(checks.check_core(True, vectors)) == expected
+    found = checks.check_core(True, vectors)
+    assert (found.status, found.remedy) == (status, BUILD if status == "warning" else None)
+    assert found.detail.endswith(detail)
 
 
 def test_threads(quiet):
@@ -156,32 +144,22 @@ def test_processor_and_its_vectors(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "gpus", "expected"),
+    ("text", "gpus", "status", "detail"),
     [
-        (
-            "cuda: Optional[str] = None\nhip: Optional[str] = None\n",
-            0,
-            ("ok", "2.13.0, built for CPU; no GPU", None),
-        ),
-        (
-            "cuda: Optional[str] = None\n",
-            1,
-            (
-                "warning",
-                "2.13.0, built for CPU; 1 NVIDIA GPU(s) that it cannot use",
-                "a CUDA build of torch: the command at https://pytorch.org/get-started/locally",
-            ),
-        ),
-        ("cuda: Optional[str] = '12.8'\n", 2, ("ok", "2.13.0, built for CUDA 12.8; 2 NVIDIA GPU(s)", None)),
-        ("cuda = None\nhip: Optional[str] = '6.4'\n", 0, ("ok", "2.13.0, built for ROCm 6.4; no GPU", None)),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = None\n", 0, "ok", "CPU; no GPU"),
+        ("cuda: Optional[str] = None\n", 1, "warning", "CPU; 1 NVIDIA GPU(s) that it cannot use"),
+        ("cuda: Optional[str] = '12.8'\n", 2, "ok", "CUDA 12.8; 2 NVIDIA GPU(s)"),
+        ("cuda = None\nhip: Optional[str] = '6.4'\n", 0, "ok", "ROCm 6.4; no GPU"),
     ],
 )
-def test_builds_of_torch(monkeypatch, tmp_path, text, gpus, expected):
+def test_builds_of_torch(monkeypatch, tmp_path, text, gpus, status, detail):
     (tmp_path / "version.py").write_text(text)
     monkeypatch.setattr(findings, "package_version", lambda name: "2.13.0")
     monkeypatch.setattr(findings, "module_file", lambda name: tmp_path / "__init__.py")
     monkeypatch.setattr(checks, "count_gpus", lambda: gpus)
-    assert said(checks.check_torch()) == expected
+    found = checks.check_torch()
+    assert (found.status, found.detail) == (status, f"2.13.0, built for {detail}")
+    assert ("pytorch.org" in (found.remedy or "")) == (status == "warning")
 
 
 def test_no_torch(monkeypatch):

@@ -49,22 +49,16 @@ def test_a_faithful_export_passes(references):
     assert comparison.against_student["triclinic"].stress_mev_per_a3 is not None
 
 
-def _shift_one_force(out):
-    out["forces"][0, 0] += 1e-4
-
-
-def _swap_stress(out):
-    out["stress"] = out["stress"][:, [1, 0, 2]][:, :, [1, 0, 2]]
-
-
 SPOILS = {
     "forces turned around": lambda out: out.update(forces=-out["forces"]),
     "forces 0.1% off": lambda out: out.update(forces=1.001 * out["forces"]),
-    "one component": _shift_one_force,
+    "one component": lambda out: out["forces"].__setitem__((0, 0), out["forces"][0, 0] + 1e-4),
     "energy of a structure": lambda out: out.update(energy=out["energy"] + 2e-5),
     "atomic energies moved about": lambda out: out.update(atom_energies=np.roll(out["atom_energies"], 1)),
     "stress with the other sign": lambda out: out.update(stress=-out["stress"]),
-    "components of stress swapped": _swap_stress,
+    "components of stress swapped": lambda out: out.update(
+        stress=out["stress"][:, [1, 0, 2]][:, :, [1, 0, 2]]
+    ),
     "stress of a molecule": lambda out: out.update(stress=out["stress"] + 1e-3),
     "not a number": lambda out: out["forces"].__setitem__((0, 0), np.nan),
     "energy not a number": lambda out: out["energy"].__setitem__(0, np.nan),
@@ -130,11 +124,9 @@ def test_twenty_equal_evaluations_that_are_wrong_fail(crowded):
 
 
 def test_weights_one_thousandth_off_fail(references):
-    record = small_record()
-    weights = dict(record.weights)
-    weights["interactions.1.filter.weight"] = 1.001 * weights["interactions.1.filter.weight"]
-    other = make_model(type(record)(record.architecture, record.baseline, weights, record.card))
-    assert not references.compare(HereRuntime(other)).passes
+    weights, name = dict(small_record().weights), "interactions.1.filter.weight"
+    weights[name] = 1.001 * weights[name]
+    assert not references.compare(HereRuntime(make_model(replace(small_record(), weights=weights)))).passes
 
 
 @pytest.mark.parametrize(

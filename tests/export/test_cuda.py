@@ -90,14 +90,6 @@ class CudaRuntime:
         return [{k: v.cpu().numpy() for k, v in zip(OUTPUT_NAMES, outputs, strict=True)}]
 
 
-def load_torchscript(path: Path):
-    return torch.jit.load(path, map_location="cuda")
-
-
-def load_program(path: Path):
-    return torch.export.load(path).module().to("cuda")
-
-
 def load_program_moved(path: Path):
     from torch.export.passes import move_to_device_pass
 
@@ -105,8 +97,8 @@ def load_program_moved(path: Path):
 
 
 LOADERS = {
-    "torchscript": ("torchscript", load_torchscript),
-    "torch-export, module moved": ("torch-export", load_program),
+    "torchscript": ("torchscript", lambda path: torch.jit.load(path, map_location="cuda")),
+    "torch-export, module moved": ("torch-export", lambda path: torch.export.load(path).module().to("cuda")),
     "torch-export, program moved": ("torch-export", load_program_moved),
 }
 

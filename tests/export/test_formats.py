@@ -1,11 +1,18 @@
-"""Each format written, loaded again in its own process, and held against the student."""
+"""Each format written, loaded again in its own process, held against the student, and used by the examples."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.filters import FrechetCellFilter
+from ase.io import write
+from ase.optimize import BFGS
 
 from limbeck import __version__
 from limbeck.core.structures import StructureBatch
@@ -16,8 +23,13 @@ from limbeck.export.quantise import store_weights
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.runtimes import Runtime, make_inputs
 from limbeck.export.structures import MANY
+from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.student import Student
 from tests.export.tools import STRUCTURES, crowd, need, small_graph, small_record, small_student
+from tests.students.tools import SYSTEMS
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "exported"
+START = SYSTEMS["triclinic"]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +144,72 @@ def test_a_runtime_that_dies_is_one_line():
         runtime._child.process.wait()
         with pytest.raises(LimbeckError, match="x.onnx: the runtime of the export died; got signal SIGKILL"):
             runtime.load("x.onnx", "onnx")
+
+
+# ---- the example scripts, each in an environment of its own in which Limbeck does not exist ----
+
+
+def make_environment(folder: Path, *without: str) -> Path:
+    """A fresh environment whose packages are links to this one's, without those named; its interpreter."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    sources = {Path(folder) for folder in sys.path if folder.endswith("site-packages")}
+    for entry in sorted(entry for source in sources for entry in source.iterdir()):
+        # .pth files are left out too: an editable installation is one
+        if entry.suffix == ".pth" or entry.name.lower().lstrip("_").startswith(without):
+            continue
+        if not (packages / entry.name).exists():
+            (packages / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"
+
+
+def run_example(python: Path, *arguments: object, absent: str) -> dict:
+    """The JSON object that an example prints, in the environment that has none of the absent packages."""
+
+    def call(*words: object) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(python.parents[1])}
+        command = [str(python), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+
+    for name in absent.split():
+        assert "ModuleNotFoundError" in call("-c", f"import {name}").stderr, f"{name} is there after all"
+    done = call(*arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("script", "kind", "absent"),
+    [("onnx_md", "onnx", "limbeck torch functorch"), ("torchscript_md", "torchscript", "limbeck")],
+)
+def test_dynamics_without_limbeck(script, kind, absent, folder, tmp_path):
+    python, example = make_environment(tmp_path / "env", *absent.split()), EXAMPLES / f"{script}.py"
+    structure, absent = tmp_path / "start.extxyz", absent.replace(" functorch", "")
+    write(structure, START)
+    told = run_example(python, example, written(kind, folder), structure, "--steps", 40, absent=absent)
+    assert abs(told.get("drift_mev_per_atom", 0.0)) < 0.5
+    assert 50 < told.get("temperature_k", 300.0) < 1000
+    still = run_example(python, example, written(kind, folder), structure, "--steps", 0, absent=absent)
+    wanted = float(small_student().evaluate([START]).energy[0])
+    assert still["energy_ev"] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_relaxation_with_torch_export(folder, tmp_path):
+    python, structure = make_environment(tmp_path / "env", "limbeck"), tmp_path / "start.extxyz"
+    write(structure, START)
+    script, path = EXAMPLES / "torch_export_relax.py", written("torch-export", folder)
+    options = ("--fmax", 0.01, "--steps", 12, "--cell")
+    told = run_example(python, script, path, structure, *options, absent="limbeck")
+    atoms = START.copy()
+    atoms.calc = Calculator(small_student(), guarded=False)
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.01, steps=12)
+    assert told["energy_ev"] == pytest.approx(atoms.get_potential_energy(), abs=1e-3)
+    assert told["volume_a3"] == pytest.approx(atoms.get_volume(), rel=1e-4)
+    assert abs(atoms.get_volume() - START.get_volume()) > 0.01  # the cell moved
 
 
 @pytest.mark.slow

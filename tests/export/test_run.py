@@ -10,7 +10,6 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +27,9 @@ from limbeck.runtime.student import Student
 from tests.export.tools import need, small_record
 from tests.students.tools import SYSTEMS
 
+COSTLY = Loss("int8", 4, 0.5, 7.5, 30.0, 28.0, True, 0.0, 0.0)
+AGAINST = "force RMSE against float32 7.5 meV/Å, at most 2.8 (the student's own error is 28)"
+
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
@@ -36,8 +38,20 @@ def student(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Certificates and latencies on fewer atoms; their real size is for the graph that races."""
+    monkeypatch.setattr("limbeck.export.structures.MANY_ATOMS", 150)
+    monkeypatch.setattr("limbeck.export.speed.SIZES", (16, 100))
+    monkeypatch.setattr("limbeck.export.speed._ENOUGH_S", 0.05)
+
+
 def files(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def hash_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -54,7 +68,7 @@ def command(capsys, student):
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_an_export_and_its_certificate(command, student, tmp_path):
+def test_an_export_and_its_certificate(command, student, tmp_path, quick):
     out, summary, held = tmp_path / "out", tmp_path / "summary.json", tmp_path / "held.extxyz"
     write(held, [SYSTEMS["molecule"], SYSTEMS["triclinic"]])
     code, printed, err = command("--to", "torchscript", "--structures", held, "--out", out, "--json", summary)
@@ -62,33 +76,29 @@ def test_an_export_and_its_certificate(command, student, tmp_path):
     assert "certified on 26 structures, forces of test ones within" in printed
     assert files(out) == ["small.torchscript.pt", "small.torchscript.pt.certificate.json"]
     told = json.loads(summary.read_text())
-    assert told["failures"] == []
-    assert told["structures"]["test"] == 2
+    assert (told["failures"], told["structures"]["test"]) == ([], 2)
     certificate = json.loads((out / "small.torchscript.pt.certificate.json").read_text())
     assert told["exports"] == [certificate]
     exported = out / "small.torchscript.pt"
-    assert certificate["sha256"] == hashlib.sha256(exported.read_bytes()).hexdigest()
-    assert certificate["bytes"] == exported.stat().st_size
+    assert (certificate["sha256"], certificate["bytes"]) == (hash_of(exported), exported.stat().st_size)
     assert (certificate["verdict"], certificate["torch"]) == ("pass", torch.__version__)
     assert certificate["threads"] == 1
     assert certificate["n_structures"] == 2 + 1 + 1 + 1 + 5 + 15 + 1
     repeats = certificate["repeats"]
-    assert (repeats["repeats"], 900 <= repeats["atoms"] <= 1100) == (20, True)
+    assert repeats["repeats"] == 20
     assert repeats["threads"] > 1
     assert 0 <= repeats["share"] <= 1
     small, large = certificate["latency"]
-    assert small["atoms"] < 50 < 900 < large["atoms"]
+    assert small["atoms"] < 50 < 90 < large["atoms"]
     assert all(row["export_ms"] > 0 and row["native_ms"] > 0 for row in (small, large))
     metadata = {"limbeck": ""}
     torch.jit.load(exported, _extra_files=metadata)
-    assert (
-        json.loads(metadata["limbeck"])["student_sha256"] == hashlib.sha256(student.read_bytes()).hexdigest()
-    )
+    assert json.loads(metadata["limbeck"])["student_sha256"] == hash_of(student)
 
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch):
+def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch, quick):
     honest = run_module.write_format
 
     def corrupt(graph, kind, path):
@@ -100,8 +110,7 @@ def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "write_format", corrupt)
     out = tmp_path / "out"
     code, _, err = command("--to", "torchscript", "--out", out, "--json", tmp_path / "told.json")
-    assert code == 1
-    assert err.count("\n") == 1
+    assert (code, err.count("\n")) == (1, 1)
     assert "the export does not agree with the student, so it was removed" in err
     assert "of the tolerance off" in err
     assert files(out) == []
@@ -127,7 +136,7 @@ def test_an_export_that_races_is_removed(student, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.parametrize(("kind", "quantisation"), [("onnx", "int8"), ("torchscript", "float16")])
-def test_rounded_weights_are_smaller_and_agree(kind, quantisation, student, tmp_path):
+def test_rounded_weights_are_smaller_and_agree(kind, quantisation, student, tmp_path, quick):
     need(kind)
     options = ExportOptions(quantisation=quantisation, force=True, timed=False)
     told = export_student(student, [kind], tmp_path, options)
@@ -141,15 +150,11 @@ def test_rounded_weights_are_smaller_and_agree(kind, quantisation, student, tmp_
 
 
 def test_costly_rounding_is_refused_and_leaves_nothing(command, tmp_path, monkeypatch):
-    loss = Loss("int8", 4, 0.5, 7.5, 30.0, 28.0, True, 0.0, 0.0)
-    monkeypatch.setattr(run_module, "measure_loss", lambda *_: loss)
+    monkeypatch.setattr(run_module, "measure_loss", lambda *_: COSTLY)
     out, told = tmp_path / "out", tmp_path / "told.json"
     code, _, err = command("--to", "torchscript", "--quantize", "int8", "--out", out, "--json", told)
-    assert (code, err) == (
-        1,
-        "error: small: int8 is refused; got force RMSE against float32 7.5 meV/Å, at most 2.8 (the student's own "
-        "error is 28); remedy: --quantize float16, or --force to keep it all the same\n",
-    )
+    assert code == 1
+    assert err.startswith(f"error: small: int8 is refused; got {AGAINST}; remedy: --quantize float16, or")
     assert files(out) == []
     assert json.loads(told.read_text())["loss"]["limit_mev_per_a"] == pytest.approx(2.8)
 
@@ -173,36 +178,32 @@ def test_what_rounding_costs_is_said_and_why_force_was_needed():
     done = {
         "path": "small.int8.onnx", "bytes": 64_000, "n_structures": 9, "latency": [], "threads": 1,
         "parity": {"against_student": {"generated": {"force_mev_per_a": 0.0022}}},
-        "quantisation": Loss("int8", 4, 0.5, 7.5, 30.0, 28.0, True, 0.0, 0.0).to_dict()
-        | {"slower": "16 atoms 2 ms, float32 1 ms"},
+        "quantisation": COSTLY.to_dict() | {"slower": "16 atoms 2 ms, float32 1 ms"},
     }  # fmt: skip
     assert run_module.describe(done) == (
         "small.int8.onnx: 64 kB, certified on 9 structures, forces of generated ones within 0.0022 meV/Å; int8 "
-        "changes forces by 7.5 meV/Å (rms); kept for --force in spite of force RMSE against float32 7.5 meV/Å, "
-        "at most 2.8 (the student's own error is 28), and 16 atoms 2 ms, float32 1 ms"
+        f"changes forces by 7.5 meV/Å (rms); kept for --force in spite of {AGAINST}, "
+        "and 16 atoms 2 ms, float32 1 ms"
     )
-    done["quantisation"] = Loss("float16", 4, 0.0, 0.1, 0.3, 28.0, True, 0.0, 0.0).to_dict() | {
-        "slower": None
-    }
+    half = Loss("float16", 4, 0.0, 0.1, 0.3, 28.0, True, 0.0, 0.0)
+    done["quantisation"] = half.to_dict() | {"slower": None}
     assert run_module.describe(done).endswith("; float16 changes forces by 0.1 meV/Å (rms)")
 
 
 def test_wrong_usage_is_one_line_and_exit_2(command, tmp_path):
-    cases = [
+    for arguments, text in [
         (["--to", "onx"], "--to: unknown name; got 'onx'; wanted onnx, torch-export, torchscript, all; remedy: did you mean 'onnx'?"),
         (["--to", ","], "--to: no format given; wanted onnx, torch-export, torchscript or all"),
-        (["--to", "onnx", "--quantize", "int4"], "--quantize: unknown name; got 'int4'"),
+        (["--to", "onnx", "--quantize", "int4"], "--quantize: unknown name; got 'int4'; wanted float16, int8"),
         (["--to", "onnx", "--threads", "0"], "Invalid value for '--threads'"),
-    ]  # fmt: skip
-    for arguments, text in cases:
+    ]:  # fmt: skip
         code, printed, err = command(*arguments, "--out", tmp_path / "out")
-        assert (code, printed) == (2, ""), arguments
+        assert (code, printed, err.count("\n")) == (2, "", 1), arguments
         assert text in err, err
-        assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_structures_that_cannot_serve_are_one_line(command, tmp_path):
+def test_structures_or_folders_that_cannot_serve_are_one_line(command, tmp_path):
     (tmp_path / "empty.extxyz").write_text("")
     (tmp_path / "words.extxyz").write_text("these are words\nand more\n")
     write(tmp_path / "gold.extxyz", Atoms("Au"))
@@ -214,17 +215,11 @@ def test_structures_that_cannot_serve_are_one_line(command, tmp_path):
         ("nan.extxyz", "structure 0: positions or cell are not finite"),
         ("none.extxyz", "no such file"),
     ]:
-        code, _, err = command(
-            "--to", "torchscript", "--structures", tmp_path / name, "--out", tmp_path / "out"
-        )
-        assert code == 2
+        path, out = tmp_path / name, tmp_path / "out"
+        code, _, err = command("--to", "torchscript", "--structures", path, "--out", out)
+        assert (code, err.count("\n")) == (2, 1)
         assert told in err, err
-        assert err.count("\n") == 1
-
-
-def test_a_folder_that_cannot_be_made_is_one_line(command, tmp_path):
-    (tmp_path / "file").write_text("")
-    code, _, err = command("--to", "torchscript", "--out", tmp_path / "file" / "out")
+    code, _, err = command("--to", "torchscript", "--out", tmp_path / "empty.extxyz" / "out")
     assert code == 1
     assert "cannot make the folder; got Not a directory; remedy: choose another --out" in err
 
@@ -235,10 +230,9 @@ def test_a_missing_extra_names_the_remedy(command, tmp_path, monkeypatch):
         "importlib.util.find_spec", lambda name, *a: None if name.startswith("onnx") else find(name, *a)
     )
     code, _, err = command("--to", "all", "--out", tmp_path)
-    assert (code, err) == (
-        2,
-        "error: ONNX needs packages that are not installed; got no onnx, onnxscript, onnxruntime; "
-        "remedy: pip install -c constraints.txt -e '.[export]'\n",
+    assert code == 2
+    assert (
+        "got no onnx, onnxscript, onnxruntime; remedy: pip install -c constraints.txt -e '.[export]'" in err
     )
 
 
@@ -250,8 +244,7 @@ def test_one_format_that_fails_does_not_stop_the_others(student, tmp_path, monke
         return {"format": kind, "path": "p", "bytes": 1, "n_structures": 1, "latency": [], "parity": parity}
 
     monkeypatch.setattr(run_module, "_export_one", export_one)
-    prepared = SimpleNamespace(student=Student.load(student))
-    monkeypatch.setattr(run_module, "_prepare", lambda *_: prepared)
+    monkeypatch.setattr(run_module, "_prepare", lambda *_: None)
     monkeypatch.setattr(run_module, "check_installed", lambda formats: None)
     lines: list[str] = []
     told = export_student(student, ["onnx", "torchscript"], tmp_path, say=lines.append)
@@ -273,6 +266,6 @@ def test_what_a_killed_export_left_is_removed_and_no_other(tmp_path):
         folder.mkdir()
         (folder / "half.onnx").write_bytes(b"half")
     with _scratch(tmp_path) as folder:
-        assert folder.is_dir()
         assert folder.name.startswith(f".export-{host}-{os.getpid()}-")
+        assert folder.is_dir()
     assert sorted(tmp_path.iterdir()) == sorted([other, foreign])
