@@ -81,7 +81,7 @@ class WorstFrame:
     Attributes
     ----------
     index: its number in the file of the labels (``LabelledSet.frame``).
-    group, step, temperature_k: where it came from.
+    group, config_type, temperature_k: where it came from.
     force_rmse_mev_per_a, energy_error_mev_per_atom: of this structure (energy: signed).
     worst_atom: index within the structure of the atom with the largest |F' - F|.
     worst_element: its symbol. worst_force_error_mev_per_a: its |F' - F|.
@@ -89,7 +89,7 @@ class WorstFrame:
 
     index: int
     group: str
-    step: str
+    config_type: str
     temperature_k: float | None
     force_rmse_mev_per_a: float
     energy_error_mev_per_atom: float
