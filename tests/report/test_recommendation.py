@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from limbeck.report.reading import read_run
-from limbeck.report.recommendation import PresetRow, preset_rows, recommend
+from limbeck.report.recommendation import PresetRow, no_better, preset_rows, recommend
 from tests.report.conftest import complete
 
 ORIGINAL = PresetRow("original", parameters=400_000, force_rmse=20.0, atoms_per_s=10_000.0, speedup=100.0)
@@ -68,6 +68,7 @@ def test_without_speeds_the_smallest_is_the_cheapest():
     assert "tiny is the smallest" in recommend(rows).text
 
 
+SMALL = PresetRow("ultra-tiny", parameters=20_000, force_rmse=10.0, training_loss=4e-5)
 LIMITED = [
     PresetRow("original", parameters=400_000, force_rmse=11.5, atoms_per_s=10_000.0, training_loss=2e-5),
     PresetRow("tiny", parameters=70_000, force_rmse=8.0, atoms_per_s=25_000.0, training_loss=3e-5),
@@ -98,6 +99,39 @@ def test_of_two_that_are_as_accurate_the_smaller_is_recommended():
 def test_a_smaller_student_that_fails_in_its_own_dynamics_is_no_reason_against_a_larger_one():
     failing = replace(LIMITED[1], stable=False, instability="it flew apart")
     assert "more accurate than" not in recommend([LIMITED[0], failing]).text
+
+
+@pytest.mark.parametrize(
+    ("error", "named"), [(9.0, False), (9.4, False), (9.6, True), (10.0, True), (14.0, True)]
+)
+def test_a_gain_within_noise_is_none(error, named):
+    found = no_better([SMALL, replace(SMALL, name="original", parameters=400_000, force_rmse=error)])
+    assert all(("hardly more" in one.text()) is (error < 10.0) for one in found)
+    assert [(one.larger.name, one.smaller.name) for one in found] == [("original", "ultra-tiny")] * named
+
+
+def test_the_most_accurate_of_the_smaller_students_is_compared_with():
+    tiny = PresetRow("tiny", parameters=70_000, force_rmse=6.0)
+    original = PresetRow("original", parameters=400_000, force_rmse=8.0)
+    (found,) = no_better([original, SMALL, tiny])
+    assert (found.larger, found.smaller) == (original, tiny)
+    assert no_better([SMALL]) == no_better([]) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "limit", "words"),
+    [
+        (1e-5, "labels", "the number of labels limits it"),
+        (9e-5, "time", "training time limits it"),
+        (None, None, "Labels or training time limit it"),
+    ],
+)
+def test_the_training_loss_tells_few_labels_from_little_training(loss, limit, words):
+    original = PresetRow("original", parameters=400_000, force_rmse=14.0, training_loss=loss)
+    (found,) = no_better([SMALL, original])
+    assert found.limit == limit
+    for said in (words, "force RMSE 14.0 and 10.0 meV/Å", "use ultra-tiny, or a larger --budget"):
+        assert said in found.text()
 
 
 def test_without_errors_nothing_is_recommended():

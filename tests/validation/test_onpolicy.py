@@ -127,11 +127,11 @@ def test_on_policy_error_of_a_known_student():
     assert report.reason == ""
     assert report.n_frames == 30
     # Forces are 0.9 of the teacher's everywhere: R2 = 1 - 0.1^2, up to the mean force.
-    assert report.metrics["force_r2"] == pytest.approx(0.99, abs=1e-4)
-    assert report.metrics["force_cosine"] == pytest.approx(1.0)
+    assert report.errors.force_r2 == pytest.approx(0.99, abs=1e-4)
+    assert report.errors.force_cosine == pytest.approx(1.0)
     # Equipartition with the student's spring: mean square force 1.8 kT a component, error a ninth.
     expected = 1000 / 9 * np.sqrt(1.8 * 8.617333e-5 * 500)
-    assert report.metrics["force_rmse_mev_per_a"] == pytest.approx(expected, rel=0.1)
+    assert report.errors.force_rmse_mev_per_a == pytest.approx(expected, rel=0.1)
 
 
 def test_on_policy_reports_collapse_and_teacher_failure():
@@ -163,8 +163,8 @@ def test_on_policy_with_a_cell_has_stress():
         morse, morse, [start], temperature_k=300, frames=3, every_fs=10, timestep_fs=2,
         equilibrate_fs=10, seed=0,
     )  # fmt: skip
-    assert report.metrics["stress_mae_mev_per_a3"] == pytest.approx(0.0, abs=1e-9)
-    assert report.metrics["force_r2"] == pytest.approx(1.0)
+    assert report.errors.stress_mae_mev_per_a3 == pytest.approx(0.0, abs=1e-9)
+    assert report.errors.force_r2 == pytest.approx(1.0)
 
 
 def test_refusals():

@@ -158,8 +158,8 @@ def test_validate_finds_a_planted_error_and_names_the_atom():
     assert first.force_rmse_mev_per_a == pytest.approx(500 / np.sqrt(3 * n))
     assert first.energy_error_mev_per_atom == pytest.approx(200 / n)
     assert (second.index, second.worst_element) == (7, "Au")
-    whole = report.metrics["all"]
-    assert whole["stress_mae_mev_per_a3"] == 0.0
-    assert whole["force_rmse_mev_per_a"] == pytest.approx(1000 * np.sqrt(0.26 / (3 * offsets[-1])))
-    assert report.metrics["by_element"]["Au"]["force_mae_mev_per_a"] == pytest.approx(100 / (3 * 9))
-    assert len(worst_frames(labelled, report.prediction, 3)) == 3
+    whole = report.errors.all
+    assert whole.stress_mae_mev_per_a3 == 0.0
+    assert whole.force_rmse_mev_per_a == pytest.approx(1000 * np.sqrt(0.26 / (3 * offsets[-1])))
+    assert report.errors.by_element["Au"].force_mae_mev_per_a == pytest.approx(100 / (3 * 9))
+    assert worst_frames(labelled, report.prediction, 3) == (report.worst[:3], report.worst_places[:3])

@@ -298,11 +298,11 @@ def _set_axes(axes: Axes, figure: Figure, *, named: bool) -> None:
 
     for side, along, name in ((axes.xaxis, figure.x, "x"), (axes.yaxis, figure.y, "y")):
         axes.set(**{f"{name}label": along.title})
-        if along.log:
-            axes.set(**{f"{name}scale": "log"})
-            side.set_minor_locator(NullLocator())
         if along.limits is not None:
             axes.set(**{f"{name}lim": along.limits})
+        if along.log:  # after the limits: no error at all has none of its own on such a scale
+            axes.set(**{f"{name}scale": "log"})
+            side.set_minor_locator(NullLocator())
         if along.ticks is not None:
             words = [plain(tick).replace("<sup>", "$^{").replace("</sup>", "}$") for tick in along.ticks]
             side.set_ticks(list(along.ticks), words)

@@ -244,10 +244,10 @@ class Metrics:
         return {name: one.to_json() for name, one in self.students.items()} | {RUN: _facts(self, "students")}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Metrics:
+    def from_json(cls, value: Any) -> Metrics:
         """The students that were evaluated on the test or the validation set, and facts of the run."""
-        value = with_new_keys(value)
-        facts = as_dict(value.get(RUN))
+        held = as_dict(with_new_keys(value))
+        facts = as_dict(held.get(RUN))
         known = as_dict(facts.get("teacher"))
         long_range = known.get("long_range")
         measured = [
@@ -257,7 +257,7 @@ class Metrics:
         ]
         students = {
             name: StudentMetrics.from_json(part)
-            for name, part in value.items()
+            for name, part in held.items()
             if name != RUN and any("all" in as_dict(as_dict(part).get(s)) for s in (TEST, VALIDATION))
         }
         return cls(
