@@ -17,11 +17,11 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from tests.labelling.conftest import make_frames
 
+from limbeck.core.pipe import pack_error, unpack_error
 from limbeck.core.potential import PotentialCalculator
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.labelling import isolated_atom_energies, open_teacher
-from limbeck.labelling.pipe import pack_error, unpack_error
 
 _LJ = {"sigma": 3.4, "epsilon": 0.0104, "rc": 7.0}
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from limbeck.core import pipe
 from limbeck.core.labels import Labels, join_labels
 from limbeck.core.machine import SHORT_WAIT, available_threads
+from limbeck.core.pipe import thread_counts
 from limbeck.core.potential import Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling import pipe
-from limbeck.labelling.pipe import thread_counts
 from limbeck.teachers import custom
 from limbeck.teachers.card import TeacherIdentity
 from limbeck.teachers.environments import find_interpreter

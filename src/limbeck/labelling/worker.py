@@ -11,11 +11,11 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
+from limbeck.core import pipe
 from limbeck.core.labels import Labels, join_labels
+from limbeck.core.pipe import open_inbox
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
-from limbeck.labelling import pipe
-from limbeck.labelling.pipe import open_inbox
 from limbeck.teachers.registry import LoadedTeacher, load_teacher
 
 
