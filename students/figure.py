@@ -1,6 +1,6 @@
-"""Draw docs/images/error-and-speed-{light,dark}.svg: force error against speed of the bundled students.
+"""Draw docs/images/error-and-speed-{light,dark}.svg: force error and speed of the bundled students.
 
-Errors come from the metrics beside this script, speeds from benchmarks/results/speeds.json.
+Errors come from the metrics in this folder, speeds from benchmarks/results/speeds.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of released students says what the metrics beside it say."""
+"""The table of released students agrees with their metrics."""
 
 from __future__ import annotations
 
