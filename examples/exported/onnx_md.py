@@ -26,15 +26,15 @@ class OnnxCalculator(Calculator):
     def __init__(self, path):
         super().__init__()
         self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
-        # what the file says of itself: elements, cutoff, units, teacher
+        # model card in the file: elements, cutoff, units, teacher
         self.card = json.loads(self.session.get_modelmeta().custom_metadata_map["limbeck"])
         self.neighbours = NeighborList(cutoff=self.card["cutoff_a"], full_list=True)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        strange = set(atoms.numbers.tolist()) - set(self.card["elements"])
-        if strange:
-            raise ValueError(f"the student knows {self.card['symbols']}, not Z = {sorted(strange)}")
+        unknown = set(atoms.numbers.tolist()) - set(self.card["elements"])
+        if unknown:
+            raise ValueError(f"the student supports {self.card['symbols']}, not Z = {sorted(unknown)}")
         i, j, images = self.neighbours.compute(
             points=atoms.positions, box=atoms.cell.array, periodic=atoms.pbc, quantities="ijS"
         )

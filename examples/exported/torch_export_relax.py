@@ -1,4 +1,4 @@
-"""Relaxation, of the cell too, with a torch.export student (.pt2): no Limbeck needed, CPU or CUDA.
+"""Relaxation of atoms and cell with a torch.export student (.pt2): no Limbeck needed, CPU or CUDA.
 
     limbeck export silicon-tiny --to torch-export --out exports
     python examples/exported/torch_export_relax.py exports/silicon-tiny.pt2 structure.cif --cell
@@ -32,9 +32,9 @@ class TorchExportCalculator(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        strange = set(atoms.numbers.tolist()) - set(self.card["elements"])
-        if strange:
-            raise ValueError(f"the student knows {self.card['symbols']}, not Z = {sorted(strange)}")
+        unknown = set(atoms.numbers.tolist()) - set(self.card["elements"])
+        if unknown:
+            raise ValueError(f"the student supports {self.card['symbols']}, not Z = {sorted(unknown)}")
         i, j, images = self.neighbours.compute(
             points=atoms.positions, box=atoms.cell.array, periodic=atoms.pbc, quantities="ijS"
         )

@@ -3,8 +3,8 @@
     limbeck export silicon-tiny --to torchscript --out exports
     python examples/exported/torchscript_md.py exports/silicon-tiny.torchscript.pt structure.cif --device cuda
 
-Needs: ase, numpy, vesin, torch. PyTorch calls TorchScript deprecated: torch_export_relax.py shows what
-follows it.
+Needs: ase, numpy, vesin, torch. TorchScript is deprecated in PyTorch; torch_export_relax.py uses its
+successor.
 """
 
 import argparse
@@ -28,15 +28,15 @@ class TorchScriptCalculator(Calculator):
         super().__init__()
         card = {"limbeck": ""}
         self.model = torch.jit.load(path, map_location=device, _extra_files=card)
-        # what the file says of itself: elements, cutoff, units, teacher
+        # model card in the file: elements, cutoff, units, teacher
         self.card, self.device = json.loads(card["limbeck"]), device
         self.neighbours = NeighborList(cutoff=self.card["cutoff_a"], full_list=True)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        strange = set(atoms.numbers.tolist()) - set(self.card["elements"])
-        if strange:
-            raise ValueError(f"the student knows {self.card['symbols']}, not Z = {sorted(strange)}")
+        unknown = set(atoms.numbers.tolist()) - set(self.card["elements"])
+        if unknown:
+            raise ValueError(f"the student supports {self.card['symbols']}, not Z = {sorted(unknown)}")
         i, j, images = self.neighbours.compute(
             points=atoms.positions, box=atoms.cell.array, periodic=atoms.pbc, quantities="ijS"
         )
