@@ -17,7 +17,7 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from tests.labelling.conftest import make_frames
 
-from limbeck.core.pipe import pack_error, unpack_error
+from limbeck.core.child import pack_error, unpack_error
 from limbeck.core.potential import PotentialCalculator
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limbeck.core.labels import LabelledSet, Labels
-from limbeck.core.pipe import decode, encode
+from limbeck.core.messages import decode, encode
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling import LabelRecord, LabelStore
 from limbeck.labelling.record import MAGIC, collect, make_record, pack_record, scan, unpack_record

@@ -16,8 +16,10 @@ import numpy as np
 
 from limbeck.core.messages import Message, receive, send
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import WorkerDied
+from limbeck.errors import InputError, LimbeckError, MissingPackageError, WorkerDied
 
+_PARTS = ("where", "got", "wanted", "remedy")
+_CLASSES = {c.__name__: c for c in (LimbeckError, InputError, MissingPackageError)}
 _TAIL_LINES = 40
 _GRACE_S = 5.0
 
@@ -126,3 +128,16 @@ def pack_batch(batch: StructureBatch) -> dict[str, np.ndarray]:
 def unpack_batch(arrays: Mapping[str, np.ndarray]) -> StructureBatch:
     # Copies, because calculators may write into the arrays they are given.
     return StructureBatch(**{name: arrays[name].copy() for name in StructureBatch.__dataclass_fields__})
+
+
+def pack_error(error: LimbeckError) -> dict[str, Any]:
+    """A LimbeckError's class and parts; every part as text."""
+    parts = {p: None if getattr(error, p) is None else str(getattr(error, p)) for p in _PARTS}
+    name = type(error).__name__
+    return {"class": name if name in _CLASSES else "LimbeckError", "what": error.what, **parts}
+
+
+def unpack_error(packed: Mapping[str, Any], where: str | None = None) -> LimbeckError:
+    """The error again; ``where`` fills a place that the worker did not know."""
+    parts = {p: packed[p] for p in _PARTS}
+    return _CLASSES[packed["class"]](packed["what"], **{**parts, "where": parts["where"] or where})

@@ -1,6 +1,6 @@
 """One label as it is stored: a structure, where it came from, and what which teacher says of it.
 
-A payload (see :mod:`limbeck.core.pipe`) is framed by magic (8 bytes), its length (uint64, little
+A payload (see :mod:`limbeck.core.messages`) is framed by magic (8 bytes), its length (uint64, little
 endian) and a checksum (16 bytes of BLAKE2b over length and payload). A region of a shard without a valid
 record is damaged; reading goes on at the next magic that starts a valid record, so damage costs only the
 records it touches.
@@ -20,7 +20,7 @@ from ase import Atoms
 from limbeck.core.earlier import provenance
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet, Labels, concatenate_labelled
-from limbeck.core.pipe import decode, decode_meta, encode
+from limbeck.core.messages import decode, decode_meta, encode
 from limbeck.core.structures import StructureBatch
 from limbeck.teachers.card import TeacherIdentity
 

@@ -6,16 +6,16 @@ import itertools
 import queue
 import selectors
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from limbeck.core import pipe
+from limbeck.core import child, messages
+from limbeck.core.child import thread_counts
 from limbeck.core.labels import Labels, join_labels
 from limbeck.core.machine import SHORT_WAIT, available_threads
-from limbeck.core.pipe import thread_counts
 from limbeck.core.potential import Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
@@ -27,6 +27,7 @@ from limbeck.teachers.support import name_structure
 
 # One structure at work and one in the worker's inbox, so that it does not wait while a label is stored.
 _DEPTH = 2
+_REMEDY = "SIGKILL often means that memory ran out: use fewer workers; labels so far are kept"
 
 
 def open_teacher(
@@ -75,7 +76,7 @@ def open_teacher(
         greetings = [worker.receive()[0] for worker in team]
         for greeting in greetings:
             if "error" in greeting:
-                raise pipe.unpack_error(greeting["error"], where=f"teacher {name}")
+                raise child.unpack_error(greeting["error"], where=f"teacher {name}")
     except BaseException:
         for worker in team:
             worker.close()
@@ -200,16 +201,19 @@ class WorkerPotential(Potential):
         return group
 
 
-class _Worker(pipe.ChildProcess):
+class _Worker(child.ChildProcess):
     """A process that holds the teacher, and how many answers it owes."""
 
     unanswered = 0
 
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], where: str) -> None:
+        super().__init__(command, environment, where, remedy=_REMEDY)
+
     def ask(self, serial: int, batch: StructureBatch) -> None:
-        self.send({"id": serial}, pipe.pack_batch(batch))
+        self.send({"id": serial}, child.pack_batch(batch))
         self.unanswered += 1
 
-    def answer(self) -> pipe.Message:
+    def answer(self) -> messages.Message:
         message = self.receive()
         self.unanswered -= 1
         return message
@@ -227,7 +231,7 @@ def _unpack(
     for place, s in enumerate(group):
         error = meta["errors"].get(str(place))
         if error is not None:
-            yield s, pipe.unpack_error(error, where=name_structure(batch, s))
+            yield s, child.unpack_error(error, where=name_structure(batch, s))
             continue
         stop = start + _count(batch, s)
         rows = {"energy": slice(k, k + 1), "stress": slice(k, k + 1)}

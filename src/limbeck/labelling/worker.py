@@ -11,9 +11,9 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
-from limbeck.core import pipe
+from limbeck.core import child, messages
 from limbeck.core.labels import Labels, join_labels
-from limbeck.core.pipe import open_inbox
+from limbeck.core.messages import open_inbox
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
 from limbeck.teachers.registry import LoadedTeacher, load_teacher
@@ -26,18 +26,20 @@ def main() -> None:
     try:
         loaded = load_teacher(**opening)
     except Exception as error:  # noqa: BLE001 - whatever the package raises must reach the parent
-        pipe.send(answers_out, {"error": _describe(error, "loading the teacher failed")})
+        messages.send(answers_out, {"error": _describe(error, "loading the teacher failed")})
         return
     capabilities = asdict(loaded.potential.capabilities)
     if capabilities["elements"] is not None:
         capabilities["elements"] = sorted(int(z) for z in capabilities["elements"])
     identity, n_parameters = asdict(loaded.identity), loaded.n_parameters
-    pipe.send(answers_out, {"capabilities": capabilities, "identity": identity, "n_parameters": n_parameters})
+    messages.send(
+        answers_out, {"capabilities": capabilities, "identity": identity, "n_parameters": n_parameters}
+    )
     while True:
         request, arrays = inbox.get()
-        labels, errors = _label(loaded, pipe.unpack_batch(arrays))
+        labels, errors = _label(loaded, child.unpack_batch(arrays))
         values = {} if labels is None else {n: a for n, a in vars(labels).items() if a is not None}
-        pipe.send(answers_out, {"id": request["id"], "errors": errors}, values)
+        messages.send(answers_out, {"id": request["id"], "errors": errors}, values)
 
 
 def _label(loaded: LoadedTeacher, batch: StructureBatch) -> tuple[Labels | None, dict[str, dict[str, Any]]]:
@@ -72,11 +74,11 @@ def _check_shapes(labels: Labels, batch: StructureBatch) -> None:
 
 def _describe(error: Exception, what: str) -> dict[str, Any]:
     if isinstance(error, LimbeckError):
-        return pipe.pack_error(error)
+        return child.pack_error(error)
     # The whole traceback goes to standard error, whose tail the parent keeps.
     traceback.print_exc()
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return pipe.pack_error(LimbeckError(what, got=text[:500]))
+    return child.pack_error(LimbeckError(what, got=text[:500]))
 
 
 if __name__ == "__main__":
