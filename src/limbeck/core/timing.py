@@ -133,13 +133,9 @@ class LocalSubject(Subject):
     """
 
     def __init__(
-        self,
-        potential: Potential,
-        *,
-        clock: Callable[[], float] = time.perf_counter,
-        memory: Memory | None = None,
-        still: bool = False,
-    ) -> None:
+        self, potential: Potential, *, clock: Callable[[], float] = time.perf_counter,
+        memory: Memory | None = None, still: bool = False,
+    ) -> None:  # fmt: skip
         self.potential, self.clock, self.memory, self.still = potential, clock, memory, still
         self._case: _Step | _Batch | None = None
         self._calls = 0

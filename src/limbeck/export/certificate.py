@@ -214,10 +214,11 @@ class References:
         other = Student(student.record, engine="torch", precision=self.precision)
         engines = [other] if self.engine == other.backend.name else [student, other]
         #: batch -> engine -> copy -> the student's own answer, turned back
-        self.rounded = [
-            [[turned(engine, batch, turn) for turn in self._turns(kind)] for engine in engines]
-            for kind, batch in self.batches
-        ]
+        self.rounded: list[list[list[Arrays]]] = []
+        for kind, batch in self.batches:
+            atoms = sum(len(one.numbers) for of, one in self.batches if of == kind)
+            copies = int(np.clip(self.tolerance.copied_atoms // max(atoms, 1), *self.tolerance.copies))
+            self.rounded.append([[turned(one, batch, turn) for turn in turns(copies)] for one in engines])
         table = student.record.baseline.references
         self.isolated = [np.array([table[int(z)] for z in batch.numbers]) for _, batch in self.batches]
 
@@ -242,17 +243,11 @@ class References:
             off = largest(differences(batch, 0, one, self.own[k]))
             shares += [(off[key] / place.limit(key, 1.0), f"{key} of evaluation {number}") for key in off]
         share, worst = _worst(shares)
+        milli = {key: 1000 * size for key, size in spread.items()}
         return Repeats(
-            atoms=int(batch.n_atoms),
-            repeats=len(found),
-            threads=threads,
-            energy_spread_mev=1000 * spread["energy"],
-            force_spread_mev_per_a=1000 * spread["force"],
-            stress_spread_mev_per_a3=1000 * spread["stress"] if "stress" in spread else None,
-            atom_energy_spread_mev=1000 * spread["atom_energy"],
-            share=share,
-            worst=worst,
-        )
+            int(batch.n_atoms), len(found), threads, milli["energy"], milli["force"], milli.get("stress"),
+            milli["atom_energy"], share, worst,
+        )  # fmt: skip
 
     def _parity(self, kind: str, found: Sequence[Arrays], wanted: Sequence[Arrays]) -> Parity:
         of_kind = [(k, batch) for k, (own, batch) in enumerate(self.batches) if own == kind]
@@ -272,23 +267,16 @@ class References:
             most = self._rms_limits(calm)
             shares += [(rms[name] / most[name], f"rms {name}") for name in rms if most[name]]
         share, worst = _worst(shares)
-        stress = [row["stress"] for row in rows if "stress" in row]
+        largest_of = {
+            key: 1000 * float(np.max([row[key] for row in rows if key in row])) for key in set().union(*rows)
+        }
         return Parity(
-            n_structures=len(rows),
-            energy_mev=1000 * float(np.max([row["energy"] for row in rows])),
-            force_mev_per_a=1000 * float(np.max([row["force"] for row in rows])),
-            stress_mev_per_a3=1000 * float(np.max(stress)) if stress else None,
+            n_structures=len(rows), energy_mev=largest_of["energy"], force_mev_per_a=largest_of["force"],
+            stress_mev_per_a3=largest_of.get("stress"),
             force_rms_mev_per_a=1000 * rms["force"] if rms else None,
             atom_energy_rms_mev=1000 * rms["atom_energy"] if rms else None,
-            share=share,
-            worst=worst,
-            widened=len(places) - len(calm),
-        )
-
-    def _turns(self, kind: str) -> list[np.ndarray]:
-        """The rotations in which the student's rounding on a class is measured."""
-        atoms = sum(batch.n_atoms for of, batch in self.batches if of == kind)
-        return turns(int(np.clip(self.tolerance.copied_atoms // max(atoms, 1), *self.tolerance.copies)))
+            share=share, worst=worst, widened=len(places) - len(calm),
+        )  # fmt: skip
 
     def _place(self, k: int, s: int) -> _Place:
         batch, exact = self.batches[k][1], self.exact[k]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,9 +103,10 @@ def export_student(
     )  # fmt: skip
     try:
         out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()  # before anything is traced
     except OSError as error:
         raise LimbeckError(
-            "cannot make the folder", where=out, got=error.strerror, remedy="choose another --out"
+            "cannot write into the folder", where=out, got=error.strerror, remedy="choose another --out"
         ) from error
     summary: dict[str, Any] = {
         "student": path.stem, "student_sha256": hash_file(path), "quantisation": options.quantisation,
@@ -186,12 +185,12 @@ def _prepare(
 
 
 def _export_one(work: _Work, kind: FormatName, stem: str, out: Path) -> dict[str, Any]:
-    """Write under another name, certify, and rename: a file of this name has passed."""
+    """Write elsewhere, certify, and only then write to ``out``: a file there has passed."""
     options, references = work.options, work.references
     quantised = f".{options.quantisation}" if options.quantisation else ""
     target = out / f"{stem}{quantised}{SUFFIXES[kind]}"
-    with _scratch(out) as folder:
-        written = folder / target.name
+    with tempfile.TemporaryDirectory(prefix="limbeck-export-") as folder:
+        written = Path(folder) / target.name
         about = write_format(work.graph, kind, written)
         with Runtime() as runtime:
             # on the threads that a host gets which asks for none: on one, kernels that race agree
@@ -223,12 +222,7 @@ def _export_one(work: _Work, kind: FormatName, stem: str, out: Path) -> dict[str
                 )
                 refused.figures = done
                 raise refused
-        try:
-            with open(written, "rb+") as handle:
-                os.fsync(handle.fileno())
-            os.replace(written, target)
-        except OSError as error:
-            raise LimbeckError("cannot write the file", where=target, got=error.strerror) from error
+        write_whole(target, partial(shutil.copyfile, written))
     write_whole(f"{target}.certificate.json", json.dumps(done, indent=2, ensure_ascii=False) + "\n")
     return done
 
@@ -258,34 +252,3 @@ def _time(work: _Work, runtime: Runtime, kind: FormatName, written: Path) -> lis
     return time_export(
         runtime, work.student, structures, threads=options.threads, float32="float32" if plain else None
     )
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside the exports, so that a file can be moved in one step.
-
-    It bears machine and process: what a killed process left is removed by the next one there.
-    """
-    here = f".export-{platform.node() or 'here'}-"
-    for left in out.glob(f"{here}*-*"):
-        owner = left.name.removeprefix(here).split("-")[0]
-        if owner.isdecimal() and not _is_running(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    try:
-        made = tempfile.TemporaryDirectory(dir=out, prefix=f"{here}{os.getpid()}-")
-    except OSError as error:
-        raise LimbeckError(
-            "cannot write into the folder", where=out, got=error.strerror, remedy="choose another --out"
-        ) from error
-    with made as folder:
-        yield Path(folder)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

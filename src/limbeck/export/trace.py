@@ -80,15 +80,11 @@ def _name_buffers(traced: fx.GraphModule, model: ExportedStudent) -> None:
     for node in traced.graph.find_nodes(op="get_attr"):
         value = getattr(traced, node.target, None)
         if id(value) in names:
-            delattr(traced, node.target)
-            _rename(traced, node.target, names[id(value)], value)
-
-
-def _rename(traced: fx.GraphModule, old: str, new: str, value: Tensor) -> None:
-    traced.register_buffer(new, value)
-    for node in traced.graph.find_nodes(op="get_attr"):
-        if node.target == old:
-            node.target = new
+            old, new = node.target, names[id(value)]
+            delattr(traced, old)
+            traced.register_buffer(new, value)
+            for other in traced.graph.find_nodes(op="get_attr"):
+                other.target = new if other.target == old else other.target
 
 
 def _simplify(traced: fx.GraphModule) -> None:
@@ -102,10 +98,14 @@ def _simplify(traced: fx.GraphModule) -> None:
             graph.erase_node(node)
         elif (plain := _by_one_index(node)) is not None:
             with graph.inserting_before(node):
-                put = graph.call_function(*plain)
-            put.meta = node.meta
-            node.replace_all_uses_with(put)
-            graph.erase_node(node)
+                _put(node, graph.call_function(*plain))
+
+
+def _put(node: fx.Node, other: fx.Node) -> None:
+    """Another node in the place of one."""
+    other.meta = node.meta
+    node.replace_all_uses_with(other)
+    node.graph.erase_node(node)
 
 
 def _by_one_index(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
@@ -155,10 +155,7 @@ def _hold_constants(traced: fx.GraphModule) -> None:
         name = f"constant_{node.name}"
         traced.register_buffer(name, node.target(*node.args, **node.kwargs))
         with graph.inserting_before(node):
-            held = graph.get_attr(name)
-        held.meta = node.meta
-        node.replace_all_uses_with(held)
-        graph.erase_node(node)
+            _put(node, graph.get_attr(name))
 
 
 #: operators of a tensor and a number, and what does the same with a tensor of one number
