@@ -29,7 +29,7 @@ from limbeck.core.timing import (
     time_in_turns,
 )
 from limbeck.errors import LimbeckError
-from limbeck.runtime import native
+from limbeck.runtime.backends import native
 from limbeck.runtime.student import Student
 from tests.students.tools import random_record
 
