@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from support.bars import all_bars, judge
+from support.bars import all_bars
 from support.cases import CUTOFF, SILICON, pairs_per_atom, student, write_case
 from support.environments import VARIABLES, find_python, nep_file
 from support.flops import FILTER, Filter, flops_per_atom, phases
@@ -213,7 +213,7 @@ def main() -> None:
             "rounds": chosen.rounds, "seconds_a_block": chosen.seconds, "quick": chosen.quick,
             "displacement_a": 1e-3, "pairs_per_atom": bench.pairs, "filters": chosen.filters,
         },
-        "bars": judge(all_bars("Si 64" if chosen.quick else "Si 512", large), measured),
+        "bars": evaluate_student(all_bars("Si 64" if chosen.quick else "Si 512", large), measured),
         "flops_per_atom": bench.flops,
         "phases": bench.phases,
         "groups": said,

@@ -1,4 +1,4 @@
-"""What became of training's defaults: the same labels and start with one setting changed, by turns.
+"""What became of training's defaults: the same labels and start with one setting changed, alternating.
 
     limbeck distill examples/licl.yaml --out runs/licl
     limbeck distill examples/surface.yaml --out runs/cu111
@@ -6,7 +6,7 @@
     python benchmarks/training_choices.py few-labels runs/demo --presets tiny ultra-tiny original --epochs 120
     python benchmarks/training_choices.py few-labels 3bpa.xyz --labels 54 --presets tiny original --epochs 60
 
-Students learn from a run's own labels and are judged on its test frames, which no training saw; of a
+Students learn from a run's own labels and are evaluated on its test frames, which no training saw; of a
 labelled file, the last fifth of the frames are the test set.
 ``optimizer`` gives SOAP and AdamW equal time; trainings of one length take turns, so that what else the
 machine does falls on both. ``few-labels`` compares radial filters that start from equal waves, from waves
@@ -38,7 +38,7 @@ from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.students import train_student
 from limbeck.pipeline.telling import say_nothing
-from limbeck.pipeline.training_data import Lesson, audited, make_lesson
+from limbeck.pipeline.training_data import TrainingSets, audited, make_training_sets
 from limbeck.progress import LineProgress
 from limbeck.runtime.student import Student
 from limbeck.students import specification
@@ -73,14 +73,14 @@ def starting(waves: str) -> AbstractContextManager[Any]:
     return patch.object(specification, "initial_amplitudes", partial(other_amplitudes, waves))
 
 
-def lesson_of(run: Path, labels: int | None) -> tuple[Lesson, LabelledSet]:
+def lesson_of(run: Path, labels: int | None) -> tuple[TrainingSets, LabelledSet]:
     """A run's labels without its test trajectories, or so many of them; its test frames."""
     labelled, test = _of_file(run) if run.is_file() else _of_run(run)
-    lesson = make_lesson(audited(labelled, say_nothing), 0.1, 0, {}, {"name": "benchmark"})
-    if labels is not None and labels < len(lesson.train):
-        chosen = np.random.default_rng(0).choice(len(lesson.train), labels, replace=False)
-        lesson = replace(lesson, train=lesson.train.select(np.sort(chosen)))
-    return lesson, test
+    sets = make_training_sets(audited(labelled, say_nothing), 0.1, 0, {}, {"name": "benchmark"})
+    if labels is not None and labels < len(sets.train):
+        chosen = np.random.default_rng(0).choice(len(sets.train), labels, replace=False)
+        sets = replace(sets, train=sets.train.select(np.sort(chosen)))
+    return sets, test
 
 
 def _of_file(path: Path) -> tuple[LabelledSet, LabelledSet]:
@@ -100,12 +100,12 @@ def _of_run(run: Path) -> tuple[LabelledSet, LabelledSet]:
 
 
 def train(
-    lesson: Lesson, test: LabelledSet, preset: str, config: TrainingConfig, seed: int, stop: Stop
+    sets: TrainingSets, test: LabelledSet, preset: str, config: TrainingConfig, seed: int, stop: Stop
 ) -> dict[str, Any]:
-    """Train one student and judge it on the test frames."""
+    """Train one student and evaluate it on the test frames."""
     with tempfile.TemporaryDirectory() as folder:
         record, trained = train_student(
-            preset, lesson, config, stop, Path(folder), seed=seed, progress=LineProgress()
+            preset, sets, config, stop, Path(folder), seed=seed, progress=LineProgress()
         )
     errors = validate(Student(record), test).metrics["all"]
     return {**{key: round(errors[key], 5) for key in ERRORS}, "steps": trained.progress.step}
@@ -122,13 +122,13 @@ def main() -> None:
     }  # fmt: skip
     ends = [{"epochs": options.epochs}] if options.epochs else [{"seconds": s} for s in options.seconds]
     for run in options.runs:
-        lesson, test = lesson_of(run, options.labels)
+        sets, test = lesson_of(run, options.labels)
         cases = ((p, s, e, c) for p in options.presets for s in options.seeds for e in ends
                  for c in CHOICES[options.choice])  # fmt: skip
         for preset, seed, end, settings in cases:
             key = {
                 "choice": options.choice, "run": run.stem if run.is_file() else run.name,
-                "labels": len(lesson.train), "test": len(test), "preset": preset, "seed": seed,
+                "labels": len(sets.train), "test": len(test), "preset": preset, "seed": seed,
                 "threads": options.threads, **end, **settings,
             }  # fmt: skip
             if any(key.items() <= row.items() for row in results["runs"]):
@@ -137,7 +137,7 @@ def main() -> None:
             config = TrainingConfig(epochs=options.epochs, threads=options.threads, **own)
             stop = Stop(epochs=options.epochs, budget_s=end.get("seconds"))
             with starting(settings.get("initial_waves", "smooth")):
-                results["runs"].append(key | train(lesson, test, preset, config, seed, stop))
+                results["runs"].append(key | train(sets, test, preset, config, seed, stop))
             print(json.dumps(results["runs"][-1]), flush=True)
             write_whole(options.out, json.dumps(results, indent=1) + "\n")
 

@@ -139,12 +139,12 @@ def active_learning_table() -> str:
     ]  # fmt: skip
     return table(columns, ([
         path.stem, str(iteration["number"]), preset, f"{iteration['labels']:,}",
-        f"{student['survived']} of {student['runs']}", f"{student['mean_ps']:.1f}",
+        f"{student['stable']} of {student['runs']}", f"{student['mean_ps']:.1f}",
         f"{student['test']['force_rmse_mev_per_a']:.1f}",
         f"{student['on_policy']['force_rmse_mev_per_a']:.0f}", f"{student['on_policy']['force_r2']:.3f}",
     ]
         for path in sorted(HERE.glob("*.json"))
-        for iteration in load(path)["run"].get("rounds", [])
+        for iteration in load(path)["run"].get("active_learning", [])
         for preset, student in iteration["students"].items()
     ))  # fmt: skip
 

@@ -50,7 +50,7 @@ def test_help_has_an_example_that_names_the_command(run, command):
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("distill", STARTS + KEYS + "--preset --budget --epochs --rounds --val --workers --set --out --overwrite "
+        ("distill", STARTS + KEYS + "--preset --budget --epochs --active-learning --val --workers --set --out --overwrite "
                     "--dry-run --json --trust"),
         ("sample", STARTS + "--config --workers --set --out --overwrite --trust"),
         ("lint", KEYS + "--elements --like --val --ignore --json"),

@@ -225,13 +225,13 @@ def check_certificates_told(folder: Path, text: str) -> None:
 @pytest.mark.ci
 def test_every_figure_is_told(finished_run):
     from limbeck.benchmark.rows import Row
-    from limbeck.pipeline.active_learning import Round, Trialled
+    from limbeck.pipeline.active_learning import Iteration, StudentInIteration
     from limbeck.records.metrics import WorstFrame
 
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     metrics = json.loads((finished_run / "runs" / "si" / "metrics.json").read_text(encoding="utf-8"))
     names = set(keys(metrics))
-    for record in (Row, Round, Trialled, WorstFrame):
+    for record in (Row, Iteration, StudentInIteration, WorstFrame):
         names |= {field.name for field in dataclasses.fields(record)}
     assert sorted(name for name in names if f"`{name}`" not in text) == []
 

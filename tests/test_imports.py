@@ -1,4 +1,4 @@
-"""Importing Limbeck is cheap: no torch and no other heavy package comes along."""
+"""Importing Limbeck is cheap: no torch and no other heavy package is bundled."""
 
 from __future__ import annotations
 

@@ -45,10 +45,10 @@ BREACHES = {
     ("validation/doubt.py", "limbeck.dataset.lint.units"),
     ("validation/onpolicy.py", "limbeck.sampling.config"),
     ("validation/onpolicy.py", "limbeck.sampling.dynamics"),
-    ("validation/survival.py", "limbeck.sampling.cache"),
-    ("validation/survival.py", "limbeck.sampling.config"),
-    ("validation/survival.py", "limbeck.sampling.dynamics"),
-    ("validation/survival.py", "limbeck.sampling.perturb"),
+    ("validation/stability.py", "limbeck.sampling.cache"),
+    ("validation/stability.py", "limbeck.sampling.config"),
+    ("validation/stability.py", "limbeck.sampling.dynamics"),
+    ("validation/stability.py", "limbeck.sampling.perturb"),
     ("validation/worst.py", "limbeck.sampling.frames"),
 }
 

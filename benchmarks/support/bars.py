@@ -145,7 +145,7 @@ def all_bars(teacher_case: str, large: int) -> list[Bar]:
     ]  # fmt: skip
 
 
-def judge(bars: list[Bar], measured: Mapping[str, Rows]) -> list[dict[str, Any]]:
+def evaluate_student(bars: list[Bar], measured: Mapping[str, Rows]) -> list[dict[str, Any]]:
     """Value, quartiles over rounds and verdict of each bar whose group ran, or why there is no value."""
     verdicts = []
     for bar in (bar for bar in bars if bar.group in measured):

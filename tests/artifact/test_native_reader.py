@@ -197,7 +197,7 @@ def test_changed_bytes_are_judged_alike(tmp_path, whole):
 
     @FIXED
     @given(changes=changes, dtype=st.sampled_from(sorted(whole)), fits=st.booleans(), head=st.booleans())
-    def judge(changes, dtype, fits, head):
+    def evaluate_student(changes, dtype, fits, head):
         data = bytearray(whole[dtype])
         length = struct.unpack("<Q", data[:8])[0]
         data_size = len(data) - 8 - length
@@ -209,7 +209,7 @@ def test_changed_bytes_are_judged_alike(tmp_path, whole):
         path.write_bytes(data)
         verdicts[agree(path)] += 1
 
-    judge()
+    evaluate_student()
     assert verdicts[True] > 10
     assert verdicts[False] > 100
 
@@ -220,7 +220,7 @@ def test_changed_digits_are_judged_alike(tmp_path, whole):
 
     @FIXED
     @given(place=st.floats(0, 1, exclude_max=True), digit=st.sampled_from("0123456789.-+eE _"))
-    def judge(place, digit):
+    def evaluate_student(place, digit):
         data = bytearray(whole["float32"])
         header = data[8 : 8 + struct.unpack("<Q", data[:8])[0]]
         digits = [k for k, c in enumerate(header) if chr(c) in "0123456789"]
@@ -228,7 +228,7 @@ def test_changed_digits_are_judged_alike(tmp_path, whole):
         path.write_bytes(data)
         verdicts[agree(path)] += 1
 
-    judge()
+    evaluate_student()
     assert min(verdicts[True], verdicts[False]) > 30
 
 

@@ -202,11 +202,11 @@ def test_frames_are_named_as_they_were_read():
 def test_elements_and_formulas():
     data = SYSTEMS["alloy"]().select(np.arange(10))
     assert codes(data, Expected(elements=(1, 29, 79))) == {"elements-missing"}
-    assert codes(data, Expected(elements=(29,))) == {"elements-strange"}
+    assert codes(data, Expected(elements=(29,))) == {"elements-suspicious"}
     assert codes(data, Expected(validation=SYSTEMS["salt"]().select([0]))) == {"elements-missing"}
     text = lint([("data", data)], Expected(elements=(1, 29, 79))).lines()[0]
     assert text.startswith("error elements-missing: no structure holds H, asked for; remedy: ")
-    for formula, found in (("CuAu", set()), ("Cu3Au", {"formula-strange"})):
+    for formula, found in (("CuAu", set()), ("Cu3Au", {"formula-suspicious"})):
         starts = StructureBatch.from_atoms([Atoms(formula, cell=[3] * 3, pbc=True)])
         assert codes(data, Expected(starts=starts)) == found
 

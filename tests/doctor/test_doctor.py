@@ -1,4 +1,4 @@
-"""The doctor says what is there, and for each thing made missing the line that mends it."""
+"""The doctor says what is there, and for each thing made missing the line that repairs it."""
 
 from __future__ import annotations
 

@@ -95,8 +95,8 @@ def test_nothing_in_the_graph_needs_a_gradient(program):
 
 
 def test_an_unknown_element_gives_nan_and_a_number_that_is_none_an_error():
-    strange = Atoms("OXe", positions=[[0, 0, 0], [0, 0, 2.0]])
-    found = evaluate(small_graph().traced, [strange, SYSTEMS["molecule"]])
+    suspicious = Atoms("OXe", positions=[[0, 0, 0], [0, 0, 2.0]])
+    found = evaluate(small_graph().traced, [suspicious, SYSTEMS["molecule"]])
     assert np.isnan(found["energy"][0])
     assert np.isnan(found["forces"][1]).all()
     assert np.isfinite(found["energy"][1])

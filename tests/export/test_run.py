@@ -171,10 +171,10 @@ def test_dynamics_that_fails_in_float32_as_well_is_no_fault_of_the_rounding(stud
     assert loss.remedy() == "--force to keep it all the same"  # there is nothing finer
     assert replace(loss, float32_nve_completed=False).objection() is None
     record = read_student(student)
-    own, strange = Student(record, threads=1), Student(store_weights(record, "float16").record, threads=1)
+    own, suspicious = Student(record, threads=1), Student(store_weights(record, "float16").record, threads=1)
     strained = SYSTEMS["triclinic"].copy()
     strained.set_cell(0.6 * strained.cell.array, scale_atoms=True)
-    found = measure_loss(own, strange, [strained], "float16")
+    found = measure_loss(own, suspicious, [strained], "float16")
     assert not found.float32_nve_completed
     assert found.to_dict()["objection"] is None or "force RMSE" in found.to_dict()["objection"]
 

@@ -17,8 +17,8 @@ from limbeck.core.structures import StructureBatch
 from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.labelling.audit import audit
-from limbeck.labelling.contacts import continued, judge_contacts, last_trusted, remainder, scans_of
-from limbeck.pipeline.training_data import make_lesson, mended, radii_of, without_cores
+from limbeck.labelling.contacts import continued, decide_contacts, last_trusted, remainder, scans_of
+from limbeck.pipeline.training_data import make_training_sets, radii_of, repaired, without_cores
 from limbeck.sampling import Contacts, Rattle, SamplingConfig, run_sampling
 
 SUPERCELL = {"kind": "supercell", "repeat": [3, 3, 3]}
@@ -83,7 +83,7 @@ def scanned(hole: bool, *, n: int = 16, rattled: int = 6) -> LabelledSet:
 
 def test_a_clean_potential_is_not_touched():
     whole = scanned(hole=False)
-    same, holes = judge_contacts(whole, SHORTEST)
+    same, holes = decide_contacts(whole, SHORTEST)
     assert holes == []
     assert np.array_equal(same.labels.energy, whole.labels.energy)
     assert np.array_equal(same.labels.forces, whole.labels.forces)
@@ -102,7 +102,7 @@ def test_the_force_along_the_line_is_the_energy_slope():
 
 def test_a_hole_is_found_and_filled():
     whole = scanned(hole=True)
-    fixed, holes = judge_contacts(whole, SHORTEST)
+    fixed, holes = decide_contacts(whole, SHORTEST)
     # the pit outweighs Li-Li and Cl-Li; at Cl-Cl ZBL is strong enough farther in
     assert [hole.pair for hole in holes][:2] == ["Li-Li", "Cl-Li"]
     for scan, was in zip(scans_of(fixed), scans_of(whole), strict=True):
@@ -151,7 +151,7 @@ def test_replaced_energies_and_forces_agree():
 
 def test_distances_that_were_sampled_are_trusted():
     """The same hole within sampled distances is the teacher's word."""
-    _, holes = judge_contacts(scanned(hole=True), dict.fromkeys(SHORTEST, 0.25))
+    _, holes = decide_contacts(scanned(hole=True), dict.fromkeys(SHORTEST, 0.25))
     assert holes == []
 
 
@@ -159,7 +159,7 @@ def test_a_scan_without_a_trusted_label_is_left_out():
     whole = scanned(hole=True)
     scan = scans_of(whole)[1]
     inner = whole.select(scan.index[scan.distances < 0.6])
-    fixed, holes = judge_contacts(inner, SHORTEST)
+    fixed, holes = decide_contacts(inner, SHORTEST)
     assert [h.below_a for h in holes] == [None]
     assert (
         str(holes[0])
@@ -169,7 +169,7 @@ def test_a_scan_without_a_trusted_label_is_left_out():
 
 
 def test_the_audit_looks_at_what_the_core_leaves():
-    fixed, _ = judge_contacts(scanned(hole=True), SHORTEST)
+    fixed, _ = decide_contacts(scanned(hole=True), SHORTEST)
     kept, _ = audit(fixed)
     scan = scans_of(fixed)[1]
     assert np.linalg.norm(fixed.labels.forces, axis=1).max() > 1000
@@ -213,16 +213,16 @@ def test_training_leaves_out_what_is_closer_than_half_a_zbl_radius():
     assert 0 < sum(wanted) < len(whole)
     assert len(kept) == sum(wanted)
     assert set(kept.config_type) == {"contacts", "rattle"}
-    lesson = make_lesson(whole, 0.2, 0, {}, {})
-    assert len(lesson.train) + len(lesson.validation) == len(kept)
+    sets = make_training_sets(whole, 0.2, 0, {}, {})
+    assert len(sets.train) + len(sets.validation) == len(kept)
 
 
 def test_mending_takes_its_distances_from_the_rest():
     whole = scanned(hole=True)
-    _, said = mended(whole)
+    _, said = repaired(whole)
     assert [text.split(" ")[0] for text in said][:2] == ["Li-Li", "Cl-Li"]
     rest = whole.select(np.flatnonzero(whole.config_type == "rattle"))
-    assert mended(rest) == (rest, [])
+    assert repaired(rest) == (rest, [])
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_chgnet_has_a_hole_in_lithium_chloride():
     )
     teacher = load_teacher("chgnet").potential
     whole = labelled(frames, teacher.evaluate(StructureBatch.from_atoms(frames)))
-    fixed, holes = judge_contacts(whole, {"Cl-Li": 2.0, "Cl-Cl": 2.9, "Li-Li": 2.4})
+    fixed, holes = decide_contacts(whole, {"Cl-Li": 2.0, "Cl-Cl": 2.9, "Li-Li": 2.4})
     assert [hole.pair for hole in holes] == ["Li-Li", "Cl-Li", "Cl-Cl"]
     for hole in holes:
         assert 0.7 < hole.below_a < 1.4

@@ -76,17 +76,17 @@ def test_copper_from_emt(run, tmp_path, monkeypatch):
     assert far["force_rms_mev_per_a"] < 1e-3
     assert near["reason"] == far["reason"] == ""
     assert "teacher's forces beyond 10.0 Å: " in printed
-    judged = metrics["ultra-tiny"]
-    assert set(judged) == {"validation", "test", "on_policy", "run"}
+    evaluated = metrics["ultra-tiny"]
+    assert set(evaluated) == {"validation", "test", "on_policy", "run"}
     for split in ("validation", "test"):
-        assert set(judged[split]["all"]) == KEYS
-        assert {"by_element", "by_config_type"} <= set(judged[split])
-    assert set(judged["test"]["by_temperature"]) == {"300", "600"}
-    assert judged["test"]["all"]["n_structures"] == 10
+        assert set(evaluated[split]["all"]) == KEYS
+        assert {"by_element", "by_config_type"} <= set(evaluated[split])
+    assert set(evaluated["test"]["by_temperature"]) == {"300", "600"}
+    assert evaluated["test"]["all"]["n_structures"] == 10
     # trained on rattled crystals alone, tried on dynamics
-    assert judged["test"]["all"]["force_r2"] > 0.99
-    assert judged["on_policy"]["all"]["n_structures"] == 4
-    facts = judged["run"]
+    assert evaluated["test"]["all"]["force_r2"] > 0.99
+    assert evaluated["on_policy"]["all"]["n_structures"] == 4
+    facts = evaluated["run"]
     assert facts["on_policy"] == {"temperature_k": 600.0, "stable": True, "reason": ""}
     assert facts["training"]["epochs"] == 60
     teacher = metrics["run"]["teacher"]
@@ -105,15 +105,15 @@ def test_copper_from_emt(run, tmp_path, monkeypatch):
         )
         assert done[0] == 0, done[2]
         again = json.loads((tmp_path / "again.json").read_text())["ultra-tiny"]["data"]["all"]
-        assert again == pytest.approx(judged[split]["all"], rel=1e-3)
+        assert again == pytest.approx(evaluated[split]["all"], rel=1e-3)
     # and the student is of use
     atoms = read(out / "test.extxyz", -1)
     truth = atoms.get_forces()
     atoms.calc = limbeck.Calculator(out / "ultra-tiny.safetensors")
     assert np.sqrt(np.mean((atoms.get_forces() - truth) ** 2)) < 0.3 * np.sqrt(np.mean(truth**2))
     card = limbeck.Student.load(out / "ultra-tiny.safetensors").card
-    assert card["metrics"]["test"] == judged["test"]["all"]
-    assert card["metrics"]["on_policy"] == judged["on_policy"] | facts["on_policy"]
+    assert card["metrics"]["test"] == evaluated["test"]["all"]
+    assert card["metrics"]["on_policy"] == evaluated["on_policy"] | facts["on_policy"]
     assert card["limits"]["receptive_field_a"] == 10.0
     assert card["limits"]["long_range"] in printed
     # called again, it says that it is finished, and its results

@@ -18,7 +18,7 @@ from limbeck.pipeline.learning_curve import (
     CurveSettings,
     Point,
     busy_machine,
-    judge_rows,
+    limit_of,
     plan_points,
     shorter_than_run,
 )
@@ -116,8 +116,8 @@ def test_rows_that_were_not_trained_count_nothing_and_a_busy_machine_is_reported
     own = row | {"force_rmse_mev_per_a": 30.0, "trained_s": 30.0, "epochs": 15.0}
     half = own | {"labels": 100, "force_rmse_mev_per_a": 60.0, "epochs": 29.0}  # 97 labels/s beside 100
     lost = row | {"labels": 50, "skipped": "no time left"}
-    assert judge_rows("tiny", [own, half, lost]).slopes["labels"] == pytest.approx(1.0)
-    assert judge_rows("tiny", [row | {"skipped": "no time left"}, half]).limit == "unknown"
+    assert limit_of("tiny", [own, half, lost]).slopes["labels"] == pytest.approx(1.0)
+    assert limit_of("tiny", [row | {"skipped": "no time left"}, half]).limit == "unknown"
     assert busy_machine([own, half, own | {"preset": "original", "epochs": 2.0}, lost]) == ""
     busy = busy_machine([own, half, own | {"seconds": 10.0, "trained_s": 15.0, "epochs": 1.0}])
     assert "tiny trained on 13.3 to 100 labels/s" in busy
@@ -209,7 +209,7 @@ def trained(monkeypatch) -> list[float]:
     """A training is an untrained student, 50 s after its time on a clock of its own; their times."""
     clock, times = [1000.0], list[float]()
 
-    def train(preset, lesson, config, stop, folder, **_):
+    def train(preset, sets, config, stop, folder, **_):
         times.append(stop.budget_s)
         clock[0] += stop.budget_s + 50  # for preparing
         progress = SimpleNamespace(labels_seen=20, spent_s=stop.budget_s)

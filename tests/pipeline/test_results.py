@@ -31,9 +31,9 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
     monkeypatch.setattr(evaluation, "time_in_turns", timings)
     teacher = SimpleNamespace(name="emt", n_parameters=900, threads=3, device="cuda")
     frames = StructureBatch.from_atoms([bulk("Si", cubic=True), bulk("Si")])
-    trial = SimpleNamespace(teacher=teacher, test=SimpleNamespace(structures=frames))
+    evaluation = SimpleNamespace(teacher=teacher, test=SimpleNamespace(structures=frames))
     metrics = {"tiny": {"run": {"parameters": 90}}, "ultra-tiny": {"run": {"parameters": 30}}, "run": {}}
-    add_speeds(metrics, RunFolder(tmp_path), ["tiny", "ultra-tiny"], trial)
+    add_speeds(metrics, RunFolder(tmp_path), ["tiny", "ultra-tiny"], evaluation)
     tiny, ultra, run = metrics["tiny"]["run"], metrics["ultra-tiny"]["run"], metrics["run"]
     assert (tiny["atoms_per_s"], ultra["atoms_per_s"]) == pytest.approx((8_000.0, 16_000.0))
     assert (tiny["speedup"], ultra["speedup"]) == pytest.approx((400.0, 800.0))
@@ -45,7 +45,7 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
 def _said(load: float = 0.0, **rmse: float) -> str:
     """What is said of presets with these errors; ``load`` is that of a core."""
 
-    def judged(error: float, parameters: int) -> dict[str, Any]:
+    def evaluated(error: float, parameters: int) -> dict[str, Any]:
         errors = {"force_rmse_mev_per_a": error, "force_r2": 1.0, "energy_mae_mev_per_atom": 1.0}
         facts = {"parameters": parameters, "training": {"training_loss": 1e-5}}
         return {"test": {"all": errors}, "validation": {"all": errors}, "run": facts}
@@ -56,10 +56,10 @@ def _said(load: float = 0.0, **rmse: float) -> str:
         "speed_atoms": 1,
     }
     size = {"tiny": 70_000, "original": 400_000}
-    metrics = {preset: judged(error, size[preset]) for preset, error in rmse.items()} | {"run": about}
+    metrics = {preset: evaluated(error, size[preset]) for preset, error in rmse.items()} | {"run": about}
     lines: list[str] = []
-    trial = SimpleNamespace(test=[0], hottest_k=300.0)
-    say_results(metrics, RunFolder("run"), list(rmse), trial, lines.append)
+    evaluation = SimpleNamespace(test=[0], hottest_k=300.0)
+    say_results(metrics, RunFolder("run"), list(rmse), evaluation, lines.append)
     return "\n".join(lines)
 
 

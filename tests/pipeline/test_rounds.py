@@ -26,12 +26,12 @@ ROUNDS = {
 def test_rounds_add_labels_and_stand_in_the_metrics(done, tmp_path):
     config, out = tmp_path / "cu.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(ROUNDS))
-    assert "rounds that learn from failures: up to 2" in done(f"distill {config} --out {out}")
+    assert "active learning: up to 2" in done(f"distill {config} --out {out}")
     metrics = json.loads((out / "metrics.json").read_text())
-    rounds = metrics["run"]["rounds"]
-    assert [r["number"] for r in rounds] == [0, 1, 2]
+    iterations = metrics["run"]["active_learning"]
+    assert [r["number"] for r in iterations] == [0, 1, 2]
     assert rounds[0]["labels"] < rounds[1]["labels"] < rounds[2]["labels"]
-    for student in (student for seen in rounds for student in seen["students"].values()):
+    for student in (student for seen in iterations for student in seen["students"].values()):
         assert student["runs"] == 3
         assert student["on_policy"]["n_structures"] > 0
         assert 0.02 <= student["shortest_ps"] <= student["mean_ps"] <= 0.4 + 1e-9
@@ -43,10 +43,10 @@ def test_rounds_add_labels_and_stand_in_the_metrics(done, tmp_path):
     # Interrupted within the last round, it comes to the same end.
     for name in ("metrics.json", "tiny.safetensors", "ultra-tiny.safetensors"):
         (out / name).unlink()
-    shutil.rmtree(out / "rounds" / "2")
+    shutil.rmtree(out / "active_learning" / "2")
     shutil.rmtree(out / "train", ignore_errors=True)
     done(f"distill {config} --out {out}")
-    assert json.loads((out / "metrics.json").read_text())["run"]["rounds"] == rounds
+    assert json.loads((out / "metrics.json").read_text())["run"]["active_learning"] == iterations
 
 
 def test_rounds_may_be_a_number(tmp_path):

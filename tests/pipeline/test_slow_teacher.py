@@ -22,7 +22,7 @@ from limbeck.labelling.store import LabelStore
 from limbeck.pipeline import planning
 from limbeck.pipeline.planning import Costs
 from limbeck.pipeline.run_folder import Run, RunFolder, RunState
-from limbeck.pipeline.sample_and_label import Collector
+from limbeck.pipeline.sample_and_label import LabelledSampling
 from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.pipeline.training_data import LabelSource
 from limbeck.progress import no_progress
@@ -81,7 +81,7 @@ class SlowTeacher(Lattice, WorkerPotential):
 
 
 class Bench:
-    """A run's collector whose time is made up; plans as `distill` does, with a teacher of ``PLANNED_S``."""
+    """A run's sampling_and_labelling whose time is made up; plans as `distill` does, with a teacher of ``PLANNED_S``."""
 
     def __init__(self, monkeypatch, folder, cost_s, scout_cost_s=lambda now: SCOUT_S, **settings) -> None:
         self.now, self.folder = [BEGAN], RunFolder(folder)
@@ -94,22 +94,22 @@ class Bench:
         self.teacher = SlowTeacher(self.now, cost_s)
         self.trained: set[int] = set()
 
-        def interim(collector, labelled, count, seconds):
+        def interim(sampling_and_labelling, labelled, count, seconds):
             if count not in self.trained:
                 self.now[0] += seconds
             self.trained.add(count)
             return Lattice(f"interim-{count}", self.now, scout_cost_s)
 
-        monkeypatch.setattr(Collector, "_interim_student", interim)
+        monkeypatch.setattr(LabelledSampling, "_interim_student", interim)
         self.state = RunState(self.folder, self.config.budget, BEGAN)
 
     def collect(self, what: str = "collect") -> tuple[LabelledSet, list[str]]:
         """The set and the notes; what was interrupted goes on as in another process."""
         with LabelStore(self.folder.labels) as store:
             run = Run(self.config, self.folder, self.teacher, self.state, no_progress, lambda text: None)
-            collector = Collector(run, store)
-            found = getattr(collector, what)(self.starts, self.plan)
-            return found.labelled if isinstance(found, LabelSource) else found, collector.notes
+            sampling_and_labelling = LabelledSampling(run, store)
+            found = getattr(sampling_and_labelling, what)(self.starts, self.plan)
+            return found.labelled if isinstance(found, LabelSource) else found, sampling_and_labelling.notes
 
     def again(self) -> None:
         """Killed, and called again later."""

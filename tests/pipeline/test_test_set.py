@@ -20,7 +20,7 @@ from limbeck.labelling.store import LabelStore
 from limbeck.pipeline import distilling
 from limbeck.pipeline.active_learning import ActiveLearning
 from limbeck.pipeline.curve_data import read_curve_data
-from limbeck.pipeline.training_data import LabelSource, Lesson, Preparation, prepare_training_data
+from limbeck.pipeline.training_data import LabelSource, Preparation, TrainingSets, prepare_training_data
 
 from .conftest import N_TEST, labelled_copper, small_distillation
 
@@ -36,10 +36,10 @@ def learned(monkeypatch):
     """The training and validation structures (hashes) of each student that ``distill`` trains."""
     seen = []
 
-    def train(preset, lesson, *arguments, **options):
-        parts = (lesson.train, lesson.validation)
+    def train(preset, sets, *arguments, **options):
+        parts = (sets.train, sets.validation)
         seen.append([h for part in parts for h in _hashes(part.structures.to_atoms())])
-        return real(preset, lesson, *arguments, **options)
+        return real(preset, sets, *arguments, **options)
 
     real = distilling.train_student
     monkeypatch.setattr(distilling, "train_student", train)
@@ -85,7 +85,7 @@ def test_a_store_of_an_earlier_version_is_read_without_its_test_set(
     with pytest.warns(UserWarning, match=OLD_STORE):
         data = read_curve_data(earlier, LabelKeys(), 0, print)
     assert len(data.test) == N_TEST
-    parts = (data.lesson.train, data.lesson.validation)
+    parts = (data.sets.train, data.sets.validation)
     used = {h for part in parts for h in _hashes(part.structures.to_atoms())}
     assert len(used) == 24
     assert not used & set(_hashes(data.test.structures.to_atoms()))
@@ -141,9 +141,9 @@ def test_a_validation_file_near_to_the_labels_leaks(finished, tmp_path):
     # told to pass over it, it trains; structures of the test set do not validate all the same
     write(path, [*near, *read(finished / "test.extxyz", ":2")])
     said: list[str] = []
-    lesson = prepare_training_data([source], replace(how, ignore=("leak",)), {}, said.append)
+    sets = prepare_training_data([source], replace(how, ignore=("leak",)), {}, said.append)
     assert any(line.startswith(f"note: 2 of {n + 2} labels of {path} are left out") for line in said)
-    assert len(lesson.validation) == n
+    assert len(sets.validation) == n
 
 
 def test_a_validation_file_is_linted_like_the_labels(refused, tmp_path):
@@ -176,15 +176,15 @@ def test_copies_of_a_test_structure_are_found_however_many_they_are():
 
 def test_active_learning_adds_no_structure_of_the_test_set():
     labelled = labelled_from_atoms(labelled_copper(12), "here")
-    lesson = Lesson(labelled.select([0, 1, 2]), labelled.select([3]), None, "", {})
+    sets = TrainingSets(labelled.select([0, 1, 2]), labelled.select([3]), None, "", {})
     said: list[str] = []
     run = SimpleNamespace(config=SimpleNamespace(val=0.1, seed=0), say=said.append)
-    trial = SimpleNamespace(test=labelled.select([10, 11]))
-    loop = ActiveLearning(run, None, trial, [], None)  # type: ignore[arg-type]
-    joined = loop._joined(lesson, labelled.select([4, 10, 5]))
+    evaluation = SimpleNamespace(test=labelled.select([10, 11]))
+    loop = ActiveLearning(run, None, evaluation, [], None)  # type: ignore[arg-type]
+    joined = loop._joined(sets, labelled.select([4, 10, 5]))
     np.testing.assert_array_equal(joined.train.labels.energy, labelled.labels.energy[[0, 1, 2, 4, 5]])
     assert said == ["note: 1 of 3 labels are left out, because their structures are in the test set"]
-    assert loop._joined(lesson, labelled.select([11])) is lesson
+    assert loop._joined(sets, labelled.select([11])) is sets
 
 
 def test_large_forces_are_a_wrong_unit_in_a_file_and_left_out_of_a_teachers_labels():
@@ -198,8 +198,8 @@ def test_large_forces_are_a_wrong_unit_in_a_file_and_left_out_of_a_teachers_labe
     said: list[str] = []
     numbered = replace(source, frames=np.arange(100, 130))
     how = Preparation(0.1, 0, max_force_ev_per_a=50.0)
-    lesson = prepare_training_data([numbered], how, {}, said.append)
-    assert len(lesson.train) + len(lesson.validation) == 21
+    sets = prepare_training_data([numbered], how, {}, said.append)
+    assert len(sets.train) + len(sets.validation) == 21
     left_out = [f"frame {k}" for k in range(100, 105)]
     assert [line.split(" left out: force of")[0] for line in said] == [
         *left_out,

@@ -213,9 +213,9 @@ def complete(folder: Path) -> None:
     (folder / "learning-curve" / "times-0123.json").write_text("[1.0, 2.0]")
     path = folder / "metrics.json"
     metrics = json.loads(path.read_text())
-    student = {"test": {"force_rmse_mev_per_a": 24.0}, "on_policy": None, "runs": 4, "survived": 3,
+    student = {"test": {"force_rmse_mev_per_a": 24.0}, "on_policy": None, "runs": 4, "stable": 3,
                "shortest_ps": 0.4, "mean_ps": 1.9, "reasons": ["start 2: atoms collided"]}  # fmt: skip
-    metrics["run"]["rounds"] = [{"number": 0, "labels": 156, "students": {"tiny": student}}]
+    metrics["run"]["active_learning"] = [{"number": 0, "labels": 156, "students": {"tiny": student}}]
     path.write_text(json.dumps(metrics))
 
 

@@ -150,8 +150,8 @@ def test_commands_for_a_folder_with_spaces_can_be_pasted(run_folder):
 def test_added_parts_are_told(full):
     for said in (
         "1,000 atoms, native engine, 2 threads", "longer than 20 s", "tiny.onnx", "c" * 12, "0.0042",
-        "Rounds of learning from failures", "3 of 4", "start 2: atoms collided",
-        "Data limits tiny: doubling labels helps.", "judged on 16 test structures",
+        "Active learning", "3 of 4", "start 2: atoms collided",
+        "Data limits tiny: doubling labels helps.", "evaluated on 16 test structures",
         "1 of 5 trainings were not done: no time left in 2 min.",
         # these trainings were shorter than the run's, which makes another student of them
         "The run's own tiny trained 10 min 00 s, these 30 s at most",
@@ -238,7 +238,7 @@ def test_text_from_outside_is_no_markup(full_folder, change):
         metrics["run"] |= {"name": HOSTILE, "command": HOSTILE}
         metrics["run"]["teacher"]["name"] = HOSTILE
         metrics["tiny"]["run"]["on_policy"] |= {"stable": False, "reason": HOSTILE}
-        metrics["run"]["rounds"][0]["students"]["tiny"]["reasons"] = [HOSTILE]
+        metrics["run"]["active_learning"][0]["students"]["tiny"]["reasons"] = [HOSTILE]
 
     change("metrics.json", spoil)
     change(
@@ -349,7 +349,7 @@ def test_what_is_no_finished_run_is_refused(run_folder, missing, what, fact):
 @pytest.mark.parametrize("content", ["", "[]", '{"run": {}}', '{"tiny": 3}'])
 def test_metrics_that_judge_nobody_are_refused(run_folder, content):
     (run_folder / "metrics.json").write_text(content)
-    with pytest.raises(InputError, match="metrics.json holds no judged student"):
+    with pytest.raises(InputError, match="metrics.json holds no evaluated student"):
         read_run(run_folder)
 
 

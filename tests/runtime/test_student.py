@@ -65,7 +65,7 @@ def not_finite(value: float) -> Atoms:
 
 
 REFUSED = {
-    "strange elements": (Atoms("AuFeH", np.eye(3)), "ultra-tiny: .*got Fe, Au; wanted H C N O Si; remedy: train"),
+    "suspicious elements": (Atoms("AuFeH", np.eye(3)), "ultra-tiny: .*got Fe, Au; wanted H C N O Si; remedy: train"),
     "no element": (Atoms("X"), "got X; wanted"),
     "nan": (not_finite(np.nan), "ultra-tiny, atom 5: positions or cell are not finite"),
     "infinity": (not_finite(np.inf), "ultra-tiny, atom 5: positions or cell are not finite"),

@@ -187,7 +187,7 @@ def test_what_was_hot_may_give_off_its_heat_on_the_way_to_a_low_temperature():
         rng = np.random.default_rng(1)
         return len(run_trajectory(start, Counting(), config, 100.0, rng, "hot").frames)
 
-    assert made() == 0  # as it comes from a user, it is strange
+    assert made() == 0  # as it comes from a user, it is suspicious
     start.info["temperature_K"] = 2000.0
     assert made() == 4
 

@@ -114,9 +114,9 @@ def test_senseless_fields_are_refused(change, text):
 def test_species_are_places_among_the_elements():
     arch = preset_architecture("tiny", (14, 1, 8))
     assert arch.species(np.array([8, 14, 1, 8])).tolist() == [1, 2, 0, 1]
-    for strange in ([6], [0], [118]):
+    for suspicious in ([6], [0], [118]):
         with pytest.raises(InputError, match=r"does not know; got Z = "):
-            arch.species(np.array([1, *strange]))
+            arch.species(np.array([1, *suspicious]))
 
 
 def test_same_seed_same_weights():

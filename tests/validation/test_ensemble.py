@@ -40,12 +40,12 @@ def test_three_members():
 def test_unfamiliar_is_what_is_far_from_both_limits():
     members = [Springs(ANCHORS, k=2.0), Springs(ANCHORS, k=6.0)]
     # the two differ by half of the mean force on a moved atom, or more than a third of the frame's
-    judge = Ensemble(members, moved((0.1, 0.1)), factor=3.0, share=0.4)
-    assert judge.limit_ev_per_a == pytest.approx(0.6)
-    assert judge.objection(moved((0.29, 0.0)).to_atoms()[0]) is None
-    said = judge.objection(moved((0.5, 0.0)).to_atoms()[0])
+    evaluate = Ensemble(members, moved((0.1, 0.1)), factor=3.0, share=0.4)
+    assert evaluate.limit_ev_per_a == pytest.approx(0.6)
+    assert evaluate.objection(moved((0.29, 0.0)).to_atoms()[0]) is None
+    said = evaluate.objection(moved((0.5, 0.0)).to_atoms()[0])
     assert said == (
-        "unfamiliar: students differ by 1.00 eV/Å in the force on an atom, where 0.60 is usual at most "
+        "outside the training domain: students differ by 1.00 eV/Å in the force on an atom, where 0.60 is usual at most "
         "and forces are 1.41"
     )
     tolerant = Ensemble(members, moved((0.1, 0.1)), factor=3.0, share=0.8)

@@ -169,12 +169,12 @@ def test_metrics_json_is_carried_whole_and_what_fits_no_field_is_left_out():
         False,
         8.0,
     )
-    assert found.more["rounds"] == held["run"]["rounds"]
+    assert found.more["active_learning"] == held["run"]["active_learning"]
     assert Metrics.from_json(json.loads(json.dumps(found.to_json()))) == found
-    for strange in (None, 3, "x", [1], {"tiny": 3}, {"tiny": {"test": {}}}, {"run": {"teacher": []}}):
-        assert Metrics.from_json(strange).students == {}
-    spoilt = Errors(force_r2=None)
-    assert read(Errors, {"force_r2": float("nan"), "n_atoms": 1.5, "force_mae_mev_per_a": True}) == spoilt
+    for suspicious in (None, 3, "x", [1], {"tiny": 3}, {"tiny": {"test": {}}}, {"run": {"teacher": []}}):
+        assert Metrics.from_json(suspicious).students == {}
+    corrupt = Errors(force_r2=None)
+    assert read(Errors, {"force_r2": float("nan"), "n_atoms": 1.5, "force_mae_mev_per_a": True}) == corrupt
 
 
 def test_a_ramp_is_grouped_by_hundreds():

@@ -10,7 +10,7 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.sampling.frames import TrajectoryCache
-from limbeck.validation.survival import strained_starts, survive
+from limbeck.validation.stability import run_stability, strained_starts
 from tests.validation.toys import emt
 
 
@@ -37,7 +37,7 @@ def copper():
 
 def runs_of(potential, starts, **options):
     settings = {"temperature_k": 300.0, "duration_ps": 0.1, "timestep_fs": 2.0, "seed": 3} | options
-    return survive(potential, starts, **settings)
+    return run_stability(potential, starts, **settings)
 
 
 def test_starts_are_plain_compressed_and_stretched_by_turns(copper):
@@ -51,7 +51,7 @@ def test_starts_are_plain_compressed_and_stretched_by_turns(copper):
 
 def test_a_sound_potential_lasts(copper):
     (run,) = runs_of(emt(), [copper])
-    assert run.survived
+    assert run.stable
     assert run.reached_ps == pytest.approx(0.1)
     assert len(run.frames) == 5
     assert run.last(3) == []
@@ -61,7 +61,7 @@ def test_a_sound_potential_lasts(copper):
 
 def test_a_collapse_ends_the_run(copper):
     (run,) = runs_of(Collapsing(), [copper], duration_ps=1.0)
-    assert not run.survived
+    assert not run.stable
     assert run.reached_ps < 1.0
     assert "Å apart" in run.reason or "temperature" in run.reason
 
@@ -71,12 +71,12 @@ def test_an_objection_ends_the_run_and_keeps_its_frame(copper):
 
     def objection(frame):
         seen.append(frame)
-        return "too strange" if len(seen) == 3 else None
+        return "too suspicious" if len(seen) == 3 else None
 
     (run,) = runs_of(emt(), [copper], objection=objection)
-    assert not run.survived
+    assert not run.stable
     assert run.reached_ps == pytest.approx(0.06)
-    assert run.reason.endswith("too strange")
+    assert run.reason.endswith("too suspicious")
     assert run.last(2) == run.frames[1:]
     assert run.spread_out(9) == run.frames[:2]
 

@@ -48,9 +48,11 @@ Sets = Annotated[
         help="Override a key of the configuration: --set training.epochs=30; may be repeated.",
     ),
 ]
-Rounds = Annotated[
+ActiveLearningOption = Annotated[
     int | None,
-    Option(help="Rounds in which students learn from where their own hot dynamics fails (0)."),
+    Option(
+        help="Active learning iterations: the teacher labels where MD driven by the students fails (default 0)."
+    ),
 ]
 Seed = Annotated[int | None, Option(help="Seed of everything random.")]
 Device = Annotated[str | None, Option(help="cpu or cuda.")]
@@ -106,7 +108,7 @@ class SamplingOptions(TypedDict):
     trust: Trust
     recipe: Annotated[
         str | None,
-        Option(help="crystal, molecule, liquid, surface or melt (judged from the structures)."),
+        Option(help="crystal, molecule, liquid, surface or melt (by default, from the structures)."),
     ]
     temperatures_K: Annotated[
         str | None,

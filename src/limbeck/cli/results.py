@@ -53,7 +53,7 @@ def finalize(
         Option(metavar="FORMATS", help="onnx, torch-export, torchscript (all that are installed)."),
     ] = None,
     quantize: Annotated[
-        str, Option(metavar="NAMES", help="Weights to judge in fewer bits, with commas; or none.")
+        str, Option(metavar="NAMES", help="Weights to evaluate in fewer bits, with commas; or none.")
     ] = "float16,int8",
     skip: Annotated[
         str, Option(metavar="PARTS", help="Leave out: validate, bench, export, quantize, report.")
@@ -73,7 +73,7 @@ def finalize(
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Validate, export with parity certificates, judge rounded weights, measure speed, recommend, report.
+    """Validate, export with parity certificates, evaluate rounded weights, measure speed, recommend, report.
 
     A part that fails does not stop the others: it is told, and the command ends with 1. The same command
     goes on where it was; finished parts are not repeated.
@@ -179,7 +179,7 @@ def report(
     target_force_rmse: Target = None,
     data: Annotated[
         Path | None,
-        Option(help="Labels to judge the students on, instead of the run's test structures."),
+        Option(help="Labels to evaluate the students on, instead of the run's test structures."),
     ] = None,
     keys: LabelKeyOptions,
     json: JsonFile = None,

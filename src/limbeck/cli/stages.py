@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from limbeck.cli.options import (
+    ActiveLearningOption,
     Budget,
     Debug,
     Device,
@@ -18,7 +19,6 @@ from limbeck.cli.options import (
     Labels,
     Overwrite,
     Presets,
-    Rounds,
     SamplingOptions,
     Seed,
     Sets,
@@ -53,7 +53,7 @@ def distill(
     preset: Presets = None,
     budget: Budget = None,
     epochs: Annotated[int | None, Option(help="Train so many epochs instead of to the budget.")] = None,
-    rounds: Rounds = None,
+    active_learning: ActiveLearningOption = None,
     val: Val = None,
     keys: LabelKeyOptions,
     sets: Sets = None,
@@ -68,7 +68,7 @@ def distill(
 
     settings = load_config(
         config, sets or (), **start, **sampling, **keys, presets=preset, budget=budget, epochs=epochs,
-        rounds=rounds, val=val, out=out,
+        active_learning=active_learning, val=val, out=out,
     )  # fmt: skip
     settings = _settle_end(settings, budget, epochs, sets or ())
     settings.required_teacher(writes=not dry_run)

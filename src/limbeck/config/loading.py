@@ -24,7 +24,7 @@ _KEY_OF_OPTION = {
     "liquid": ("liquid", "molecules"),
     "density": ("liquid", "density_g_per_cm3"),
     "workers": ("labelling", "workers"),
-    "rounds": ("rounds", "n"),
+    "active_learning": ("active_learning", "iterations"),
     "energy_key": ("keys", "energy_key"),
     "forces_key": ("keys", "forces_key"),
     "stress_key": ("keys", "stress_key"),
@@ -168,7 +168,7 @@ def _is_number(value: str | Path) -> bool:
 
 
 #: keys that may hold one value in place of their mapping, and what that value is called in it
-_SHORT = {"teacher": (str, "name"), "rounds": (int, "n")}
+_SHORT = {"teacher": (str, "name"), "active_learning": (int, "iterations")}
 
 
 def _spell_out(document: Document) -> None:

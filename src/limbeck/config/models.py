@@ -156,21 +156,23 @@ class ValidationConfig(Settings):
     temperature_K: PositiveFloat | None = None
 
 
-class RoundsConfig(Settings):
-    """The failure-driven loop after the first training.
+class ActiveLearningConfig(Settings):
+    """Active learning after the first training.
 
-    n: rounds at most; none unless asked for. starts: runs of each student's own dynamics, by turns as
-    they are, compressed and stretched by ``strain`` along all axes. duration_ps: of each run.
+    iterations: at most; 0 for none. starts: MD runs of each student, from starting structures that are
+    unchanged, compressed or stretched by ``strain`` along all axes. duration_ps: of each run.
     temperature_K: a quarter above the highest sampled unless given.
     frames_at_failure: frames from just before a failure that the teacher labels.
     frames_on_the_way: frames evenly over each run that it labels too, for the on-policy error.
-    frames_beyond: frames of an interim student's dynamics from each failure on, over beyond_ps.
-    spread_factor, spread_share: a frame is unfamiliar where students differ in the force on an atom by so
-    many times what is usual on validation structures, and by this share of the frame's forces.
-    survival, force_r2: the loop ends once this share of the runs lasts and on-policy forces are so good.
+    frames_beyond: frames of MD driven by an interim student from each failure on, over beyond_ps.
+    deviation_factor, deviation_share: a frame is outside the training domain where the committee force
+    deviation on an atom exceeds this multiple of the usual one on validation structures, and this
+    share of the frame's forces.
+    stable_share, force_r2: iterations end once this share of the runs is stable and on-policy forces reach
+    this R².
     """
 
-    n: NonNegativeInt = 0
+    iterations: NonNegativeInt = 0
     starts: PositiveInt = 10
     duration_ps: PositiveFloat = 20.0
     temperature_K: PositiveFloat | None = None
@@ -179,15 +181,15 @@ class RoundsConfig(Settings):
     frames_on_the_way: PositiveInt = 4
     frames_beyond: NonNegativeInt = 8
     beyond_ps: PositiveFloat = 4.0
-    spread_factor: PositiveFloat = 3.0
-    spread_share: PositiveFloat = 0.5
-    survival: Annotated[float, Field(ge=0, le=1)] = 1.0
+    deviation_factor: PositiveFloat = 3.0
+    deviation_share: PositiveFloat = 0.5
+    stable_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     force_r2: Annotated[float, Field(le=1)] = 0.98
 
     @model_validator(mode="before")
     @classmethod
     def _number_alone(cls, value: Any) -> Any:
-        return {"n": value} if isinstance(value, int) and not isinstance(value, bool) else value
+        return {"iterations": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class LintConfig(Settings):
@@ -255,9 +257,9 @@ class DistillConfig(_Learning):
 
     name: of the run, for tables and cards. structures (a file, or a folder of them), smiles, bulk,
     liquid: exactly one begins the run. n_conformers: starts made from the SMILES.
-    sampling, test: None lets a recipe choose; recipe: for which kind of system (judged from the
+    sampling, test: None lets a recipe choose; recipe: for which kind of system (evaluated from the
     structures unless given), temperatures_K: that the students are for.
-    rounds: how often students learn from their own failures.
+    iterations: how often students learn from their own failures.
     target_force_rmse_mev_per_a: what a report recommends the cheapest preset for.
     out: the run folder.
 
@@ -279,7 +281,7 @@ class DistillConfig(_Learning):
     test: SamplingConfig | None = None
     labelling: LabellingConfig = LabellingConfig()
     validation: ValidationConfig = ValidationConfig()
-    rounds: RoundsConfig = RoundsConfig()
+    active_learning: ActiveLearningConfig = ActiveLearningConfig()
     target_force_rmse_mev_per_a: PositiveFloat | None = None
     out: AbsolutePath | None = None
 

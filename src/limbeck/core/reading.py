@@ -208,11 +208,11 @@ def _check_masses(path: Path, atoms: Atoms) -> None:
     if masses is None and labelled:
         return
     if off is None or (off > _MASS_TOLERANCE).any():
-        strange = "no Masses" if off is None else f"a mass of {masses[off.argmax()]:g}"
+        suspicious = "no Masses" if off is None else f"a mass of {masses[off.argmax()]:g}"
         raise InputError(
             "the atoms have no elements",
             where=path,
-            got=f"a LAMMPS data file with {strange}",
+            got=f"a LAMMPS data file with {suspicious}",
             wanted="masses of elements (section Masses) or element symbols (section Atom Type Labels)",
             remedy="add one of these sections, or convert the file to extended XYZ",
         )

@@ -1,1 +1,1 @@
-"""What of an installation works, what is missing, and the line that mends it."""
+"""What of an installation works, what is missing, and the line that repairs it."""

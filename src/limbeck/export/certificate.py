@@ -81,7 +81,7 @@ class Parity:
     ----------
     energy_mev, force_mev_per_a, stress_mev_per_a3: largest absolute deviation; stress None without cells.
     force_rms_mev_per_a, atom_energy_rms_mev: root mean squares over the structures that are not widened,
-        None without one; judged against float64 only.
+        None without one; evaluated against float64 only.
     share: largest deviation over its tolerance; the comparison passes up to 1.
     worst: which quantity of which structure that is.
     widened: structures whose limit is the student's own rounding.

@@ -107,7 +107,7 @@ class ExportedStudent(nn.Module):
             (pull,) = torch.autograd.grad([atom], [vectors], [torch.ones_like(atom)])  # (E, 3) dE/dvector
         atom, vectors = atom.detach() + reference, vectors.detach()
         energy = cell.new_zeros(cell.shape[0]).index_add(0, batch, atom)
-        zero = torch.zeros_like(positions) + (reference * 0)[:, None]  # (N, 3), NaN for a strange element
+        zero = torch.zeros_like(positions) + (reference * 0)[:, None]  # (N, 3), NaN for a suspicious element
         forces = zero.index_add(0, i, pull).index_add(0, j, -pull)
         outer = pull[:, :, None] * vectors[:, None, :]  # (E, 3, 3)
         each = cell.new_zeros(positions.shape[0], 3, 3).index_add(0, i, (outer + outer.transpose(1, 2)) / 2)

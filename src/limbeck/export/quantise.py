@@ -31,7 +31,7 @@ QUANTISATIONS: tuple[Quantisation, ...] = ("float16", "int8")
 MOST_HALF = 1.0
 #: meV/Å, and share of the student's own force error: what int8 may cost
 MOST_COARSE, MOST_OF_OWN = 5.0, 0.1
-#: int8 may not be slower than float32; best times taken by turns still scatter by so much
+#: int8 may not be slower than float32; best times taken alternating still scatter by so much
 SLOWER = 1.05
 _NVE_K, _NVE_FS = 300.0, 250.0
 
@@ -76,10 +76,10 @@ def store_weights(record: StudentRecord, quantisation: Quantisation | None) -> S
             kept[name], scales[name] = round_to_bytes(value)
     store = WeightStore(kept, scales, dtype)
     rounded = {name: value.numpy().copy() for name, value in store().items()}
-    strange = [name for name, value in rounded.items() if not np.isfinite(value).all()]
-    if strange:
+    suspicious = [name for name, value in rounded.items() if not np.isfinite(value).all()]
+    if suspicious:
         raise InputError(
-            f"weight {strange[0]!r} is beyond the range of float16",
+            f"weight {suspicious[0]!r} is beyond the range of float16",
             wanted=f"at most {torch.finfo(torch.float16).max:g}",
             remedy="--quantize int8, or none",
         )

@@ -1,4 +1,4 @@
-"""Latency of an exported file beside the native engine, the two by turns on the same structure."""
+"""Latency of an exported file beside the native engine, the two alternating on the same structure."""
 
 from __future__ import annotations
 

@@ -144,11 +144,11 @@ def _read(path: Path, architecture: Architecture) -> list[Atoms]:
     frames = [frame for frame in read_any(path) if len(frame)]
     if not frames:
         raise InputError("no structures", where=path, got="an empty file", wanted="one at least")
-    strange = {z for frame in frames for z in frame.numbers.tolist()} - set(architecture.elements)
-    if strange:
+    suspicious = {z for frame in frames for z in frame.numbers.tolist()} - set(architecture.elements)
+    if suspicious:
         raise InputError(
             "the student does not know an element", where=path,
-            got=" ".join(chemical_symbols[z] for z in sorted(strange)),
+            got=" ".join(chemical_symbols[z] for z in sorted(suspicious)),
             wanted=" ".join(chemical_symbols[z] for z in architecture.elements),
         )  # fmt: skip
     for k, frame in enumerate(frames):

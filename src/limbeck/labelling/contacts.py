@@ -1,4 +1,4 @@
-"""Labels of close-contact scans, judged: where a teacher has a hole, the ZBL repulsion takes over.
+"""Labels of close-contact scans, evaluated: where a teacher has a hole, the ZBL repulsion takes over.
 
 Universal teachers saw no collisions, so their energy may fall where atoms come far too close. Along a
 scan (two atoms pushed together about their fixed midpoint, all others still) let r be the distance, u
@@ -94,8 +94,8 @@ class Hole:
         )
 
 
-def judge_contacts(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tuple[LabelledSet, list[Hole]]:
-    """The set with its contact scans mended, and what was replaced, a row a scan with a hole.
+def decide_contacts(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tuple[LabelledSet, list[Hole]]:
+    """The set with its contact scans repaired, and what was replaced, a row a scan with a hole.
 
     ``shortest_a``: pair ("Cl-Li") -> shortest distance of it in the rest of the data, Å
     (:func:`limbeck.dataset.shortest_pairs`); labels from there on outward are the teacher's in any case.
@@ -179,17 +179,17 @@ def last_trusted(scan: Scan, shortest_a: float) -> int | None:
     repulsion already weakens inward, or is a spike far from that of two cores.
     """
     bond = float(covalent_radii[list(scan.numbers)].sum())
-    judged = scan.distances < min(shortest_a, _BOND_FRACTION * bond)
+    evaluated = scan.distances < min(shortest_a, _BOND_FRACTION * bond)
     repulsion = scan.repulsion
     rises = np.diff(scan.energies, prepend=-np.inf) > 0
-    bad = np.flatnonzero(judged & ~(rises & (repulsion > 0) & np.isfinite(scan.forces).all(axis=(1, 2))))
+    bad = np.flatnonzero(evaluated & ~(rises & (repulsion > 0) & np.isfinite(scan.forces).all(axis=(1, 2))))
     if not len(bad):
         return None
     star = int(bad[0]) - 1
     _, slope = scan.zbl
     spike = np.abs(repulsion + slope) > np.maximum(_FLANK_SHARE * -slope, _FLANK_EV_PER_A)
     weaker = np.diff(repulsion, prepend=-np.inf) < 0
-    while star > 0 and judged[star] and (weaker[star] or spike[star]):
+    while star > 0 and evaluated[star] and (weaker[star] or spike[star]):
         star -= 1
     return star
 

@@ -1,6 +1,6 @@
 """Active learning: students run hot, compressed and stretched, and learn from where they fail.
 
-Each iteration: MD driven by every student from several starts, ended at the first unphysical or unfamiliar
+Each iteration: MD driven by every student from several starts, ended at the first unphysical or outside the training domain
 frame; frames from just before it, and some on the way, go to the teacher and join the labels. An interim student, a
 student that trains on from there for a minute, goes on where they stopped, and frames of its dynamics are
 labelled too, so that one iteration sees more than the first picoseconds of what is new. Then training goes
@@ -24,14 +24,14 @@ from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.split import split
-from limbeck.pipeline.evaluation import Trial
+from limbeck.pipeline.evaluation import EvaluationData
 from limbeck.pipeline.planning import INTERIM_PRESET, Plan, untrained_step_s
 from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.run_folder import IterationFolder, Run
 from limbeck.pipeline.students import save_student, train_student
-from limbeck.pipeline.table import format_rounds
+from limbeck.pipeline.table import format_iterations
 from limbeck.pipeline.time_budget import LEAST_TRAINING_S
-from limbeck.pipeline.training_data import Lesson, without_test
+from limbeck.pipeline.training_data import TrainingSets, without_test
 from limbeck.records.metrics import Errors, read
 from limbeck.runtime.student import Student
 from limbeck.sampling import MD, SamplingConfig, read_frames, run_sampling, write_frames
@@ -41,54 +41,54 @@ from limbeck.training.loop import Stop
 from limbeck.validation.ensemble import Ensemble
 from limbeck.validation.metrics import compute_metrics
 from limbeck.validation.run import predict
-from limbeck.validation.survival import Survival, strained_starts, survive
+from limbeck.validation.stability import StabilityRun, run_stability, strained_starts
 
 _LATER_RATE = 0.5  #: of the peak learning rate, for training that goes on from a student
 _LEAST_TO_SPLIT = 10  #: fewer new labels than this all train
 _HOTTER = 1.25  #: over the highest sampled temperature, where no other is given
 _REASONS = 3  #: the number kept of a student's failures
-_COMPANION = {"ultra-tiny": "tiny"}  # of a preset that runs alone; else ultra-tiny
+_MEMBER = {"ultra-tiny": "tiny"}  # of a preset that runs alone; else ultra-tiny
 
 #: labels of frames, by a name that an interruption does not change; those without a label are left out
 Label = Callable[[list[Atoms], str], LabelledSet]
 
 
 @dataclass(frozen=True)
-class Trialled:
+class StudentInIteration:
     """One student in one iteration.
 
     Attributes
     ----------
     test, on_policy: errors on the test set, and on frames of its own dynamics before anything
         was wrong (None where none was labelled).
-    runs, survived: of its own dynamics. shortest_ps, mean_ps: how long they lasted (None without runs).
+    runs, stable: of its own dynamics. shortest_ps, mean_ps: how long they lasted (None without runs).
     reasons: why runs ended, the first few.
     """
 
     test: Errors
     on_policy: Errors | None
     runs: int
-    survived: int
+    stable: int
     shortest_ps: float | None
     mean_ps: float | None
     reasons: list[str]
 
 
 @dataclass(frozen=True)
-class Round:
+class Iteration:
     """What one iteration saw. number: 0 is before any failure was learned from. labels: trained on."""
 
     number: int
     labels: int
-    students: dict[str, Trialled]
+    students: dict[str, StudentInIteration]
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Round:
+    def from_dict(cls, fields: dict[str, Any]) -> Iteration:
         """Inverse of ``dataclasses.asdict``."""
         students = {}
         for name, values in fields["students"].items():
             errors = {key: values[key] and read(Errors, values[key]) for key in ("test", "on_policy")}
-            students[name] = Trialled(**values | errors)
+            students[name] = StudentInIteration(**values | errors)
         return cls(fields["number"], fields["labels"], students)
 
 
@@ -98,35 +98,35 @@ class ActiveLearning:
 
     run: Run
     plan: Plan
-    trial: Trial
+    evaluation: EvaluationData
     starts: Sequence[Atoms]
     label: Label
-    rounds: list[Round] = field(default_factory=list)
+    iterations: list[Iteration] = field(default_factory=list)
 
-    def iterate(self, lesson: Lesson) -> list[Round]:
+    def iterate(self, sets: TrainingSets) -> list[Iteration]:
         """Iterations until the targets are met or the time is up; what each one saw."""
-        last = self.run.config.rounds.n
+        last = self.run.config.active_learning.iterations
         # What is usual stays what it was before the first failure: else the limit would rise with each.
-        self.known = lesson.validation.structures
+        self.known = sets.validation.structures
         for number in range(last + 1):
             if number:
-                lesson = self._widened(lesson, number)
-            self._train(lesson, number)
-            seen = self._examine(lesson, number)
-            self.rounds.append(seen)
-            self.run.say(format_rounds([asdict(seen)]))
+                sets = self._widened(sets, number)
+            self._train(sets, number)
+            seen = self._examine(sets, number)
+            self.iterations.append(seen)
+            self.run.say(format_iterations([asdict(seen)]))
             if self._met(seen):
                 break
             if number < last and self._left_s() < 2 * LEAST_TRAINING_S:
-                self.run.say("note: the budget leaves no time for another round")
+                self.run.say("note: the budget leaves no time for another iteration")
                 break
-        return self.rounds
+        return self.iterations
 
-    def _met(self, seen: Round) -> bool:
-        settings = self.run.config.rounds
+    def _met(self, seen: Iteration) -> bool:
+        settings = self.run.config.active_learning
         return all(
             s.runs == settings.starts
-            and s.survived >= settings.survival * s.runs
+            and s.stable >= settings.stable_share * s.runs
             and s.on_policy is not None
             and (s.on_policy.force_r2 or 0.0) >= settings.force_r2
             for s in seen.students.values()
@@ -145,21 +145,21 @@ class ActiveLearning:
 
     # ---- training ----------------------------------------------------------------------------------
 
-    def _train(self, lesson: Lesson, number: int) -> None:
+    def _train(self, sets: TrainingSets, number: int) -> None:
         config, time = self.run.config, self.run.state.time
         own = time.part(
             time.iteration_training_s(
-                number, config.rounds.n, self._runs_s if number else 0.0, self._reserved_s
+                number, config.active_learning.iterations, self._runs_s if number else 0.0, self._reserved_s
             )
         )
         for k, preset in enumerate(config.presets):
             path = self._folder(number).student(preset)
             if not path.exists():
                 stop = Stop(epochs=config.training.epochs, until=own.training_ends(config.presets[k:]))
-                self._train_on(lesson, preset, path, stop, number)
+                self._train_on(sets, preset, path, stop, number)
 
     def _train_on(
-        self, lesson: Lesson, preset: str, path: Path, stop: Stop, number: int, who: str = ""
+        self, sets: TrainingSets, preset: str, path: Path, stop: Stop, number: int, who: str = ""
     ) -> None:
         """Train from the student of the iteration before, if there is one."""
         training = self.run.config.training
@@ -168,14 +168,14 @@ class ActiveLearning:
             training = training.model_copy(update={"learning_rate": _LATER_RATE * training.learning_rate})
         record, _ = train_student(
             preset,
-            lesson,
+            sets,
             training,
             stop,
             path.with_suffix(""),
             seed=self.run.config.seed + number,
             init=before,
             same_origin=True,
-            progress=self.run.ticking(f"round {number} {who}".strip()),
+            progress=self.run.ticking(f"iteration {number} {who}".strip()),
         )
         save_student(path, record)
         self.run.state.save()
@@ -184,13 +184,13 @@ class ActiveLearning:
     def _runs_s(self) -> float:
         """What the runs of all students of an iteration take where they last to the end."""
         config, structure = self.run.config, self.starts[0]
-        settings = config.rounds
+        settings = config.active_learning
         step_s = sum(untrained_step_s(p, structure, config.training.cutoff) for p in config.presets)
         return step_s * settings.starts * settings.duration_ps * 1000.0 / self._timestep_fs
 
     @property
     def _short_stop(self) -> Stop:
-        """The end of training that takes a minute: of interim_students and companions."""
+        """The end of training that takes a minute: of interim students and committee members."""
         epochs = self.run.config.training.epochs
         return Stop(budget_s=self.plan.interim_s) if epochs is None else Stop(epochs=epochs)
 
@@ -198,27 +198,27 @@ class ActiveLearning:
 
     @property
     def _temperature_k(self) -> float:
-        return self.run.config.rounds.temperature_K or _HOTTER * self.trial.hottest_k
+        return self.run.config.active_learning.temperature_K or _HOTTER * self.evaluation.hottest_k
 
     @property
     def _timestep_fs(self) -> float:
         return self.run.config.validation.timestep_fs or timestep_fs(self.starts)
 
-    def _examine(self, lesson: Lesson, number: int) -> Round:
+    def _examine(self, sets: TrainingSets, number: int) -> Iteration:
         """Run the students of an iteration; the figures, and the frames that the next one learns from."""
         config, folder = self.run.config, self._folder(number)
         hashes = {preset: hash_file(folder.student(preset)) for preset in config.presets}
         if folder.seen.exists():
             found = json.loads(folder.seen.read_text(encoding="utf-8"))
             if found["hashes"] == hashes:
-                return Round.from_dict(found["round"])
+                return Iteration.from_dict(found["iteration"])
         students = {preset: Student.load(folder.student(preset)) for preset in config.presets}
-        settings = config.rounds
+        settings = config.active_learning
         committee = Ensemble(
-            [*students.values(), *self._companions(lesson, number)],
+            [*students.values(), *self._committee_members(sets, number)],
             self.known,
-            settings.spread_factor,
-            settings.spread_share,
+            settings.deviation_factor,
+            settings.deviation_share,
         )
         key = "-".join(sorted(hashes.values()))
         runs = {p: self._runs(p, students[p], committee, f"{p}-{key}", number) for p in students}
@@ -229,40 +229,40 @@ class ActiveLearning:
         for path, chosen in ((folder.frames, frames), (folder.failures, failures)):
             if chosen:
                 write_frames(path, chosen)
-        found = {p: self._trialled(p, students[p], runs[p], number) for p in students}
-        seen = Round(number, len(lesson.train), found)
-        write_whole(folder.seen, json.dumps({"hashes": hashes, "round": asdict(seen)}, indent=1))
+        found = {p: self._summarise(p, students[p], runs[p], number) for p in students}
+        seen = Iteration(number, len(sets.train), found)
+        write_whole(folder.seen, json.dumps({"hashes": hashes, "iteration": asdict(seen)}, indent=1))
         self.run.state.save()
         return seen
 
-    def _companions(self, lesson: Lesson, number: int) -> list[Student]:
+    def _committee_members(self, sets: TrainingSets, number: int) -> list[Student]:
         """A second opinion for a preset that runs alone: a small student, trained as an interim student is."""
         config = self.run.config
         if len(config.presets) > 1:
             return []
-        preset = _COMPANION.get(config.presets[0], "ultra-tiny")
-        path = self._folder(number).student(f"companion-{preset}")
+        preset = _MEMBER.get(config.presets[0], "ultra-tiny")
+        path = self._folder(number).student(f"committee-{preset}")
         if not path.exists():
             record, _ = train_student(
                 preset,
-                lesson,
+                sets,
                 config.training,
                 self._short_stop,
                 path.with_suffix(""),
                 seed=config.seed + 1000 + number,
-                progress=self.run.ticking(f"round {number} companion"),
+                progress=self.run.ticking(f"iteration {number} committee member"),
             )
             save_student(path, record)
         return [Student.load(path)]
 
     def _runs(
         self, preset: str, student: Student, committee: Ensemble, key: str, number: int
-    ) -> list[Survival]:
+    ) -> list[StabilityRun]:
         config, time = self.run.config, self.run.state.time
-        settings, timestep = config.rounds, self._timestep_fs
+        settings, timestep = config.active_learning, self._timestep_fs
         total = round(settings.starts * settings.duration_ps * 1000 / timestep)
         done = 0
-        task = self.run.ticking(f"round {number}")
+        task = self.run.ticking(f"iteration {number}")
 
         def on_step() -> None:
             nonlocal done
@@ -272,14 +272,14 @@ class ActiveLearning:
 
         to_come = len(config.presets) - config.presets.index(preset)
         own = time.part(time.iteration_runs_s(number, settings.n, to_come, self._reserved_s))
-        return survive(
+        return run_stability(
             student,
             strained_starts(self.starts, settings.starts, settings.strain),
             temperature_k=self._temperature_k,
             duration_ps=settings.duration_ps,
             timestep_fs=timestep,
             seed=config.seed + 31,
-            name=f"round-{number}-{preset}",
+            name=f"iteration-{number}-{preset}",
             objection=committee.objection,
             cache=TrajectoryCache(self._folder(number).runs),
             key=key,
@@ -287,15 +287,19 @@ class ActiveLearning:
             stop=lambda: own.left_s() < 0,
         )
 
-    def _trialled(self, preset: str, student: Student, runs: Sequence[Survival], number: int) -> Trialled:
-        frames = [f for run in runs for f in run.spread_out(self.run.config.rounds.frames_on_the_way)]
-        own = self.label(frames, f"round-{number}-{preset}") if frames else None
+    def _summarise(
+        self, preset: str, student: Student, runs: Sequence[StabilityRun], number: int
+    ) -> StudentInIteration:
+        frames = [
+            f for run in runs for f in run.spread_out(self.run.config.active_learning.frames_on_the_way)
+        ]
+        own = self.label(frames, f"iteration-{number}-{preset}") if frames else None
         reached = [run.reached_ps for run in runs]
-        return Trialled(
-            test=_errors(student, self.trial.test) or Errors(),
+        return StudentInIteration(
+            test=_errors(student, self.evaluation.test) or Errors(),
             on_policy=None if own is None else _errors(student, own),
             runs=len(runs),
-            survived=sum(run.survived for run in runs),
+            stable=sum(run.stable for run in runs),
             shortest_ps=min(reached, default=None),
             mean_ps=float(np.mean(reached)) if reached else None,
             reasons=[run.reason for run in runs if run.reason][:_REASONS],
@@ -303,30 +307,30 @@ class ActiveLearning:
 
     # ---- what is learned from it -------------------------------------------------------------------
 
-    def _widened(self, lesson: Lesson, number: int) -> Lesson:
-        """``lesson`` and the labels of what the iteration before met and of what lies beyond."""
+    def _widened(self, sets: TrainingSets, number: int) -> TrainingSets:
+        """``sets`` and the labels of what the iteration before met and of what lies beyond."""
         path = self._folder(number - 1).frames
         if path.exists():
-            lesson = self._joined(lesson, self.label(read_frames(path), f"round-{number}"))
-        beyond = self._beyond(lesson, number)
-        return self._joined(lesson, self.label(beyond, f"round-{number}-beyond")) if beyond else lesson
+            sets = self._joined(sets, self.label(read_frames(path), f"iteration-{number}"))
+        beyond = self._beyond(sets, number)
+        return self._joined(sets, self.label(beyond, f"iteration-{number}-beyond")) if beyond else sets
 
-    def _joined(self, lesson: Lesson, more: LabelledSet) -> Lesson:
-        """``lesson`` with more labels, cut by groups of their own: what validated goes on to."""
+    def _joined(self, sets: TrainingSets, more: LabelledSet) -> TrainingSets:
+        """``sets`` with more labels, cut by groups of their own: what validated goes on to."""
         config = self.run.config
-        more = without_test(more, self.trial.test, self.run.say)
+        more = without_test(more, self.evaluation.test, self.run.say)
         if not len(more):
-            return lesson
-        train, validation = more, lesson.validation
+            return sets
+        train, validation = more, sets.validation
         if len(more) >= _LEAST_TO_SPLIT and isinstance(config.val, float):
             train, own = split(more, config.val, config.seed).parts(more)
             validation = concatenate_labelled([validation, own])
-        return replace(lesson, train=concatenate_labelled([lesson.train, train]), validation=validation)
+        return replace(sets, train=concatenate_labelled([sets.train, train]), validation=validation)
 
-    def _beyond(self, lesson: Lesson, number: int) -> list[Atoms]:
+    def _beyond(self, sets: TrainingSets, number: int) -> list[Atoms]:
         """Frames of an interim student's dynamics from where the students stopped, the last frames of their failures."""
         config, before = self.run.config, self._folder(number - 1)
-        settings = config.rounds
+        settings = config.active_learning
         if not settings.frames_beyond or not before.failures.exists():
             return []
         starts = read_frames(before.failures)
@@ -343,8 +347,8 @@ class ActiveLearning:
             return run_sampling(
                 starts,
                 SamplingConfig(seed=config.seed + number, steps=(step,)),
-                {"student": self._interim_student(lesson, number)},
-                self.run.ticking(f"round {number}"),
+                {"student": self._interim_student(sets, number)},
+                self.run.ticking(f"iteration {number}"),
                 cache_dir=before.beyond,
                 parallel=config.labelling.workers,
             )
@@ -354,13 +358,13 @@ class ActiveLearning:
             )
             return []
 
-    def _interim_student(self, lesson: Lesson, number: int) -> Student:
+    def _interim_student(self, sets: TrainingSets, number: int) -> Student:
         """A student of the iteration before, trained on for a minute."""
         presets = self.run.config.presets
         preset = INTERIM_PRESET if INTERIM_PRESET in presets else presets[0]
         path = self._folder(number - 1).student(f"interim-{preset}")
         if not path.exists():
-            self._train_on(lesson, preset, path, self._short_stop, number, "student")
+            self._train_on(sets, preset, path, self._short_stop, number, "student")
         interim = Student.load(path)
         interim.name = f"{path.stem}-{hash_file(path)[:12]}"  # trajectories are keyed by it
         return interim

@@ -201,16 +201,13 @@ def run_train(
     sources = [LabelSource(str(path), read_labelled(path, **keys)) for path in data]
     how = Preparation(config.val, config.seed, config.lint.ignore, keys)
     teacher = {"name": "labels of " + ", ".join(Path(d).name for d in data)}
-    lesson = prepare_training_data(sources, how, teacher, tell)
+    sets = prepare_training_data(sources, how, teacher, tell)
     settings = {"data": [str(Path(d).absolute()) for d in data], **config.model_dump(mode="json")}
     folder.prepare(dump_yaml(settings), overwrite=overwrite)
     folder.say_if_finished(say)
-    tell(
-        f"{len(lesson.train)} structures to train on, {len(lesson.validation)} to validate: "
-        f"{lesson.how_split}"
-    )
-    say_idle_threads(config.training, lesson.train, tell)
-    write_frames(folder.validation, lesson.validation.to_atoms())
+    tell(f"{len(sets.train)} structures to train on, {len(sets.validation)} to validate: {sets.how_split}")
+    say_idle_threads(config.training, sets.train, tell)
+    write_frames(folder.validation, sets.validation.to_atoms())
     about, state = about_run(None, folder, command), RunState(folder, config.budget, began)
     metrics: dict[str, Any] = {}
     for k, preset in enumerate(config.presets):
@@ -218,7 +215,7 @@ def run_train(
         until = state.time.training_ends(remaining, _AFTER_TRAINING_S * len(remaining))
         record, trained = train_student(
             preset,
-            lesson,
+            sets,
             config.training,
             Stop(epochs=config.training.epochs, until=until),
             folder.training(preset),
@@ -228,7 +225,7 @@ def run_train(
         )
         path = folder.student(preset)
         save_student(path, record)
-        errors = validate(Student.load(path), lesson.validation).metrics
+        errors = validate(Student.load(path), sets.validation).metrics
         save_student(path, record, metrics={"validation": errors["all"]}, run=about)
         facts = {
             "parameters": record.architecture.n_parameters,
@@ -242,7 +239,7 @@ def run_train(
     state.save()
     say("")
     say(format_table(rows))
-    say(f"(errors on {len(lesson.validation)} validation structures) results in {out}")
+    say(f"(errors on {len(sets.validation)} validation structures) results in {out}")
     return metrics
 
 

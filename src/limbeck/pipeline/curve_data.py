@@ -19,7 +19,7 @@ from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.dataset.split import split
 from limbeck.errors import InputError
 from limbeck.pipeline.telling import Say
-from limbeck.pipeline.training_data import Lesson, audited, without_test
+from limbeck.pipeline.training_data import TrainingSets, audited, without_test
 from limbeck.records.metrics import as_dict
 from limbeck.report.reading import figures
 from limbeck.training.config import TrainingConfig
@@ -33,13 +33,13 @@ class CurveData:
 
     Attributes
     ----------
-    lesson: all labels to train on, and what chooses the best weights.
+    sets: all labels to train on, and what chooses the best weights.
     test: what errors are measured on; no group of it trains or validates.
     settings: how the run trained, or the defaults. how: where the parts come from.
     trained_s: seconds that the run's own students trained, by preset; empty without a run.
     """
 
-    lesson: Lesson
+    sets: TrainingSets
     test: LabelledSet
     settings: TrainingConfig
     how: str
@@ -85,8 +85,8 @@ def read_curve_data(path: Path, keys: LabelKeys, seed: int, say: Say) -> CurveDa
         train, validation = inner.parts(rest)
         how, how_split = f"held out: {parts.how}", inner.how
     teacher = {"name": f"labels of {path if is_run else path.name}"}
-    lesson = Lesson(train, validation, references or None, how_split, teacher)
-    return CurveData(lesson, test, settings, how, _trained_seconds(path) if is_run else {})
+    sets = TrainingSets(train, validation, references or None, how_split, teacher)
+    return CurveData(sets, test, settings, how, _trained_seconds(path) if is_run else {})
 
 
 def _training_of(folder: Path) -> TrainingConfig:

@@ -27,13 +27,12 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.core.timing import seconds_per_step
 from limbeck.labelling.isolated import isolated_atom_energies
-from limbeck.pipeline.active_learning import ActiveLearning, Round
+from limbeck.pipeline.active_learning import ActiveLearning, Iteration
 from limbeck.pipeline.evaluation import (
-    Trial,
+    EvaluationData,
     about_run,
     add_speeds,
     card_metrics,
-    judge,
     measure_reach,
     say_results,
 )
@@ -49,11 +48,11 @@ from limbeck.pipeline.planning import (
 )
 from limbeck.pipeline.recipes import describe_system
 from limbeck.pipeline.run_folder import RUN, Run, RunFolder, RunState
-from limbeck.pipeline.sample_and_label import Collector
+from limbeck.pipeline.sample_and_label import LabelledSampling
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
 from limbeck.pipeline.telling import Say, say_nothing, say_some
 from limbeck.pipeline.time_budget import LEAST_TRAINING_S, TimeBudget
-from limbeck.pipeline.training_data import LabelSource, Lesson, Preparation, prepare_training_data
+from limbeck.pipeline.training_data import LabelSource, Preparation, TrainingSets, prepare_training_data
 from limbeck.progress import Progress, format_seconds, no_progress
 from limbeck.records.metrics import LongRangeReport
 from limbeck.runtime.student import Student
@@ -144,26 +143,28 @@ def _distill(run: Run, starts: list[Atoms], about: dict[str, Any], say_end: Say)
     chosen = _plan(run, starts)
     write_frames(folder.structures, starts)
     test, labels = _sample_and_label(run, starts, chosen)
-    lesson = _lesson(run, labels, test, starts)
+    sets = _training_sets(run, labels, test, starts)
     run.say(
-        f"labels: {len(lesson.train)} to train on, {len(lesson.validation)} in the validation set, "
+        f"labels: {len(sets.train)} to train on, {len(sets.validation)} in the validation set, "
         f"{len(test)} in the test set"
     )
-    say_idle_threads(config.training, lesson.train, run.say)
-    write_frames(folder.validation, lesson.validation.to_atoms())
+    say_idle_threads(config.training, sets.train, run.say)
+    write_frames(folder.validation, sets.validation.to_atoms())
     write_frames(folder.test, test.to_atoms())
     hottest = config.validation.temperature_K or temperature_of(chosen.sampling, chosen.test)
-    trial = Trial(lesson.validation, test, run.teacher, hottest, config.seed)
-    rounds = _active_learning(run, chosen, lesson, trial, starts) if config.rounds.n else []
-    presets = _Presets(run, chosen, lesson, trial, about, rounds)
+    evaluation = EvaluationData(sets.validation, test, run.teacher, hottest, config.seed)
+    iterations = (
+        _active_learning(run, chosen, sets, evaluation, starts) if config.active_learning.iterations else []
+    )
+    presets = _Presets(run, chosen, sets, evaluation, about, iterations)
     metrics: dict[str, Any] = {preset: presets.finish(preset) for preset in config.presets}
     metrics[RUN] = dict(about)
-    if rounds:
-        metrics[RUN]["rounds"] = [asdict(seen) for seen in rounds]
-    add_speeds(metrics, folder, config.presets, trial)
-    metrics[RUN]["teacher"]["long_range"] = lesson.teacher["long_range"]
+    if iterations:
+        metrics[RUN]["active_learning"] = [asdict(seen) for seen in iterations]
+    add_speeds(metrics, folder, config.presets, evaluation)
+    metrics[RUN]["teacher"]["long_range"] = sets.teacher["long_range"]
     folder.write_metrics(metrics)
-    say_results(metrics, folder, config.presets, trial, say_end)
+    say_results(metrics, folder, config.presets, evaluation, say_end)
     run.state.save()
     return metrics
 
@@ -184,15 +185,17 @@ def _plan(run: Run, starts: list[Atoms]) -> Plan:
 def _sample_and_label(run: Run, starts: list[Atoms], chosen: Plan) -> tuple[LabelledSet, LabelSource]:
     """The test set, and what trains and validates."""
     with run.folder.stores() as (store, test_store):
-        test_set, collector = Collector(run, test_store), Collector(run, store)
+        test_set, sampling_and_labelling = LabelledSampling(run, test_store), LabelledSampling(run, store)
         test = _timed(
             run, "the test set", chosen.test_set_s, lambda: test_set.collect_test_set(starts, chosen)
         )
         planned_s = chosen.labelling_s + chosen.interim_students * chosen.interim_s
-        labels = _timed(run, "sampling and labelling", planned_s, lambda: collector.collect(starts, chosen))
-    for note in (*test_set.notes, *collector.notes):
+        labels = _timed(
+            run, "sampling and labelling", planned_s, lambda: sampling_and_labelling.collect(starts, chosen)
+        )
+    for note in (*test_set.notes, *sampling_and_labelling.notes):
         run.say(f"note: {note}")
-    say_some(run.say, [*test_set.lost, *collector.lost], "frames without a label")
+    say_some(run.say, [*test_set.lost, *sampling_and_labelling.lost], "frames without a label")
     return test, labels
 
 
@@ -209,7 +212,7 @@ def _timed(run: Run, what: str, planned_s: float, work: Callable[[], T]) -> T:
     return result
 
 
-def _lesson(run: Run, labels: LabelSource, test: LabelledSet, starts: Sequence[Atoms]) -> Lesson:
+def _training_sets(run: Run, labels: LabelSource, test: LabelledSet, starts: Sequence[Atoms]) -> TrainingSets:
     """Lint and split; the teacher's isolated atoms and its forces beyond the students' reach, once a run."""
     config, teacher, state = run.config, run.teacher, run.state
     how = Preparation(
@@ -222,9 +225,9 @@ def _lesson(run: Run, labels: LabelSource, test: LabelledSet, starts: Sequence[A
         max_force_ev_per_a=config.labelling.max_force_ev_per_a,
     )
     card: dict[str, Any] = {"licence": teacher.card.licence, "citation": teacher.card.citation}
-    lesson = prepare_training_data([labels], how, asdict(teacher.identity) | card, run.say)
+    sets = prepare_training_data([labels], how, asdict(teacher.identity) | card, run.say)
     if state.get("isolated_atoms_ev") is None:
-        both = (lesson.train.structures.numbers, lesson.validation.structures.numbers)
+        both = (sets.train.structures.numbers, sets.validation.structures.numbers)
         found = isolated_atom_energies(teacher, sorted({int(z) for z in np.concatenate(both)})) or {}
         state.put("isolated_atoms_ev", {str(z): e for z, e in found.items()})
     if state.get("long_range") is None:
@@ -232,20 +235,20 @@ def _lesson(run: Run, labels: LabelSource, test: LabelledSet, starts: Sequence[A
         for report in state.get("long_range"):
             run.say(LongRangeReport(**report).text())
     references = {int(z): float(e) for z, e in state.get("isolated_atoms_ev").items()}
-    known = lesson.teacher | {"long_range": state.get("long_range")}
-    return replace(lesson, references=references or lesson.references, teacher=known)
+    known = sets.teacher | {"long_range": state.get("long_range")}
+    return replace(sets, references=references or sets.references, teacher=known)
 
 
 def _active_learning(
-    run: Run, chosen: Plan, lesson: Lesson, trial: Trial, starts: list[Atoms]
-) -> list[Round]:
+    run: Run, chosen: Plan, sets: TrainingSets, evaluation: EvaluationData, starts: list[Atoms]
+) -> list[Iteration]:
     with run.folder.stores() as (store, _):
-        collector = Collector(run, store)
-        label = partial(collector.label, needed=False)
-        learning = ActiveLearning(run, chosen, trial, prepared(starts, chosen.sampling), label)
-        rounds = learning.iterate(lesson)
-    say_some(run.say, collector.lost, "frames without a label to train on")
-    return rounds
+        sampling_and_labelling = LabelledSampling(run, store)
+        label = partial(sampling_and_labelling.label, needed=False)
+        learning = ActiveLearning(run, chosen, evaluation, prepared(starts, chosen.sampling), label)
+        iterations = learning.iterate(sets)
+    say_some(run.say, sampling_and_labelling.lost, "frames without a label to train on")
+    return iterations
 
 
 class _Presets:
@@ -255,37 +258,37 @@ class _Presets:
         self,
         run: Run,
         chosen: Plan,
-        lesson: Lesson,
-        trial: Trial,
+        sets: TrainingSets,
+        evaluation: EvaluationData,
         about: dict[str, Any],
-        rounds: Sequence[Round],
+        iterations: Sequence[Iteration],
     ) -> None:
-        self.run, self.plan, self.lesson, self.trial = run, chosen, lesson, trial
-        self.about, self.rounds = about, rounds
+        self.run, self.plan, self.sets, self.evaluation = run, chosen, sets, evaluation
+        self.about, self.iterations = about, iterations
         self.slower = 1.0  # how much longer checks take than planned, from the presets before
 
     def finish(self, preset: str) -> dict[str, Any]:
         """Train the preset, or take what active learning made of it, and evaluate it; if not done before."""
         run, clock = self.run, self.run.state.time
-        judged = run.folder.read_evaluation(preset)
-        if judged is None:
+        evaluated = run.folder.read_evaluation(preset)
+        if evaluated is None:
             path = run.folder.student(preset)
-            record, training = self._learned(preset) if self.rounds else self._train(preset)
+            record, training = self._learned(preset) if self.iterations else self._train(preset)
             began_s = clock.spent_s
-            judged = judge(Student.load(path), self.trial, self._checks(preset))
-            extra = {"rounds": [asdict(seen) for seen in self.rounds]} if self.rounds else {}
-            save_student(path, record, metrics=card_metrics(judged), run=self.about, **extra)
-            judged[RUN] |= {"training": training, "file_kb": path.stat().st_size / 1e3}
+            evaluated = evaluate_student(Student.load(path), self.evaluation, self._checks(preset))
+            extra = {"active_learning": [asdict(seen) for seen in self.iterations]} if self.iterations else {}
+            save_student(path, record, metrics=card_metrics(evaluated), run=self.about, **extra)
+            evaluated[RUN] |= {"training": training, "file_kb": path.stat().st_size / 1e3}
             planned_s = max(self.plan.checking_s[preset], 0.1)
             self.slower = max(self.slower, (clock.spent_s - began_s) / planned_s)
-            run.folder.write_evaluation(preset, judged)
+            run.folder.write_evaluation(preset, evaluated)
         run.state.save()
-        return judged
+        return evaluated
 
     def _learned(self, preset: str) -> tuple[StudentRecord, dict[str, Any]]:
         """The last iteration's student, saved as the run's; how long all its iterations trained."""
         folder = self.run.folder
-        records = [read_student(folder.iteration(seen.number).student(preset)) for seen in self.rounds]
+        records = [read_student(folder.iteration(seen.number).student(preset)) for seen in self.iterations]
         save_student(folder.student(preset), records[-1])
         cards = [record.card["training"] for record in records]
         return records[-1], {key: sum(c[key] for c in cards) for key in ("seconds", "epochs", "labels_seen")}
@@ -302,7 +305,7 @@ class _Presets:
             )
         record, trained = train_student(
             preset,
-            self.lesson,
+            self.sets,
             config.training,
             Stop(epochs=config.training.epochs, until=clock.training_ends(remaining, reserved_s)),
             run.folder.training(preset),
@@ -320,10 +323,10 @@ class _Presets:
         reserved_s = self.plan.reserved_s(later, self.slower) + LEAST_TRAINING_S * len(later)
         factor = planned
         if config.budget is not None:
-            starts = self.trial.test.structures.select([0]).to_atoms()
+            starts = self.evaluation.test.structures.select([0]).to_atoms()
             student = Student.load(self.run.folder.student(preset))
             step_s = seconds_per_step(student, starts[0]) + DYNAMICS_OVERHEAD_S
-            costs = Costs(seconds_per_step(self.trial.teacher, starts[0], calls=1), {}, 1)
+            costs = Costs(seconds_per_step(self.evaluation.teacher, starts[0], calls=1), {}, 1)
             needed_s = costs.check_s(config.validation, starts, step_s)
             left_s = self.run.state.time.left_s(reserved_s)
             factor = min(planned, float(np.clip(left_s / max(needed_s, 1e-9), 0.05, 1.0)))

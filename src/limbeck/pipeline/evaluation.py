@@ -49,7 +49,7 @@ _KB_AN_ATOM = 6000
 
 
 @dataclass(frozen=True)
-class Trial:
+class EvaluationData:
     """What students are evaluated on.
 
     Attributes
@@ -64,37 +64,39 @@ class Trial:
     seed: int
 
 
-def judge(student: Student, trial: Trial, settings: ValidationConfig) -> dict[str, Any]:
+def evaluate_student(
+    student: Student, evaluation: EvaluationData, settings: ValidationConfig
+) -> dict[str, Any]:
     """A preset's part of metrics.json: its splits, and under ``run`` how its own dynamics went.
 
     The split ``on_policy`` is absent where no frame of that dynamics could be compared.
     """
-    starts, hottest = _test_starts(trial.test), trial.hottest_k
+    starts, hottest = _test_starts(evaluation.test), evaluation.hottest_k
     timestep = settings.timestep_fs or min(1.0, timestep_fs(starts))
     facts: dict[str, Any] = {"parameters": student.n_parameters}
     found: dict[str, Any] = {
-        "validation": validate(student, trial.validation).metrics,
-        "test": validate(student, trial.test).metrics,
+        "validation": validate(student, evaluation.validation).metrics,
+        "test": validate(student, evaluation.test).metrics,
         RUN: facts,
     }
     if settings.onpolicy_frames:
         report = on_policy_error(
             student,
-            trial.teacher,
+            evaluation.teacher,
             starts[-2:],
             temperature_k=hottest,
             frames=settings.onpolicy_frames,
             every_fs=settings.onpolicy_every_fs,
             timestep_fs=timestep,
             equilibrate_fs=settings.onpolicy_equilibrate_fs,
-            seed=trial.seed + 7,
+            seed=evaluation.seed + 7,
         )
         if report.metrics:
             found["on_policy"] = {"all": report.metrics}
         facts["on_policy"] = {"temperature_k": hottest, "stable": report.stable, "reason": report.reason}
     if settings.nve_fs:
         how = {"temperature_k": hottest, "timestep_fs": timestep / 2, "duration_fs": settings.nve_fs}
-        facts["nve"] = asdict(nve_drift(student, starts[-1], seed=trial.seed + 8, **how)) | how
+        facts["nve"] = asdict(nve_drift(student, starts[-1], seed=evaluation.seed + 8, **how)) | how
     return found
 
 
@@ -105,13 +107,13 @@ def _test_starts(test: LabelledSet) -> list[Atoms]:
     return test.structures.select(order).to_atoms()
 
 
-def card_metrics(judged: dict[str, Any]) -> dict[str, Any]:
+def card_metrics(evaluated: dict[str, Any]) -> dict[str, Any]:
     """What the card keeps of the evaluation: errors over each split, drift."""
-    facts = judged[RUN]
-    keep = {split: judged[split]["all"] for split in ("validation", "test")}
-    keep["test_by_temperature"] = judged["test"].get("by_temperature", {})
+    facts = evaluated[RUN]
+    keep = {split: evaluated[split]["all"] for split in ("validation", "test")}
+    keep["test_by_temperature"] = evaluated["test"].get("by_temperature", {})
     if "on_policy" in facts:
-        keep["on_policy"] = judged.get("on_policy", {}) | facts["on_policy"]
+        keep["on_policy"] = evaluated.get("on_policy", {}) | facts["on_policy"]
     if "nve" in facts:
         keep["nve"] = facts["nve"]
     return keep
@@ -160,14 +162,16 @@ def about_run(name: str | None, folder: RunFolder, command: str | None) -> dict[
     return {"name": name or folder.path.absolute().name} | ({"command": command} if command else {})
 
 
-def add_speeds(metrics: dict[str, Any], folder: RunFolder, presets: Sequence[str], trial: Trial) -> None:
+def add_speeds(
+    metrics: dict[str, Any], folder: RunFolder, presets: Sequence[str], evaluation: EvaluationData
+) -> None:
     """Measure teacher and students in turns on a test structure; their rates and ratios.
 
     All have as many threads as a worker of the teacher.
     """
-    teacher, threads = trial.teacher, trial.teacher.threads
+    teacher, threads = evaluation.teacher, evaluation.teacher.threads
     students = [Student.load(folder.student(p), threads=threads) for p in presets]
-    atoms = trial.test.structures.select([0]).to_atoms()[0]
+    atoms = evaluation.test.structures.select([0]).to_atoms()[0]
     slow, *timings = time_in_turns([teacher, *students], atoms)
     load = describe_machine()["load"]
     for preset, timing in zip(presets, timings, strict=True):
@@ -187,15 +191,15 @@ def add_speeds(metrics: dict[str, Any], folder: RunFolder, presets: Sequence[str
 
 
 def say_results(
-    metrics: dict[str, Any], folder: RunFolder, presets: Sequence[str], trial: Trial, say: Say
+    metrics: dict[str, Any], folder: RunFolder, presets: Sequence[str], evaluation: EvaluationData, say: Say
 ) -> None:
     """The table of teacher and students, and what went wrong in a student's own dynamics."""
     about, teacher = metrics[RUN], metrics[RUN]["teacher"]
     say("")
     say(format_table([{"model": teacher["name"], **teacher}, *(_row(p, metrics[p]) for p in presets)]))
     say(
-        f"(errors on the test set, {len(trial.test)} frames of MD driven by the teacher; on-policy: "
-        f"frames of MD driven by the student at {trial.hottest_k:g} K, labelled by the teacher; drift of the "
+        f"(errors on the test set, {len(evaluation.test)} frames of MD driven by the teacher; on-policy: "
+        f"frames of MD driven by the student at {evaluation.hottest_k:g} K, labelled by the teacher; drift of the "
         f"total energy without a thermostat; speed of an MD step of {about['speed_atoms']} atoms)"
     )
     load, cores = about.get("load"), usable_cores()
@@ -225,11 +229,11 @@ def say_results(
     say(f"results in {folder.path}: " + ", ".join(f"{p}.safetensors" for p in presets) + ", metrics.json")
 
 
-def _row(preset: str, judged: dict[str, Any]) -> dict[str, Any]:
-    facts = judged[RUN]
-    row = {"model": preset, **facts} | {key: judged["test"]["all"][key] for key in _ERRORS}
-    if "on_policy" in judged:
-        row["on_policy_force_rmse_mev_per_a"] = judged["on_policy"]["all"]["force_rmse_mev_per_a"]
+def _row(preset: str, evaluated: dict[str, Any]) -> dict[str, Any]:
+    facts = evaluated[RUN]
+    row = {"model": preset, **facts} | {key: evaluated["test"]["all"][key] for key in _ERRORS}
+    if "on_policy" in evaluated:
+        row["on_policy_force_rmse_mev_per_a"] = evaluated["on_policy"]["all"]["force_rmse_mev_per_a"]
     if "nve" in facts:
         row["drift_mev_per_atom_per_ps"] = facts["nve"]["drift_mev_per_atom_per_ps"]
     return row

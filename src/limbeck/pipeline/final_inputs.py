@@ -82,8 +82,8 @@ class Inputs:
     labelled: LabelledSet | None
 
     @property
-    def judged_on(self) -> Path | None:
-        """Labels that were named to judge the students of a run, in place of its own."""
+    def evaluated_on(self) -> Path | None:
+        """Labels that were named to evaluate the students of a run, in place of its own."""
         return self.settings.data if self.run and "validate" not in self.settings.skip else None
 
     @property

@@ -141,7 +141,7 @@ def _validate(inputs: Inputs, parts: Parts, progress: Progress) -> None:
 
 
 def _why_not_validated(inputs: Inputs, student: StudentFile) -> str:
-    """Why the labels cannot judge a student; empty where they can."""
+    """Why the labels cannot evaluate a student; empty where they can."""
     state = ChargeState.of_card(dict(student.card), student.path)
     if inputs.labelled is None:
         return f"no {TEST} in the run; --data FILE names labels" if inputs.run else "no --data given"
@@ -176,7 +176,7 @@ def _export(inputs: Inputs, parts: Parts, progress: Progress) -> None:
 
 
 def _quantise(inputs: Inputs, parts: Parts, progress: Progress) -> None:
-    """Rounded weights in ONNX, judged by size, speed, accuracy and dynamics."""
+    """Rounded weights in ONNX, evaluated by size, speed, accuracy and dynamics."""
     for student in inputs.students:
         key = _export_key(inputs, student)
         for how in inputs.settings.quantisations:
@@ -204,15 +204,17 @@ def _write_export(
     refused = made.get("refused")
     if made["failures"] and (not refused or how == "float16"):
         raise LimbeckError(made["failures"][0])
-    judged = {"quantisation": how, "verdict": "refused" if refused else "kept", "loss": made.get("loss")}
+    evaluated = {"quantisation": how, "verdict": "refused" if refused else "kept", "loss": made.get("loss")}
     if refused:
         # the file is gone; what was measured of it stays
         measured = {k: v for k, v in (made["refused_figures"] or {}).items() if k not in ("path", "sha256")}
-        return Done(measured | judged | {"reason": refused}, (), f"refused: {refused.split('; remedy:')[0]}")
+        return Done(
+            measured | evaluated | {"reason": refused}, (), f"refused: {refused.split('; remedy:')[0]}"
+        )
     certificate = made["exports"][0]
     path = Path(certificate["path"])
     files = (path, path.with_name(f"{path.name}.certificate.json"))
-    return Done(certificate | (judged if how else {}), files)
+    return Done(certificate | (evaluated if how else {}), files)
 
 
 def _structures(inputs: Inputs, student: StudentFile) -> Path | None:
@@ -270,9 +272,9 @@ def _recommend(inputs: Inputs, parts: Parts, progress: Progress) -> None:
     def work() -> Done:
         if inputs.run is not None:
             run = read_run(inputs.run.folder, inputs.out)
-            if inputs.judged_on is not None:
+            if inputs.evaluated_on is not None:
                 errors = {str(one.student): one.result for one in parts.found("validate")}
-                run = run.judged_on(inputs.judged_on, errors)
+                run = run.evaluated_on(inputs.evaluated_on, errors)
             wanted = run.target_force_rmse if target is None else target
             advice = recommend(preset_rows(run), wanted)
             context = {"target_force_rmse_mev_per_a": wanted, "errors_on": str(run.compared_on)}
@@ -303,7 +305,7 @@ def _report(inputs: Inputs, parts: Parts, progress: Progress) -> None:
 
     def work() -> Done:
         written = write_report(
-            run.folder, out / "report.html", target_force_rmse_mev_per_a=target, data=inputs.judged_on,
+            run.folder, out / "report.html", target_force_rmse_mev_per_a=target, data=inputs.evaluated_on,
             keys=inputs.settings.keys.model_dump(), results=out, progress=progress,
         )  # fmt: skip
         return Done({"notes": written.notes}, (written.page, *written.cards), "; ".join(written.notes))
@@ -314,6 +316,6 @@ def _report(inputs: Inputs, parts: Parts, progress: Progress) -> None:
     key = {
         "shown": sorted((path.name, hash_file(path)) for path in shown if path.is_file()),
         "target": target,
-        "data": inputs.judged_on and (inputs.data_hash, inputs.judged_on.name),
+        "data": inputs.evaluated_on and (inputs.data_hash, inputs.evaluated_on.name),
     }
     parts.run("report", None, work, key)

@@ -99,7 +99,7 @@ def learning_curve(
     points = plan_points(settings)
     say(f"{len(points)} trainings of up to {format_seconds(points[0].seconds)}; {data.how}")
     rows = _train_points(points, data, settings, out, deadline, progress)
-    limit, busy = judge_rows(settings.preset, rows), busy_machine(rows)
+    limit, busy = limit_of(settings.preset, rows), busy_machine(rows)
     say(format_table(rows, _COLUMNS))
     say(f"(errors on {len(data.test)} test structures)")
     say(limit.text)
@@ -143,7 +143,7 @@ def plan_points(settings: CurveSettings) -> list[Point]:
     ]
 
 
-def judge_rows(preset: str, rows: Sequence[dict[str, Any]]) -> Limit:
+def limit_of(preset: str, rows: Sequence[dict[str, Any]]) -> Limit:
     """What limits the student, from the points that were trained; the student's own is the first."""
     done = trained_points({"points": rows})
     curves = {
@@ -191,11 +191,11 @@ def _train_points(
     progress: Progress,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The values of each point: kept, trained now, or why not."""
-    lesson = data.lesson
-    order = nested_order(lesson.train, settings.seed)
-    elements = tuple(np.unique(lesson.train.structures.numbers).tolist())
+    sets = data.sets
+    order = nested_order(sets.train, settings.seed)
+    elements = tuple(np.unique(sets.train.structures.numbers).tolist())
     training = data.settings.model_dump(exclude={"threads", "tensorboard", "checkpoint_s"})
-    hashes = [content_hash(part) for part in (lesson.train, lesson.validation, data.test)]
+    hashes = [content_hash(part) for part in (sets.train, sets.validation, data.test)]
     overheads: list[float] = []  # seconds that a point took beyond its training time
     rows = []
     for point in points:
@@ -207,7 +207,7 @@ def _train_points(
             found = {"skipped": f"no time left in {format_seconds(settings.budget_s)}"}
             if deadline - began >= needed:
                 try:
-                    labels = subset(lesson.train, order[: point.labels])
+                    labels = subset(sets.train, order[: point.labels])
                     found = _train(point, data, labels, settings.seed, folder, progress)
                     overheads.append(time.monotonic() - began - point.seconds)
                     write_whole(folder / "point.json", json.dumps(found, indent=1))
@@ -227,7 +227,7 @@ def _train(
         progress(title, done, total, text)
 
     record, trained = train_student(
-        point.preset, replace(data.lesson, train=labels), data.settings, Stop(budget_s=point.seconds), folder,
+        point.preset, replace(data.sets, train=labels), data.settings, Stop(budget_s=point.seconds), folder,
         seed=seed, progress=show,
     )  # fmt: skip
     return {
@@ -243,7 +243,7 @@ def _resolved(settings: CurveSettings, data: CurveData, left_s: float, out: Path
 
     Times follow from the time left, which is another each time: those that the first command chose stand.
     """
-    total = len(data.lesson.train)
+    total = len(data.sets.train)
     labels = settings.labels or (total, *(max(5, total // part) for part in (2, 4, 8)))
     labels = tuple(sorted(set(labels)))
     if labels[0] < 2 or labels[-1] > total:

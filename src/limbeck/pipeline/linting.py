@@ -52,9 +52,9 @@ def run_lint(
     starts = None if like is None else StructureBatch.from_atoms(read_structures(like))
     asked = _parse_elements(elements) if elements else None if like else _elements_of_run(data)
     expected = Expected(asked, starts, None if val is None else _read(val, keys))
-    judges = [] if expected.validation is None else [(str(val), expected.validation)]
-    whole = concatenate([labelled.structures for _, labelled in [*sets, *judges]])
-    check_one_state(whole, ", ".join(name for name, _ in [*sets, *judges]))
+    validating = [] if expected.validation is None else [(str(val), expected.validation)]
+    whole = concatenate([labelled.structures for _, labelled in [*sets, *validating]])
+    check_one_state(whole, ", ".join(name for name, _ in [*sets, *validating]))
     report = lint(sets, expected, ignore)
     for line in report.lines():
         say(line)

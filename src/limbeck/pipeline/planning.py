@@ -106,7 +106,7 @@ class Plan:
         is. test_set_s: of the test set. interim_s: training time of each interim. interim_students: how many.
     atoms: of the largest frame. label_s: measured time of one label. labelling_s: of all stages.
     training_s: by preset. checking_s: by preset, what follows its training. finishing_s: what follows the
-        last. check_factor: by how much the checks are shortened. rounds, rounds_s: of active learning.
+        last. check_factor: by how much the checks are shortened. iterations, active_learning_s: of active learning.
     labels_until_s: time spent at which labelling of a default sampling stops; None where it does not.
     test_set_until_s: the same for the test set's dynamics and labels. disk_mb: labels and checkpoints.
     """
@@ -131,8 +131,8 @@ class Plan:
     disk_mb: float = 0.0
     budget_s: float | None = None
     spent_s: float = 0.0
-    rounds: int = 0
-    rounds_s: float = 0.0
+    iterations: int = 0
+    active_learning_s: float = 0.0
 
     @property
     def sampling_s(self) -> float:
@@ -181,9 +181,9 @@ class Plan:
             )
         train = ", ".join(f"{k} {seconds(v)}" for k, v in self.training_s.items())
         lines.append(f"training: {train or 'by epochs'}")
-        if self.rounds:
-            more = f", {seconds(self.rounds_s)}" if self.budget_s is not None else ""
-            lines.append(f"rounds that learn from failures: up to {self.rounds}{more}")
+        if self.iterations:
+            more = f", {seconds(self.active_learning_s)}" if self.budget_s is not None else ""
+            lines.append(f"active learning: up to {self.iterations}{more}")
         checks = sum(self.checking_s.values()) + self.finishing_s
         return [*lines, f"checks after training: {seconds(checks)}", f"disk: about {self.disk_mb:.0f} MB"]
 
@@ -236,7 +236,7 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, time: T
                 f"{work.test_frames} test frames and training",
                 remedy="raise --budget" + (", or sample fewer frames" if config.sampling else ""),
             )
-        training = share(rest * (FIRST_SHARE if config.rounds.n else 1.0), presets)
+        training = share(rest * (FIRST_SHARE if config.active_learning.iterations else 1.0), presets)
     train_s = sum(training.values())
     return replace(
         work,
@@ -251,8 +251,8 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, time: T
         disk_mb=1 + (work.frames + work.test_frames) * len(probe) * 2.4e-4 + 12 * len(presets),
         budget_s=budget,
         spent_s=spent_s,
-        rounds=config.rounds.n,
-        rounds_s=0.0 if budget is None else rest - train_s,
+        iterations=config.active_learning.iterations,
+        active_learning_s=0.0 if budget is None else rest - train_s,
     )
 
 

@@ -45,7 +45,7 @@ def write_report(
     ----------
     out: the page; ``report.html`` in the run folder unless given.
     target_force_rmse_mev_per_a: what the recommendation must meet; else what the configuration wants.
-    data: labels to judge the students on, instead of the run's test (else validation) structures.
+    data: labels to evaluate the students on, instead of the run's test (else validation) structures.
     keys: names of these labels, as :func:`~limbeck.dataset.read.read_labelled` takes them.
     results: as :func:`~limbeck.report.reading.read_run` takes it.
 
@@ -62,12 +62,12 @@ def write_report(
     if data is not None:
         if not evidence.reports:
             raise InputError(
-                "no student of the run can be judged on these labels",
+                "no student of the run can be evaluated on these labels",
                 where=data,
                 got="; ".join(evidence.notes) or "none that can be read",
                 wanted=f"labels of {' '.join(elements_of(run))}",
             )
-        run = run.judged_on(data, {name: one.metrics for name, one in evidence.reports.items()})
+        run = run.evaluated_on(data, {name: one.metrics for name, one in evidence.reports.items()})
     return write_page(run, evidence, out, target_force_rmse_mev_per_a)
 
 

@@ -32,7 +32,7 @@ _BEFORE_WORK = ("config.yaml", "state.json")
 _WRITTEN = (
     *_BEFORE_WORK,
     *("structures.extxyz", "validation.extxyz", "test.extxyz", "metrics.json"),
-    *("labels", "test", "sampling", "train", "rounds", "report.html"),
+    *("labels", "test", "sampling", "train", "active_learning", "report.html"),
     # what limbeck finalize and learning-curve made of students that are replaced
     *("exports", "finalize.bench.json", "validation", "worst.extxyz", "finalize.json", ".finalize"),
     "learning-curve",
@@ -77,7 +77,7 @@ class RunFolder:
 
     def iteration(self, number: int) -> IterationFolder:
         """What an iteration of active learning keeps."""
-        return IterationFolder(self.path / "rounds" / str(number))
+        return IterationFolder(self.path / "active_learning" / str(number))
 
     @property
     def finished(self) -> bool:
@@ -156,14 +156,14 @@ class RunFolder:
 
     def write_evaluation(self, preset: str, found: dict[str, Any]) -> None:
         """Keep the evaluation of a preset's finished student file, so that it is not repeated."""
-        kept = {"student": hash_file(self.student(preset)), "judged": found}
-        write_whole(self.training(preset) / "judged.json", json.dumps(kept, indent=1))
+        kept = {"student": hash_file(self.student(preset)), "evaluated": found}
+        write_whole(self.training(preset) / "evaluated.json", json.dumps(kept, indent=1))
 
     def read_evaluation(self, preset: str) -> dict[str, Any] | None:
         """The evaluation of exactly the student file that is there, or None."""
         try:
-            kept = json.loads((self.training(preset) / "judged.json").read_text(encoding="utf-8"))
-            found = dict(kept["judged"]) if kept["student"] == hash_file(self.student(preset)) else {}
+            kept = json.loads((self.training(preset) / "evaluated.json").read_text(encoding="utf-8"))
+            found = dict(kept["evaluated"]) if kept["student"] == hash_file(self.student(preset)) else {}
         except (OSError, ValueError, KeyError, TypeError, LimbeckError):
             return None  # evaluated again, which is always right
         return found if {"validation", "test", RUN} <= set(found) else None
@@ -184,7 +184,7 @@ class IterationFolder:
         self.runs, self.beyond = path / "runs", path / "beyond"
 
     def student(self, name: str) -> Path:
-        """The file of a preset's student, of the interim student or of a companion."""
+        """The file of a preset's student, of the interim student or of a committee member."""
         return self.path / f"{name}.safetensors"
 
 

@@ -18,7 +18,13 @@ from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.planning import INTERIM_PRESET, LEAST_LABELS, Plan, is_student_driven
 from limbeck.pipeline.run_folder import Run
 from limbeck.pipeline.students import save_student, train_student
-from limbeck.pipeline.training_data import LabelSource, audit_named, check_some_kept, make_lesson, mended
+from limbeck.pipeline.training_data import (
+    LabelSource,
+    audit_named,
+    check_some_kept,
+    make_training_sets,
+    repaired,
+)
 from limbeck.runtime.student import Student
 from limbeck.sampling import SamplingConfig, TimeLimit, run_sampling
 from limbeck.sampling.steps import Preparing
@@ -29,10 +35,10 @@ _STAGE = "labels-"  #: and a number: the labels from which an interim student le
 
 
 @dataclass
-class Collector:
+class LabelledSampling:
     """Samples and labels one run; every piece of work is keyed, so a second call repeats nothing.
 
-    Labels to train on and those of the test set lie in stores, and come from collectors, of their own.
+    Labels to train on and those of the test set lie in stores, and come from samplings, of their own.
 
     Attributes
     ----------
@@ -105,7 +111,7 @@ class Collector:
         LimbeckError: no label is usable, where one is ``needed``.
         """
         labelled, numbers = self._read(frames, name, until_s, known)
-        labelled, replaced = mended(labelled)
+        labelled, replaced = repaired(labelled)
         named = [f"{_prefix(name)}frame {k}" for k in numbers]
         kept, reasons = audit_named(labelled, named, self.run.config.labelling.max_force_ev_per_a)
         if told:
@@ -198,10 +204,10 @@ class Collector:
         what = labels.forces.tobytes() + labels.energy.tobytes() + str(config.seed).encode()
         path = self.run.folder.interim_student(count, hashlib.sha256(what).hexdigest()[:12])
         if not path.exists():
-            lesson = make_lesson(labelled, 0.1, config.seed, {}, {"name": self.run.teacher.name})
+            sets = make_training_sets(labelled, 0.1, config.seed, {}, {"name": self.run.teacher.name})
             record, trained = train_student(
                 INTERIM_PRESET,
-                lesson,
+                sets,
                 config.training.model_copy(update={"epochs": None, "checks": 5}),
                 Stop(budget_s=self.run.state.once(f"interim_{count}_s", seconds)),
                 path.with_suffix(""),
@@ -210,8 +216,8 @@ class Collector:
             )
             save_student(path, record)
             self.run.say(
-                f"interim student {count + 1}: {len(lesson.train)} labels, force RMSE "
-                f"{trained.validation['force_rmse_mev_per_a']:.0f} meV/Å on {len(lesson.validation)} others"
+                f"interim student {count + 1}: {len(sets.train)} labels, force RMSE "
+                f"{trained.validation['force_rmse_mev_per_a']:.0f} meV/Å on {len(sets.validation)} others"
             )
         interim = Student.load(path)
         interim.name = path.stem  # holds the hash of what it learned from, so trajectories are keyed by it

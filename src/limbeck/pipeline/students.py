@@ -1,4 +1,4 @@
-"""A lesson in, a student file out: what `distill`, `train` and interim students share."""
+"""Training sets in, a student file out: what `distill`, `train` and interim students share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from limbeck.core.machine import available_threads
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.errors import InputError
 from limbeck.pipeline.telling import Say
-from limbeck.pipeline.training_data import Lesson, make_baseline
+from limbeck.pipeline.training_data import TrainingSets, make_baseline
 from limbeck.progress import Progress, no_progress
 from limbeck.records.metrics import LongRangeReport
 from limbeck.runtime.student import Student
@@ -38,7 +38,7 @@ from limbeck.training.data import TrainingData, prepare
 from limbeck.training.loop import Stop, Trained
 from limbeck.validation.run import predict
 
-__all__ = ["Lesson", "limits", "save_student", "say_idle_threads", "train_student", "untrained_student"]
+__all__ = ["TrainingSets", "limits", "save_student", "say_idle_threads", "train_student", "untrained_student"]
 
 
 def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
@@ -84,7 +84,7 @@ class _Beginning:
 
 def train_student(
     preset: str,
-    lesson: Lesson,
+    sets: TrainingSets,
     config: TrainingConfig,
     stop: Stop,
     folder: Path,
@@ -99,12 +99,12 @@ def train_student(
     ``init``: a student whose weights it starts from. ``same_origin``: that student learned from labels
     of the same teacher, so its energy references stay as they are.
     """
-    begin = _begin(preset, lesson, config, seed, init, same_origin)
+    begin = _begin(preset, sets, config, seed, init, same_origin)
     architecture = begin.architecture
     what = {
         # what a checkpoint must agree with; how long a run lasts is no part of it
         "data": begin.figures["content_hash"],
-        "validation": statistics(lesson.validation).content_hash,
+        "validation": statistics(sets.validation).content_hash,
         "architecture": architecture.to_dict(),
         "config": config.model_dump(exclude={"threads", "tensorboard", "checkpoint_s", "epochs"}),
         "seed": seed,
@@ -128,12 +128,12 @@ def train_student(
     ).run()
     card = {
         "preset": preset,
-        "teacher": lesson.teacher,
-        **state_of_set(lesson.train.structures).on_card(),
-        "limits": limits(architecture, lesson.teacher.get("long_range")),
+        "teacher": sets.teacher,
+        **state_of_set(sets.train.structures).on_card(),
+        "limits": limits(architecture, sets.teacher.get("long_range")),
         "data": begin.figures,
         "training": {
-            "split": lesson.how_split,
+            "split": sets.how_split,
             "references": begin.note,
             "epochs": trained.progress.epoch,
             "steps": trained.progress.step,
@@ -149,22 +149,22 @@ def train_student(
 
 
 def _begin(
-    preset: str, lesson: Lesson, config: TrainingConfig, seed: int, init: Path | None, same_origin: bool
+    preset: str, sets: TrainingSets, config: TrainingConfig, seed: int, init: Path | None, same_origin: bool
 ) -> _Beginning:
     """A student with random weights, or with those of the student ``init``."""
-    baseline, figures, note = make_baseline(lesson)
+    baseline, figures, note = make_baseline(sets)
     architecture = preset_architecture(preset, tuple(baseline.references), cutoff=config.cutoff)
     start = None if init is None else read_student(init)
     if init is not None and start is not None:
-        _check_continues(start, architecture, lesson.train, init)
+        _check_continues(start, architecture, sets.train, init)
         architecture, baseline = start.architecture, start.baseline
         if same_origin:
             note = str(start.card.get("training", {}).get("references", ""))
         else:
-            baseline = _moved(start, lesson.train)
+            baseline = _moved(start, sets.train)
             note = f"energy references of {init.name}, moved by least squares to the zero of these labels"
-    train = prepare(lesson.train, baseline, architecture.cutoff)
-    validation = prepare(lesson.validation, baseline, architecture.cutoff)
+    train = prepare(sets.train, baseline, architecture.cutoff)
+    validation = prepare(sets.validation, baseline, architecture.cutoff)
     if start is not None:
         return _Beginning(architecture, baseline, start.weights, train, validation, figures, note)
     scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
@@ -194,12 +194,12 @@ def _check_continues(
             wanted=", ".join(map(str, wanted)),
             remedy="give the preset that it was trained as",
         )
-    strange = [z for z in architecture.elements if z not in start.architecture.elements]
-    if strange:
+    unknown = [z for z in architecture.elements if z not in start.architecture.elements]
+    if unknown:
         raise InputError(
             "the student to start from does not know every element",
             where=path,
-            got=f"Z = {strange} in the data",
+            got=f"Z = {unknown} in the data",
             wanted=f"Z among {list(start.architecture.elements)}",
             remedy="start without --init",
         )

@@ -21,39 +21,39 @@ COLUMNS = (
 )
 
 
-ROUND_COLUMNS = (
-    ("round", "round", "{}"),
+ITERATION_COLUMNS = (
+    ("iteration", "iteration", "{}"),
     ("model", "model", "{}"),
     ("labels", "labels", "{:,}"),
     ("force_rmse_mev_per_a", "F RMSE, meV/Å", "{:.1f}"),
     ("on_policy_force_rmse_mev_per_a", "on-policy F RMSE", "{:.1f}"),
     ("on_policy_force_r2", "on-policy F R²", "{:.4f}"),
-    ("survived", "runs that lasted", "{}"),
+    ("stable", "stable runs", "{}"),
     ("shortest_ps", "shortest, ps", "{:.2f}"),
     ("mean_ps", "mean, ps", "{:.2f}"),
 )
 
 
-def format_rounds(rounds: Sequence[dict[str, Any]]) -> str:
-    """The failure-driven loop as a table, one row a round and student; as metrics.json has it."""
+def format_iterations(iterations: Sequence[dict[str, Any]]) -> str:
+    """The failure-driven loop as a table, one row per iteration and student; as metrics.json has it."""
     rows = []
-    for seen in rounds:
+    for seen in iterations:
         for model, student in seen["students"].items():
             own = student["on_policy"] or {}
             rows.append(
                 {
-                    "round": str(seen["number"]),
+                    "iteration": str(seen["number"]),
                     "model": model,
                     "labels": seen["labels"],
                     "force_rmse_mev_per_a": student["test"].get("force_rmse_mev_per_a"),
                     "on_policy_force_rmse_mev_per_a": own.get("force_rmse_mev_per_a"),
                     "on_policy_force_r2": own.get("force_r2"),
-                    "survived": f"{student['survived']} of {student['runs']}",
+                    "stable": f"{student['stable']} of {student['runs']}",
                     "shortest_ps": student["shortest_ps"],
                     "mean_ps": student["mean_ps"],
                 }
             )
-    return format_table(rows, ROUND_COLUMNS)
+    return format_table(rows, ITERATION_COLUMNS)
 
 
 def format_table(rows: list[dict[str, Any]], shown: Sequence[tuple[str, str, str]] = COLUMNS) -> str:

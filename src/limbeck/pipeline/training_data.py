@@ -24,7 +24,7 @@ from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, shortest_pairs, statistics, without_scans
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
-from limbeck.labelling.contacts import judge_contacts
+from limbeck.labelling.contacts import decide_contacts
 from limbeck.pipeline.linting import preflight
 from limbeck.pipeline.telling import Say, say_some
 from limbeck.students.baseline import Baseline, zbl_radii
@@ -35,7 +35,7 @@ SPARED = 0.02
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSets:
     """What students learn from.
 
     Attributes
@@ -98,7 +98,7 @@ class Preparation:
 
 def prepare_training_data(
     sources: Sequence[LabelSource], how: Preparation, teacher: dict[str, Any], say: Say
-) -> Lesson:
+) -> TrainingSets:
     """Lint, audit, leave out the test set, split; what is left out is named and counted.
 
     ``teacher``: for the model card. Energies of isolated atoms among the labels become references.
@@ -109,7 +109,7 @@ def prepare_training_data(
     LimbeckError: a teacher's labels are all left out by the audit.
     """
     own_teacher = how.max_force_ev_per_a is not None
-    whole, replaced = mended(concatenate_labelled([source.labelled for source in sources]))
+    whole, replaced = repaired(concatenate_labelled([source.labelled for source in sources]))
     say_some(say, replaced, "contact scans with a hole")
     names = [name for source in sources for name in source.names(len(sources) > 1)]
     kept, reasons = audit_named(whole, names, how.max_force_ev_per_a)
@@ -137,7 +137,7 @@ def prepare_training_data(
             "too few labels to train on", where=where, got=len(labelled), wanted=f"at least two {which}"
         )
     check_structures(labelled.to_atoms(), where)
-    return make_lesson(labelled, val, how.seed, references, teacher)
+    return make_training_sets(labelled, val, how.seed, references, teacher)
 
 
 def without_test(labelled: LabelledSet, test: LabelledSet, say: Say, what: str = "labels") -> LabelledSet:
@@ -151,7 +151,7 @@ def without_test(labelled: LabelledSet, test: LabelledSet, say: Say, what: str =
 
 def _read_validation(path: Path, how: Preparation, training: LabelledSet, say: Say) -> LabelledSet:
     """The labels of the validation file: linted, audited, none of the test set."""
-    own, replaced = mended(read_labelled(path, **how.keys))
+    own, replaced = repaired(read_labelled(path, **how.keys))
     say_some(say, replaced, "contact scans with a hole")
     _check_validation(training, split_isolated_atoms(own)[0], path)
     preflight([(str(path), own)], how.ignore, say)
@@ -170,12 +170,12 @@ def _check_validation(training: LabelledSet, val: LabelledSet, where: object) ->
         raise InputError(
             "nothing to validate on", where=where, got="isolated atoms and labels that were left out only"
         )
-    strange = np.setdiff1d(val.structures.numbers, training.structures.numbers)
-    if len(strange):
+    unknown = np.setdiff1d(val.structures.numbers, training.structures.numbers)
+    if len(unknown):
         raise InputError(
             "the validation set holds an element that the training labels do not",
             where=where,
-            got=", ".join(chemical_symbols[z] for z in strange),
+            got=", ".join(chemical_symbols[z] for z in unknown),
             wanted="the elements of the training labels",
         )
     check_structures([*training.select([0]).to_atoms(), *val.to_atoms()], str(where))
@@ -194,19 +194,19 @@ def check_some_kept(kept: np.ndarray, reasons: Sequence[str]) -> None:
     """LimbeckError where the audit left out every label of the teacher."""
     if not len(kept):
         raise LimbeckError(
-            "no label survived the audit",
+            "no label passed the audit",
             got=f"{len(reasons)} labels lost" + (f", the first: {reasons[0]}" if reasons else ""),
             remedy="look at the structures, or raise labelling.max_force_ev_per_a",
         )
 
 
-def make_lesson(
+def make_training_sets(
     labelled: LabelledSet,
     val: float | LabelledSet,
     seed: int,
     references: dict[int, float],
     teacher: dict[str, Any],
-) -> Lesson:
+) -> TrainingSets:
     """``labelled`` cut by a fraction or against a set of its own; see :func:`limbeck.dataset.split`.
 
     Contact scans end where a student's ZBL is whole: see :func:`without_cores`.
@@ -214,25 +214,25 @@ def make_lesson(
     labelled = without_cores(labelled)
     parts = split(labelled, val, seed)
     train, validation = parts.parts(labelled)
-    return Lesson(train, validation, references or None, parts.how, teacher)
+    return TrainingSets(train, validation, references or None, parts.how, teacher)
 
 
 def audited(labelled: LabelledSet, say: Say) -> LabelledSet:
-    """Without the labels that are not finite or far too large; those are named. Contact scans are mended."""
-    labelled, replaced = mended(labelled)
+    """Without the labels that are not finite or far too large; those are named. Contact scans are repaired."""
+    labelled, replaced = repaired(labelled)
     say_some(say, replaced, "contact scans with a hole")
     kept, reasons = audit_named(labelled, LabelSource("", labelled).names())
     say_some(say, reasons, "labels left out")
     return labelled.select(kept)
 
 
-def mended(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
+def repaired(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
     """The set with the holes of its contact scans filled, and a sentence for each."""
     scans = scan_mask(labelled.config_type)
     if not scans.any():
         return labelled, []
     shortest = {} if scans.all() else shortest_pairs(without_scans(labelled).structures)
-    labelled, holes = judge_contacts(labelled, shortest)
+    labelled, holes = decide_contacts(labelled, shortest)
     return labelled, [str(hole) for hole in holes]
 
 
@@ -254,15 +254,15 @@ def without_cores(labelled: LabelledSet) -> LabelledSet:
     return labelled.select(np.setdiff1d(np.arange(len(labelled)), scans[close]))
 
 
-def make_baseline(lesson: Lesson) -> tuple[Baseline, dict[str, Any], str]:
+def make_baseline(sets: TrainingSets) -> tuple[Baseline, dict[str, Any], str]:
     """References, ZBL below the shortest bonds seen, statistics of the training set, a note."""
-    elements = _elements(lesson.train)
-    references, note = lesson.references, "energy references from the teacher's isolated atoms"
+    elements = _elements(sets.train)
+    references, note = sets.references, "energy references from the teacher's isolated atoms"
     if references is None or any(z not in references for z in elements):
-        references, note = fit_references(lesson.train)
+        references, note = fit_references(sets.train)
     references = {z: float(references[z]) for z in elements}
-    baseline = Baseline(references=references, zbl_radius=radii_of(lesson.train))
-    return baseline, statistics(lesson.train).to_dict(), note
+    baseline = Baseline(references=references, zbl_radius=radii_of(sets.train))
+    return baseline, statistics(sets.train).to_dict(), note
 
 
 def radii_of(labelled: LabelledSet) -> dict[tuple[int, int], float]:

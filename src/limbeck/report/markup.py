@@ -104,7 +104,7 @@ def verdict(passes: bool | None, words: str = "") -> str:
     return f'<span class="verdict {kind}">{text(words or {"none": "not tested"}.get(kind, kind))}</span>'
 
 
-def judged(value: object) -> str:
+def evaluated(value: object) -> str:
     """A verdict that a file holds as a word."""
     return verdict({"pass": True, "fail": False}.get(str(value).lower()), str(value or ""))
 

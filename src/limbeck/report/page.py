@@ -138,7 +138,7 @@ def _sections(
     yield "training", "Training", [figures(drawn), said], drawn
     yield "limits", "What limits the students", *_limits(run)
     yield "errors", "Errors", *_errors(evidence, best, fastest.name if fastest else best)
-    own = [results.dynamics(run), results.rounds(run), results.long_range(run)]
+    own = [results.dynamics(run), results.active_learning(run), results.long_range(run)]
     yield "dynamics", "Own dynamics", own, []
     drawn = _kept(bench_figures(run.bench.get("rows", [])))
     yield "speed", "Speed", [figures(drawn), shipping.benchmark(run)], drawn

@@ -51,7 +51,7 @@ class Run:
     Attributes
     ----------
     config, config_text: config.yaml, parsed and as it stands there.
-    metrics: metrics.json. presets: those judged there, the largest student first.
+    metrics: metrics.json. presets: those evaluated there, the largest student first.
     students: preset -> its file, where it is there and can be read.
     logs: preset -> the rows of its training log, earlier rounds first.
     bench: that file, empty where missing. exports: certificates, one a file.
@@ -99,7 +99,7 @@ class Run:
         """A student's errors on that split as a whole; none where it was not evaluated on it."""
         return self.metrics.students[preset].errors(self.split)
 
-    def judged_on(self, labels: Path, metrics: Mapping[str, Any]) -> Run:
+    def evaluated_on(self, labels: Path, metrics: Mapping[str, Any]) -> Run:
         """The run with ``metrics`` (preset -> errors as metrics.json groups them) on ``labels``."""
         students = {
             name: replace(one, splits={**one.splits, GIVEN: GroupedErrors.from_json(metrics[name])})
@@ -149,16 +149,16 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
     metrics = Metrics.from_json(_read_json(folder / "metrics.json", notes))
     if not metrics.students:
         raise InputError(
-            "metrics.json holds no judged student",
+            "metrics.json holds no evaluated student",
             where=folder / "metrics.json",
             got=notes[0] if notes else "no preset with a split",
             remedy="start the command of the run again",
         )
-    judged = list(metrics.students)
-    students = _read_students(folder, judged, notes)
+    evaluated = list(metrics.students)
+    students = _read_students(folder, evaluated, notes)
     text = marker.read_text(encoding="utf-8", errors="replace")
     size = {name: student.parameters for name, student in students.items()}
-    presets = sorted(judged, key=lambda name: -size.get(name, 0))
+    presets = sorted(evaluated, key=lambda name: -size.get(name, 0))
     return Run(
         folder=folder,
         config=_parse_config(text, marker, notes),
@@ -238,11 +238,11 @@ def _is_bench_row(row: Any) -> bool:
 
 
 def _read_log(folder: Path, preset: str) -> list[dict[str, Any]]:
-    """Rows of ``log.jsonl``; where the student came out of rounds, theirs one after another."""
-    found = (folder / "rounds").glob(f"*/{preset}/log.jsonl")
-    rounds = sorted((int(path.parts[-3]), path) for path in found if path.parts[-3].isdecimal())
+    """Rows of ``log.jsonl``; where the student came out of iterations, theirs one after another."""
+    found = (folder / "active_learning").glob(f"*/{preset}/log.jsonl")
+    iterations = sorted((int(path.parts[-3]), path) for path in found if path.parts[-3].isdecimal())
     rows: list[dict[str, Any]] = []
-    for path in [folder / "train" / preset / "log.jsonl", *(path for _, path in rounds)]:
+    for path in [folder / "train" / preset / "log.jsonl", *(path for _, path in iterations)]:
         before = rows[-1]["spent_s"] if rows else 0.0
         try:
             lines = path.read_text(encoding="utf-8").splitlines()

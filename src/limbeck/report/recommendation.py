@@ -188,21 +188,21 @@ def recommend(rows: Sequence[PresetRow], target_force_rmse_mev_per_a: float | No
     whose own dynamics did not fail, or that none does. Without: the most accurate and the fastest. A
     student that is no more accurate than a smaller one is not recommended for its accuracy.
     """
-    judged = [row for row in rows if row.force_rmse is not None]
-    if not judged:
+    evaluated = [row for row in rows if row.force_rmse is not None]
+    if not evaluated:
         return Recommendation(None, "No student has a force error, so none can be recommended.")
-    useless = no_better(judged)
+    useless = no_better(evaluated)
     larger = {one.larger.name for one in useless}
-    best = min((row for row in judged if row.name not in larger), key=_error)
+    best = min((row for row in evaluated if row.name not in larger), key=_error)
     remarks = "".join(f" {one.text()}" for one in useless)
     if target_force_rmse_mev_per_a is not None:
-        return _for_target(judged, target_force_rmse_mev_per_a, remarks)
-    fastest = min(judged, key=_cost)
+        return _for_target(evaluated, target_force_rmse_mev_per_a, remarks)
+    fastest = min(evaluated, key=_cost)
     if best is fastest:
-        only = "" if len(judged) > 1 else ", the only one there is"
+        only = "" if len(evaluated) > 1 else ", the only one there is"
         said = f"Use {best.name}{only}: {_figures(best)}.{_warning(best)}{remarks}"
         return Recommendation(best.name, said)
-    first = min(judged, key=_error)
+    first = min(evaluated, key=_error)
     rank = "is the most accurate" if best is first else f"is about as accurate as {first.name}"
     return Recommendation(
         None,
@@ -220,10 +220,10 @@ def _trade(best: PresetRow, fastest: PresetRow) -> str:
     return f"; {fastest.atoms_per_s / best.atoms_per_s:.1f} times as fast for {more:.1f} meV/Å more error"
 
 
-def _for_target(judged: Sequence[PresetRow], target: float, remarks: str) -> Recommendation:
-    best = min(judged, key=_error)
+def _for_target(evaluated: Sequence[PresetRow], target: float, remarks: str) -> Recommendation:
+    best = min(evaluated, key=_error)
     wanted = f"the target of {target:g} meV/Å"
-    meeting = [row for row in judged if _error(row) <= target]
+    meeting = [row for row in evaluated if _error(row) <= target]
     if not meeting:
         return Recommendation(
             None,

@@ -126,7 +126,7 @@ def learning_curve(curve: Mapping[str, Any], drawn: Sequence[Figure]) -> str:
         if row["skipped"] is None
     ]
     notes = [
-        f"Each point is a training of its own, judged on {curve.get('test_structures', '–')} test "
+        f"Each point is a training of its own, evaluated on {curve.get('test_structures', '–')} test "
         "structures that none of them saw. The verdict compares what a doubling of each would gain."
     ]
     lost = [str(row["skipped"]) for row in curve["points"] if row["skipped"] is not None]
@@ -191,9 +191,9 @@ def dynamics(run: Run) -> str:
     return table(columns, rows, words=(0, 6)) + said + "".join(paragraph(one, "warn") for one in reasons)
 
 
-def rounds(run: Run) -> str:
+def active_learning(run: Run) -> str:
     """The failure-driven loop; nothing where the run had none."""
-    seen = run.metrics.more.get("rounds")
+    seen = run.metrics.more.get("active_learning")
     rows = []
     for one in map(as_dict, seen if isinstance(seen, list) else []):
         for model, student in as_dict(one.get("students")).items():
@@ -205,7 +205,7 @@ def rounds(run: Run) -> str:
                     number(one.get("labels"), "{:,}"),
                     number(held.force_rmse_mev_per_a, "{:.1f}"),
                     number(own.force_rmse_mev_per_a, "{:.1f}"),
-                    text(f"{student.get('survived', '–')} of {student.get('runs', '–')}"),
+                    text(f"{student.get('stable', '–')} of {student.get('runs', '–')}"),
                     number(student.get("shortest_ps"), "{:.2f}"),
                     number(student.get("mean_ps"), "{:.2f}"),
                     text("; ".join(map(str, student.get("reasons") or []))[:200]),
@@ -214,10 +214,10 @@ def rounds(run: Run) -> str:
     if not rows:
         return ""
     columns = (
-        "round", "student", "labels", "test force RMSE, meV/Å", "on-policy, meV/Å", "runs that lasted",
+        "iteration", "student", "labels", "test force RMSE, meV/Å", "on-policy, meV/Å", "runs that lasted",
         "shortest, ps", "mean, ps", "why runs ended",
     )  # fmt: skip
-    return "<h3>Rounds of learning from failures</h3>" + table(columns, rows, words=(1, 8))
+    return "<h3>Active learning</h3>" + table(columns, rows, words=(1, 8))
 
 
 def long_range(run: Run) -> str:

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.records.metrics import as_dict
-from limbeck.report.markup import code, details, judged, missing, number, paragraph, short_hash, table, text
+from limbeck.report.markup import (
+    code,
+    details,
+    evaluated,
+    missing,
+    number,
+    paragraph,
+    short_hash,
+    table,
+    text,
+)
 from limbeck.report.reading import Run, figures
 
 _STEADY = 0.2  #: distance of the quartiles over the median, at most, of timings on a quiet machine
@@ -99,7 +109,7 @@ def exports(run: Run) -> str:
                 code(Path(str(one["path"])).name),
                 number(size and size / 1e3, "{:,.0f}"),
                 short_hash(one["sha256"]) if one.get("sha256") else "–",
-                judged(one.get("verdict")),
+                evaluated(one.get("verdict")),
                 *(number(first.get(key), "{:.2g}") for _, key in _DEVIATIONS),
                 number(max(shares, default=None), "{:.0%}"),
                 *(latencies.get(atoms, "–") for atoms in sizes),

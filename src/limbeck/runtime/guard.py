@@ -6,7 +6,7 @@ Five kinds of breach. Of charge and spin, where the structure's ``info`` has an 
 charge: another total charge than the student's (0 where its card has none).
 spin: another multiplicity than the student's, where its card has one.
 
-Three more are judged only where the student's card knows the range:
+Three more are evaluated only where the student's card knows the range:
 
 distance: an element pair closer than ``data.shortest_pair_a`` by over 0.001 Å (6 Å where the card
     has no such pair).

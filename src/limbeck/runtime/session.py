@@ -74,7 +74,7 @@ def _make_session(student: Evaluator, skin: float, threads: int | None) -> Sessi
 
 
 class SessionCalculator(CachingCalculator):
-    """ASE calculator on a session of a student; ``guard`` judges each evaluation where there is one."""
+    """ASE calculator on a session of a student; ``guard`` evaluates each evaluation where there is one."""
 
     implemented_properties: ClassVar[list[str]] = [
         "energy", "free_energy", "forces", "stress", "energies", "stresses"

@@ -60,7 +60,7 @@ class Student(Potential):
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")
         chosen: Precision = precision or ("float64" if record.dtype == "float64" else "float32")
-        # of a batch nothing but charge and spin is judged: ranges are for whoever runs dynamics
+        # of a batch nothing but charge and spin is evaluated: ranges are for whoever runs dynamics
         self.guard = Guard(record.state.on_card(), arch.elements, name=self.name, owner="student")
         self._threads = _positive(available_threads() if threads is None else threads)
         self.backend = make_backend(record, kind=engine, precision=chosen, device=device, where=self.name)
@@ -102,7 +102,7 @@ class Student(Potential):
         return self.record.architecture.n_parameters
 
     def make_calculator(self) -> CachingCalculator:
-        """An ASE calculator that keeps its pairs between steps; it leaves judging the domain to others."""
+        """An ASE calculator that keeps its pairs between steps; it leaves evaluating the domain to others."""
         return SessionCalculator(self)
 
     def session(self, **options: Any) -> Session:
@@ -192,13 +192,13 @@ class Student(Potential):
     def check(self, batch: StructureBatch) -> None:
         """InputError unless the student knows every element and all numbers are finite."""
         known = self.record.architecture.elements
-        strange = sorted(set(np.unique(batch.numbers).tolist()) - set(known))
-        if strange:
+        suspicious = sorted(set(np.unique(batch.numbers).tolist()) - set(known))
+        if suspicious:
             known_to_ase = range(len(chemical_symbols))
             raise InputError(
                 "the student does not know an element",
                 where=self.name,
-                got=", ".join(chemical_symbols[z] if z in known_to_ase else str(z) for z in strange),
+                got=", ".join(chemical_symbols[z] if z in known_to_ase else str(z) for z in suspicious),
                 wanted=" ".join(chemical_symbols[z] for z in known),
                 remedy="train a student on structures that hold it",
             )

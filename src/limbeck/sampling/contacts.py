@@ -22,7 +22,7 @@ from limbeck.sampling.steps import Drawn, Made, RngOf
 
 REACH_A = 8.0  #: pairs farther apart are not pushed together
 _FREE = 0.5  # of the sum of covalent radii: a third atom nearer than this to the moved ones blocks the way
-_ON_THE_WAY = 9  # points along the way at which that is judged
+_ON_THE_WAY = 9  # points along the way at which that is evaluated
 
 
 class Contacts(Drawn):
@@ -30,7 +30,7 @@ class Contacts(Drawn):
 
     The nearest pair that no third atom blocks is pushed together along its line, both atoms alike, all
     others fixed: what a student meets in hot dynamics. Teachers have holes there, so the labels of
-    these frames are judged (:mod:`limbeck.labelling.contacts`).
+    these frames are evaluated (:mod:`limbeck.labelling.contacts`).
 
     n: distances a scan, geometric from that of the start (left out) to ``shortest_a``. scans: scans a
     pair of elements, spread over the incoming frames.

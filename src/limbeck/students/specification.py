@@ -83,11 +83,11 @@ class Architecture:
         """Place of each atomic number among the elements, (N,); an unknown one raises InputError."""
         known = np.array(self.elements)
         place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
-        strange = np.unique(np.asarray(numbers)[known[place] != numbers])
-        if len(strange):
+        suspicious = np.unique(np.asarray(numbers)[known[place] != numbers])
+        if len(suspicious):
             raise InputError(
                 "an element that the student does not know",
-                got=f"Z = {strange.tolist()}",
+                got=f"Z = {suspicious.tolist()}",
                 wanted=f"Z among {list(self.elements)}",
                 remedy="train on structures that hold it",
             )

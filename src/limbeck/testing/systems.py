@@ -106,10 +106,10 @@ def _cluster(elements: Sequence[int], count: int, rng: np.random.Generator) -> A
         anchor = int(rng.integers(len(positions)))
         direction = rng.normal(size=3)
         length = 1.15 * (covalent_radii[new] + covalent_radii[numbers[anchor]])
-        trial = positions[anchor] + direction / np.linalg.norm(direction) * length
+        evaluation = positions[anchor] + direction / np.linalg.norm(direction) * length
         nearest = covalent_radii[numbers[: len(positions)]] + covalent_radii[new]
-        if (np.linalg.norm(np.array(positions) - trial, axis=1) >= 1.1 * nearest).all():
-            positions.append(trial)
+        if (np.linalg.norm(np.array(positions) - evaluation, axis=1) >= 1.1 * nearest).all():
+            positions.append(evaluation)
     return Atoms(numbers=numbers, positions=positions)
 
 

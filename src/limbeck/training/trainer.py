@@ -59,9 +59,9 @@ class Trainer:
         self.config, self.stop, self.folder, self.run_hash = config, stop, folder, run_hash
         self.train, self.validation, self.seed, self.report = train, validation, seed, report
         options = config.model_dump(include={"precision", "threads", "device"})
-        engine, self.judge = (make_engine(architecture, kind=config.engine, **options) for _ in range(2))
+        engine, self.evaluate = (make_engine(architecture, kind=config.engine, **options) for _ in range(2))
         engine.set_structures(train.structures, train.pairs)
-        self.judge.set_structures(validation.structures, validation.pairs)
+        self.evaluate.set_structures(validation.structures, validation.pairs)
         self.fabric = Fabric(accelerator="cpu", devices=1, loggers=self._loggers())
         student = TrainableStudent(engine, start)
         soap = config.optimizer == "soap"
@@ -198,7 +198,7 @@ class Trainer:
 
     def _check(self, done: float) -> None:
         began = time.monotonic()
-        errors = evaluate_errors(self.judge, self.ema.numpy(), self.validation)
+        errors = evaluate_errors(self.evaluate, self.ema.numpy(), self.validation)
         progress = self.progress
         progress.checks_done = int(done * self.config.checks + 1e-9)
         # Mean absolute errors: a handful of wild frames decides a root mean square, and would choose

@@ -16,7 +16,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.validation.run import predict
 
-#: a frame is unfamiliar where its spread exceeds so many times that of all but one in a hundred known ones
+#: a frame is outside the training domain where its spread exceeds so many times that of all but one in a hundred known ones
 DEFAULT_FACTOR = 3.0
 #: and this share of the frame's own root mean square force: hot frames have larger forces, known as well
 DEFAULT_SHARE = 0.5
@@ -72,11 +72,11 @@ class Ensemble:
         self.limit_ev_per_a = factor * usual
 
     def objection(self, frame: Atoms) -> str | None:
-        """Why the frame is unfamiliar, or None."""
+        """Why the frame is outside the training domain, or None."""
         spread, force = force_spread(self.members, StructureBatch.from_atoms([frame]))
         if spread[0] <= max(self.limit_ev_per_a, self.share * force[0]):
             return None
         return (
-            f"unfamiliar: students differ by {spread[0]:.2f} eV/Å in the force on an atom, where "
+            f"outside the training domain: students differ by {spread[0]:.2f} eV/Å in the force on an atom, where "
             f"{self.limit_ev_per_a:.2f} is usual at most and forces are {force[0]:.2f}"
         )

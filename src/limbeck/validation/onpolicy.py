@@ -1,6 +1,6 @@
 """What a small error on test frames does not show: energy drift, and errors where the student goes.
 
-A student is judged on frames of its own molecular dynamics, labelled by the teacher: regions that it
+A student is evaluated on frames of its own molecular dynamics, labelled by the teacher: regions that it
 alone finds attractive are not in any test trajectory of the teacher.
 """
 
@@ -106,7 +106,7 @@ def _compare(
         try:
             labels = predict(teacher, StructureBatch.from_atoms([frame]))
         except WorkerDied:
-            raise  # no frame's fault: judged again when the run goes on
+            raise  # no frame's fault: evaluated again when the run goes on
         except EVALUATION_ERRORS as error:
             reasons.append(f"the teacher failed on frame {k}: {error}")
             continue

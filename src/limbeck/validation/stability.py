@@ -1,7 +1,7 @@
 """How long a student's own dynamics lasts where it is hot, compressed and stretched.
 
 A run ends at the first frame that is unphysical (contacts, temperature, numbers that are not finite)
-or that ``objection`` calls unfamiliar; what came just before it is what a student needs to learn.
+or that ``objection`` calls outside the training domain; what came just before it is what a student needs to learn.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ Objection = Callable[[Atoms], str | None]
 
 
 @dataclass(frozen=True)
-class Survival:
+class StabilityRun:
     """One run.
 
     Attributes
     ----------
-    reached_ps: time of its last frame. survived: it lasted as long as was asked.
+    reached_ps: time of its last frame. stable: it lasted as long as was asked.
     reason: why it ended early ("" where it did not).
     frames: every ``WATCH_EVERY_FS``; the last one is that which was objected to, where one was.
     """
 
     reached_ps: float
-    survived: bool
+    stable: bool
     reason: str
     frames: list[Atoms]
 
     def last(self, count: int) -> list[Atoms]:
         """The frames from just before the end of a run that failed."""
-        return [] if self.survived else self.frames[-count:]
+        return [] if self.stable else self.frames[-count:]
 
     def spread_out(self, count: int) -> list[Atoms]:
         """At most ``count`` frames, evenly over the run as far as nothing was wrong."""
-        usable = self.frames if self.survived else self.frames[:-1]
+        usable = self.frames if self.stable else self.frames[:-1]
         places = np.linspace(0, len(usable), min(count, len(usable)) + 1)[1:] - 1
         return [usable[int(k)] for k in places]
 
 
 def strained_starts(structures: Sequence[Atoms], count: int, strain: float) -> list[Atoms]:
-    """``count`` starts by turns as they are, compressed and stretched by ``strain`` along all axes.
+    """``count`` starts alternating as they are, compressed and stretched by ``strain`` along all axes.
 
     What does not repeat in three directions stays as it is.
     """
@@ -65,7 +65,7 @@ def strained_starts(structures: Sequence[Atoms], count: int, strain: float) -> l
     return starts
 
 
-def survive(
+def run_stability(
     student: Potential,
     starts: Sequence[Atoms],
     *,
@@ -73,20 +73,20 @@ def survive(
     duration_ps: float,
     timestep_fs: float,
     seed: int,
-    name: str = "survival",
+    name: str = "stability",
     objection: Objection = lambda frame: None,
     cache: TrajectoryCache | None = None,
     key: str = "",
     on_step: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
-) -> list[Survival]:
+) -> list[StabilityRun]:
     """Langevin dynamics with the student from each start; the runs that came to their end.
 
     Parameters
     ----------
     duration_ps: of each run.
     objection: why a frame must not be trusted, or None; it ends the run.
-    cache, key: where finished runs are kept, and what tells this student and judge from others.
+    cache, key: where finished runs are kept, and what tells this student and evaluate from others.
     stop: once true, the run at work is given up and no other is begun.
     """
     config = MD(
@@ -98,7 +98,7 @@ def survive(
         timestep_fs=timestep_fs,
     )
     cache = cache or TrajectoryCache(None)
-    runs: list[Survival] = []
+    runs: list[StabilityRun] = []
     for k, start in enumerate(starts):
         group = f"{start.info.get('group', 'start')}/{name}-{temperature_k:g}K"
         own = hash_json([key, config.model_dump(), seed, k, group, hash_structure(start)])
@@ -117,10 +117,10 @@ def survive(
     return runs
 
 
-def _judged(trajectory: Trajectory) -> Survival:
-    return Survival(
+def _judged(trajectory: Trajectory) -> StabilityRun:
+    return StabilityRun(
         reached_ps=len(trajectory.frames) * WATCH_EVERY_FS / 1000.0,
-        survived=trajectory.stopped is None,
+        stable=trajectory.stopped is None,
         reason=trajectory.stopped or "",
         frames=trajectory.frames,
     )

@@ -93,8 +93,10 @@ def fit_pairs(labelled: LabelledSet) -> PairFit | None:
     norm = np.sqrt(total(fitted**2) * total(forces**2))
     agreement = np.divide(total(fitted * forces), norm, out=np.full(len(batch), np.nan), where=norm > 1e-12)
     rms = np.sqrt(total(forces**2) / batch.counts)
-    judged = np.isfinite(agreement) & (rms > 0.5 * np.median(rms[rms > 0]))
-    return PairFit(energy, virial, agreement, float(np.median(agreement[judged])) if judged.any() else 0.0)
+    evaluated = np.isfinite(agreement) & (rms > 0.5 * np.median(rms[rms > 0]))
+    return PairFit(
+        energy, virial, agreement, float(np.median(agreement[evaluated])) if evaluated.any() else 0.0
+    )
 
 
 def _splines(batch: StructureBatch, elements: np.ndarray) -> _Pairs:

@@ -217,12 +217,12 @@ def _check_frames(material: Material, stiffness: float | None) -> Iterator[Findi
     fit, size = material.pair_fit, material.force_rms
     if fit is None:
         return
-    judged = (size > 0.3 * np.median(size[size > 0])) & (material.batch.counts > 7)
-    flipped = judged & (fit.agreement < _OPPOSITE)
+    evaluated = (size > 0.3 * np.median(size[size > 0])) & (material.batch.counts > 7)
+    flipped = evaluated & (fit.agreement < _OPPOSITE)
     if fit.quality > _FOLLOWS and flipped.any():
         text = f"the forces of {int(flipped.sum())} structures point against those of the others"
         yield finding("frames-sign", "error", text, material.frames(flipped))
-    moving = judged.sum() >= _LEAST_FRAMES and np.median(size) > _AT_REST_EV_PER_A
+    moving = evaluated.sum() >= _LEAST_FRAMES and np.median(size) > _AT_REST_EV_PER_A
     if moving and fit.quality < _NOTHING and stiffness is None:
         text = "the forces do not follow from the distances between atoms"
         yield finding("forces-unrelated", "warning", f"{text} (correlation {fit.quality:.2f})")

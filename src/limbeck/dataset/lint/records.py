@@ -30,7 +30,7 @@ REMEDIES = {
     "duplicates": "remove them: they count twice in training and may stand on both sides of a split",
     "duplicates-differ": "keep the label that is right; look whether settings or charge differed",
     "elements-missing": "look where the atoms were lost (a reader, a filter, missing hydrogens)",
-    "elements-strange": "remove these structures, or ask for the element",
+    "elements-suspicious": "remove these structures, or ask for the element",
     "energies-unrelated": "check how energies were joined to structures, and the order of atoms",
     "energy-constant": "name the right entry with --energy-key",
     "energy-forces-unit": _UNITS,
@@ -44,7 +44,7 @@ REMEDIES = {
     "forces-sign": "forces are minus the gradient: change their sign",
     "forces-unrelated": "check the order of the atoms, and how labels were joined to structures",
     "forces-zero": "read the forces, not a placeholder, or remove the structures",
-    "formula-strange": "check that no atoms were lost or added",
+    "formula-suspicious": "check that no atoms were lost or added",
     "frames-sign": "change the sign of these forces",
     "isolated-atoms-differ": "keep one energy an element",
     "labels-repeated": "check how labels were joined to structures",
@@ -182,7 +182,7 @@ class Expected:
     """What the user says of the data.
 
     elements: atomic numbers asked for. starts: structures the data should be made of.
-    validation: labels that will judge; copies_removed: those equal to one of them will not train.
+    validation: labels that will evaluate; copies_removed: those equal to one of them will not train.
     max_force_ev_per_a: where the unit of forces is known: labels that are not finite or beyond it are left
         out without a finding.
     """

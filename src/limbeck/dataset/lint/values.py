@@ -130,10 +130,10 @@ def check_elements(material: Material) -> Iterator[Finding]:
         asked = {int(z) for z in expected.starts.numbers}
     if asked and (missing := sorted(asked - present)):
         yield finding("elements-missing", "error", f"no structure holds {_symbols(missing)}, asked for")
-    if asked and (strange := sorted(present - asked)):
-        holding = material.counts[:, np.searchsorted(material.elements, strange)].any(axis=1)
-        text = f"{int(holding.sum())} structures hold {_symbols(strange)}, not asked for"
-        yield finding("elements-strange", "error", text, material.frames(holding))
+    if asked and (suspicious := sorted(present - asked)):
+        holding = material.counts[:, np.searchsorted(material.elements, suspicious)].any(axis=1)
+        text = f"{int(holding.sum())} structures hold {_symbols(suspicious)}, not asked for"
+        yield finding("elements-suspicious", "error", text, material.frames(holding))
     held = () if expected.validation is None else expected.validation.structures.numbers
     if untrained := sorted({int(z) for z in held} - present):
         text = f"the validation set holds {_symbols(untrained)}, which no training structure holds"
@@ -150,10 +150,10 @@ def check_formulas(material: Material) -> Iterator[Finding]:
     for c in np.unique(material.composition):
         members = np.flatnonzero(material.composition == c)
         own[_formula(material.batch.numbers[material.atoms(members[0])])] += members.tolist()
-    if strange := sorted(set(own) - known):
-        text = f"compositions {_names(strange)} are not among the starting structures ({_names(known)})"
-        frames = material.frames([s for name in strange for s in own[name]])
-        yield finding("formula-strange", "warning", text, frames)
+    if suspicious := sorted(set(own) - known):
+        text = f"compositions {_names(suspicious)} are not among the starting structures ({_names(known)})"
+        frames = material.frames([s for name in suspicious for s in own[name]])
+        yield finding("formula-suspicious", "warning", text, frames)
 
 
 def _formula(numbers: np.ndarray) -> str:
