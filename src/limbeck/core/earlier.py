@@ -11,6 +11,7 @@ _PROVENANCE = {"group": "family", "config_type": "step"}
 _KEYS = {
     "test": "heldout",
     "n_groups": "n_families",
+    "stable": "survived",
     "test_by_temperature": "heldout_by_temperature",
     "test_structures": "heldout_structures",
     "test_force_rmse_mev_per_a": "heldout_force_rmse_mev_per_a",
@@ -29,5 +30,7 @@ def with_new_keys(tree: Any) -> Any:
         kept = {
             key: value for key, value in tree.items() if key != "by_family"
         }  # each trajectory's, not each kind's
+        if isinstance(kept.get("rounds"), list):  # elsewhere a number, of repeated timings
+            kept["active_learning"] = kept.pop("rounds")
         return {_NEW.get(key, key): with_new_keys(value) for key, value in kept.items()}
     return [with_new_keys(value) for value in tree] if isinstance(tree, list) else tree

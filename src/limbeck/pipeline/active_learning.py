@@ -271,7 +271,7 @@ class ActiveLearning:
                 task(f"{preset}'s own dynamics", min(done, total), total)
 
         to_come = len(config.presets) - config.presets.index(preset)
-        own = time.part(time.iteration_runs_s(number, settings.n, to_come, self._reserved_s))
+        own = time.part(time.iteration_runs_s(number, settings.iterations, to_come, self._reserved_s))
         return run_stability(
             student,
             strained_starts(self.starts, settings.starts, settings.strain),

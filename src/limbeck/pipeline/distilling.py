@@ -33,6 +33,7 @@ from limbeck.pipeline.evaluation import (
     about_run,
     add_speeds,
     card_metrics,
+    evaluate_student,
     measure_reach,
     say_results,
 )
