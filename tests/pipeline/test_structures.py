@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from limbeck.config import load_config, resolved_yaml
@@ -18,13 +19,18 @@ sampling: {steps: [{kind: rattle, stdev_a: 0.02, n: 2}]}
 """
 
 
-def test_liquid_is_packed_and_sampled(run, tmp_path):
+@pytest.fixture
+def liquid(tmp_path):
+    """Three boxes of a liquid."""
     pytest.importorskip("rdkit")
     pytest.importorskip("packmol")
     (tmp_path / "c.yaml").write_text(LIQUID)
+    return tmp_path / "c.yaml"
+
+
+def test_liquid_is_packed_and_sampled(done, liquid, tmp_path):
     out = tmp_path / "frames.extxyz"
-    code, told, err = run("sample", "--config", tmp_path / "c.yaml", "--out", out)
-    assert code == 0, err
+    told = done(f"sample --config {liquid} --out {out}")
     assert "note: the boxes are as packed: with --teacher they are relaxed first" in told
     frames = read(out, ":")
     assert [f.info["group"] for f in frames[::2]] == [f"liquid#{k}/rattle-0.02A-b0" for k in range(3)]
@@ -32,17 +38,13 @@ def test_liquid_is_packed_and_sampled(run, tmp_path):
     assert frames[0].get_masses().sum() * 1.66053907 / frames[0].get_volume() == pytest.approx(0.6, rel=1e-6)
 
 
-def test_liquid_is_relaxed_where_there_is_a_teacher(run, tmp_path):
-    pytest.importorskip("rdkit")
-    pytest.importorskip("packmol")
-    (tmp_path / "c.yaml").write_text(LIQUID.replace("rattle, stdev_a: 0.02, n: 2", "thin, max: 2"))
-    packed, relaxed = tmp_path / "packed.extxyz", tmp_path / "relaxed.extxyz"
-    assert run("sample", "--config", tmp_path / "c.yaml", "--out", packed)[0] == 0
-    code, _, err = run("sample", "--config", tmp_path / "c.yaml", "--teacher", EMT, "--out", relaxed)
-    assert code == 0, err
-    for before, after in zip(read(packed, ":"), read(relaxed, ":"), strict=True):
-        moved = np.linalg.norm(after.positions - before.positions, axis=1)
-        assert moved.max() > 0.01
+def test_liquid_is_relaxed_where_there_is_a_teacher(done, liquid, tmp_path):
+    liquid.write_text(LIQUID.replace("rattle, stdev_a: 0.02, n: 2", "thin, max: 2"))
+    done(f"sample --config {liquid} --out {tmp_path}/packed.extxyz")
+    done(f"sample --config {liquid} --teacher {EMT} --out {tmp_path}/relaxed.extxyz")
+    packed, relaxed = (read(tmp_path / f"{name}.extxyz", ":") for name in ("packed", "relaxed"))
+    for before, after in zip(packed, relaxed, strict=True):
+        assert np.linalg.norm(after.positions - before.positions, axis=1).max() > 0.01
         assert after.info["config_type"] == "relax"
 
 
@@ -54,7 +56,7 @@ def test_relaxation_of_the_users_own_stays_the_only_one():
     assert relaxed_first(load_config(bulk="Cu", teacher="chgnet"), SamplingConfig()).steps == ()
 
 
-def test_plan_counts_what_preparing_makes(run, tmp_path):
+def test_plan_counts_what_preparing_makes(done, tmp_path):
     """Slab and crystal, each with the one vacancy that it has besides, two rattles each."""
     (tmp_path / "c.yaml").write_text(
         """bulk: Cu
@@ -67,38 +69,24 @@ sampling:
 test: {seed: 9, steps: [{kind: rattle, stdev_a: 0.05, n: 4}]}
 """
     )
-    code, told, err = run(
-        "distill",
-        tmp_path / "c.yaml",
-        "--teacher",
-        EMT,
-        "--preset",
-        "ultra-tiny",
-        "--budget",
-        "10m",
-        "--dry-run",
-    )
-    assert code == 0, err
+    told = done(f"distill {tmp_path}/c.yaml --teacher {EMT} --preset ultra-tiny --budget 10m --dry-run")
     assert "frames to label: 6 of 16 atoms" in told
-    assert (
-        "sampled: relax to 0.05 eV/Å in at most 7 steps; slab 111, 4 layers thick, 12 Å vacuum; vacancy"
-        in told
-    )
+    steps = "relax to 0.05 eV/Å in at most 7 steps; slab 111, 4 layers thick, 12 Å vacuum; vacancy"
+    assert f"sampled: {steps}" in told
 
 
-def test_folder(run, refused, tmp_path):
+def test_folder(done, refused, tmp_path):
     folder = tmp_path / "polymorphs"
     folder.mkdir()
     write(folder / "fcc.cif", bulk("Cu", cubic=True))
     write(folder / "bcc.vasp", bulk("Cu", "bcc", a=2.87, cubic=True))
     (folder / "notes.txt").write_text("two of them")
     out = tmp_path / "frames.extxyz"
-    code, told, err = run("sample", "--structures", folder, "--out", out)
-    assert code == 0, err
+    told = done(f"sample --structures {folder} --out {out}")
     assert "1 files are no structures by their names: notes.txt" in told
     assert {f.info["group"].split("/")[0] for f in read(out, ":")} == {"fcc.cif#0", "bcc.vasp#0"}
     (folder / "bad.cif").write_text("hello")
-    line = refused("sample", "--structures", folder, "--out", tmp_path / "no.extxyz")
+    line = refused(f"sample --structures {folder} --out {tmp_path}/no.extxyz")
     assert line.startswith(f"{folder}: 1 of 3 structure files cannot be used; got bad.cif; the first: ")
 
 
@@ -148,15 +136,12 @@ def test_liquid_survives_yaml(tmp_path):
     assert load_config(tmp_path / "box.yaml", bulk="Cu").liquid is None
 
 
-def test_constraints_of_a_file_are_told(run, tmp_path):
-    from ase.constraints import FixAtoms
-
+def test_constraints_of_a_file_are_told(done, tmp_path):
     atoms = bulk("Cu", cubic=True)
     atoms.set_constraint(FixAtoms([0, 1]))
     write(tmp_path / "POSCAR_sel", atoms, format="vasp")
     out = tmp_path / "POSCAR_frames.extxyz"
-    code, told, err = run("sample", "--structures", tmp_path / "POSCAR_sel", "--out", out)
-    assert code == 0, err
+    told = done(f"sample --structures {tmp_path}/POSCAR_sel --out {out}")
     assert "constraints (selective dynamics) are not kept: all atoms move" in told
     # and what Limbeck wrote it reads, whatever the name looks like
     assert len(starting_structures(load_config(structures=out))) == len(read(out, ":", format="extxyz"))
@@ -164,8 +149,6 @@ def test_constraints_of_a_file_are_told(run, tmp_path):
 
 def droplet(cell: bool) -> list:
     """27 water molecules on a grid, as CP2K's -pos-1.xyz holds them or in their box."""
-    from ase.build import molecule
-
     atoms = molecule("H2O")
     atoms.set_cell(3.2 * np.eye(3))
     atoms = atoms.repeat(3)

@@ -153,18 +153,27 @@ class ActiveLearning:
             )
         )
         for k, preset in enumerate(config.presets):
-            path = self._folder(number).student(preset)
-            if not path.exists():
-                stop = Stop(epochs=config.training.epochs, until=own.training_ends(config.presets[k:]))
-                self._train_on(sets, preset, path, stop, number)
+            stop = Stop(epochs=config.training.epochs, until=own.training_ends(config.presets[k:]))
+            self._learn(self._folder(number).student(preset), preset, sets, stop, number)
 
-    def _train_on(
-        self, sets: TrainingSets, preset: str, path: Path, stop: Stop, number: int, who: str = ""
+    def _learn(
+        self,
+        path: Path,
+        preset: str,
+        sets: TrainingSets,
+        stop: Stop,
+        number: int,
+        who: str = "",
+        *,
+        fresh: bool = False,
     ) -> None:
-        """Train from the student of the iteration before, if there is one."""
-        training = self.run.config.training
-        before = self._folder(number - 1).student(preset) if number else None
-        if before is not None:
+        """Make a student that is not there, from that of the iteration before unless ``fresh``."""
+        if path.exists():
+            return
+        config = self.run.config
+        training, before = config.training, None
+        if number and not fresh:
+            before = self._folder(number - 1).student(preset)
             training = training.model_copy(update={"learning_rate": _LATER_RATE * training.learning_rate})
         record, _ = train_student(
             preset,
@@ -172,7 +181,7 @@ class ActiveLearning:
             training,
             stop,
             path.with_suffix(""),
-            seed=self.run.config.seed + number,
+            seed=config.seed + number + 1000 * fresh,
             init=before,
             same_origin=True,
             progress=self.run.ticking(f"iteration {number} {who}".strip()),
@@ -242,17 +251,7 @@ class ActiveLearning:
             return []
         preset = _MEMBER.get(config.presets[0], "ultra-tiny")
         path = self._folder(number).student(f"committee-{preset}")
-        if not path.exists():
-            record, _ = train_student(
-                preset,
-                sets,
-                config.training,
-                self._short_stop,
-                path.with_suffix(""),
-                seed=config.seed + 1000 + number,
-                progress=self.run.ticking(f"iteration {number} committee member"),
-            )
-            save_student(path, record)
+        self._learn(path, preset, sets, self._short_stop, number, "committee member", fresh=True)
         return [Student.load(path)]
 
     def _runs(
@@ -363,8 +362,7 @@ class ActiveLearning:
         presets = self.run.config.presets
         preset = INTERIM_PRESET if INTERIM_PRESET in presets else presets[0]
         path = self._folder(number - 1).student(f"interim-{preset}")
-        if not path.exists():
-            self._train_on(sets, preset, path, self._short_stop, number, "student")
+        self._learn(path, preset, sets, self._short_stop, number, "student")
         interim = Student.load(path)
         interim.name = f"{path.stem}-{hash_file(path)[:12]}"  # trajectories are keyed by it
         return interim

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from ase import Atoms
 
 from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig, TrainRunConfig, dump_yaml
 from limbeck.core.checks import check_one_state, check_structures, check_suits
@@ -23,6 +22,7 @@ from limbeck.labelling.run import label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.evaluation import about_run
 from limbeck.pipeline.opening import check_teacher_fits, open_configured, relaxed_first, starting_structures
+from limbeck.pipeline.planning import is_student_driven
 from limbeck.pipeline.recipes import default_sampling, recipe_of
 from limbeck.pipeline.run_folder import RUN, RunFolder, RunState
 from limbeck.pipeline.students import save_student, say_idle_threads, train_student
@@ -57,48 +57,38 @@ def run_sample(
     Steps driven by an interim student need labels, so they belong to `distill` and are refused here.
     """
     if out.exists() and not overwrite:
-        raise InputError(
-            "the file is there already", where=out, remedy="choose another --out, or --overwrite"
-        )
-    notes: list[str] = []
+        remedy = "choose another --out, or --overwrite"
+        raise InputError("the file is there already", where=out, remedy=remedy)
     if out.suffix.lower() not in ("", ".extxyz", ".xyz"):
-        raise InputError(
-            "frames are written as extended XYZ", where=out, wanted="a name that ends in .extxyz or .xyz"
-        )
+        wanted = "a name that ends in .extxyz or .xyz"
+        raise InputError("frames are written as extended XYZ", where=out, wanted=wanted)
+    notes: list[str] = []
     starts = starting_structures(config, notes)
-    sampling = config.sampling
-    if sampling is None:
-        sampling = default_sampling(starts, recipe_of(config, starts), DEFAULT_FRAMES, config.seed)
-        sampling = _without_interim_students(sampling, config)
+    sampling = config.sampling or _without_interim_students(
+        default_sampling(starts, recipe_of(config, starts), DEFAULT_FRAMES, config.seed), config
+    )
     sampling = relaxed_first(config, sampling)
     if config.liquid is not None and not any(isinstance(s, Relax) for s in sampling.steps):
         notes.append("the boxes are as packed: with --teacher they are relaxed first")
-    if any(isinstance(s, Driven) and s.driver == "student" for s in sampling.steps):
+    if any(map(is_student_driven, sampling.steps)):
         raise InputError(
             "a step is driven by an interim student, which learns from labels",
             wanted="driver: teacher",
             remedy="use limbeck distill, or change the driver",
         )
-    potentials: dict[str, Potential] = {}
     # finished trajectories are kept beside the file for the case of an interruption
     cache = out.with_name(f".{out.name}.sampling")
-    try:
+    workers = config.labelling.workers
+    potentials: dict[str, Potential] = {}
+    with ExitStack() as stack:
         if config.teacher is not None and any(isinstance(s, Driven | Relax) for s in sampling.steps):
             check_teacher_fits(config.teacher, starts)
-            potentials["teacher"] = teacher = open_configured(config.teacher, config.labelling)
+            teacher = stack.enter_context(open_configured(config.teacher, config.labelling))
             check_supported(teacher.card, StructureBatch.from_atoms(starts))
+            potentials["teacher"] = teacher
         frames = run_sampling(
-            starts,
-            sampling,
-            potentials,
-            progress,
-            cache_dir=cache,
-            parallel=config.labelling.workers,
-            notes=notes,
+            starts, sampling, potentials, progress, cache_dir=cache, parallel=workers, notes=notes
         )
-    finally:
-        for potential in potentials.values():
-            potential.close()
     write_frames(out, frames)
     shutil.rmtree(cache, ignore_errors=True)
     for note in notes:
@@ -142,18 +132,17 @@ def run_label(
     check_teacher_fits(config.teacher, structures)
     settings = config.labelling
     with open_configured(config.teacher, settings) as teacher, LabelStore(out) as store:
-        _check_store(store, structures)
+        if len(store):  # no student learns labels of two total charges or spins
+            both = concatenate([StructureBatch.from_atoms(structures), store.read().structures])
+            check_one_state(both, f"{store.path} and the new frames")
         report = label(structures, teacher, store, progress=progress)
         first = {key: i for i, key in reversed(list(enumerate(report.keys))) if key in store}
         kept, dropped = audit(store.read(list(first)), max_force_ev_per_a=settings.max_force_ev_per_a)
         exported = None if extxyz is None else store.export_extxyz(extxyz)
     frame_of = list(first.values())
     say_some(say, [f"no label for frame {f.index}: {f.reason}" for f in report.failed], "without a label")
-    say_some(
-        say,
-        [f"frame {frame_of[d.index]} will be left out of training: {d.reason}" for d in dropped],
-        "left out of training",
-    )
+    lost = [f"frame {frame_of[d.index]} will be left out of training: {d.reason}" for d in dropped]
+    say_some(say, lost, "left out of training")
     say(
         f"{report.labelled} new labels, {report.present} were there, {len(report.failed)} failed, "
         f"in {format_seconds(report.seconds)}; store: {out}"
@@ -168,13 +157,6 @@ def run_label(
             remedy=f"mend or remove them; the other labels are in {out}",
         )
     return {"labelled": report.labelled, "present": report.present, "kept": len(kept)}
-
-
-def _check_store(store: LabelStore, structures: Sequence[Atoms]) -> None:
-    """Refuse frames of another total charge or spin than the labels there: no student learns both."""
-    if len(store):
-        old, new = store.read().structures, StructureBatch.from_atoms(structures)
-        check_one_state(concatenate([new, old]), f"{store.path} and the new frames")
 
 
 def run_train(

@@ -37,8 +37,7 @@ class Limit:
     Attributes
     ----------
     limit: data, budget, capacity, none (all gains are small) or unknown (nothing was measured).
-    gains, slopes: of each resource that was measured at two points or more.
-    text: one sentence.
+    gains, slopes: of each resource that was measured at two points or more. text: one sentence.
     """
 
     limit: str
@@ -55,9 +54,7 @@ class Limit:
 
 def fit_slope(resource: Sequence[float], error: Sequence[float]) -> float:
     """-d ln(error)/d ln(resource) by least squares; positive where more of it helps."""
-    x, y = np.log(np.asarray(resource, float)), np.log(np.asarray(error, float))
-    x = x - x.mean()
-    return float(-(x * (y - y.mean())).sum() / (x**2).sum())
+    return -float(np.polyfit(np.log(resource), np.log(error), 1)[0])
 
 
 def find_limit(
@@ -73,27 +70,18 @@ def find_limit(
     """
     slopes = {}
     for resource in RESOURCES:
-        points = _nearest(resource, curves.get(resource, ()), force_rmse_mev_per_a)
-        if len({x for x, _ in points}) >= 2:
-            slopes[resource] = fit_slope(*zip(*points, strict=True))
+        points = sorted((x, e) for x, e in curves.get(resource, ()) if x > 0 and np.isfinite(e) and e > 0)
+        nearest = points[-NEAREST:]  # the largest amounts, or of widths those from the student's own on
+        if resource == "width":
+            own = next((k for k, (_, error) in enumerate(points) if error == force_rmse_mev_per_a), 0)
+            nearest = points[own:][:NEAREST] if len(points) >= own + 2 else points[-2:]
+        if len({x for x, _ in nearest}) >= 2:
+            slopes[resource] = fit_slope(*zip(*nearest, strict=True))
     gains = {resource: 1 - 2.0**-slope for resource, slope in slopes.items()}
     if not gains:
         return Limit("unknown", {}, {}, f"What limits {name} is not known: no curve has two points.")
     limit, text = _judge(name, force_rmse_mev_per_a, gains)
     return Limit(limit, gains, slopes, text)
-
-
-def _nearest(
-    resource: str, points: Sequence[tuple[float, float]], own_error: float
-) -> list[tuple[float, float]]:
-    """The points that decide: the largest amounts, or of widths those from the student's own on."""
-    ordered = sorted((x, e) for x, e in points if x > 0 and np.isfinite(e) and e > 0)
-    if resource != "width":
-        return ordered[-NEAREST:]
-    own = [k for k, (_, error) in enumerate(ordered) if error == own_error]
-    place = own[0] if own else 0
-    wider = ordered[place:]
-    return wider[:NEAREST] if len(wider) >= 2 else ordered[-2:]
 
 
 def _judge(name: str, error: float, gains: Mapping[str, float]) -> tuple[str, str]:

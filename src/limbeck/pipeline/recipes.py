@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -245,19 +246,24 @@ def _student_driven(
 def _melted(starts: Sequence[Atoms], recipe: Recipe, wanted: int, spacing: float) -> list[Step]:
     """Melted and quenched at no pressure, and dynamics at each temperature from what came of it."""
     melts = int(np.clip(round(wanted / 60), 2, 6))
-    hottest = recipe.temperatures_K[-1]
-    melt = Melt(
-        melt_K=MELT_FACTOR * hottest,
-        quench_to_K=recipe.temperatures_K[0],
-        starts=melts,
-        frames=max(4, round(wanted / 3 / melts)),
-        pressure_gpa=0.0,
-        pressure_below_K=hottest,
-        timestep_fs=timestep_fs(starts),
-        driver="student",
-    )
+    frames = max(4, round(wanted / 3 / melts))
+    melt = _melt(recipe.temperatures_K[-1], recipe.temperatures_K[0], melts, frames, timestep_fs(starts))
     dynamics = _student_driven(starts, recipe, round(wanted * 2 / 3), _STUDENT_DRIVEN[1][0], spacing, "melt")
-    return [melt, dynamics.model_copy(update={"from_relaxed": False})]
+    driven = melt.model_copy(update={"driver": "student"})
+    return [driven, dynamics.model_copy(update={"from_relaxed": False})]
+
+
+def _melt(hottest_K: float, quench_K: float, starts: int, frames: int, timestep: float) -> Melt:
+    """Above the highest temperature at no pressure, then cooled."""
+    return Melt(
+        melt_K=MELT_FACTOR * hottest_K,
+        quench_to_K=quench_K,
+        starts=starts,
+        frames=frames,
+        pressure_gpa=0.0,
+        pressure_below_K=hottest_K,
+        timestep_fs=timestep,
+    )
 
 
 def default_test_set(
@@ -315,26 +321,17 @@ def _one_of_each(starts: Sequence[Atoms], trajectories: int) -> tuple[int, ...]:
 def _melting_last(step: MD, starts: Sequence[Atoms]) -> tuple[Step, ...]:
     """The trajectories with the hottest one molten: the crystal is heated beyond it and cooled to it."""
     *cooler, hottest = step.temperatures
-    melt = Melt(
-        name="melting",
-        melt_K=MELT_FACTOR * hottest,
-        quench_to_K=hottest,
-        heat_fs=200.0,
-        hold_fs=3 * step.equilibrate_fs,
-        cool_fs=200.0,
-        settle_fs=2 * step.equilibrate_fs,
-        starts=1,
-        frames=1,
-        pressure_gpa=0.0,
-        pressure_below_K=hottest,
-        timestep_fs=max(1.0, timestep_fs(starts)),
-        keep=False,
-    )
-    molten = step.model_copy(
-        update={"name": "molten", "from_": "melting", "temperature_K": hottest, "from_relaxed": False}
-    )
+    times: dict[str, Any] = {
+        "heat_fs": 200.0,
+        "cool_fs": 200.0,
+        "hold_fs": 3 * step.equilibrate_fs,
+        "keep": False,
+    }
+    times |= {"name": "melting", "settle_fs": 2 * step.equilibrate_fs}
+    melt = _melt(hottest, hottest, 1, 1, max(1.0, timestep_fs(starts))).model_copy(update=times)
+    own = {"name": "molten", "from_": "melting", "temperature_K": hottest, "from_relaxed": False}
     crystal = step.model_copy(update={"temperature_K": tuple(cooler)})
-    return (crystal, melt, molten) if cooler else (melt, molten)
+    return (*([crystal] if cooler else []), melt, step.model_copy(update=own))
 
 
 def _enlarged(starts: Sequence[Atoms]) -> list[Prepare]:
