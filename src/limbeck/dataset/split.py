@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.scans import scan_mask
 from limbeck.errors import InputError
 
-_MOST_OF_STRATUM = 0.5  # validation takes no more of one step and temperature unless asked for more
-_NEAR = 0.5  # a validation part under this share of what was asked for is remarked on
+_MOST_OF_STRATUM = 0.5  # of one config_type and temperature validate, unless a larger fraction is asked for
+_NEAR = 0.5  # of the fraction asked for: a smaller validation set is warned of
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Split:
     ----------
     train_index: (T,) int64, into the set that was split, sorted unless it is a permutation.
     val_index: (V,) int64, into the set that was split, or into ``val_set`` where there is one.
-    how: one sentence or several for the card and the log.
+    how: how the set was cut, for the model card and the log.
     val_set: the validation set that was given, or None.
     """
 
@@ -40,15 +40,16 @@ class Split:
 
 
 def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Split:
-    """Cut a labelled set.
+    """Cut a labelled set into training and validation set.
 
-    ``val`` a set: that set validates; structures of it found in ``labelled`` do not train.
-    ``val`` a fraction: whole groups validate, chosen so that their structures come as near to
-    the fraction as the groups allow, spread over steps and temperatures. Structures without
-    a group in a set with groups count as groups of their own. A set without any group is
-    permuted by ``numpy.random.default_rng(seed)``: the first n - round(fraction * n) train. A
-    single group is cut once, the last part validates, and ``how`` warns. Contact scans always train:
-    a few collisions would outweigh all else in a validation error.
+    Parameters
+    ----------
+    val: a validation set, whose structures found in ``labelled`` do not train; or a fraction. Then whole
+        groups validate, as near to the fraction as the groups allow, spread over the kinds of frame
+        (config_type) and temperatures. A structure without a group is a group of its own; in a set without
+        any group a random permutation validates its end. Of a set of one group the end validates, with a
+        warning in ``how``. Close-contact scans always train: a few collisions would outweigh all other
+        validation errors.
 
     Raises
     ------
@@ -57,13 +58,13 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     if isinstance(val, LabelledSet):
         return _against(labelled, val)
     if not 0.0 < val < 1.0:
-        what = "the validation fraction is out of range"
+        what = "invalid validation fraction"
         raise InputError(what, where="--val", got=val, wanted="between 0 and 1")
     scans = scan_mask(labelled.config_type)
     if scans.any() and not scans.all():
         rest = np.flatnonzero(~scans)
         inner = split(labelled.select(rest), val, seed)
-        how = f"{inner.how}; {int(scans.sum())} frames of contact scans train and do not validate"
+        how = f"{inner.how}; {int(scans.sum())} frames of close-contact scans train and do not validate"
         train = np.concatenate([rest[inner.train_index], np.flatnonzero(scans)])
         return Split(np.sort(train), rest[inner.val_index], how)
     n = len(labelled)
@@ -78,8 +79,8 @@ def split(labelled: LabelledSet, val: float | LabelledSet, seed: int = 0) -> Spl
     names, member = np.unique(group, return_inverse=True)  # (K,), (n,)
     if len(names) == 1:
         how = (
-            f"warning: all {n} structures are of one group, so the last {target} validate and neighbours "
-            "in time stand on both sides; validation errors may be too small; sample more trajectories"
+            f"warning: all {n} structures are of one group, so the last {target} validate; both sets have "
+            "frames correlated in time, so validation errors may be too small; sample more trajectories"
         )
         return Split(np.arange(n - target), np.arange(n - target, n), how)
     stratum = _strata(labelled, member, len(names))
@@ -101,11 +102,11 @@ def _against(labelled: LabelledSet, val: LabelledSet) -> Split:
             got=f"{len(labelled)} structures in common",
             wanted="structures that are only in one of them",
         )
-    how = f"{len(val)} structures of a set of their own validate"
+    how = f"{len(val)} structures of a separate set validate"
     if double.any():
-        how += f"; {int(double.sum())} of them were in the training data too and do not train"
+        how += f"; {int(double.sum())} of them are in the training data too and do not train"
     if common := sorted((set(labelled.group[~double]) & set(val.group)) - {""}):
-        how += f"; warning: {len(common)} group names are on both sides ({common[0]}, ...)"
+        how += f"; warning: {len(common)} group names are in both sets ({common[0]}, ...)"
     return Split(np.flatnonzero(~double), np.arange(len(val)), how, val)
 
 
@@ -116,14 +117,13 @@ def found_in(labelled: LabelledSet, other: LabelledSet) -> np.ndarray:
 
 
 def _strata(labelled: LabelledSet, member: np.ndarray, n_groups: int) -> np.ndarray:
-    """Step and median temperature of each group as one integer, in that order, (K,)."""
+    """(K,) a number for each config_type and median temperature of a group, in that order."""
     keys = []
     for k in range(n_groups):
         own = np.flatnonzero(member == k)
         known = labelled.temperature_k[own][np.isfinite(labelled.temperature_k[own])]
         keys.append((str(labelled.config_type[own[0]]), round(float(np.median(known))) if len(known) else -1))
-    index = {key: number for number, key in enumerate(sorted(set(keys)))}
-    return np.array([index[key] for key in keys], dtype=np.int64)
+    return np.array([sorted(set(keys)).index(key) for key in keys], dtype=np.int64)
 
 
 def _choose(
@@ -131,31 +131,28 @@ def _choose(
 ) -> np.ndarray:
     """Which groups validate, (K,) bool.
 
-    Groups are offered in turns over the strata, in random order, and taken while the total comes
-    nearer to the target. Each stratum keeps a group that trains and at least 1 - ``most`` of its
-    structures, so a stratum of one group is not offered: without its temperature the student
-    would be worse than validation could say.
+    The strata take turns in offering a group, in random order; a group is taken where that brings the
+    total nearer to the target. At most the share ``most`` < 1 of a stratum's structures validate, so each
+    keeps a training group: the student should see every temperature that it is to work at.
     """
-    queues: dict[int, list[int]] = defaultdict(list)
-    for k in rng.permutation(len(size)):
-        queues[int(stratum[k])].append(int(k))
-    room = {s: most * size[ks].sum() for s, ks in queues.items()}
-    spare = {s: len(ks) - 1 for s, ks in queues.items()}
-    chosen = np.zeros(len(size), dtype=bool)
-    order = rng.permutation(sorted(queues))
-    for turn in range(max(len(ks) for ks in queues.values())):
-        for s in order:
-            if turn >= len(queues[s]) or not spare[s]:
-                continue
-            k, total = queues[s][turn], size[chosen].sum()
-            if abs(total + size[k] - target) < abs(total - target) and size[k] <= room[s]:
-                chosen[k] = True
-                room[s] -= size[k]
-                spare[s] -= 1
-    if not chosen.any():
-        chosen[_forced(size, stratum, target)] = True
-        return chosen
-    return _exchange(chosen, size, stratum, target, most)
+    groups = rng.permutation(len(size))
+    queues = [groups[stratum[groups] == s].tolist() for s in rng.permutation(np.unique(stratum))]
+    room = most * np.bincount(stratum, weights=size)
+    chosen, total = np.zeros(len(size), dtype=bool), 0
+    for k in chain.from_iterable(zip_longest(*queues)):
+        if k is None or size[k] > room[stratum[k]]:
+            continue
+        if abs(total + size[k] - target) < abs(total - target):
+            chosen[k] = True
+            room[stratum[k]] -= size[k]
+            total += size[k]
+    if chosen.any():
+        return _exchange(chosen, size, stratum, target, most)
+    # No stratum can spare a group. One validates all the same: of a stratum with several groups, then
+    # nearest to the target in size, then of a temperature in the middle, which the others bracket.
+    several = np.bincount(stratum)[stratum] > 1
+    chosen[np.lexsort((np.abs(stratum - np.median(stratum)), np.abs(size - target), ~several))[0]] = True
+    return chosen
 
 
 def _exchange(
@@ -178,17 +175,6 @@ def _exchange(
         chosen[inside[i]], chosen[outside[o]] = False, True
 
 
-def _forced(size: np.ndarray, stratum: np.ndarray, target: int) -> int:
-    """The one group that validates where no stratum can spare one.
-
-    First of a stratum with several groups, then nearest to the target in size, then of a stratum
-    in the middle (strata are sorted by step and temperature), which the others bracket.
-    """
-    several = np.bincount(stratum)[stratum] > 1
-    middle = np.abs(stratum - np.median(stratum))
-    return int(np.lexsort((middle, np.abs(size - target), ~several))[0])
-
-
 def _describe(size: np.ndarray, stratum: np.ndarray, chosen: np.ndarray, target: int, seed: int) -> str:
     taken = int(size[chosen].sum())
     how = (
@@ -198,9 +184,9 @@ def _describe(size: np.ndarray, stratum: np.ndarray, chosen: np.ndarray, target:
     validating, training = set(stratum[chosen]), set(stratum[~chosen])
     both, either = validating & training, validating | training
     if both != either:
-        how += f"; {len(both)} of {len(either)} steps and temperatures are on both sides"
+        how += f"; {len(both)} of {len(either)} config_types and temperatures are in both sets"
     if taken < _NEAR * target or taken > 2 * target + 1:
         how += "; warning: groups are too few to come near the fraction; sample more trajectories (starts)"
     if not validating <= training:
-        how += "; warning: a whole step or temperature validates and does not train"
+        how += "; warning: a whole config_type or temperature validates and does not train"
     return how
