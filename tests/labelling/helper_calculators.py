@@ -29,9 +29,9 @@ class CountingLJ(LennardJones):
 
 
 class SpyEMT(EMT):
-    """EMT that writes its threads and which modules are loaded, and chats on standard output, as packages do."""
+    """EMT that writes its threads and the loaded modules to ``log``, and prints, as packages do."""
 
-    told = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+    variables = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 
     def __init__(self, log: str) -> None:
         self.log = Path(log)
@@ -41,7 +41,7 @@ class SpyEMT(EMT):
         super().calculate(atoms, properties, system_changes)
         print("chatter that must not reach the protocol")
         os.write(1, b"chatter past sys.stdout\n")
-        self.log.write_text("\n".join([os.environ[name] for name in self.told] + [*sys.modules]))
+        self.log.write_text("\n".join([os.environ[name] for name in self.variables] + [*sys.modules]))
 
 
 class Failing(LennardJones):

@@ -1,4 +1,4 @@
-"""The audit drops what is not finite or too violent, and says why."""
+"""The audit drops labels that are not finite or too large, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher in worker processes: same numbers, same order, isolation, failures that say why."""
+"""A teacher in worker processes: same numbers, same order, isolation, failures with their cause."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_two_workers_give_ases_numbers_in_order() -> None:
     assert none.forces.shape == (0, 3)
 
 
-def test_threads_evaluate_side_by_side(helper_calculators: Path, tmp_path: Path) -> None:
+def test_threads_evaluate_at_the_same_time(helper_calculators: Path, tmp_path: Path) -> None:
     """Two trajectories keep two workers busy: here neither evaluation ends before the other began."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -87,9 +87,9 @@ def test_an_answer_owed_to_an_abandoned_stream_is_not_taken_for_another() -> Non
 def test_what_a_worker_is_given(
     helper_calculators: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, wanted: str
 ) -> None:
-    """Its threads, which wait briefly unless the user says otherwise, and no import that it does not need.
+    """Its threads, which wait briefly unless the user sets their wait, and no import that it does not need.
 
-    What a package prints does not get into the protocol.
+    What a package prints does not enter the messages.
     """
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     if own is not None:
@@ -113,16 +113,15 @@ def test_a_large_structure_does_not_block_the_pipes(helper_calculators: Path) ->
         assert teacher.evaluate(batch).forces.shape == (5 * 32_000, 3)
 
 
-def test_a_failing_structure_is_named_and_others_go_on(helper_calculators: Path) -> None:
+def test_a_failing_structure_is_named_and_costs_no_other(helper_calculators: Path) -> None:
     structures = [Atoms("Ar2", [[0, 0, 0], [0, 0, 4]]), Atoms("ArHe", [[0, 0, 0], [0, 0, 4]])]
     with open_teacher("helper_calculators:Failing") as teacher:
         with pytest.raises(LimbeckError) as caught:
             teacher.evaluate(StructureBatch.from_atoms(structures * 3))
-        assert str(caught.value) == (
-            "structure 1 (ArHe): teacher 'helper_calculators:Failing' failed on a structure; "
-            "got RuntimeError: SCF did not converge"
-        )
-        # Answers of the evaluation that was given up must not be taken for these.
+        assert (caught.value.where, caught.value.got) == (
+            "structure 1 (ArHe)", "RuntimeError: SCF did not converge"
+        )  # fmt: skip
+        # answers to the evaluation that was given up must not be taken for these
         expected = Atoms("Ar2", [[0, 0, 0], [0, 0, 4.5]], calculator=LennardJones())
         calculator = PotentialCalculator(teacher)
         assert calculator.get_potential_energy(expected) == expected.get_potential_energy()
@@ -158,20 +157,17 @@ def test_a_dead_worker_is_noticed(helper_calculators: Path, symbol: str, cause: 
         for _ in range(2):
             with pytest.raises(LimbeckError) as caught:
                 teacher.evaluate(StructureBatch.from_atoms([Atoms(symbol), Atoms("Ar")]))
-            assert str(caught.value) == (
-                f"teacher helper_calculators:Failing: a worker process died; got {cause}; "
-                "remedy: SIGKILL often means that memory ran out: use fewer workers; labels so far are kept"
-            )
+            assert (caught.value.where, caught.value.got) == ("teacher helper_calculators:Failing", cause)
+            assert "fewer workers" in caught.value.remedy
 
 
 def test_wrong_shapes_are_refused(helper_calculators: Path) -> None:
+    pair = StructureBatch.from_atoms([Atoms("Ar2", [[0, 0, 0], [0, 0, 4]])])
     with (
         open_teacher("helper_calculators:WrongShape") as teacher,
-        pytest.raises(
-            LimbeckError, match=r"structure 0 \(Ar2\): the teacher's forces has a wrong shape; got \(1, 3\)"
-        ),
+        pytest.raises(LimbeckError, match=r"structure 0 \(Ar2\): .*forces; got \(1, 3\); wanted \(2, 3\)"),
     ):
-        teacher.evaluate(StructureBatch.from_atoms([Atoms("Ar2", [[0, 0, 0], [0, 0, 4]])]))
+        teacher.evaluate(pair)
 
 
 def test_the_worker_dies_with_its_parent(helper_calculators: Path, tmp_path: Path) -> None:
@@ -208,14 +204,13 @@ def test_errors_cross_the_process_boundary_as_they_are() -> None:
     again = unpack_error(pack_error(error))
     assert type(again) is MissingPackageError
     assert str(again) == str(error)
-    with pytest.raises(
-        InputError, match="teacher no_such_module:X: cannot import the teacher; got No module named"
+    for name, workers, facts in (
+        ("no_such_module:X", 1, "teacher no_such_module:X: .*; got No module named"),
+        ("nothing", 1, "got 'nothing'; wanted .*module:callable"),
+        ("so3lr", 0, "teacher so3lr: .*workers; got 0; wanted 1 or more"),
     ):
-        open_teacher("no_such_module:X")
-    with pytest.raises(InputError, match="unknown teacher; got 'nothing'; wanted .*module:callable"):
-        open_teacher("nothing")
-    with pytest.raises(InputError, match="teacher so3lr: too few workers; got 0; wanted 1 or more"):
-        open_teacher("so3lr", workers=0)
+        with pytest.raises(InputError, match=facts):
+            open_teacher(name, workers=workers)
 
 
 def test_isolated_atoms_only_where_claimed() -> None:
@@ -227,5 +222,5 @@ def test_isolated_atoms_only_where_claimed() -> None:
         # EMT counts from the bulk metal: minus its cohesive energy parameter, 3.51 eV for copper.
         assert energies == {29: pytest.approx(3.51, abs=0.01), 79: pytest.approx(3.80, abs=0.01)}
     teacher.close()
-    with pytest.raises(LimbeckError, match="teacher ase.calculators.emt:EMT: the teacher was closed"):
+    with pytest.raises(LimbeckError, match="ase.calculators.emt:EMT: .*closed"):
         teacher.evaluate(StructureBatch.from_atoms([bulk("Cu")]))

@@ -1,4 +1,4 @@
-"""Holes of contact scans: planted ones are found and filled, clean potentials are left alone."""
+"""Close-contact scans: planted unphysical regions are found and repaired, sound potentials are left alone."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.data import covalent_radii
 
 from limbeck.core.labels import LabelledSet, Labels
+from limbeck.core.neighbours import find_pairs
 from limbeck.core.pairwise import zbl_pair
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.labelling.audit import audit
-from limbeck.labelling.contacts import continued, decide_contacts, last_trusted, remainder, scans_of
-from limbeck.pipeline.training_data import make_training_sets, radii_of, repaired, without_cores
+from limbeck.labelling.repair import (
+    continued,
+    last_trusted,
+    repair_scans,
+    scans_of,
+    without_core_repulsion,
+)
 from limbeck.sampling import Contacts, Rattle, SamplingConfig, run_sampling
 
 SUPERCELL = {"kind": "supercell", "repeat": [3, 3, 3]}
@@ -31,34 +36,34 @@ def morse(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * (decay**2 - 2 * decay), -1.5 * (decay**2 - decay)
 
 
-def pair_energy(numbers: np.ndarray, i: np.ndarray, j: np.ndarray, r: np.ndarray, hole: bool):
-    """Morse well and ZBL core; with ``hole`` a Gaussian pit of 3000 eV at 0.3 Å, 0.25 Å wide."""
-    e, slope = zbl_pair(numbers[i].astype(float), numbers[j].astype(float), r)
+def pair_energy(z1: np.ndarray, z2: np.ndarray, r: np.ndarray, pit: bool):
+    """Morse well and ZBL core; with ``pit`` a Gaussian of -3000 eV at 0.3 Å, 0.25 Å wide."""
+    e, slope = zbl_pair(z1.astype(float), z2.astype(float), r)
     well, pull = morse(r)
     end, last = morse(np.array([CUTOFF_A]))
     e, slope = e + well - end - (r - CUTOFF_A) * last, slope + pull - last  # both end at the cutoff
-    if hole:
-        pit = -3000.0 * np.exp(-((r - 0.3) ** 2) / (2 * 0.25**2))
-        e, slope = e + pit, slope - pit * (r - 0.3) / 0.25**2
+    if pit:
+        gauss = -3000.0 * np.exp(-((r - 0.3) ** 2) / (2 * 0.25**2))
+        e, slope = e + gauss, slope - gauss * (r - 0.3) / 0.25**2
     return e, slope
 
 
-def evaluate(frames: list[Atoms], hole: bool) -> Labels:
-    from limbeck.core.neighbours import find_pairs
-
+def evaluate(frames: list[Atoms], pit: bool) -> Labels:
     batch = StructureBatch.from_atoms(frames)
     pairs = find_pairs(batch, CUTOFF_A)
     s = np.searchsorted(pairs.offsets, np.arange(len(pairs.first)), side="right") - 1
     i, j = pairs.first + batch.offsets[s], pairs.second + batch.offsets[s]
-    e, slope = pair_energy(batch.numbers, i, j, pairs.distances, hole)
-    energy, forces = np.zeros(len(batch)), np.zeros((batch.n_atoms, 3))
+    e, slope = pair_energy(batch.numbers[i], batch.numbers[j], pairs.distances, pit)
+    energy, forces, atom_energies = (
+        np.zeros(len(batch)),
+        np.zeros((batch.n_atoms, 3)),
+        np.zeros(batch.n_atoms),
+    )
     np.add.at(energy, s, e)
     pull = (slope / pairs.distances)[:, None] * pairs.vectors
-    np.add.at(forces, i, pull)
-    np.add.at(forces, j, -pull)
-    atom_energies = np.zeros(batch.n_atoms)
-    np.add.at(atom_energies, i, e / 2)
-    np.add.at(atom_energies, j, e / 2)
+    for end, sign in ((i, 1), (j, -1)):
+        np.add.at(forces, end, sign * pull)
+        np.add.at(atom_energies, end, e / 2)
     return Labels(energy, forces, np.zeros((len(batch), 3, 3)), atom_energies)
 
 
@@ -73,25 +78,25 @@ def labelled(frames: list[Atoms], labels: Labels) -> LabelledSet:
 
 
 @functools.cache
-def scanned(hole: bool, *, n: int = 16, rattled: int = 6) -> LabelledSet:
+def scanned(pit: bool, *, n: int = 16, rattled: int = 6) -> LabelledSet:
     start = bulk("LiCl", "rocksalt", a=5.13)
     start.info["group"] = "LiCl#0"
     plan = SamplingConfig(steps=[SUPERCELL, Rattle(stdev_a=0.1, n=rattled), Contacts(n=n)])
     frames = run_sampling([start], plan, {})
-    return labelled(frames, evaluate(frames, hole))
+    return labelled(frames, evaluate(frames, pit))
 
 
-def test_a_clean_potential_is_not_touched():
-    whole = scanned(hole=False)
-    same, holes = decide_contacts(whole, SHORTEST)
-    assert holes == []
+def test_a_sound_potential_is_left_alone():
+    whole = scanned(pit=False)
+    same, repairs = repair_scans(whole, SHORTEST)
+    assert repairs == []
     assert np.array_equal(same.labels.energy, whole.labels.energy)
     assert np.array_equal(same.labels.forces, whole.labels.forces)
     assert [scan.pair for scan in scans_of(whole)] == ["Li-Li", "Cl-Li", "Cl-Cl"]
 
 
 def test_the_force_along_the_line_is_the_energy_slope():
-    for scan in scans_of(scanned(hole=False, n=60)):
+    for scan in scans_of(scanned(pit=False, n=60)):
         r = scan.distances
         middle = (r[1:] + r[:-1]) / 2
         slope = np.diff(scan.energies) / np.diff(r)
@@ -100,11 +105,11 @@ def test_the_force_along_the_line_is_the_energy_slope():
         assert slope[near] == pytest.approx(expected[near], rel=0.04, abs=0.05)
 
 
-def test_a_hole_is_found_and_filled():
-    whole = scanned(hole=True)
-    fixed, holes = decide_contacts(whole, SHORTEST)
+def test_an_unphysical_region_is_found_and_repaired():
+    whole = scanned(pit=True)
+    fixed, repairs = repair_scans(whole, SHORTEST)
     # the pit outweighs Li-Li and Cl-Li; at Cl-Cl ZBL is strong enough farther in
-    assert [hole.pair for hole in holes][:2] == ["Li-Li", "Cl-Li"]
+    assert [one.pair for one in repairs][:2] == ["Li-Li", "Cl-Li"]
     for scan, was in zip(scans_of(fixed), scans_of(whole), strict=True):
         assert (np.diff(scan.energies) > 0)[scan.distances[1:] < 1.7].all()
         assert (scan.repulsion > 0)[scan.distances < 1.7].all()
@@ -122,13 +127,13 @@ def test_a_hole_is_found_and_filled():
         unmoved = np.setdiff1d(np.arange(scan.forces.shape[1]), [scan.i, scan.j])
         assert np.allclose(scan.forces[star + 1 :, unmoved], was.forces[star, unmoved])
         assert np.abs(scan.forces.sum(axis=1)).max() < 1e-8 * np.abs(scan.forces).max()
-    hole = holes[1]
-    assert hole.teacher_ev < 0 < hole.zbl_ev
-    assert str(hole).startswith(
-        f"Cl-Li below {hole.below_a:.2f} Å: {hole.n_frames} labels of the contact scan"
+    one = repairs[1]
+    assert one.teacher_ev < 0 < one.zbl_ev
+    assert str(one).startswith(
+        f"Cl-Li below {one.below_a:.2f} Å: {one.n_frames} labels of the close-contact scan"
     )
     frames = np.flatnonzero(fixed.labels.energy != whole.labels.energy)
-    assert len(frames) == sum(h.n_frames for h in holes)
+    assert len(frames) == sum(h.n_frames for h in repairs)
     assert np.isnan(fixed.labels.stress[frames]).all()
     sums = np.add.reduceat(fixed.labels.atom_energies, fixed.structures.offsets[:-1])
     assert sums == pytest.approx(fixed.labels.energy)
@@ -136,7 +141,7 @@ def test_a_hole_is_found_and_filled():
 
 def test_replaced_energies_and_forces_agree():
     """-dE/dr of the continuation by central differences is its force along the line."""
-    scan = scans_of(scanned(hole=True))[1]
+    scan = scans_of(scanned(pit=True))[1]
     star = last_trusted(scan, 2.2)
     assert star is not None
     r, h = 0.5, 1e-4
@@ -150,41 +155,38 @@ def test_replaced_energies_and_forces_agree():
 
 
 def test_distances_that_were_sampled_are_trusted():
-    """The same hole within sampled distances is the teacher's word."""
-    _, holes = decide_contacts(scanned(hole=True), dict.fromkeys(SHORTEST, 0.25))
-    assert holes == []
+    """Within distances that were sampled the teacher is trusted."""
+    _, repairs = repair_scans(scanned(pit=True), dict.fromkeys(SHORTEST, 0.25))
+    assert repairs == []
 
 
 def test_a_scan_without_a_trusted_label_is_left_out():
-    whole = scanned(hole=True)
+    whole = scanned(pit=True)
     scan = scans_of(whole)[1]
     inner = whole.select(scan.index[scan.distances < 0.6])
-    fixed, holes = decide_contacts(inner, SHORTEST)
-    assert [h.below_a for h in holes] == [None]
-    assert (
-        str(holes[0])
-        == "Cl-Li: no label of the contact scan LiCl#0/contacts-Cl-Li-s0 can be trusted; left out"
-    )
+    fixed, repairs = repair_scans(inner, SHORTEST)
+    assert [h.below_a for h in repairs] == [None]
+    assert "Cl-Li: no label of the close-contact scan LiCl#0/contacts-Cl-Li-s0" in str(repairs[0])
     assert len(audit(fixed)[0]) == 0
 
 
-def test_the_audit_looks_at_what_the_core_leaves():
-    fixed, _ = decide_contacts(scanned(hole=True), SHORTEST)
+def test_the_audit_subtracts_the_core_repulsion():
+    fixed, _ = repair_scans(scanned(pit=True), SHORTEST)
     kept, _ = audit(fixed)
     scan = scans_of(fixed)[1]
     assert np.linalg.norm(fixed.labels.forces, axis=1).max() > 1000
     assert set(scan.index) <= set(kept.tolist())
-    # for a two-atom world the remainder is the Morse force alone
+    # of a dimer the Morse force alone is left
     dimer = Atoms("LiCl", [(0, 0, 0), (0, 0, 0.5)], info={"group": "d", "config_type": "contacts"})
-    alone = labelled([dimer], evaluate([dimer], hole=False))
+    alone = labelled([dimer], evaluate([dimer], pit=False))
     slope = morse(np.array([0.5]))[1] - morse(np.array([CUTOFF_A]))[1]
-    assert remainder(alone, 0)[1, 2] == pytest.approx(-slope[0])
+    assert without_core_repulsion(alone, 0)[1, 2] == pytest.approx(-slope[0])
     _, dropped = audit(alone)
-    assert "beside the core repulsion on atom" in dropped[0].reason
+    assert "force without core repulsion of" in dropped[0].reason
 
 
 def test_scans_are_no_part_of_ranges_references_and_validation():
-    whole = scanned(hole=False, rattled=12)
+    whole = scanned(pit=False, rattled=12)
     rest = whole.select(np.flatnonzero(whole.config_type == "rattle"))
     both, ours = statistics(whole), statistics(rest)
     assert both.shortest_pair_a == ours.shortest_pair_a
@@ -195,39 +197,12 @@ def test_scans_are_no_part_of_ranges_references_and_validation():
     parts = split(whole, 0.25)
     assert set(whole.config_type[parts.val_index]) == {"rattle"}
     assert len(parts.train_index) + len(parts.val_index) == len(whole)
-    assert parts.how.endswith("48 frames of contact scans train and do not validate")
-
-
-def test_training_leaves_out_what_is_closer_than_half_a_zbl_radius():
-    """Distances by ASE's minimum images; radii from ase.data: no bond is seen shorter than 0.95 of them."""
-    whole = scanned(hole=False)
-    kept = without_cores(whole)
-    radii = radii_of(whole)
-    assert radii[3, 17] == pytest.approx(0.95 * min(covalent_radii[3] + covalent_radii[17], 2.0), rel=0.2)
-    wanted = []
-    for atoms, step in zip(whole.to_atoms(), whole.config_type, strict=True):
-        distance = atoms.get_all_distances(mic=True) + 9 * np.eye(len(atoms))
-        i, j = np.unravel_index(distance.argmin(), distance.shape)
-        pair = tuple(sorted(int(atoms.numbers[k]) for k in (i, j)))
-        wanted.append(step != "contacts" or distance[i, j] >= radii[pair] / 2)
-    assert 0 < sum(wanted) < len(whole)
-    assert len(kept) == sum(wanted)
-    assert set(kept.config_type) == {"contacts", "rattle"}
-    sets = make_training_sets(whole, 0.2, 0, {}, {})
-    assert len(sets.train) + len(sets.validation) == len(kept)
-
-
-def test_mending_takes_its_distances_from_the_rest():
-    whole = scanned(hole=True)
-    _, said = repaired(whole)
-    assert [text.split(" ")[0] for text in said][:2] == ["Li-Li", "Cl-Li"]
-    rest = whole.select(np.flatnonzero(whole.config_type == "rattle"))
-    assert repaired(rest) == (rest, [])
+    assert parts.how.endswith("48 frames of close-contact scans train and do not validate")
 
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_chgnet_has_a_hole_in_lithium_chloride():
+def test_chgnet_is_unphysical_at_short_range_in_lithium_chloride():
     pytest.importorskip("chgnet")
     from limbeck.teachers.registry import load_teacher
 
@@ -237,10 +212,10 @@ def test_chgnet_has_a_hole_in_lithium_chloride():
     )
     teacher = load_teacher("chgnet").potential
     whole = labelled(frames, teacher.evaluate(StructureBatch.from_atoms(frames)))
-    fixed, holes = decide_contacts(whole, {"Cl-Li": 2.0, "Cl-Cl": 2.9, "Li-Li": 2.4})
-    assert [hole.pair for hole in holes] == ["Li-Li", "Cl-Li", "Cl-Cl"]
-    for hole in holes:
-        assert 0.7 < hole.below_a < 1.4
-        assert hole.teacher_ev < 0 < 100 < hole.zbl_ev
+    fixed, repairs = repair_scans(whole, {"Cl-Li": 2.0, "Cl-Cl": 2.9, "Li-Li": 2.4})
+    assert [one.pair for one in repairs] == ["Li-Li", "Cl-Li", "Cl-Cl"]
+    for one in repairs:
+        assert 0.7 < one.below_a < 1.4
+        assert one.teacher_ev < 0 < 100 < one.zbl_ev
     assert all((np.diff(scan.energies) > 0).all() for scan in scans_of(fixed))
     assert len(audit(fixed)[0]) == 36

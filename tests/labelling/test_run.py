@@ -1,4 +1,4 @@
-"""Labelling goes on where it was stopped and repeats nothing that was stored."""
+"""Labelling resumes where it was stopped and repeats nothing that was stored."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_killed_and_started_again(helper_calculators: Path, tmp_path: Path, die:
     assert present + labelled == total == 14
     assert present == 5
     evaluated = log.read_text().splitlines()
-    # Nothing stored is evaluated again, only what was at work: one being stored, two in the worker.
+    # only what was being computed is evaluated again: one being stored, two in the worker
     assert len(evaluated) - count_before == labelled
     assert len(evaluated) <= 14 + 3
     assert len(set(evaluated)) == 14
@@ -107,20 +107,16 @@ def test_a_store_holds_the_labels_of_one_teacher(tmp_path: Path) -> None:
         (TeacherIdentity("toy", "1", "a" * 64), "weights hash a"),
         (TeacherIdentity("another", "1", _IDENTITY.weights_hash), "another, name another"),
     ):
-        with pytest.raises(
-            InputError, match=f"store: the label store holds labels of another teacher; got .*{differing}"
-        ):
+        with pytest.raises(InputError, match=f"store: .*another teacher; got .*{differing}"):
             label(structures, teacher, store, identity=other)
-    # read anew, it still knows, and a new version of the package is no other teacher
+    # the same after reading it again; another version of the package is the same teacher
     store.close()
     with LabelStore(tmp_path / "store") as again:
         with pytest.raises(InputError, match="remedy: choose another folder"):
             label(structures, teacher, again, identity=TeacherIdentity("toy", "1", "a" * 64))
         same = label(structures, teacher, again, identity=replace(_IDENTITY, version="2"))
         assert (same.labelled, same.present) == (0, 2)
-        with pytest.raises(
-            InputError, match="label: labels need the teacher's identity; wanted identity=Teacher"
-        ):
+        with pytest.raises(InputError, match="label: .*; wanted identity=Teacher"):
             label(structures, teacher, again)
 
 
@@ -142,7 +138,7 @@ def _pairs(symbol: str, n: int) -> list[Atoms]:
 
 
 def test_failures_are_listed_and_all_failing_ends_the_run(helper_calculators: Path, tmp_path: Path) -> None:
-    """Bad structures at the start do not hide the good ones."""
+    """Faulty structures at the start do not hide the others."""
     bad, good = _pairs("He", 15), _pairs("Ar", 5)
     with open_teacher("helper_calculators:Failing") as teacher, LabelStore(tmp_path / "labels") as store:
         with pytest.raises(LimbeckError, match="failed on a structure; got RuntimeError: SCF did not"):
@@ -151,14 +147,9 @@ def test_failures_are_listed_and_all_failing_ends_the_run(helper_calculators: Pa
         assert report.complete
         assert (report.labelled, [f.index for f in report.failed]) == (5, list(range(15)))
         assert report.failed[0].reason.endswith("got RuntimeError: SCF did not converge")
-        assert [round(r.label.structures.positions[1, 2], 1) for r in store.records()] == [
-            3.5,
-            3.6,
-            3.7,
-            3.8,
-            3.9,
-        ]
-        # labels that are there show that the teacher works, so failures are listed and nothing is raised
+        distances = [r.label.structures.positions[1, 2] for r in store.records()]
+        assert distances == pytest.approx([3.5, 3.6, 3.7, 3.8, 3.9])
+        # stored labels show that the teacher works, so failures are listed and nothing is raised
         again = label([*bad, *good], teacher, store)
         assert (again.present, again.labelled, len(again.failed)) == (5, 0, 15)
         with pytest.raises(LimbeckError, match="died; got signal SIGKILL"):
@@ -168,7 +159,7 @@ def test_failures_are_listed_and_all_failing_ends_the_run(helper_calculators: Pa
 def test_unsupported_structures_are_refused_before_any_label(tmp_path: Path) -> None:
     store = LabelStore(tmp_path / "labels")
     teacher = AsePotential(LennardJones(), Capabilities(), "toy")
-    with pytest.raises(InputError, match=r"structure 1 \(H4Si\): teacher 'so3lr' was not trained on Si"):
+    with pytest.raises(InputError, match=r"structure 1 \(H4Si\): .*so3lr.*Si"):
         label([molecule("H2O"), molecule("SiH4")], teacher, store, identity=_IDENTITY, card=get_card("so3lr"))
     assert not (tmp_path / "labels").exists()
 

@@ -1,4 +1,4 @@
-"""The label store: whole labels or none, whatever happens to its files."""
+"""The label store: every label is whole or absent, whatever happens to its files."""
 
 from __future__ import annotations
 
@@ -95,8 +95,7 @@ def test_charge_and_spin_come_back(tmp_path: Path) -> None:
     assert (again.info["charge"], again.info["spin"]) == (1.0, 2)
 
 
-def test_stores_of_before_there_were_spins(tmp_path: Path) -> None:
-    # a record without a spin is written as it always was, and a packed cache without one is read
+def test_stores_of_versions_without_spin(tmp_path: Path) -> None:
     assert "spin" not in decode(pack_record(label_record(0))[32:])[1]
     assert "spin" in decode(pack_record(label_record(0, spin=3))[32:])[1]
     with LabelStore(tmp_path) as store:
@@ -117,7 +116,7 @@ def test_a_test_set_among_other_labels_is_read_by_name_only(tmp_path: Path) -> N
     test_set = [label_record(i, group=f"heldout/md-{i}") for i in (1, 2, 6)]
     with LabelStore(tmp_path / "labels") as store:
         store.append_many([*own, *test_set])
-        with pytest.warns(UserWarning, match="labels: 3 of 5 labels are left out: they are of a test set"):
+        with pytest.warns(UserWarning, match="labels: 3 of 5 labels are left out"):
             assert_same_set(store.read(), dataclasses.replace(collect(own), frame=np.array([0, 3])))
         with pytest.warns(UserWarning, match="of a test set"):
             assert store.export_extxyz(tmp_path / "own.extxyz") == 2
@@ -171,7 +170,7 @@ def test_packed_arrays_equal_the_records(tmp_path: Path) -> None:
 
     some = store.read([label_record(i).key for i in (2, 0)])
     assert_same_set(some, dataclasses.replace(collect([label_record(2), label_record(0)]), frame=some.frame))
-    with pytest.raises(InputError, match="missing from the store; got 1 of 1 not there, the first 00"):
+    with pytest.raises(InputError, match="got 1 of 1 missing, the first 00"):
         store.read(["0" * 64])
 
 
@@ -209,12 +208,10 @@ def test_a_torn_tail_is_set_aside_and_named(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="damaged label shard") as caught:
         store = LabelStore(tmp_path)
     aside = tmp_path / "damaged" / f"shard-00000-bytes-{start}-{stop}.bin"
-    assert str(caught[0].message) == (
-        f"damaged label shard {shard}: bytes {start} to {stop} set aside as {aside}; other labels are used"
-    )
+    assert f"{shard}: bytes {start} to {stop} set aside as {aside}" in str(caught[0].message)
     assert aside.read_bytes() == blob[start:stop]
     assert len(store) == 2
-    # Once set aside it is known; new labels go to a new shard.
+    # set aside once, without another warning; new labels go to a new shard
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with LabelStore(tmp_path) as store:
@@ -269,7 +266,7 @@ def test_damage_costs_only_the_records_it_touches(data: st.DataObject) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    """And what it wrote meanwhile is seen."""
+    """What another process wrote is read before the next label is."""
     early = LabelStore(tmp_path)
     code = f"""
 import sys
@@ -288,10 +285,7 @@ sys.stdin.read()
         assert len(store) == 0
         with pytest.raises(LimbeckError) as caught:
             store.append(label_record(0))
-        assert str(caught.value) == (
-            f"{tmp_path}: another process is writing to the label store; got process {other.pid}; "
-            "wanted one writer at a time; remedy: wait until it ends or choose another folder"
-        )
+        assert (caught.value.where, caught.value.got) == (tmp_path, f"process {other.pid}")
     finally:
         other.communicate(timeout=30)
     with store:
@@ -317,11 +311,7 @@ def test_a_full_disk_leaves_whole_labels(tmp_path: Path) -> None:
         size = (tmp_path / "shard-00000.lbk").stat().st_size
         with full_disk(size + 50), pytest.raises(LimbeckError) as caught:
             store.append(label_record(1))
-        assert str(caught.value) == (
-            f"{tmp_path / 'shard-00000.lbk'}: cannot write labels; got File too large; "
-            "wanted a writable folder with free space; "
-            "remedy: free some space or choose another folder and run again; stored labels are kept"
-        )
+        assert (caught.value.where, caught.value.got) == (tmp_path / "shard-00000.lbk", "File too large")
         assert (tmp_path / "shard-00000.lbk").stat().st_size == size
         assert label_record(1).key not in store
         assert store.append(label_record(1))
@@ -330,9 +320,9 @@ def test_a_full_disk_leaves_whole_labels(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LimbeckError, match="file/labels: cannot write labels; got Not a directory; wanted"):
+    with pytest.raises(LimbeckError, match="file/labels: .*; got Not a directory"):
         LabelStore(tmp_path / "file" / "labels").append(label_record(0))
-    with pytest.raises(InputError, match="file: not a label store; got a file; wanted a folder"):
+    with pytest.raises(InputError, match="file: .*; got a file; wanted a folder"):
         LabelStore(tmp_path / "file")
 
 

@@ -1,6 +1,6 @@
-"""Labels from a teacher: worker processes, a store that survives interruption, an audit.
+"""Labels by a teacher: worker processes, a label store that is safe from interruption, an audit.
 
-Names are looked up when first used, so that a worker process imports nothing that it does not need.
+Names are imported when first used, so that a worker process imports only what it needs.
 """
 
 from __future__ import annotations

@@ -9,14 +9,14 @@ from ase.data import chemical_symbols
 
 from limbeck.core.labels import LabelledSet
 from limbeck.core.scans import scan_mask
-from limbeck.labelling.contacts import remainder
+from limbeck.labelling.repair import without_core_repulsion
 
-_SCAN_SHARE = 0.5  # of the limit of all other labels
+_SCAN_SHARE = 0.5  # of the force limit of all other labels
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A label that was left out: its place in the set and why."""
+    """A label that is left out: its place in the set and why."""
 
     index: int
     reason: str
@@ -26,9 +26,9 @@ def audit(labelled: LabelledSet, *, max_force_ev_per_a: float = 50.0) -> tuple[n
     """Indices (int64) of the labels to keep, and the others with the reason.
 
     Dropped are labels that are not finite and those with a force longer than ``max_force_ev_per_a``.
-    A stress of NaN throughout is an absent one and stands. In contact scans the force is what is left
-    beside the ZBL repulsion of the closest pair, which students have built in, and the limit
-    half as long: hundreds of eV/Å at 0.3 Å are sound, but a network must not spend itself on them.
+    A stress of NaN throughout means that there is none, and is kept. In close-contact scans the ZBL
+    repulsion of the closest pair, which students have built in, is subtracted from the forces, and the limit
+    is half as large: hundreds of eV/Å at 0.3 Å are correct, but a network should not be fitted to them.
     """
     scans = scan_mask(labelled.config_type)
     faults = (_fault(labelled, s, max_force_ev_per_a, bool(scans[s])) for s in range(len(labelled)))
@@ -51,16 +51,16 @@ def _fault(labelled: LabelledSet, s: int, limit: float, scan: bool) -> str | Non
     if labels.atom_energies is not None and _partly_broken(labels.atom_energies[atoms]):
         return "atomic energies are not finite"
     if scan:
-        forces, limit = remainder(labelled, s), limit * _SCAN_SHARE
+        forces, limit = without_core_repulsion(labelled, s), limit * _SCAN_SHARE
     sizes = np.linalg.norm(forces, axis=1)
     if len(sizes) and sizes.max() > limit:
         i = int(sizes.argmax())
-        symbol = chemical_symbols[numbers[i]]
-        beside = " beside the core repulsion" if scan else ""
-        return f"force of {sizes[i]:.1f} eV/Å{beside} on atom {i} ({symbol}), limit {limit:g} eV/Å"
+        kind = "force without core repulsion" if scan else "force"
+        atom = f"atom {i} ({chemical_symbols[numbers[i]]})"
+        return f"{kind} of {sizes[i]:.1f} eV/Å on {atom}, limit {limit:g} eV/Å"
     return None
 
 
 def _partly_broken(values: np.ndarray) -> bool:
-    """Not finite, other than absent (NaN throughout)."""
+    """Not finite; NaN throughout means absent."""
     return not np.isnan(values).all() and not np.isfinite(values).all()

@@ -10,10 +10,10 @@ class LabellingConfig(BaseModel):
 
     Attributes
     ----------
-    workers: teacher processes at work side by side.
-    threads: threads of each; None shares the cores that this process may use among the workers.
+    workers: number of teacher processes.
+    threads: threads of each; None divides the available cores among the workers.
     device: ``cpu``, ``cuda`` or ``cuda:1``.
-    max_force_ev_per_a: labels with a force (its length) beyond this are dropped and listed.
+    max_force_ev_per_a: labels with a force longer than this are dropped and listed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Energies of isolated atoms: the natural zero of a student, where the teacher can give them."""
+"""Energies of isolated atoms, as reference energies of a student."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from limbeck.core.structures import StructureBatch
 
 
 def isolated_atom_energies(teacher: Potential, elements: Iterable[int]) -> dict[int, float] | None:
-    """Atomic number -> energy in eV of one atom without a cell.
-
-    None where the teacher does not claim to treat isolated atoms, so that no number stands for nothing.
-    """
+    """Energy (eV) of one atom without a cell by atomic number; None where the teacher cannot treat it."""
     if not teacher.capabilities.isolated_atoms or not teacher.capabilities.molecular:
         return None
     numbers = sorted({int(z) for z in elements})

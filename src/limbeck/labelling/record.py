@@ -1,9 +1,9 @@
-"""One label as it is stored: a structure, where it came from, and what which teacher says of it.
+"""One label as it is stored: a structure, its origin, and its labels by one teacher.
 
-A payload (see :mod:`limbeck.core.messages`) is framed by magic (8 bytes), its length (uint64, little
-endian) and a checksum (16 bytes of BLAKE2b over length and payload). A region of a shard without a valid
-record is damaged; reading goes on at the next magic that starts a valid record, so damage costs only the
-records it touches.
+A record is a magic number (8 bytes), the length of the payload (uint64, little endian), a checksum (16 bytes
+of BLAKE2b over length and payload) and the payload, which has the form of :mod:`limbeck.core.messages`.
+After a damaged region, reading resumes at the next magic number that starts a valid record, so that only
+damaged records are lost.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class LabelRecord:
     Attributes
     ----------
     key: see :func:`label_key`.
-    order: place of the structure among those labelled together; reading follows it.
+    order: place of the structure among those labelled together, and in the order of reading.
     identity: teacher, version, weights, options and precision.
-    label: the structure, its labels and where it comes from (S = 1).
+    label: the structure, its labels and its origin (S = 1).
     """
 
     key: str
@@ -47,7 +47,7 @@ class LabelRecord:
 
 
 def label_key(structure_hash: str, identity: TeacherIdentity) -> str:
-    """SHA-256 over the structure and what determines its label: teacher, weights and options."""
+    """SHA-256 of the structure and of all that its label depends on: teacher, weights and options."""
     text = "\n".join((structure_hash, identity.name, identity.weights_hash, identity.options))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -55,7 +55,7 @@ def label_key(structure_hash: str, identity: TeacherIdentity) -> str:
 def make_record(
     atoms: Atoms, labels: Labels, identity: TeacherIdentity, order: int = 0, key: str | None = None
 ) -> LabelRecord:
-    """The record of one structure and its labels (S = 1); provenance from ``atoms.info``."""
+    """The record of one structure and its labels (S = 1); its origin is read from ``atoms.info``."""
     values = {n: None if a is None else np.asarray(a, np.float64) for n, a in vars(labels).items()}
     if labels.stress is not None and np.isnan(labels.stress).all():
         values["stress"] = None
@@ -70,7 +70,7 @@ def make_record(
 
 
 def pack_record(record: LabelRecord) -> bytes:
-    """A whole record; one without a spin is written as it was before there were spins."""
+    """The bytes of a record; without a spin they are the same as those that earlier versions wrote."""
     label, structure, labels = record.label, record.label.structures, record.label.labels
     origin = {"group": str(label.group[0]), "config_type": str(label.config_type[0])}
     meta = {"key": record.key, "order": record.order, **origin, "identity": asdict(record.identity)}
@@ -95,7 +95,7 @@ def pack_record(record: LabelRecord) -> bytes:
 
 
 def unpack_record(data: bytes | memoryview) -> LabelRecord:
-    """A record that :func:`scan` found; ValueError, KeyError or TypeError where it holds something else."""
+    """A record that :func:`scan` found; ValueError, KeyError or TypeError where it is none."""
     meta, arrays = decode(memoryview(data)[_HEADER.size :])
     rows = {n: arrays[n][None] for n in ("cell", "pbc", "charge", "spin", "energy", "stress") if n in arrays}
     label = LabelledSet(
@@ -132,7 +132,7 @@ def collect(records: Sequence[LabelRecord]) -> LabelledSet:
 
 
 def scan(blob: bytes) -> tuple[list[slice], list[slice]]:
-    """Valid records and damaged regions of a shard, in order; together they cover it."""
+    """Valid records and damaged regions, which together cover a shard, in order."""
     good: list[slice] = []
     damaged: list[slice] = []
     position = end = 0  # end: of the last valid record

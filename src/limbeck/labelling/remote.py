@@ -1,4 +1,4 @@
-"""A teacher in N worker processes, seen as one Potential."""
+"""A teacher in several worker processes, as one Potential."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ from limbeck.teachers.environments import find_interpreter
 from limbeck.teachers.registry import check_teacher, get_card
 from limbeck.teachers.support import name_structure
 
-# One structure at work and one in the worker's inbox, so that it does not wait while a label is stored.
-_DEPTH = 2
-_REMEDY = "SIGKILL often means that memory ran out: use fewer workers; labels so far are kept"
+_DEPTH = 2  # requests of a worker: one being computed and one waiting, so that it is never idle
+_REMEDY = "SIGKILL often means that memory ran out: use fewer workers; stored labels are kept"
 
 
 def open_teacher(
@@ -40,15 +39,15 @@ def open_teacher(
     python: Path | None = None,
     trust: bool = False,
 ) -> WorkerPotential:
-    """Start ``workers`` processes that hold teacher ``name``; a context manager.
+    """Start worker processes with a teacher; a context manager.
 
     Parameters
     ----------
     name: a teacher of the registry, or ``module:callable`` for any ASE calculator.
     options: keyword arguments of the teacher.
-    threads: threads of each worker; None shares the cores that this process may use.
-    python: interpreter of the environment that holds the teacher's package; None takes this
-        environment, or where it is not in this one, the one of ``limbeck teachers install``.
+    threads: threads of each worker; None divides the available cores among them.
+    python: interpreter of the environment with the teacher's package; None takes this environment, or where
+        the package is missing the one of ``limbeck teachers install``.
     trust: the teacher's package may unpickle the model file that ``options`` name.
 
     Raises
@@ -61,16 +60,18 @@ def open_teacher(
     card = None if custom.is_custom(name) else get_card(name)
     interpreter = find_interpreter(card, python, name)
     if workers < 1:
-        raise InputError("too few workers", where=f"teacher {name}", got=workers, wanted="1 or more")
+        raise InputError(
+            "invalid number of workers", where=f"teacher {name}", got=workers, wanted="1 or more"
+        )
     threads = threads or max(1, available_threads() // workers)
-    # The current folder's modules are for module:callable alone.
+    # only module:callable may import from the current folder
     command = interpreter.command("limbeck.labelling.worker", working_folder=card is None)
     environment = {**SHORT_WAIT, **interpreter.environment(), **thread_counts(threads)}
     team: list[_Worker] = []
     try:
         for _ in range(workers):
             team.append(_Worker(command, environment, f"teacher {name}"))
-        # All are told before any is waited for, so that they load side by side.
+        # before any answer is awaited, so that all load at the same time
         for worker in team:
             worker.send({"name": name, "options": options, "device": device, "trust": trust})
         greetings = [worker.receive()[0] for worker in team]
@@ -85,13 +86,11 @@ def open_teacher(
 
 
 class WorkerPotential(Potential):
-    """A teacher that works in other processes; made by :func:`open_teacher`.
+    """A teacher in worker processes, made by :func:`open_teacher`.
 
-    ``card`` tells what the teacher is made for, ``identity`` keys its labels; ``threads`` and ``device``
-    are each worker's.
-
-    Threads may evaluate single structures side by side, one in each worker; several structures at once
-    (:meth:`stream` or a longer batch) take all workers and are for one thread alone.
+    ``card`` is the teacher's domain, ``identity`` enters the keys of its labels; ``threads`` and ``device``
+    are those of each worker. Several threads may evaluate single structures at the same time, one in each
+    worker; :meth:`stream` and longer batches use all workers and need a thread of their own.
     """
 
     thread_safe = True
@@ -100,16 +99,16 @@ class WorkerPotential(Potential):
         self, name: str, team: list[_Worker], greeting: Mapping[str, Any], threads: int, device: str
     ) -> None:
         self.name, self.threads, self.device = name, threads, device
-        told = dict(greeting["capabilities"])
-        told["elements"] = None if told["elements"] is None else frozenset(told["elements"])
-        self.capabilities = Capabilities(**told)
+        elements = greeting["capabilities"]["elements"]
+        elements = None if elements is None else frozenset(elements)
+        self.capabilities = Capabilities(**{**greeting["capabilities"], "elements": elements})
         self.identity = TeacherIdentity(**greeting["identity"])
         self.n_parameters: int | None = greeting["n_parameters"]
         card = custom.make_card(name) if custom.is_custom(name) else get_card(name).of(greeting["options"])
         self.card = card.with_capabilities(self.capabilities)
         self._team = team
         self._serials = itertools.count(1)
-        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # last in, first out: a worker that is warm
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the last used first: its caches are warm
         for worker in team:
             self._idle.put(worker)
         self._closed = False
@@ -140,7 +139,7 @@ class WorkerPotential(Potential):
             serial = next(self._serials)
             worker.ask(serial, batch)
             meta, arrays = worker.answer()
-            while meta["id"] != serial:  # owed to a stream that was left early
+            while meta["id"] != serial:  # answers to a stream that was left early
                 meta, arrays = worker.answer()
         finally:
             self._idle.put(worker)
@@ -153,15 +152,11 @@ class WorkerPotential(Potential):
     def stream(
         self, batch: StructureBatch, stop: Callable[[], bool] | None = None
     ) -> Iterator[tuple[int, Labels | LimbeckError]]:
-        """(index, labels of that structure) as they come, in any order.
+        """(index, labels of that structure) in the order of the answers; LimbeckError where a worker dies.
 
-        A worker is given several structures at once where the teacher takes less time for them together
-        (``capabilities.batch_atoms``). A structure that the teacher fails on gives its error in place of
-        labels. Once ``stop()`` is true no further structure is begun; those at work are still given.
-
-        Raises
-        ------
-        LimbeckError: a worker process died.
+        A worker gets several structures at once where the teacher is faster on them together
+        (``capabilities.batch_atoms``). A structure that the teacher fails on yields its error in place of
+        labels. Once ``stop()`` is true no structure is started; those being computed are still yielded.
         """
         todo = deque(range(len(batch)))
         at_work: dict[int, list[int]] = {}  # request id -> structures
@@ -170,7 +165,7 @@ class WorkerPotential(Potential):
             for worker in self._team:
                 selector.register(worker.answers, selectors.EVENT_READ, worker)
             self._hand_out(batch, todo, at_work)
-            # A worker may owe answers to a stream that was left early; it gets work after those.
+            # a worker may have answers to a stream that was left early; these come first
             while at_work or todo:
                 for key, _ in selector.select():
                     meta, arrays = key.data.answer()
@@ -182,7 +177,7 @@ class WorkerPotential(Potential):
     def _hand_out(self, batch: StructureBatch, todo: deque[int], at_work: dict[int, list[int]]) -> None:
         while todo:
             worker = min(self._team, key=lambda w: w.unanswered)
-            # The last structures are not queued behind another: a worker that gets free takes them.
+            # the last structures wait for a free worker, not in the queue of a busy one
             if worker.unanswered >= (_DEPTH if len(todo) > len(self._team) else 1):
                 return
             serial, group = next(self._serials), self._take(batch, todo)
@@ -191,7 +186,7 @@ class WorkerPotential(Potential):
 
     def _take(self, batch: StructureBatch, todo: deque[int]) -> list[int]:
         """The next structure and those that the teacher evaluates together with it."""
-        # Fewer than a worker's share at the end, so that none idles while another has several to do.
+        # smaller batches at the end, so that no worker idles while another has several structures left
         share = -(-len(todo) // (_DEPTH * len(self._team)))
         group = [todo.popleft()]
         left = (self.capabilities.batch_atoms or 0) - _count(batch, group[0])
@@ -202,7 +197,7 @@ class WorkerPotential(Potential):
 
 
 class _Worker(child.ChildProcess):
-    """A process that holds the teacher, and how many answers it owes."""
+    """A process with the teacher, and the number of its requests without an answer."""
 
     unanswered = 0
 
@@ -227,7 +222,7 @@ def _unpack(
     meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], batch: StructureBatch, group: list[int]
 ) -> Iterator[tuple[int, Labels | LimbeckError]]:
     """A worker's answer on the structures of ``group``, one by one."""
-    k = start = 0  # rows of the structures and of the atoms that it has labels of
+    k = start = 0  # of the next structure and of its first atom in the arrays
     for place, s in enumerate(group):
         error = meta["errors"].get(str(place))
         if error is not None:
@@ -235,6 +230,6 @@ def _unpack(
             continue
         stop = start + _count(batch, s)
         rows = {"energy": slice(k, k + 1), "stress": slice(k, k + 1)}
-        # Copies, because the arrays are read-only views of the message.
+        # copies, because the arrays are read-only views of the message
         yield s, Labels(**{n: a[rows.get(n, slice(start, stop))].copy() for n, a in arrays.items()})
         k, start = k + 1, stop

@@ -30,7 +30,7 @@ from limbeck.core.scans import scan_mask
 
 #: of the sum of covalent radii: no bond is shorter (N2 0.77, C2H2 0.79, H2 1.2)
 _BOND_FRACTION = 0.75
-#: the force along the line is a spike where it differs from ZBL's by more than this share of it, and this much
+#: a spike is a force along the line that differs from ZBL's by more than this share of it, and this much
 _SPIKE_SHARE, _SPIKE_EV_PER_A = 0.5, 10.0
 _MOVED_A = 1e-6  # positions are kept to 1e-8 Å
 
@@ -91,9 +91,9 @@ class Repair:
         if self.below_a is None:
             return f"{self.pair}: no label of the close-contact scan {self.group} is physical; left out"
         return (
-            f"{self.pair} below {self.below_a:.2f} Å: {self.n_frames} labels of the close-contact scan replaced "
-            f"by ZBL repulsion (at {self.shortest_a:.2f} Å the teacher gives {self.teacher_ev:+.1f} eV, "
-            f"ZBL {self.zbl_ev:+.1f} eV)"
+            f"{self.pair} below {self.below_a:.2f} Å: {self.n_frames} labels of the close-contact scan "
+            f"replaced by ZBL repulsion (at {self.shortest_a:.2f} Å the teacher gives "
+            f"{self.teacher_ev:+.1f} eV, ZBL {self.zbl_ev:+.1f} eV)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Label structures with a teacher, from where an earlier run stopped."""
+"""Label structures with a teacher, resuming where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -21,26 +21,20 @@ from limbeck.progress import Progress, no_progress
 from limbeck.teachers.card import TeacherCard, TeacherIdentity
 from limbeck.teachers.support import check_charges, check_supported
 
-# Labels are written as they come and forced to the disk so often: a power cut costs no more than these
-# seconds' labels, a killed process none that was written.
-_SYNC_S = 1.0
-
-# A teacher that fails on so many structures, evenly spread over the set, and has labelled none will
-# fail on all.
-_HOPELESS = 10
+_SYNC_S = 1.0  # between fsyncs; a power cut loses the labels of this time, a killed process none
+_HOPELESS = 10  # failures on structures from all over the set, without any label, end the run
 
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What a run of :func:`label` did.
+    """Result of :func:`label`.
 
     Attributes
     ----------
-    keys: the label's key of every structure given, in order (duplicates share one).
-    total: different structures among them.
-    present: labels that were there before. labelled: labels made now.
+    keys: key of the label of every structure given, in order (duplicates share one).
+    total: number of different structures. present: labels found in the store. labelled: new labels.
     failed: structures that the teacher failed on; they have no label.
-    seconds: wall time of this run. complete: false where the deadline came first.
+    seconds: wall time. complete: false where the deadline stopped the run.
     """
 
     keys: tuple[str, ...]
@@ -62,33 +56,30 @@ def label(
     progress: Progress = no_progress,
     deadline_s: float | None = None,
 ) -> LabelReport:
-    """Label ``frames`` that are not in ``store`` yet, storing each label as it comes.
+    """Label the ``frames`` that are not in ``store`` yet, and store each label as it comes.
 
-    Killed at any moment, it loses only the labels at work (up to two requests a worker, each of one
-    structure or of ``batch_atoms`` atoms); a power cut costs a second's labels besides. Started again,
-    it repeats no stored one.
+    A killed run loses only the labels being computed (up to two requests a worker, each of one
+    structure or of ``batch_atoms`` atoms), a power cut also those of the last second. Run again, it
+    computes no stored label twice.
 
     Parameters
     ----------
     frames: structures, with provenance in ``info`` (group, config_type, temperature_K).
     teacher: from ``open_teacher``, or any Potential together with its ``identity``.
-    card: what is checked before labelling starts; that of the teacher where it has one.
-    deadline_s: no structure is begun after this many seconds; those at work are finished.
+    card: domain of the teacher, checked before labelling starts; by default the teacher's own.
+    deadline_s: no structure is started after this many seconds; those being computed are finished.
 
     Raises
     ------
-    InputError: structures that the teacher was not made for, a total charge or spin that it does not
-        treat; a store with another teacher's labels.
-    LimbeckError: a worker died, the teacher fails on everything it is tried on, or labels cannot be
-        written.
+    InputError: structures, a total charge or a spin outside the teacher's domain; a store with another
+        teacher's labels.
+    LimbeckError: a worker died, the teacher fails on every structure, or labels cannot be written.
     """
     start = synced = time.monotonic()
     if isinstance(teacher, WorkerPotential):
         identity, card = identity or teacher.identity, card or teacher.card
     if identity is None:
-        raise InputError(
-            "labels need the teacher's identity", where="label", wanted="identity=TeacherIdentity"
-        )
+        raise InputError("missing identity of the teacher", where="label", wanted="identity=TeacherIdentity")
     store.check_teacher(identity)
     batch = StructureBatch.from_atoms(frames)
     if card is not None:
@@ -100,7 +91,7 @@ def label(
     todo = _spread(sorted(i for key, i in first.items() if key not in store))
     total, present, labelled = len(first), len(first) - len(todo), 0
     failed: list[Dropped] = []
-    progress("labels", present, total, "" if todo else "all there")
+    progress("labels", present, total, "" if todo else "all present")
 
     def out_of_time() -> bool:
         return deadline_s is not None and time.monotonic() - start >= deadline_s
@@ -135,7 +126,7 @@ def label(
 
 
 def _spread(todo: list[int]) -> list[int]:
-    """A few from all over the list, then the others in their order: bad structures often stand together."""
+    """A few from all over the list, then the others in order: faulty structures are often neighbours."""
     probe = todo[:: max(1, -(-len(todo) // _HOPELESS))]
     return probe + sorted(set(todo) - set(probe))
 

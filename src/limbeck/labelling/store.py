@@ -1,4 +1,4 @@
-"""The label store: append-only shards that are the only truth, and packed arrays cached beside them."""
+"""The label store: append-only shards, and a cache of them as packed arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.record import LabelRecord, collect, pack_record, scan, unpack_head, unpack_record
 from limbeck.teachers.card import TeacherIdentity
 
-#: of groups: versions that kept the test set among the training labels told it apart by this prefix
+#: prefix of the groups of a test set that earlier versions stored among the training labels
 _EARLIER_TEST = "heldout/"
 #: a shard that has grown beyond this is followed by a new one
 SHARD_BYTES = 64 << 20
@@ -32,7 +32,7 @@ _ORIGIN_FIELDS = ("group", "config_type", "temperature_k")
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a record lies, its place when read, and its checksum."""
+    """Where a record is stored, its place in the order of reading, and its checksum."""
 
     shard: Path
     span: slice
@@ -41,10 +41,10 @@ class _Entry:
 
 
 class LabelStore:
-    """A folder of labels. Many may read it, one process at a time writes.
+    """A folder of labels, read by any number of processes and written by one at a time.
 
-    Opening reads every shard; damaged regions are copied to ``damaged/``, named in a warning, and the
-    rest is used. The folder is made by the first append.
+    Opening reads every shard. Damaged regions are copied to ``damaged/`` with a warning.
+    The first append creates the folder.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -62,7 +62,7 @@ class LabelStore:
         self.close()
 
     def close(self) -> None:
-        """Let others write; safe to call twice."""
+        """Write all labels to disk and release the lock; safe to call twice."""
         self.sync()
         if self._lock is not None:
             os.close(self._lock)
@@ -75,13 +75,13 @@ class LabelStore:
         return key in self._entries
 
     def keys(self) -> list[str]:
-        """Keys in the order in which :meth:`read` gives the labels: that of the structures when they were
-        labelled, whichever worker was first, so an interrupted run and an uninterrupted one read the same.
+        """Keys in the order of :meth:`read`: that of the structures given to the teacher, not that of its
+        answers, so that an interrupted and an uninterrupted run read the same.
         """
         return sorted(self._entries, key=lambda k: (self._entries[k].order, k))
 
     def check_teacher(self, identity: TeacherIdentity) -> None:
-        """Raise InputError where labels of another teacher (or of other options or weights) are there."""
+        """InputError where the store holds labels of another teacher, other weights or options."""
         for other in sorted(self._teachers, key=str):
             for part in ("name", "weights_hash", "options"):
                 if getattr(other, part) != getattr(identity, part):
@@ -95,18 +95,18 @@ class LabelStore:
                     )
 
     def append(self, record: LabelRecord) -> bool:
-        """Store a label durably; False where its key is there already. Raises as append_many."""
+        """Store one label as :meth:`append_many` does; False where its key is present already."""
         return self.append_many([record]) == 1
 
     def append_many(self, records: Iterable[LabelRecord], *, sync: bool = True) -> int:
-        """Store labels durably, with one fsync; gives how many were new.
+        """Store labels with one fsync and return the number of new ones.
 
-        Without ``sync`` they survive the death of this process at once, a power cut only after the next
+        Without ``sync`` they are safe from the death of this process, and from a power cut after the next
         :meth:`sync`.
 
         Raises
         ------
-        LimbeckError: another process writes, no permission, or the disk is full.
+        LimbeckError: another process is writing, no permission, or the disk is full.
         """
         self._acquire()
         new: dict[str, bytes] = {}
@@ -127,13 +127,13 @@ class LabelStore:
         return len(new)
 
     def sync(self) -> None:
-        """Make every stored label survive a power cut; raises LimbeckError where the disk fails."""
+        """Wait until every stored label is on disk; raises LimbeckError where that fails."""
         for shard in sorted(self._unsynced):
             sync_file(shard)
         self._unsynced.clear()
 
     def records(self) -> Iterator[LabelRecord]:
-        """Every label, in the order of :meth:`keys`, read from the shards."""
+        """Every label in the order of :meth:`keys`, read from the shards."""
         blobs: dict[Path, memoryview] = {}
         for key in self.keys():
             entry = self._entries[key]
@@ -142,14 +142,10 @@ class LabelStore:
             yield unpack_record(blobs[entry.shard][entry.span])
 
     def read(self, keys: Sequence[str] | None = None) -> LabelledSet:
-        """All labels, or those of ``keys`` in that order, from the packed arrays.
+        """All labels, or those of ``keys`` in that order; InputError where a key is not in the store.
 
-        Without ``keys``, labels of a test set are left out, with a warning, where an earlier version of
-        Limbeck stored them among training labels.
-
-        Raises
-        ------
-        InputError: a key is not in the store.
+        Without ``keys``, labels of a test set that an earlier version of Limbeck stored among the training
+        labels are left out, with a warning.
         """
         labelled = self._read_packed()
         if keys is not None:
@@ -159,28 +155,28 @@ class LabelStore:
                 raise InputError(
                     "labels are missing from the store",
                     where=self.path,
-                    got=f"{len(missing)} of {len(keys)} not there, the first {missing[0][:12]}",
-                    remedy="label these structures first (limbeck label goes on where it stopped)",
+                    got=f"{len(missing)} of {len(keys)} missing, the first {missing[0][:12]}",
+                    remedy="label these structures first (limbeck label resumes where it stopped)",
                 )
             return labelled.select([place[key] for key in keys])
         test = _of_earlier_test(labelled)
-        if not test.any() or test.all():  # a store of nothing else is a test set that somebody labelled
+        if not test.any() or test.all():  # a store of a test set alone is read as such
             return labelled
         warnings.warn(
-            f"{self.path}: {int(test.sum())} of {len(labelled)} labels are left out: they are of a test set, "
-            "which earlier versions of Limbeck stored here",
+            f"{self.path}: {int(test.sum())} of {len(labelled)} labels are left out: they are of a test set "
+            "that an earlier version of Limbeck stored here",
             stacklevel=2,
         )
         return labelled.select(np.flatnonzero(~test))
 
     def copy_earlier_test(self, test: LabelStore) -> int:
-        """Copy a test set that an earlier version stored here to ``test``; gives how many were new."""
+        """Copy the test set that an earlier version stored here to ``test``; the number of new labels."""
         if not _of_earlier_test(self._read_packed()).any():
             return 0
         return test.append_many(r for r in self.records() if _of_earlier_test(r.label)[0])
 
     def export_extxyz(self, path: Path | str) -> int:
-        """Write the labels that :meth:`read` gives as extended XYZ (8 decimals, as ASE does); how many."""
+        """Write the labels that :meth:`read` gives as extended XYZ (8 decimals); their number."""
         from ase.io import write
 
         frames = self.read().to_atoms()
@@ -194,9 +190,8 @@ class LabelStore:
             digest.update(self._entries[key].checksum)
         return digest.hexdigest()
 
-    # Writing: one process at a time.
-
     def _acquire(self) -> None:
+        """Become the writer, or raise LimbeckError."""
         if self._lock is not None:
             return
         with _writing(self.path):
@@ -215,7 +210,7 @@ class LabelStore:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         self._lock = handle
-        # Another may have written since this store was opened.
+        # another process may have written since this store was opened
         if {p: p.stat().st_size for p in self._shards()} != self._sizes:
             self._scan()
 
@@ -225,8 +220,6 @@ class LabelStore:
             return existing[-1]
         number = int(existing[-1].stem.removeprefix("shard-")) + 1 if existing else 0
         return self.path / f"shard-{number:05d}.lbk"
-
-    # Opening: what is there, and what is damaged.
 
     def _shards(self) -> list[Path]:
         return sorted(self.path.glob("shard-[0-9][0-9][0-9][0-9][0-9].lbk"))
@@ -257,8 +250,7 @@ class LabelStore:
     def _set_aside(self, shard: Path, span: slice, data: bytes) -> None:
         """Copy a damaged region to ``damaged/`` and warn, once for each region."""
         if self._lock is None and self._someone_writes():
-            # A record that another process is just writing looks like a damaged tail.
-            return
+            return  # a record that is just being written looks like a damaged tail
         copy = self.path / "damaged" / f"{shard.stem}-bytes-{span.start}-{span.stop}.bin"
         if copy.exists() and copy.read_bytes() == data:
             return
@@ -276,16 +268,14 @@ class LabelStore:
         try:
             handle = os.open(self.path / "lock", os.O_RDWR)
         except OSError:
-            # No lock file, or no permission to write it: no writer that could be told.
-            return False
+            return False  # no lock file, or not ours to write: a writer cannot be detected
         try:
             return not _try_lock(handle)
         finally:
             os.close(handle)
 
-    # Packed arrays: a cache that is made again whenever it does not fit the shards.
-
     def _read_packed(self) -> LabelledSet:
+        """All labels from the cache, which is made anew where it does not match the shards."""
         wanted = self.content_hash()
         cache = self.path / "packed" / "labels.npz"
         labelled = _load_packed(cache, wanted)
@@ -295,7 +285,7 @@ class LabelStore:
                 try:
                     write_whole(cache, lambda temporary: _save_packed(temporary, labelled, wanted))
                 except LimbeckError as error:
-                    # Reading a store that may not be written is fine; it is only slower.
+                    # a store without permission to write can be read, only more slowly
                     warnings.warn(f"packed labels are not cached: {error}", stacklevel=3)
         return labelled
 
@@ -315,18 +305,18 @@ def _save_packed(path: Path, labelled: LabelledSet, content_hash: str) -> None:
 def _load_packed(path: Path, content_hash: str) -> LabelledSet | None:
     """The cached set where it belongs to these shards and every array's CRC is right, else None.
 
-    Read into memory rather than mapped: a mapped file that shrinks kills the process with SIGBUS.
+    It is read into memory, not mapped: where a mapped file shrinks, SIGBUS ends the process.
     """
     try:
         with np.load(path, allow_pickle=False) as packed:
             if str(packed["content_hash"]) != content_hash:
                 return None
             arrays = {name: packed[name] for name in packed.files}
-            origin = {name: arrays[name] for name in _ORIGIN_FIELDS}  # an earlier version's has other names
+            origin = {name: arrays[name] for name in _ORIGIN_FIELDS}  # named otherwise in earlier versions
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return LabelledSet(
-        # a cache of before there were spins has none
+        # caches of earlier versions have no spin
         structures=StructureBatch(**{name: arrays[name] for name in _STRUCTURE_FIELDS if name in arrays}),
         labels=Labels(**{name: arrays[name] for name in _LABEL_FIELDS if name in arrays}),
         **origin,
@@ -334,7 +324,7 @@ def _load_packed(path: Path, content_hash: str) -> LabelledSet | None:
 
 
 def append_whole(path: Path, data: bytes) -> int:
-    """Append ``data``; returns where it starts. Without permission or space the file stays as it was."""
+    """Append ``data`` and return where it starts; where that fails, the file stays as it was."""
     with _writing(path):
         new = not path.exists()
         with open(path, "ab", buffering=0) as shard:
@@ -343,16 +333,15 @@ def append_whole(path: Path, data: bytes) -> int:
                 while view:
                     view = view[shard.write(view) :]
             except OSError:
-                # Half a record would be set aside at the next opening; better that it is not there.
-                shard.truncate(start)
+                shard.truncate(start)  # or half a record would be reported as damaged at the next opening
                 raise
         if new:
-            _sync(path.parent)  # a new file's name survives a power cut
+            _sync(path.parent)  # the directory entry of a new file
     return start
 
 
 def sync_file(path: Path) -> None:
-    """Wait until what was written to a shard is on the disk, where it survives a power cut."""
+    """Wait until a shard is on disk."""
     with _writing(path):
         _sync(path)
 
@@ -380,7 +369,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _try_lock(handle: int) -> bool:
-    """Whether the lock is ours now, and was nobody's."""
+    """Take the lock where no other process has it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,8 +1,8 @@
 """A teacher in a process of its own: ``python -m limbeck.labelling.worker``.
 
-It imports ase, numpy and the teacher's package alone, so a teacher's pins, its global settings (SO3LR
-sets torch's default dtype) and its crashes stay here. Requests come on standard input, answers leave on
-what was standard output; whatever the teacher's package prints goes to standard error.
+It imports ase, numpy and the teacher's package alone, so that the versions this package pins, its global
+settings (SO3LR sets torch's default dtype) and its crashes do not affect the parent. Requests arrive on
+standard input and answers leave on standard output; what the package prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _label(loaded: LoadedTeacher, batch: StructureBatch) -> tuple[Labels | None, dict[str, dict[str, Any]]]:
-    """Labels of the structures that the teacher did not fail on, and the errors of those it did."""
+    """Labels of the structures that the teacher could treat, and the errors of the others by place."""
     errors: dict[str, dict[str, Any]] = {}
 
     def evaluate(some: StructureBatch, s: int) -> Labels | None:
@@ -57,7 +57,7 @@ def _label(loaded: LoadedTeacher, batch: StructureBatch) -> tuple[Labels | None,
 
     labels = evaluate(batch, 0)
     if errors and len(batch) > 1:
-        # Which one it was only each alone can tell.
+        # one at a time, to find which one fails
         errors.clear()
         alone = [evaluate(batch.select([s]), s) for s in range(len(batch))]
         labels = join_labels([one for one in alone if one is not None])
@@ -69,14 +69,13 @@ def _check_shapes(labels: Labels, batch: StructureBatch) -> None:
     for name, wanted in shapes.items():
         value = getattr(labels, name)
         if value is not None and value.shape != wanted:
-            raise LimbeckError(f"the teacher's {name} has a wrong shape", got=value.shape, wanted=wanted)
+            raise LimbeckError(f"invalid shape of the teacher's {name}", got=value.shape, wanted=wanted)
 
 
 def _describe(error: Exception, what: str) -> dict[str, Any]:
     if isinstance(error, LimbeckError):
         return child.pack_error(error)
-    # The whole traceback goes to standard error, whose tail the parent keeps.
-    traceback.print_exc()
+    traceback.print_exc()  # to standard error, of which the parent keeps the last lines
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return child.pack_error(LimbeckError(what, got=text[:500]))
 

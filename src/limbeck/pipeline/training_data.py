@@ -24,7 +24,7 @@ from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, shortest_pairs, statistics, without_scans
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.audit import audit
-from limbeck.labelling.contacts import decide_contacts
+from limbeck.labelling.repair import repair_scans
 from limbeck.pipeline.linting import preflight
 from limbeck.pipeline.telling import Say, say_some
 from limbeck.students.baseline import Baseline, zbl_radii
@@ -232,7 +232,7 @@ def repaired(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
     if not scans.any():
         return labelled, []
     shortest = {} if scans.all() else shortest_pairs(without_scans(labelled).structures)
-    labelled, holes = decide_contacts(labelled, shortest)
+    labelled, holes = repair_scans(labelled, shortest)
     return labelled, [str(hole) for hole in holes]
 
 

@@ -30,7 +30,7 @@ class Contacts(Drawn):
 
     The nearest pair that no third atom blocks is pushed together along its line, both atoms alike, all
     others fixed: what a student meets in hot dynamics. Teachers have holes there, so the labels of
-    these frames are evaluated (:mod:`limbeck.labelling.contacts`).
+    these frames are evaluated (:mod:`limbeck.labelling.repair`).
 
     n: distances a scan, geometric from that of the start (left out) to ``shortest_a``. scans: scans a
     pair of elements, spread over the incoming frames.
