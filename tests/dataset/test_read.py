@@ -163,14 +163,14 @@ def test_label_store(tmp_path):
         read_labelled(tmp_path / "labels", energy_key="energy")
 
 
-def test_isolated_atoms_are_told_from_crystals(read):
+def test_isolated_atoms_are_distinguished_from_crystals(read):
     crystal = alone("Cu", -3.5, bulk("Cu").cell)
     labelled = read([alone("H", -13.6), alone("Cu", -3.0, np.eye(3) * 12.0), crystal, *copper(1)])
     rest, energies = split_isolated_atoms(labelled)
     assert energies == {1: -13.6, 29: -3.0}
     assert rest.structures.counts.tolist() == [1, 4]
     assert rest.labels.energy[0] == -3.5
-    with pytest.raises(InputError, match="of one element differ in energy; got -13.6000 and -13.5000"):
+    with pytest.raises(InputError, match="got -13.6000 and -13.5000 eV for atomic number 1"):
         split_isolated_atoms(read([alone("H", -13.6), alone("H", -13.5)]))
 
 
@@ -188,16 +188,15 @@ def test_frames_keep_the_numbers_they_have_in_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("info", "told"),
+    ("info", "facts"),
     [
-        ({"virial": np.eye(3)}, "virial looks like a label and is not used; --virial-key virial reads it"),
+        ({"virial": np.eye(3)}, ["virial looks", "--virial-key virial"]),
         ({"REF_energy": 1.0, "mine_forces": None},
-         "REF_energy, mine_forces look like labels and are not used; "
-         "--energy-key REF_energy --forces-key mine_forces read them"),
-        ({"kinetic_energy": 1.0, "force_rmse_mev_per_a": 2.0, "student_energy": 3.0, "energy_unit": "eV"}, ""),
+         ["REF_energy, mine_forces look", "--energy-key REF_energy --forces-key mine_forces"]),
+        ({"kinetic_energy": 1.0, "force_rmse_mev_per_a": 2.0, "student_energy": 3.0, "energy_unit": "eV"}, []),
     ],
 )  # fmt: skip
-def test_labels_that_are_not_used_are_named(read, recwarn, info, told):
+def test_labels_that_are_not_used_are_named(read, recwarn, info, facts):
     frames = copper()
     for frame in frames:
         frame.info |= {name: value for name, value in info.items() if value is not None}
@@ -205,13 +204,13 @@ def test_labels_that_are_not_used_are_named(read, recwarn, info, told):
         if "virial" in info:
             del frame.calc.results["stress"]
     read(frames)
-    assert [str(w.message).partition("extxyz: ")[2] for w in recwarn if "label" in str(w.message)] == (
-        [told] if told else []
-    )
+    text = "".join(str(w.message) for w in recwarn if "label" in str(w.message))
+    assert all(fact in text for fact in facts)
+    assert bool(text) == bool(facts)
 
 
 @pytest.mark.parametrize(("stress", "keys"), [(False, {"virial_key": "virial"}), (True, {})])
-def test_a_virial_that_is_used_or_beside_a_stress_is_not_named(read, recwarn, stress, keys):
+def test_a_virial_that_is_used_or_goes_with_a_stress_is_not_named(read, recwarn, stress, keys):
     frames = copper()
     for frame in frames:
         frame.info["virial"] = virial(frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from limbeck.dataset.unused import warn_of_unused
 from limbeck.errors import InputError
 
 SHARD_PATTERN = "shard-*.lbk"
-_ISOLATED_WIDTH_A = 8.0  # one atom in a wider cell is no crystal: no element's bond is so long
+_NO_KEYS: Mapping[str, str | None] = dict.fromkeys(("energy", "forces", "stress", "virial"))
+_ISOLATED_WIDTH_A = 8.0  # longer than any bond, so that one atom in a wider cell is no crystal
 _ISOLATED_SPREAD_EV = 1e-3
 
 
 def read_reference(path: Path | str, **keys: Any) -> LabelledSet:
-    """Labels to compare with: as :func:`read_labelled` reads them, without isolated atoms.
+    """Reference labels for a validation: as :func:`read_labelled` reads them, without isolated atoms.
 
     Raises
     ------
@@ -57,19 +58,19 @@ def read_labelled(
     stress_key: str | None = None,
     virial_key: str | None = None,
 ) -> LabelledSet:
-    """A label store (a folder of shards), or a labelled file.
+    """Read a label store (a folder of shards) or a labelled file.
 
     Parameters
     ----------
     energy_key, stress_key, virial_key: names of entries in the frames' ``info``.
-    forces_key: name of an array. Without a name the attached calculator is asked, which is where
-        ASE's readers put labels of the usual names. Units are eV, Å; stress = -virial / volume.
+    forces_key: name of an array. By default the attached calculator is read, where ASE's readers put labels
+        of the usual names. Units are eV, Å; stress = -virial / volume.
 
     Returns
     -------
-    Groups, steps and temperatures from ``info`` where they are there. Stress rows and atomic
-    energies (the calculator's ``energies``) are NaN for structures without; a single atom without
-    forces has none. Labels that are not finite stay for the audit to list.
+    Group, config_type and temperature from ``info`` where present. Stress and atomic energies (the
+    calculator's ``energies``) are NaN for structures without; the forces of a single atom are zero by
+    default. Labels that are not finite are kept for the audit.
 
     Raises
     ------
@@ -77,13 +78,12 @@ def read_labelled(
         :func:`~limbeck.core.checks.check_structures`, or a frame without energy or forces.
     """
     path = Path(path)
-    keys = {"energy_key": energy_key, "forces_key": forces_key}
-    keys |= {"stress_key": stress_key, "virial_key": virial_key}
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key}
     if path.is_dir():
         if not any(path.glob(SHARD_PATTERN)):
             wanted = f"files named {SHARD_PATTERN}"
             raise InputError("the folder is not a label store", where=path, wanted=wanted)
-        if named := [name for name, key in keys.items() if key is not None]:
+        if named := [f"{kind}_key" for kind, key in keys.items() if key is not None]:
             raise InputError("a label store needs no keys", where=path, got=", ".join(named))
         from limbeck.labelling.store import LabelStore
 
@@ -95,38 +95,29 @@ def read_labelled(
         raise InputError("both a stress key and a virial key", where=path, wanted="one of them")
     frames = read_any(path)
     check_structures(frames, str(path))
-    return labelled_from_atoms(frames, str(path), **keys)
+    return labelled_from_atoms(frames, str(path), keys)
 
 
 def labelled_from_atoms(
-    frames: Sequence[Atoms],
-    where: str,
-    *,
-    energy_key: str | None = None,
-    forces_key: str | None = None,
-    stress_key: str | None = None,
-    virial_key: str | None = None,
+    frames: Sequence[Atoms], where: str, keys: Mapping[str, str | None] = _NO_KEYS
 ) -> LabelledSet:
-    """Checked ASE structures with their labels as one set; see :func:`read_labelled`."""
-    named, places = stress_key or virial_key, [f"{where}, frame {k}" for k in range(len(frames))]
-    placed = list(zip(frames, places, strict=True))
-    energy = np.array([_energy(a, place, energy_key) for a, place in placed])
-    forces = [_forces(a, place, forces_key) for a, place in placed]
-    stress = np.stack([_stress(a, place, named, bool(virial_key)) for a, place in placed])
+    """Checked ASE structures with their labels as one set; ``keys`` by kind, see :func:`read_labelled`."""
+    named, virial = keys["stress"] or keys["virial"], keys["virial"] is not None
+    placed = [(atoms, f"{where}, frame {k}") for k, atoms in enumerate(frames)]
+    energy = np.array([_energy(a, place, keys["energy"]) for a, place in placed])
+    forces = np.concatenate([_forces(a, place, keys["forces"]) for a, place in placed])
+    stress = np.stack([_stress(a, place, named, virial) for a, place in placed])
     atomic = np.concatenate([_atom_energies(a, place) for a, place in placed])
-    open_cells = [k for k, a in enumerate(frames) if _gives_stress(a, named) and not _repeats(a)]
+    open_cells = [a for a in frames if _gives_stress(a, named) and not _repeats(a)]
     if np.isnan(stress).all() and (named or open_cells):
-        _tell_no_stress(frames, where, named, open_cells)
-    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key}
+        _report_no_stress(frames, where, named, open_cells)
     warn_of_unused(frames, where, keys, stress=bool(np.isfinite(stress).any() or open_cells))
+    labels = Labels(
+        energy, forces, *(None if np.isnan(values).all() else values for values in (stress, atomic))
+    )
     return LabelledSet(
-        structures=StructureBatch.from_atoms(frames),
-        labels=Labels(
-            energy=energy,
-            forces=np.concatenate(forces),
-            stress=None if np.isnan(stress).all() else stress,
-            atom_energies=None if np.isnan(atomic).all() else atomic,
-        ),
+        StructureBatch.from_atoms(frames),
+        labels,
         group=np.array([provenance(a.info, "group") for a in frames], dtype=str),
         config_type=np.array([provenance(a.info, "config_type") for a in frames], dtype=str),
         temperature_k=np.array([float(a.info.get("temperature_K", np.nan)) for a in frames]),
@@ -136,8 +127,8 @@ def labelled_from_atoms(
 def split_isolated_atoms(labelled: LabelledSet) -> tuple[LabelledSet, dict[int, float]]:
     """The set without isolated atoms, and their energies (eV) by atomic number.
 
-    An isolated atom is a structure of one atom without periodicity, or whose cell is at least 8 Å
-    wide where it repeats. One-atom crystals stay.
+    An isolated atom is a structure of one atom that is not periodic, or whose periodic directions are at
+    least 8 Å wide. Crystals of one atom a cell stay.
 
     Raises
     ------
@@ -153,10 +144,10 @@ def split_isolated_atoms(labelled: LabelledSet) -> tuple[LabelledSet, dict[int, 
         z, energy = int(batch.numbers[batch.offsets[s]]), float(labelled.labels.energy[s])
         if abs(energies.setdefault(z, energy) - energy) > _ISOLATED_SPREAD_EV:
             raise InputError(
-                "isolated atoms of one element differ in energy",
+                "different energies of isolated atoms of one element",
                 where=f"structure {labelled.frame[s]}",
                 got=f"{energies[z]:.4f} and {energy:.4f} eV for atomic number {z}",
-                wanted="one energy an element",
+                wanted="one energy per element",
             )
     return labelled.select(rest), energies
 
@@ -172,12 +163,12 @@ def isolated_atoms(batch: StructureBatch) -> np.ndarray:
 
 
 def _repeats(atoms: Atoms) -> bool:
-    """Whether the stress of the structure is defined: a volume that repeats in all three directions."""
+    """Whether the stress is defined: a volume that is periodic in all three directions."""
     return bool(atoms.pbc.all() and abs(float(np.linalg.det(atoms.cell.array))))
 
 
 def _label(atoms: Atoms, name: str, key: str | None) -> Any:
-    """What the calculator holds under the usual name, or info, an array or the calculator under ``key``.
+    """The calculator's result of the usual name, or the entry, array or result ``key``.
 
     ASE's extxyz reader moves entries of the usual names from info to the calculator.
     """
@@ -193,15 +184,15 @@ def _gives_stress(atoms: Atoms, named: str | None) -> bool:
     return value is not None and bool(np.any(np.nan_to_num(np.asarray(value, dtype=np.float64))))
 
 
-def _tell_no_stress(
-    frames: Sequence[Atoms], where: str, named: str | None, open_cells: Sequence[int]
+def _report_no_stress(
+    frames: Sequence[Atoms], where: str, named: str | None, open_cells: Sequence[Atoms]
 ) -> None:
-    """Refuse a name that finds nothing; only warn where no name was given."""
+    """InputError where the named stress is missing; a warning where no name was given."""
     if not open_cells:
         got, wanted = _keys_found(frames[0]), f"an entry {named!r}"
         raise InputError("no frame has the named stress", where=where, got=got, wanted=wanted)
     what = "stress counts only where all three directions repeat"
-    pbc = " ".join("FT"[int(side)] for side in frames[open_cells[0]].pbc)
+    pbc = " ".join("FT"[int(side)] for side in open_cells[0].pbc)
     got = f'{len(open_cells)} frames with stress, the first of pbc="{pbc}"'
     if named is not None:
         raise InputError(
@@ -211,7 +202,7 @@ def _tell_no_stress(
 
 
 def _keys_found(atoms: Atoms) -> str:
-    """What a frame holds besides its structure, for messages."""
+    """The entries of a frame that are not its structure, for messages."""
     found = {
         "calculator": () if atoms.calc is None else atoms.calc.results,
         "info": map(str, atoms.info),
@@ -221,60 +212,55 @@ def _keys_found(atoms: Atoms) -> str:
     return " / ".join(f"{kind} {names}" for kind, names in named.items() if names) or "no labels at all"
 
 
-def _missing(what: str, where: str, atoms: Atoms, key: str | None) -> InputError:
-    wanted, remedy = what + (f" under {key!r}" if key else ""), f"name the entry with --{what}-key"
-    return InputError(f"no {what}", where=where, got=_keys_found(atoms), wanted=wanted, remedy=remedy)
+def _required(atoms: Atoms, what: str, where: str, key: str | None) -> Any:
+    if (value := _label(atoms, what, key)) is None:
+        wanted, remedy = what + (f" under {key!r}" if key else ""), f"name the entry with --{what}-key"
+        raise InputError(f"no {what}", where=where, got=_keys_found(atoms), wanted=wanted, remedy=remedy)
+    return value
 
 
-def _energy(atoms: Atoms, where: str, key: str | None) -> float:
-    value = _label(atoms, "energy", key)
-    if value is None:
-        raise _missing("energy", where, atoms, key)
-    try:
-        return float(np.asarray(value, dtype=np.float64).reshape(()))
-    except ValueError as error:
-        raise InputError(
-            "the energy is not one number", where=where, got=repr(value), wanted="a number in eV"
-        ) from error
-
-
-def _per_atom(value: Any, shape: tuple[int, ...], what: str, where: str) -> np.ndarray:
+def _array(value: Any, shape: tuple[int, ...], what: str, where: str) -> np.ndarray:
     array = np.asarray(value, dtype=np.float64)
     if array.shape != shape:
-        raise InputError(f"{what} have the wrong shape", where=where, got=array.shape, wanted=shape)
+        raise InputError(f"invalid shape of the {what}", where=where, got=array.shape, wanted=shape)
     return array
 
 
+def _energy(atoms: Atoms, where: str, key: str | None) -> float:
+    value = _required(atoms, "energy", where, key)
+    try:
+        return float(np.asarray(value, dtype=np.float64).reshape(()))
+    except ValueError as error:
+        raise InputError("invalid energy", where=where, got=repr(value), wanted="a number in eV") from error
+
+
 def _forces(atoms: Atoms, where: str, key: str | None) -> np.ndarray:
-    value = _label(atoms, "forces", key)
-    if value is None and len(atoms) > 1:
-        raise _missing("forces", where, atoms, key)
-    return _per_atom(np.zeros((1, 3)) if value is None else value, (len(atoms), 3), "forces", where)
+    if len(atoms) == 1 and _label(atoms, "forces", key) is None:
+        return np.zeros((1, 3))
+    return _array(_required(atoms, "forces", where, key), (len(atoms), 3), "forces", where)
 
 
 def _atom_energies(atoms: Atoms, where: str) -> np.ndarray:
     """(n,), eV; NaN where the frame has none."""
-    value = _label(atoms, "energies", None)
-    shape = (len(atoms),)
-    return np.full(shape, np.nan) if value is None else _per_atom(value, shape, "atomic energies", where)
+    value, shape = _label(atoms, "energies", None), (len(atoms),)
+    return np.full(shape, np.nan) if value is None else _array(value, shape, "atomic energies", where)
 
 
 def _stress(atoms: Atoms, where: str, key: str | None, virial: bool) -> np.ndarray:
-    """(3, 3), eV/Å³; NaN where the frame has none or does not repeat in three directions."""
+    """(3, 3), eV/Å³; NaN where the frame has none or is not periodic in three directions."""
     value = _label(atoms, "stress", key) if _repeats(atoms) else None
     if value is None:
         return np.full((3, 3), np.nan)
     tensor = np.asarray(value, dtype=np.float64)
     if tensor.shape == (6,):
         tensor = voigt_6_to_full_3x3_stress(tensor)
-    elif tensor.size == 9:
-        tensor = tensor.reshape(3, 3)
-    else:
+    elif tensor.size != 9:
         raise InputError(
-            "the stress has the wrong shape",
+            "invalid shape of the stress",
             where=where,
             got=f"{tensor.shape} under {key or 'stress'!r}",
             wanted="(3, 3), (9,) or (6,) in the order xx yy zz yz xz xy",
         )
+    tensor = tensor.reshape(3, 3)
     tensor = 0.5 * (tensor + tensor.T)
     return -tensor / atoms.get_volume() if virial else tensor

@@ -1,4 +1,4 @@
-"""What a labelled set holds: counts, ranges, shortest pairs, energy references."""
+"""Statistics of a labelled set: counts, ranges, shortest pairs, reference energies."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class DataStatistics:
-    """Plain Python values; :meth:`to_dict` goes into the student's card.
+    """Plain Python values for the model card.
 
-    Ranges are (least, greatest), None where nothing is known. Element pairs are written "H-O".
+    Ranges are (minimum, maximum), None where nothing is known. Pairs of elements are written "H-O".
     """
 
     n_structures: int
@@ -51,10 +51,10 @@ class DataStatistics:
 
 
 def statistics(labelled: LabelledSet) -> DataStatistics:
-    """Describe a set whose labels are finite (the audit has dropped the others).
+    """Statistics of a set with finite labels, as the audit leaves it.
 
-    Counts and the hash are of everything; ranges and shortest pairs leave contact scans out: what a
-    student was pushed to once is not where it is at home.
+    Counts and the hash are of all structures; ranges and shortest pairs leave out close-contact scans, which
+    go far beyond the structures that a student is meant for.
     """
     whole, labelled = labelled, without_scans(labelled)
     batch, labels, stress = labelled.structures, labelled.labels, whole.labels.stress
@@ -81,13 +81,13 @@ def statistics(labelled: LabelledSet) -> DataStatistics:
 
 
 def without_scans(labelled: LabelledSet) -> LabelledSet:
-    """The set without its contact scans; the whole where it holds nothing else."""
+    """The set without its close-contact scans; unchanged where it holds nothing else."""
     scans = scan_mask(labelled.config_type)
     return labelled.select(np.flatnonzero(~scans)) if scans.any() and not scans.all() else labelled
 
 
 def content_hash(labelled: LabelledSet) -> str:
-    """SHA-256 over structures, energies and forces, whatever their order."""
+    """SHA-256 of structures, energies and forces; independent of the order of structures."""
     offsets, labels = labelled.structures.offsets, labelled.labels
     parts = []
     for s, atoms in enumerate(labelled.structures.to_atoms()):
@@ -99,7 +99,7 @@ def content_hash(labelled: LabelledSet) -> str:
 
 
 def shortest_pairs(batch: StructureBatch, cutoff: float = PAIR_CUTOFF_A) -> dict[str, float]:
-    """Shortest distance of each pair of elements, Å, periodic images included."""
+    """Shortest distance (Å) of each pair of elements under periodic images."""
     elements = np.unique(batch.numbers)
     shortest: dict[str, float] = {}
     for _, part in chunks(batch):
@@ -111,7 +111,7 @@ def shortest_pairs(batch: StructureBatch, cutoff: float = PAIR_CUTOFF_A) -> dict
             centres = images.points[home & (number == a)]
             if not len(centres):
                 continue
-            # Among its own kind the nearest is the atom itself.
+            # the nearest of the same element is the atom itself
             rank = [2] if a == b else [1]
             distance = trees[b].query(centres, k=rank, distance_upper_bound=cutoff)[0].min()
             name = "-".join(sorted((chemical_symbols[a], chemical_symbols[b])))
@@ -121,10 +121,10 @@ def shortest_pairs(batch: StructureBatch, cutoff: float = PAIR_CUTOFF_A) -> dict
 
 
 def fit_references(labelled: LabelledSet) -> tuple[dict[int, float], str]:
-    """Energy of each element, eV, by least squares of the energies per atom, and a note on the fit.
+    """Reference energy of each element (eV) by least squares of energies per atom, and a note on the fit.
 
-    Where the compositions do not fix every element (one composition alone has rank one), the
-    solution of minimum norm is taken. Contact scans are left out.
+    Where the compositions do not determine every element (one composition alone has rank one), this is the
+    solution of minimum norm. Close-contact scans are left out.
     """
     labelled = without_scans(labelled)
     batch = labelled.structures
@@ -136,12 +136,12 @@ def fit_references(labelled: LabelledSet) -> tuple[dict[int, float], str]:
     per_atom = (labelled.labels.energy / batch.counts)[finite]
     x, _, rank, _ = np.linalg.lstsq(fractions, per_atom, rcond=_RANK_TOLERANCE)
     residual = float(np.sqrt(np.mean((fractions @ x - per_atom) ** 2)))
-    note = f"energy references by least squares over {len(per_atom)} structures, "
+    note = f"reference energies by least squares over {len(per_atom)} structures, "
     note += f"residual rms {residual:.4g} eV/atom"
     if rank < len(elements):
         note += (
-            f"; the compositions fix {rank} of {len(elements)} references, so the solution of minimum norm "
-            "was taken: energies of other compositions mean nothing"
+            f"; the compositions determine {rank} of {len(elements)} reference energies (solution of minimum "
+            "norm): energies of other compositions are meaningless"
         )
     return {int(z): float(e) for z, e in zip(elements, x, strict=True)}, note
 

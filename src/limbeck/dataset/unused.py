@@ -1,4 +1,4 @@
-"""Entries of a labelled file that look like labels and are not read."""
+"""Entries of a labelled file that look like labels but are not read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS = {
     "stress": ({"stress"}, "--stress-key"),
     "virial": ({"virial", "virials"}, "--virial-key"),
 }
-#: words of names that mean something else: parts of an energy, errors, what Limbeck's own files hold
+#: words of names of other entries: parts of an energy, errors, columns of Limbeck's own files
 _OTHER = frozenset(
     """kinetic per rmse mae error errors std stdev var sigma max min mean cutoff weight weights student
     formation hull free zero fermi dipole atom atomic isolated vdw dispersion bond corrected raw
@@ -26,12 +26,9 @@ _OTHER = frozenset(
 
 
 def warn_of_unused(frames: Sequence[Atoms], where: str, keys: Mapping[str, str | None], stress: bool) -> None:
-    """A warning that names what looks like a label and is not read, and the option that reads it.
+    """Warn of entries that look like labels but are not read, with the option that reads them.
 
-    Parameters
-    ----------
-    keys: the names that were given, by kind; a kind whose name was given is settled.
-    stress: whether any stress was read.
+    ``keys``: names given by the user, by kind, which need no warning. ``stress``: some stress was read.
     """
     used = {kind for kind, key in keys.items() if key is not None}
     if stress or used & {"stress", "virial"}:
@@ -41,10 +38,10 @@ def warn_of_unused(frames: Sequence[Atoms], where: str, keys: Mapping[str, str |
     if pairs:
         named = ", ".join(name for name, _ in pairs)
         options = " ".join(f"{option} {name}" for name, option in pairs)
-        what, reads = ("looks like a label and is", "reads it")
-        if len(pairs) > 1:
-            what, reads = ("look like labels and are", "read them")
-        warnings.warn(f"{where}: {named} {what} not used; {options} {reads}", stacklevel=4)
+        one = len(pairs) == 1
+        what, reads = ("a label and is", "reads it") if one else ("labels and are", "read them")
+        text = f"{named} look{'s' if one else ''} like {what} not used; {options} {reads}"
+        warnings.warn(f"{where}: {text}", stacklevel=4)
 
 
 def _names(frames: Sequence[Atoms], kind: str) -> set[str]:
