@@ -94,7 +94,7 @@ from limbeck.validation import nve_drift, validate
 copper = Student.load("runs/si/tiny.safetensors", threads=1)
 test = read_labelled("runs/si/test.extxyz")
 found = validate(copper, test, n_worst=3)
-print(found.metrics["all"]["force_rmse_mev_per_a"], found.worst[0].worst_element)
+print(found.errors.all.force_rmse_mev_per_a, found.worst[0].worst_element)
 
 start = test.to_atoms()[0]
 drift = nve_drift(copper, start, temperature_k=300, timestep_fs=2, duration_fs=50, seed=0)
@@ -103,6 +103,8 @@ print(drift.drift_mev_per_atom_per_ps)""",
             "limbeck.validation:validate": (),
             "limbeck.validation:ValidationReport": (),
             "limbeck.validation:WorstFrame": (),
+            "limbeck.validation:GroupedErrors": (),
+            "limbeck.validation:Errors": (),
             "limbeck.validation:compute_metrics": (),
             "limbeck.validation:grouped_metrics": (),
             "limbeck.validation:nve_drift": (),
@@ -111,7 +113,6 @@ print(drift.drift_mev_per_atom_per_ps)""",
             "limbeck.validation:OnPolicyReport": (),
             "limbeck.validation:long_range_force": (),
             "limbeck.validation:LongRangeReport": (),
-            "limbeck.validation:write_plots": (),
         },
     ),
     "Speed, exports, reports": (
@@ -141,7 +142,8 @@ Path("tiny.card.md").write_text(model_card(run.students["tiny"].card, "tiny.safe
             "limbeck.pipeline.finalizing:finalize": (),
             "limbeck.pipeline.final_inputs:FinalizeSettings": (),
             "limbeck.pipeline.learning_curve:CurveSettings": (),
-            "limbeck.report:write_report": (),
+            "limbeck.pipeline.reporting:write_report": (),
+            "limbeck.report:write_plots": (),
             "limbeck.report:read_run": (),
             "limbeck.report:preset_rows": (),
             "limbeck.report:PresetRow": (),

@@ -1,10 +1,8 @@
 // nanobind bindings: check shapes, ranges and finiteness, release the GIL, call the core.
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
-#include <optional>
 #include <string>
 
 #include "arrays.hpp"
@@ -96,16 +94,14 @@ class Session {
                           give(std::move(v), {count_, 3, 3}), give(std::move(a), {atoms}));
   }
 
-  nb::ndarray<nb::numpy, T> gradient(In<double> ge, In<double> gf, In<double> gv,
-                                     std::optional<In<double>> ga) {
+  nb::ndarray<nb::numpy, T> gradient(In<double> ge, In<double> gf, In<double> gv) {
     require(count_ > 0, "gradient: wanted evaluate() first");
-    require(ge.size() == count_ && gf.size() == 3 * atoms_ && gv.size() == 9 * count_ &&
-                (!ga || ga->size() == atoms_),
+    require(ge.size() == count_ && gf.size() == 3 * atoms_ && gv.size() == 9 * count_,
             "gradient: wanted the shapes of the last evaluate()");
     std::vector<T> out(layout_.total);
     {
       nb::gil_scoped_release release;
-      trainer_->gradient(ge.data(), gf.data(), gv.data(), ga ? ga->data() : nullptr, out.data());
+      trainer_->gradient(ge.data(), gf.data(), gv.data(), out.data());
     }
     return give(std::move(out), {layout_.total});
   }
@@ -130,7 +126,6 @@ static void bind_session(nb::module_ &m, const char *name) {
       .def("evaluate", &Session<T>::evaluate, "chosen"_a,
            "Energies (S,), forces (N, 3), dE/d(strain) (S, 3, 3) and atomic energies (N,).")
       .def("gradient", &Session<T>::gradient, "grad_energy"_a, "grad_forces"_a, "grad_virial"_a,
-           "grad_atom_energies"_a = nb::none(),
            "Gradient with respect to the flat weights, of a loss on the last evaluation.");
 }
 

@@ -51,22 +51,22 @@ std::string shown(const Value &value) {
   return "";
 }
 
-[[noreturn]] void spoilt(const std::string &where, const std::string &what) {
+[[noreturn]] void corrupt(const std::string &where, const std::string &what) {
   not_a_student(where, "its card lacks or spoils " + what);
 }
 
 const Value &object_of(const Value &card, const char *name, const std::string &where) {
   const Value *value = card.find(name);
-  if (!value || value->kind != Kind::object) spoilt(where, std::string("'") + name + "'");
+  if (!value || value->kind != Kind::object) corrupt(where, std::string("'") + name + "'");
   return *value;
 }
 
 int width_of(const Value &fields, const char *name, const std::string &where) {
   const Value *value = fields.find(name);
-  if (!value) spoilt(where, std::string("'") + name + "'");
+  if (!value) corrupt(where, std::string("'") + name + "'");
   const auto count = as_count(*value);
   if (!count || *count < 1 || *count > 4096)
-    spoilt(where, std::string(name) + " (" + shown(*value) + ", wanted integers from 1 to 4096)");
+    corrupt(where, std::string(name) + " (" + shown(*value) + ", wanted integers from 1 to 4096)");
   return static_cast<int>(*count);
 }
 
@@ -74,21 +74,21 @@ double length_of(const Value &fields, const char *name, double fallback, const s
   const Value *value = fields.find(name);
   if (!value) return fallback;
   if (value->kind != Kind::number || !(value->number > 0) || !std::isfinite(value->number))
-    spoilt(where, std::string(name) + " (" + shown(*value) + ", wanted positive numbers)");
+    corrupt(where, std::string(name) + " (" + shown(*value) + ", wanted positive numbers)");
   return value->number;
 }
 
 std::vector<int> read_elements(const Value &fields, const std::string &where) {
   const Value *value = fields.find("elements");
-  if (!value || value->kind != Kind::array) spoilt(where, "'elements'");
+  if (!value || value->kind != Kind::array) corrupt(where, "'elements'");
   std::vector<int> elements;
   for (const Value &item : value->items) {
     const auto z = as_count(item);
     if (!z || *z < 1 || *z > kMostElements || (!elements.empty() && elements.back() >= int(*z)))
-      spoilt(where, "elements (" + shown(item) + ", wanted ascending atomic numbers)");
+      corrupt(where, "elements (" + shown(item) + ", wanted ascending atomic numbers)");
     elements.push_back(static_cast<int>(*z));
   }
-  if (elements.empty()) spoilt(where, "elements (none, wanted ascending atomic numbers)");
+  if (elements.empty()) corrupt(where, "elements (none, wanted ascending atomic numbers)");
   return elements;
 }
 
@@ -111,14 +111,14 @@ std::optional<int> as_integer(std::string_view text) {
 }
 
 double energy_or_length(const Value &value, const char *name, const std::string &where) {
-  if (value.kind != Kind::number) spoilt(where, std::string("'") + name + "' (" + shown(value) + ")");
+  if (value.kind != Kind::number) corrupt(where, std::string("'") + name + "' (" + shown(value) + ")");
   if (!std::isfinite(value.number)) not_a_student(where, "references or ZBL radii that are not finite");
   return value.number;
 }
 
 int atomic_number(std::string_view text, const char *name, const std::string &where) {
   const auto z = as_integer(text);
-  if (!z) spoilt(where, std::string("'") + name + "' (" + quoted(std::string(text)) + ")");
+  if (!z) corrupt(where, std::string("'") + name + "' (" + quoted(std::string(text)) + ")");
   if (*z < 1 || *z > kMostElements)
     not_a_student(where, "references or ZBL radii of atomic numbers beyond 1 to 118");
   return *z;
@@ -165,10 +165,10 @@ void read_cores(const Value &fields, const std::string &where, Hyperparameters &
   if (!cores) return;
   const std::size_t pairs = std::size_t(hp.elements) * std::size_t(hp.elements);
   if (cores->kind != Kind::array || (cores->items.size() != pairs && !cores->items.empty()))
-    spoilt(where, "core_a (wanted a number for each of " + std::to_string(pairs) + " pairs)");
+    corrupt(where, "core_a (wanted a number for each of " + std::to_string(pairs) + " pairs)");
   for (const Value &core : cores->items) {
     if (core.kind != Kind::number || !(core.number >= 0) || !std::isfinite(core.number))
-      spoilt(where, "core_a (" + shown(core) + ", wanted a distance)");
+      corrupt(where, "core_a (" + shown(core) + ", wanted a distance)");
     hp.core.push_back(core.number);
   }
 }
@@ -180,7 +180,7 @@ void read_architecture(const Value &card, const std::string &where, StudentFile 
   const Value &fields = object_of(card, "architecture", where);
   for (const std::string &name : fields.names)
     if (std::find(std::begin(known), std::end(known), name) == std::end(known))
-      spoilt(where, "architecture (unknown field " + quoted(name) + ")");
+      corrupt(where, "architecture (unknown field " + quoted(name) + ")");
   student.elements = read_elements(fields, where);
   Hyperparameters &hp = student.hp;
   hp.features = width_of(fields, "hidden_dim", where);
@@ -196,7 +196,7 @@ void read_architecture(const Value &card, const std::string &where, StudentFile 
   read_cores(fields, where, hp);
   const Value *name = fields.find("name");
   if (name && (name->kind != Kind::string || name->text != "painn"))
-    spoilt(where, "name (" + shown(*name) + ", wanted 'painn')");
+    corrupt(where, "name (" + shown(*name) + ", wanted 'painn')");
 }
 
 void read_baseline(const Value &card, const std::string &where, StudentFile &student) {
@@ -217,7 +217,7 @@ void read_baseline(const Value &card, const std::string &where, StudentFile &stu
     const std::string &pair = radius.names[k];
     const std::size_t dash = pair.find('-');
     if (dash == std::string::npos || pair.find('-', dash + 1) != std::string::npos)
-      spoilt(where, std::string("'") + radii + "' (" + quoted(pair) + ")");
+      corrupt(where, std::string("'") + radii + "' (" + quoted(pair) + ")");
     const int za = atomic_number(std::string_view(pair).substr(0, dash), radii, where);
     const int zb = atomic_number(std::string_view(pair).substr(dash + 1), radii, where);
     set_pair(student, student.zbl_radius, za, zb, energy_or_length(radius.items[k], radii, where));

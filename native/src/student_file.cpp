@@ -138,8 +138,7 @@ StudentFile parse_student(const unsigned char *bytes, std::size_t size, const st
 StudentFile read_student(const std::string &path) {
   const auto unreadable = [&](const std::error_code &code) {
     if (code == std::errc::no_such_file_or_directory)
-      throw FileError(path, "no such student file", "", "",
-                      "limbeck students lists the ones that come along");
+      throw FileError(path, "no such student file", "", "", "limbeck students lists the bundled ones");
     throw FileError(path, "cannot read the student file", code.message(), "", "");
   };
   // a path with a zero byte in it would open another file

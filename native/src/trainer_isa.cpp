@@ -42,7 +42,7 @@ class BatchTrainer final : public Trainer<T> {
   }
 
   void gradient(const double *grad_energy, const double *grad_forces, const double *grad_virial,
-                const double *grad_atoms, T *gradient) override {
+                T *gradient) override {
     const std::size_t total = weights_.layout.total;
     const int sums = int(shares_.size());
     partial_.resize(sums);
@@ -50,7 +50,7 @@ class BatchTrainer final : public Trainer<T> {
       partial_[k].assign(total, T(0));
       for (std::size_t s : shares_[k])
         evaluations_[s]->accumulate(grad_energy[s], grad_forces + 3 * rows_[s], grad_virial + 9 * s,
-                                    grad_atoms ? grad_atoms + rows_[s] : nullptr, partial_[k].data());
+                                    partial_[k].data());
     });
     // Which structures go into a sum, and the order of the sums, depend on the number of threads alone, not
     // on which of them worked, so a run repeats bit for bit.

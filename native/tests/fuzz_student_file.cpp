@@ -5,6 +5,6 @@
 #include "mutation.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *bytes, std::size_t size) {
-  limbeck::test::judged(bytes, size);
+  limbeck::test::read_mutated(bytes, size);
   return 0;
 }

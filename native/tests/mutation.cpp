@@ -235,7 +235,7 @@ std::string mutated(Random &random, const std::vector<Base> &bases) {
   return file;
 }
 
-std::string judged(const unsigned char *bytes, std::size_t size) {
+std::string read_mutated(const unsigned char *bytes, std::size_t size) {
   // a copy of exactly this size, so that AddressSanitizer sees the first byte read beyond it
   const std::unique_ptr<unsigned char[]> copy(new unsigned char[size]);
   if (size) std::memcpy(copy.get(), bytes, size);

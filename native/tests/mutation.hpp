@@ -1,4 +1,4 @@
-// Deterministic mutations of student files, and the judge of what the reader makes of them.
+// Deterministic mutations of student files, and the check of what the reader makes of them.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +33,6 @@ std::string mutated(Random &random, const std::vector<Base> &bases);
 
 // Empty where the file reads as a sound student, the line where it is refused in one clear line; any other
 // outcome throws std::logic_error, or ends in a sanitizer's report.
-std::string judged(const unsigned char *bytes, std::size_t size);
+std::string read_mutated(const unsigned char *bytes, std::size_t size);
 
 }  // namespace limbeck::test

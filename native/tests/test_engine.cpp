@@ -342,7 +342,7 @@ TEST(the_trainer_runs_under_the_sanitizers_too) {
   trainer->evaluate({0}, &energy, forces.data(), virial, atoms.data());
   const double one = 1, none[9] = {};
   const std::vector<double> pull(forces.size(), 0.1);
-  trainer->gradient(&one, pull.data(), none, nullptr, gradient.data());
+  trainer->gradient(&one, pull.data(), none, gradient.data());
   CHECK(largest(gradient) > 0);
   // the network alone: the engine adds references and repulsion
   Model bare = model;

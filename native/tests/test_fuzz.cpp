@@ -31,7 +31,8 @@ static Tally fuzz(const std::vector<Base> &bases, std::uint64_t seed, unsigned l
   for (unsigned long k = 0; k < inputs; ++k) {
     const std::string file = mutated(random, bases);
     try {
-      const std::string line = judged(reinterpret_cast<const unsigned char *>(file.data()), file.size());
+      const std::string line =
+          read_mutated(reinterpret_cast<const unsigned char *>(file.data()), file.size());
       if (line.empty())
         ++tally.read;
       else

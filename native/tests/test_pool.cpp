@@ -65,7 +65,7 @@ std::shared_ptr<const TrainingSet> chains() {
   return set;
 }
 
-// Gradient of the sum of energies and of forces weighted by 0.3, on a trainer with so many threads.
+// Gradient of the sum of energies and of forces weighted by 0.3, on the trainer's threads.
 std::vector<float> gradient_of(Trainer<float> &trainer, std::size_t parameters) {
   const auto set = chains();
   const std::size_t S = set->atom_offsets.size() - 1, N = set->species.size();
@@ -78,7 +78,7 @@ std::vector<float> gradient_of(Trainer<float> &trainer, std::size_t parameters) 
   std::vector<double> energy(S), forces(3 * N), virial(9 * S), atoms(N);
   trainer.evaluate(chosen, energy.data(), forces.data(), virial.data(), atoms.data());
   const std::vector<double> by_energy(S, 1.0), by_force(3 * N, 0.3), by_virial(9 * S, 0.0);
-  trainer.gradient(by_energy.data(), by_force.data(), by_virial.data(), nullptr, gradient.data());
+  trainer.gradient(by_energy.data(), by_force.data(), by_virial.data(), gradient.data());
   return gradient;
 }
 

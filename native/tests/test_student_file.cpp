@@ -302,9 +302,8 @@ TEST(released_students) {
 }
 
 TEST(files_that_cannot_be_read) {
-  CHECK_EQUAL(
-      THROWN(FileError, read_student("no/such.safetensors")),
-      "no/such.safetensors: no such student file; remedy: limbeck students lists the ones that come along");
+  CHECK_EQUAL(THROWN(FileError, read_student("no/such.safetensors")),
+              "no/such.safetensors: no such student file; remedy: limbeck students lists the bundled ones");
   CHECK_EQUAL(THROWN(FileError, read_student(arguments().students)),
               arguments().students + ": cannot read the student file; got Is a directory");
   const std::string zero = arguments().students + "/silicon-tiny.safetensors" + std::string(1, '\0');

@@ -16,10 +16,9 @@ from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.reporting import gather, write_report
-from limbeck.report.evidence import Evidence
 from limbeck.report.page import render
 from limbeck.report.provenance import methods
-from limbeck.report.reading import read_run
+from limbeck.report.reading import Evidence, read_run
 from limbeck.report.recommendation import Recommendation, preset_rows
 from tests.report.conftest import TEACHER, bench_rows, labelled_frame, unpack
 

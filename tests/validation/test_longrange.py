@@ -153,11 +153,7 @@ def test_repeats_are_the_fewest_that_are_wide_enough(seed, width):
         (molecule("CH3CH2OH"), {}, "the structure is no wider than 6.0 Å"),
         (Atoms("Cu"), {}, "the structure is no wider than 6.0 Å"),
         (warm_copper(), {"max_atoms": 100}, "it would take 256 atoms (a cell 12 Å wide), more than 100"),
-        (
-            warm_copper(),
-            {"budget_s": 0.0},
-            "the budget leaves too little time: two evaluations of 256 atoms would take",
-        ),
+        (warm_copper(), {"budget_s": 0.0}, "the budget leaves too little time: two evaluations of 256 atoms"),
     ],
 )
 def test_what_is_not_tested_says_why(atoms, settings, reason):

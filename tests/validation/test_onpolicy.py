@@ -50,63 +50,61 @@ class Scaled(Potential):
         return Labels(labels.energy * self.factor, labels.forces * self.factor)
 
 
+def drift(potential: Potential, **settings):
+    settings = {"temperature_k": 300, "timestep_fs": 1.0, "duration_fs": 500, "seed": 1} | settings
+    return nve_drift(potential, settings.pop("start", oscillators()), **settings)
+
+
 def test_harmonic_oscillators_do_not_drift():
-    report = nve_drift(
-        Springs(GRID), oscillators(), temperature_k=300, timestep_fs=1.0, duration_fs=2000, seed=1
-    )
+    report = drift(Springs(GRID), duration_fs=2000)
     assert report.completed
     assert report.reason == ""
     assert abs(report.drift_mev_per_atom_per_ps) < 0.02
     # Verlet's energy oscillates as (w dt)^2 / 8 of the potential energy: second order in the step.
-    coarse = nve_drift(
-        Springs(GRID), oscillators(), temperature_k=300, timestep_fs=2.0, duration_fs=2000, seed=1
-    )
+    coarse = drift(Springs(GRID), timestep_fs=2.0, duration_fs=2000)
     assert coarse.energy_std_mev_per_atom == pytest.approx(4 * report.energy_std_mev_per_atom, rel=0.05)
 
 
 def test_planted_leak_is_found():
-    leak = Leaky(GRID, growth=27 * 1e-5)
-    report = nve_drift(leak, oscillators(), temperature_k=300, timestep_fs=1.0, duration_fs=500, seed=1)
     # 0.01 meV an atom each femtosecond
-    assert report.drift_mev_per_atom_per_ps == pytest.approx(10.0, abs=0.1)
+    leak = drift(Leaky(GRID, growth=27 * 1e-5))
+    assert leak.drift_mev_per_atom_per_ps == pytest.approx(10.0, abs=0.1)
 
 
 def test_same_seed_same_drift_and_start_is_untouched():
     start = oscillators()
-    arguments = {"temperature_k": 300, "timestep_fs": 1.0, "duration_fs": 50}
-    a, b, c = (nve_drift(Springs(GRID), start, seed=s, **arguments) for s in (3, 3, 4))
+    a, b, c = (drift(Springs(GRID), start=start, seed=seed, duration_fs=50) for seed in (3, 3, 4))
     assert a == b != c
     assert np.array_equal(start.positions, GRID)
     assert start.calc is None
     assert not start.get_momenta().any()
 
 
-def test_explosion_and_failure_are_reported_not_raised():
-    runaway = nve_drift(
-        Scaled(Springs(GRID), -5.0), oscillators(), temperature_k=300, timestep_fs=5, duration_fs=5000, seed=0
-    )
-    assert not runaway.completed
-    assert "temperature rose to" in runaway.reason
-    assert "fs" in runaway.reason
+class Broken(Springs):
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        if np.abs(batch.positions.reshape(-1, 27, 3) - GRID).max() > 0.02:
+            raise LimbeckError("element unknown")
+        return super().evaluate(batch)
 
-    class Broken(Springs):
-        def evaluate(self, batch: StructureBatch) -> Labels:
-            if np.abs(batch.positions.reshape(-1, 27, 3) - GRID).max() > 0.02:
-                raise LimbeckError("element unknown")
-            return super().evaluate(batch)
 
-    broken = nve_drift(Broken(GRID), oscillators(), temperature_k=300, timestep_fs=1, duration_fs=500, seed=0)
-    assert not broken.completed
-    assert "LimbeckError: element unknown" in broken.reason
+class Blank(Springs):
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        return Labels(np.full(len(batch), np.nan), np.full((batch.n_atoms, 3), np.nan))
 
-    class Blank(Springs):
-        def evaluate(self, batch: StructureBatch) -> Labels:
-            return Labels(np.full(len(batch), np.nan), np.full((batch.n_atoms, 3), np.nan))
 
-    blank = nve_drift(Blank(GRID), oscillators(), temperature_k=300, timestep_fs=1, duration_fs=50, seed=0)
-    assert not blank.completed
-    assert "not finite" in blank.reason
-    assert blank.drift_mev_per_atom_per_ps is None
+@pytest.mark.parametrize(
+    ("potential", "settings", "reason"),
+    [
+        (Scaled(Springs(GRID), -5.0), {"timestep_fs": 5, "duration_fs": 5000}, "temperature rose to"),
+        (Broken(GRID), {}, "LimbeckError: element unknown"),
+        (Blank(GRID), {"duration_fs": 50}, "not finite"),
+    ],
+)
+def test_explosion_and_failure_are_reported_not_raised(potential, settings, reason):
+    report = drift(potential, seed=0, **settings)
+    assert not report.completed
+    assert reason in report.reason
+    assert not isinstance(potential, Blank) or report.drift_mev_per_atom_per_ps is None
 
 
 def test_on_policy_error_of_a_known_student():
@@ -169,7 +167,7 @@ def test_on_policy_with_a_cell_has_stress():
 
 def test_refusals():
     with pytest.raises(InputError, match="times and temperature of a dynamics run must be positive"):
-        nve_drift(Springs(GRID), oscillators(), temperature_k=300, timestep_fs=1, duration_fs=1, seed=0)
+        drift(Springs(GRID), duration_fs=1)
     with pytest.raises(InputError, match="on-policy error needs starts and frames; got 0 starts, 3 frames"):
         on_policy_error(
             Springs(GRID), Springs(GRID), [], temperature_k=300, frames=3, every_fs=1,

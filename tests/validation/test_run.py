@@ -32,13 +32,9 @@ class Cramped(Potential):
         return self.inner.evaluate(batch)
 
 
-def out_of_memory_like_torch() -> Exception:
-    return type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2 GiB")
-
-
 OUT_OF_MEMORY = {
     "MemoryError": MemoryError(),
-    "torch on CUDA": out_of_memory_like_torch(),
+    "torch on CUDA": type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate"),
     "torch on CPU": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
 }
 
@@ -74,20 +70,14 @@ def test_batches_halve_when_memory_runs_out_and_nothing_is_lost(kind):
 
 def test_a_single_structure_that_does_not_fit_is_refused():
     batch = StructureBatch.from_atoms(copper_frames(5))
-    with pytest.raises(
-        LimbeckError,
-        match=r"^structure 1: out of memory on a single structure; got 8 atoms; "
-        r"wanted a structure that fits into memory; remedy: use a smaller structure",
-    ):
+    with pytest.raises(LimbeckError, match=r"^structure 1: out of memory on a single structure; got 8 atoms"):
         predict(Cramped(emt(), room=4, error=MemoryError()), batch)
 
 
 def test_other_errors_pass_through():
+    cramped = Cramped(emt(), room=0, error=RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        predict(
-            Cramped(emt(), room=0, error=RuntimeError("shapes do not match")),
-            StructureBatch.from_atoms(copper_frames(2)),
-        )
+        predict(cramped, StructureBatch.from_atoms(copper_frames(2)))
 
 
 def test_memory_errors_are_told_from_others():
@@ -114,12 +104,12 @@ def test_batches_keep_to_atoms_and_structures():
 def test_dense_structures_make_smaller_batches():
     frames = copper_frames(8, sizes=(1,))
     dense = [Atoms(a.numbers, a.positions * 0.5, cell=a.cell.array * 0.5, pbc=True) for a in frames]
-    seen = Cramped(emt(), room=10**6, error=MemoryError())
-    predict(seen, StructureBatch.from_atoms(frames), max_atoms=32)
-    loose = list(seen.batches)
-    seen.batches.clear()
-    predict(seen, StructureBatch.from_atoms(dense), max_atoms=32)
-    assert len(seen.batches) > len(loose)
+    batches = []
+    for one in (frames, dense):
+        seen = Cramped(emt(), room=10**6, error=MemoryError())
+        predict(seen, StructureBatch.from_atoms(one), max_atoms=32)
+        batches.append(len(seen.batches))
+    assert batches[1] > batches[0]
 
 
 def test_edges_are_estimated_from_density():

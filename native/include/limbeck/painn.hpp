@@ -114,13 +114,11 @@ class Evaluation {
     backward();
   }
 
-  // Adds dL/dw to grad for a loss with dL/dE, dL/dF (n, 3), dL/d(virial) (3, 3) and, unless it is
-  // null, dL/d(atomic energies) (n,).
-  void accumulate(double grad_energy, const double *grad_forces, const double *grad_virial,
-                  const double *grad_atoms, T *grad) {
+  // Adds dL/dw to grad for a loss with dL/dE, dL/dF (n, 3), dL/d(virial) (3, 3).
+  void accumulate(double grad_energy, const double *grad_forces, const double *grad_virial, T *grad) {
     tangent_geometry(grad_forces, grad_virial);
     tangent_forward();
-    tangent_backward(grad_energy, grad_atoms, grad);
+    tangent_backward(grad_energy, grad);
   }
 
  private:
@@ -170,7 +168,7 @@ class Evaluation {
   void tangent_forward();
   template <int NP>
   void messages_tangent(Layer &k);
-  void tangent_backward(double grad_energy, const double *grad_atoms, T *grad);
+  void tangent_backward(double grad_energy, T *grad);
   template <int NP>
   void message_adjoint_tangent(Layer &k);
 };

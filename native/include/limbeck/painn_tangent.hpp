@@ -153,17 +153,14 @@ inline void Evaluation<T, FC>::messages_tangent(Layer &k) {
 }
 
 template <class T, int FC>
-inline void Evaluation<T, FC>::tangent_backward(double grad_energy, const double *grad_atoms, T *grad) {
+inline void Evaluation<T, FC>::tangent_backward(double grad_energy, T *grad) {
   const Hyperparameters &hp = weights_->hp;
   const ParameterLayout &lay = weights_->layout;
   const int n = g_.atoms, F = this->F(), H = hp.gate_width, L = hp.interactions, R = hp.readout_width;
   const std::size_t nF = std::size_t(n) * F, nR = std::size_t(n) * R, P = g_.pairs;
-  const T scale = T(hp.energy_scale), whole = scale * T(grad_energy);
+  const T scale = T(hp.energy_scale), seed = scale * T(grad_energy);
   fit(scratch_, nR);
-  double atoms = 0;  // sum of dL/de_i
   for (int i = 0; i < n; ++i) {
-    const T seed = grad_atoms ? scale * T(grad_energy + grad_atoms[i]) : whole;
-    if (grad_atoms) atoms += grad_atoms[i];
     for (int f = 0; f < R; ++f) {
       const std::size_t e = std::size_t(i) * R + f;
       const T d1 = silu_slope(read_t_[e]), d2 = silu_curvature(read_t_[e]);
@@ -171,8 +168,7 @@ inline void Evaluation<T, FC>::tangent_backward(double grad_energy, const double
       grad[lay.read2 + f] += scale * read_s_t_[e] + seed * read_s_[e];
     }
   }
-  grad[lay.read2_bias] += whole * T(n);
-  if (grad_atoms) grad[lay.read2_bias] += scale * T(atoms);
+  grad[lay.read2_bias] += seed * T(n);
   outer_add(n, F, R, h_t_.data(), read_tb_.data(), grad + lay.read1);
   outer_add(n, F, R, h_.data(), scratch_.data(), grad + lay.read1);
   sum_rows(n, R, scratch_.data(), grad + lay.read1_bias);

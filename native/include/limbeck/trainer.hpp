@@ -38,10 +38,9 @@ class Trainer {
   // Outputs follow the order of `chosen`.
   virtual void evaluate(const std::vector<long long> &chosen, double *energy, double *forces, double *virial,
                         double *atom_energy) = 0;
-  // Gradient of a loss on the outputs of the last evaluate(); overwrites `gradient`. `grad_atoms`, with
-  // respect to the atomic energies, is null where the loss does not hold them.
+  // Gradient of a loss on the outputs of the last evaluate(); overwrites `gradient`.
   virtual void gradient(const double *grad_energy, const double *grad_forces, const double *grad_virial,
-                        const double *grad_atoms, T *gradient) = 0;
+                        T *gradient) = 0;
 };
 
 // Instruction set chosen at run time: "avx512", "avx2" or "portable" (also the accepted names).

@@ -92,7 +92,7 @@ def read_card(path: Path | str) -> dict[str, Any]:
             raise _not_a_student(path, f"{size:,} bytes of {whole:,}: damaged or truncated")
         card = json.loads(text)
     except FileNotFoundError as error:
-        remedy = "limbeck students lists the ones that are bundled"
+        remedy = "limbeck students lists the bundled ones"
         raise InputError("no such student file", where=path, remedy=remedy) from error
     except OSError as error:
         raise InputError("cannot read the student file", where=path, got=error.strerror) from error

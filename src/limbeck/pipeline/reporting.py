@@ -17,10 +17,9 @@ from limbeck.dataset.read import read_labelled, read_reference, split_isolated_a
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.records.metrics import ValidationReport
-from limbeck.report.evidence import Evidence
 from limbeck.report.page import Written, plotly_js, write_page
 from limbeck.report.provenance import elements_of
-from limbeck.report.reading import Run, read_run
+from limbeck.report.reading import Evidence, Run, read_run
 from limbeck.runtime.student import Student
 from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import validate

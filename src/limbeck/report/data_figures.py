@@ -12,7 +12,7 @@ from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.records.figure import GREY, PALETTE, Axis, Figure, Trace
 from limbeck.report.error_figures import drawn_of
-from limbeck.report.evidence import Evidence
+from limbeck.report.reading import Evidence
 from limbeck.units import EV_TO_MEV
 
 PAIR_RANGE_A = 6.0

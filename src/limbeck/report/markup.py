@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -12,6 +12,8 @@ from limbeck.records.figure import Figure, Picture
 _DOI = re.compile(r"\b(10\.\d{4,9}/[^\s&;,]+[^\s&;,.])")
 _LONG = ("Command",)
 Row = Sequence[str]
+#: title, attribute or key, and form of a figure; "" for words, None for what is markup already
+Column = tuple[str, str, str | None]
 
 
 def text(value: object) -> str:
@@ -78,6 +80,23 @@ def table(
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def records_table(
+    head: str, rows: Iterable[tuple[str, Any]], columns: Sequence[Column], *, marked: int | None = None
+) -> str:
+    """A row a (markup, record), a column an attribute or key of the record."""
+
+    def cell(record: Any, key: str, form: str | None) -> str:
+        value = (record if isinstance(record, Mapping) else vars(record)).get(key)
+        if form is None:
+            return str(value)
+        return number(value, form) if form else text(value or "–")
+
+    titles = [head, *(title for title, _, _ in columns)]
+    words = (0, *(k for k, (_, _, form) in enumerate(columns, 1) if not form))
+    lines = [(name, *(cell(record, key, form) for _, key, form in columns)) for name, record in rows]
+    return table(titles, lines, marked=marked, words=words)
 
 
 def details(title: str, markup: str) -> str:

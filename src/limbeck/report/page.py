@@ -16,9 +16,8 @@ from limbeck.report import provenance, results, shipping
 from limbeck.report.card import model_card
 from limbeck.report.data_figures import data_figures, map_figures
 from limbeck.report.error_figures import energy_parity, error_figures, force_parity
-from limbeck.report.evidence import Evidence
 from limbeck.report.markup import code, figures, paragraph, section, text
-from limbeck.report.reading import Run
+from limbeck.report.reading import Evidence, Run
 from limbeck.report.recommendation import PresetRow, Recommendation, preset_rows, recommend
 from limbeck.report.speed_figures import bench_figures, curve_figures, learning_figures, pareto_figure
 from limbeck.report.structure_view import picture

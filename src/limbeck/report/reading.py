@@ -1,17 +1,21 @@
-"""What a run folder holds, read defensively: other stages write it, and some files may be missing."""
+"""What a run folder holds, read defensively (other stages write it, files may be missing), and evidence."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from ase import Atoms
 
 from limbeck.artifact.file import read_card
 from limbeck.core.hashing import hash_file
+from limbeck.core.labels import LabelledSet
+from limbeck.core.scans import scan_mask
 from limbeck.errors import InputError, LimbeckError
 from limbeck.records.metrics import (
     GIVEN,
@@ -20,6 +24,7 @@ from limbeck.records.metrics import (
     Errors,
     GroupedErrors,
     Metrics,
+    ValidationReport,
     as_dict,
     is_number,
 )
@@ -112,7 +117,39 @@ class Run:
     @property
     def target_force_rmse(self) -> float | None:
         """The wanted force RMSE, meV/Å, where the configuration names one."""
-        return _find_number(self.config, TARGET)
+        return figures(self.config).get(TARGET)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What figures are made of.
+
+    Attributes
+    ----------
+    learned: labels that students learned from and that chose their best weights; None where they are
+        not in the run folder.
+    compared: the labelled set that students are compared on, None where its file is missing.
+    what: how it is called. reports: preset -> predictions and errors on it.
+    starts: starting structures. notes: what could not be read or is shown in part.
+    """
+
+    learned: LabelledSet | None = None
+    compared: LabelledSet | None = None
+    what: str = "test"
+    reports: dict[str, ValidationReport] = field(default_factory=dict)
+    starts: list[Atoms] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sets(self) -> list[tuple[str, LabelledSet]]:
+        """(name, set) of what is there, those learned from first, without contact scans."""
+        found = []
+        for name, labelled in (("training labels", self.learned), (f"{self.what} frames", self.compared)):
+            if labelled is not None and len(labelled):
+                scans = scan_mask(labelled.config_type)
+                some = scans.any() and not scans.all()
+                found.append((name, labelled.select(np.flatnonzero(~scans)) if some else labelled))
+        return found
 
 
 def read_run(folder: Path | str, results: Path | None = None) -> Run:
@@ -221,7 +258,7 @@ def _read_bench(
     if len(kept) < len(rows) or not kept:
         lost = len(rows) - len(kept) or "all"
         notes.append(f"{path.name}: {lost} rows lack a model, numbers of atoms or finite figures")
-    own = {None, *(student.sha256 for student in students.values())}
+    own = (None, *(student.sha256 for student in students.values()))
     stale = ", ".join(dict.fromkeys(row["model"] for row in kept if row.get("student_sha256") not in own))
     if stale:
         notes.append(f"{path.name} is of other files than the run's ({stale}): limbeck bench anew")
@@ -282,15 +319,6 @@ def _read_curves(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
         elif value:
             notes.append(f"{CURVES}/{path.name} is no result of limbeck learning-curve")
     return found
-
-
-def _find_number(values: dict[str, Any], key: str) -> float | None:
-    for name, value in values.items():
-        if name == key and isinstance(value, int | float):
-            return float(value)
-        if isinstance(value, dict) and (inner := _find_number(value, key)) is not None:
-            return inner
-    return None
 
 
 def figures(value: Any) -> dict[str, Any]:

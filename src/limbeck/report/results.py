@@ -19,9 +19,8 @@ from limbeck.records.metrics import (
     as_dict,
     read,
 )
-from limbeck.report.evidence import Evidence
-from limbeck.report.markup import code, figures, missing, number, paragraph, table, text, verdict
-from limbeck.report.reading import Run
+from limbeck.report.markup import code, figures, missing, number, paragraph, records_table, text, verdict
+from limbeck.report.reading import Evidence, Run
 from limbeck.report.recommendation import PresetRow, Recommendation, teacher_rate
 from limbeck.report.speed_figures import trained_points
 
@@ -48,6 +47,35 @@ _CURVE = (
     ("force RMSE, meV/Å", "force_rmse_mev_per_a", "{:.1f}"),
     ("energy MAE, meV/atom", "energy_mae_mev_per_atom", "{:.2f}"),
 )
+_FRAMES = (
+    ("origin", "group", ""),
+    ("K", "temperature_k", "{:.0f}"),
+    ("force RMSE, meV/Å", "force_rmse_mev_per_a", "{:.1f}"),
+    ("energy error, meV/atom", "energy_error_mev_per_atom", "{:+.2f}"),
+    ("worst atom", "atom", ""),
+    ("|ΔF|, meV/Å", "worst_force_error_mev_per_a", "{:.0f}"),
+)
+_DYNAMICS = (
+    ("K", "kelvin", "{:.0f}"),
+    ("frames", "n_structures", "{:d}"),
+    ("force RMSE on its own frames, meV/Å", "force_rmse_mev_per_a", "{:.1f}"),
+    ("{split}, meV/Å", "held", "{:.1f}"),
+    ("force R²", "force_r2", "{:.4f}"),
+    ("dynamics", "lasts", None),
+    ("NVE drift, meV/atom/ps", "drift_mev_per_atom_per_ps", "{:.3f}"),
+    ("NVE fluctuation, meV/atom", "energy_std_mev_per_atom", "{:.3f}"),
+    ("NVE, ps", "nve_ps", "{:g}"),
+)
+_ROUNDS = (
+    ("student", "model", ""),
+    ("labels", "labels", "{:,}"),
+    ("test force RMSE, meV/Å", "held", "{:.1f}"),
+    ("on-policy, meV/Å", "own", "{:.1f}"),
+    ("runs that lasted", "reached", ""),
+    ("shortest, ps", "shortest_ps", "{:.2f}"),
+    ("mean, ps", "mean_ps", "{:.2f}"),
+    ("why runs ended", "why", ""),
+)
 
 
 def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target: float | None) -> str:
@@ -62,7 +90,6 @@ def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target:
             threads=next((row.threads for row in rows if row.threads), teacher.threads),
         )
         models.insert(0, (f"{code(teacher.name)} (teacher)", slow))
-    lines = [(name, *(number(getattr(row, key), form) for _, key, form in _PRESETS)) for name, row in models]
     marked = next((k for k, (_, row) in enumerate(models) if row.name == advice.preset), None)
     count = max((run.errors(row.name).n_structures or 0 for row in rows), default=0)
     frames = {
@@ -84,7 +111,7 @@ def presets(run: Run, rows: Sequence[PresetRow], advice: Recommendation, target:
     )  # fmt: skip
     return (
         f'<p class="advice"><strong>Recommendation.</strong> {text(advice.text)}</p>'
-        + table(["model", *(title for title, _, _ in _PRESETS)], lines, marked=marked)
+        + records_table("model", models, _PRESETS, marked=marked)
         + paragraph(" ".join(notes), "note")
         + aim
     )
@@ -96,22 +123,11 @@ def worst_frames(evidence: Evidence, preset: str) -> str:
     if report is None:
         return ""
     rows = [
-        (
-            number(frame.index, "{:d}"),
-            text(frame.group or "–"),
-            number(frame.temperature_k, "{:.0f}"),
-            number(frame.force_rmse_mev_per_a, "{:.1f}"),
-            number(frame.energy_error_mev_per_atom, "{:+.2f}"),
-            text(f"{frame.worst_element} {frame.worst_atom}"),
-            number(frame.worst_force_error_mev_per_a, "{:.0f}"),
-        )
+        (number(frame.index, "{:d}"), vars(frame) | {"atom": f"{frame.worst_element} {frame.worst_atom}"})
         for frame in report.worst[:_WORST]
     ]
-    columns = (
-        "frame", "origin", "K", "force RMSE, meV/Å", "energy error, meV/atom", "worst atom", "|ΔF|, meV/Å",
-    )  # fmt: skip
     heading = f"<h3>Worst {text(evidence.what)} frames of {text(preset)}</h3>"
-    return heading + table(columns, rows, words=(0, 1, 5))
+    return heading + records_table("frame", rows, _FRAMES)
 
 
 def learning_curve(curve: Mapping[str, Any], drawn: Sequence[Figure]) -> str:
@@ -120,11 +136,7 @@ def learning_curve(curve: Mapping[str, Any], drawn: Sequence[Figure]) -> str:
     said = f'<p class="advice"><strong>{text(curve["preset"])}.</strong> {text(curve["text"])}</p>'
     if isinstance(curve.get("busy"), str) and curve["busy"]:
         said += paragraph(f"{curve['busy'][0].upper()}{curve['busy'][1:]}.", "warn")
-    rows = [
-        (text(row.get("preset", "–")), *(number(row.get(key), form) for _, key, form in _CURVE))
-        for row in curve["points"]
-        if row["skipped"] is None
-    ]
+    rows = [(text(row.get("preset", "–")), row) for row in curve["points"] if row["skipped"] is None]
     notes = [
         f"Each point is a training of its own, evaluated on {curve.get('test_structures', '–')} test "
         "structures that none of them saw. The verdict compares what a doubling of each would gain."
@@ -143,7 +155,7 @@ def learning_curve(curve: Mapping[str, Any], drawn: Sequence[Figure]) -> str:
     return (
         said
         + figures(drawn, abreast=True)
-        + table(["student", *(title for title, _, _ in _CURVE)], rows, marked=0 if done else None)
+        + records_table("student", rows, _CURVE, marked=0 if done else None)
         + paragraph(" ".join(notes), "note")
     )
 
@@ -156,39 +168,26 @@ def dynamics(run: Run) -> str:
         if student.on_policy is None and student.nve is None:
             continue
         own, nve = student.on_policy or OnPolicyFacts(), student.nve or DriftFacts()
-        errors, lasted = student.errors(ON_POLICY), nve.duration_fs
-        stability = "–" if own.stable is None else verdict(own.stable, "stable" if own.stable else "failed")
-        rows.append(
-            (
-                text(preset),
-                number(own.temperature_k, "{:.0f}"),
-                number(errors.n_structures, "{:d}"),
-                number(errors.force_rmse_mev_per_a, "{:.1f}"),
-                number(run.errors(preset).force_rmse_mev_per_a, "{:.1f}"),
-                number(errors.force_r2, "{:.4f}"),
-                stability,
-                number(nve.drift_mev_per_atom_per_ps, "{:.3f}"),
-                number(nve.energy_std_mev_per_atom, "{:.3f}"),
-                number(lasted and lasted / 1000, "{:g}"),
-            )
-        )
+        lasts = "–" if own.stable is None else verdict(own.stable, "stable" if own.stable else "failed")
+        record = vars(student.errors(ON_POLICY)) | vars(nve) | {
+            "kelvin": own.temperature_k, "held": run.errors(preset).force_rmse_mev_per_a, "lasts": lasts,
+            "nve_ps": nve.duration_fs and nve.duration_fs / 1000,
+        }  # fmt: skip
+        rows.append((text(preset), record))
         reasons += [f"{preset}: {reason}" for reason in (own.reason, nve.reason) if reason]
     if not rows:
         return missing(
             "The students' own dynamics were not examined in this run, which takes a teacher.",
             "limbeck distill CONFIG.yaml",
         )
-    columns = (
-        "student", "K", "frames", "force RMSE on its own frames, meV/Å", f"{_SPLITS[run.split]}, meV/Å",
-        "force R²", "dynamics", "NVE drift, meV/atom/ps", "NVE fluctuation, meV/atom", "NVE, ps",
-    )  # fmt: skip
+    columns = [(title.format(split=_SPLITS[run.split]), key, form) for title, key, form in _DYNAMICS]
     said = paragraph(
         "Each student drives its own dynamics and the teacher labels its frames: regions that only the "
         "student finds attractive are in no trajectory of the teacher. Without a thermostat the total energy "
         "must not drift.",
         "note",
     )
-    return table(columns, rows, words=(0, 6)) + said + "".join(paragraph(one, "warn") for one in reasons)
+    return records_table("student", rows, columns) + said + "".join(paragraph(one, "warn") for one in reasons)
 
 
 def active_learning(run: Run) -> str:
@@ -197,27 +196,18 @@ def active_learning(run: Run) -> str:
     rows = []
     for one in map(as_dict, seen if isinstance(seen, list) else []):
         for model, student in as_dict(one.get("students")).items():
+            student = as_dict(student)
             own, held = (read(Errors, student.get(split)) for split in (ON_POLICY, TEST))
-            rows.append(
-                (
-                    number(one.get("number"), "{:d}"),
-                    text(model),
-                    number(one.get("labels"), "{:,}"),
-                    number(held.force_rmse_mev_per_a, "{:.1f}"),
-                    number(own.force_rmse_mev_per_a, "{:.1f}"),
-                    text(f"{student.get('stable', '–')} of {student.get('runs', '–')}"),
-                    number(student.get("shortest_ps"), "{:.2f}"),
-                    number(student.get("mean_ps"), "{:.2f}"),
-                    text("; ".join(map(str, student.get("reasons") or []))[:200]),
-                )
-            )
+            record = student | {
+                "labels": one.get("labels"), "model": model, "reached": f"{student.get('stable', '–')} of "
+                f"{student.get('runs', '–')}", "held": held.force_rmse_mev_per_a,
+                "own": own.force_rmse_mev_per_a,
+                "why": "; ".join(map(str, student.get("reasons") or []))[:200],
+            }  # fmt: skip
+            rows.append((number(one.get("number"), "{:d}"), record))
     if not rows:
         return ""
-    columns = (
-        "iteration", "student", "labels", "test force RMSE, meV/Å", "on-policy, meV/Å", "runs that lasted",
-        "shortest, ps", "mean, ps", "why runs ended",
-    )  # fmt: skip
-    return "<h3>Active learning</h3>" + table(columns, rows, words=(1, 8))
+    return "<h3>Active learning</h3>" + records_table("iteration", rows, _ROUNDS)
 
 
 def long_range(run: Run) -> str:

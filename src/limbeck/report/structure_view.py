@@ -31,11 +31,11 @@ def picture(name: str, title: str, caption: str, atoms: Atoms, values: np.ndarra
     corners = _cell_lines(shown)
     points = np.concatenate([positions, corners.reshape(-1, 3)])
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
-    colors = [_hex(jmol_colors[z]) for z in numbers]
-    scale = None
+    by_element = {chemical_symbols[z]: _hex(jmol_colors[z]) for z in np.unique(numbers)}
+    labels = [chemical_symbols[z] for z in numbers]
+    colors, scale = [by_element[label] for label in labels], None
     if values is not None:
         colors, scale = _by_value(values[keep])
-    labels = [chemical_symbols[z] for z in numbers]
     payload = {
         "positions": np.round(positions - centre, 3).tolist(),
         "radii": [round(0.5 * float(covalent_radii[z]), 3) for z in numbers],
@@ -44,9 +44,7 @@ def picture(name: str, title: str, caption: str, atoms: Atoms, values: np.ndarra
         "values": None if values is None else [round(float(v), 1) for v in values[keep]],
         "bonds": _bonds(numbers, positions),
         "cell": np.round(corners - centre, 3).tolist() if len(corners) else [],
-        "legend": None
-        if values is not None
-        else {chemical_symbols[z]: _hex(jmol_colors[z]) for z in np.unique(numbers)},
+        "legend": by_element if values is None else None,
         "scale": scale,
     }
     return Picture(name, title, caption, payload)
@@ -66,21 +64,19 @@ def _cell_lines(atoms: Atoms) -> np.ndarray:
     """The twelve edges of the cell, (12, 2, 3) Å; none without a cell."""
     if not atoms.pbc.any() or atoms.cell.rank < 3:
         return np.zeros((0, 2, 3))
-    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
-    lines = [
-        (a, b) for n, a in enumerate(corners) for b in corners[n + 1 :] if np.abs(a - b).sum() == 1
-    ]  # along one vector
+    corners = np.array(list(np.ndindex(2, 2, 2)), float)
+    # those that differ along one vector
+    lines = [(a, b) for n, a in enumerate(corners) for b in corners[n + 1 :] if np.abs(a - b).sum() == 1]
     return np.array(lines) @ atoms.cell.array
 
 
 def _by_value(values: np.ndarray) -> tuple[list[str], dict[str, Any]]:
     low, high = float(values.min()), float(values.max())
-    span = (high - low) or 1.0
-    stops = np.array([stop for stop, _ in ERROR_SCALE])
-    rgb = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for _, c in ERROR_SCALE]) / 255
-    at = (values - low) / span
-    colors = [_hex(np.array([np.interp(x, stops, rgb[:, k]) for k in range(3)])) for x in at]
-    return colors, {"low": round(low, 1), "high": round(high, 1), "colors": [c for _, c in ERROR_SCALE]}
+    stops, names = [stop for stop, _ in ERROR_SCALE], [name for _, name in ERROR_SCALE]
+    rgb = np.array([[int(name[k : k + 2], 16) / 255 for k in (1, 3, 5)] for name in names])
+    at = (values - low) / ((high - low) or 1.0)
+    colors = np.stack([np.interp(at, stops, channel) for channel in rgb.T], axis=1)
+    return list(map(_hex, colors)), {"low": round(low, 1), "high": round(high, 1), "colors": names}
 
 
 def _hex(rgb: np.ndarray) -> str:
