@@ -15,6 +15,7 @@ from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.mixing import SumCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.filters import ExpCellFilter, FrechetCellFilter
@@ -237,6 +238,16 @@ def test_files_keep_the_results(student, tmp_path):
         database.write(atoms)
         row = database.get(1)
     assert (row.energy, row.calculator) == (pytest.approx(energy), "limbeck")
+
+
+def test_calculators_add_up(student):
+    atoms = crystal()
+    atoms.calc = Calculator(student)
+    single = atoms.get_forces()
+    atoms.calc = SumCalculator([Calculator(student), Calculator(student)])
+    np.testing.assert_allclose(atoms.get_forces(), 2 * single, rtol=1e-12)
+    atoms.rattle(0.01, seed=1)
+    assert np.abs(atoms.get_forces() - 2 * single).max() > 1e-6
 
 
 @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])  # noqa: S301
