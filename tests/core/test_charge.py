@@ -43,28 +43,26 @@ def test_none_and_zero():
 
 
 @pytest.mark.parametrize(
-    ("info", "message"),
+    ("info", "facts"),
     [
-        ({"charge": "plus"}, "the total charge is not a number; got 'plus'; wanted info['charge'] in units of e"),
-        ({"total_charge": np.ones(6)}, "the total charge is not a number; got array("),
-        ({"charge": True}, "the total charge is not a number; got True"),
-        ({"charge": np.inf}, "the total charge is not a number; got inf"),
-        (
-            {"charge": 1, "total_charge": 0},
-            "two total charges of one structure; got charge 1, total_charge 0; wanted one; "
-            "remedy: remove the wrong entry",
-        ),
-        ({"spin": 0.5}, "the spin multiplicity is not a whole number; got 0.5"),
-        ({"spin": -1}, "the spin multiplicity is not a whole number; got -1"),
-        ({"spin": "up"}, "the spin multiplicity is not a whole number; got 'up'"),
-        ({"spin": 1, "multiplicity": 2}, "two spin multiplicities of one structure; got spin 1, multiplicity 2"),
+        ({"charge": "plus"}, ("total charge; got 'plus'; wanted info['charge'] in units of e",)),
+        ({"total_charge": np.ones(6)}, ("total charge; got array(",)),
+        ({"charge": True}, ("total charge; got True",)),
+        ({"charge": np.inf}, ("total charge; got inf",)),
+        ({"charge": 1, "total_charge": 0}, ("total charge; got charge 1, total_charge 0; ", "remedy: remove the")),
+        ({"spin": 0.5}, ("spin multiplicity; got 0.5",)),
+        ({"spin": -1}, ("spin multiplicity; got -1", "2S + 1")),
+        ({"spin": "up"}, ("spin multiplicity; got 'up'",)),
+        ({"spin": 1, "multiplicity": 2}, ("spin multiplicity; got spin 1, multiplicity 2",)),
     ],
 )  # fmt: skip
-def test_entries_that_make_no_sense_are_refused(info, message):
+def test_invalid_entries_are_refused(info, facts):
     with pytest.raises(InputError) as caught:
         check_structures([cation(), cation(**info)], "mine.xyz")
-    assert str(caught.value).startswith(f"mine.xyz, frame 1: {message}")
-    assert "\n" not in str(caught.value)
+    text = str(caught.value)
+    assert text.startswith("mine.xyz, frame 1: ")
+    assert "\n" not in text
+    assert all(fact in text for fact in facts), text
 
 
 @pytest.mark.parametrize("key", ["charge", "total_charge", "overall_charge"])
@@ -105,9 +103,7 @@ def test_isolated_atoms_go_with_any_charge():
 def test_a_multiplicity_fits_the_electrons(info, refused):
     # methanol has 18 electrons: S and 2S of a doublet or triplet, taken for 2S + 1, show here
     if refused:
-        with pytest.raises(
-            InputError, match="a spin multiplicity that the number of electrons does not allow"
-        ):
+        with pytest.raises(InputError, match="spin multiplicity .* number of electrons"):
             check_structures([cation(**info)], "mine.xyz")
     else:
         check_structures([cation(**info)], "mine.xyz")

@@ -70,8 +70,8 @@ REFUSED = {
     "nan": (not_finite(np.nan), "ultra-tiny, atom 5: positions or cell are not finite"),
     "infinity": (not_finite(np.inf), "ultra-tiny, atom 5: positions or cell are not finite"),
     "cell": (Atoms("Si", pbc=True, cell=np.diag([np.nan, 3, 3])), "positions or cell are not finite"),
-    "no volume": (Atoms("Si", pbc=True, cell=np.zeros((3, 3))), "structure 1: .*no volume"),
-    "flat": (Atoms("Si", pbc=True, cell=[[3, 0, 0], [6, 0, 0], [0, 0, 3]]), "structure 1: .*no volume"),
+    "no volume": (Atoms("Si", pbc=True, cell=np.zeros((3, 3))), "structure 1: .*without volume"),
+    "flat": (Atoms("Si", pbc=True, cell=[[3, 0, 0], [6, 0, 0], [0, 0, 3]]), "structure 1: .*without volume"),
     "touching": (Atoms("OHO", [[0, 0, 0], [0, 0, 1], [0, 0, 0]]), "structure 1, atoms 0 and 2: .*at the same place"),
 }  # fmt: skip
 

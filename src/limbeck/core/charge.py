@@ -1,13 +1,13 @@
-"""Total charge and spin multiplicity of a structure: the one place that reads them from ``atoms.info``.
+"""Total charge and spin multiplicity of a structure; the only module that reads them from ``atoms.info``.
 
-Entries count whatever their case; None counts as missing, and an array of one number is that number.
-What they mean follows the data sets that carry them: ``spin`` of OMol25, fairchem and ORB and
-``total_spin`` of MACE are the multiplicity 2S + 1, and 0 is how fairchem says that no spin is given.
+Keys match in any case; None counts as missing, and an array of one number is that number. Meanings follow the
+data sets: ``spin`` of OMol25, fairchem and ORB and ``total_spin`` of MACE are the multiplicity 2S + 1, and 0
+means no spin given, as in fairchem.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +16,17 @@ from ase import Atoms
 
 from limbeck.errors import InputError
 
-#: entries for the total charge in units of e; Limbeck itself writes the first
+#: keys of the total charge in units of e; Limbeck itself writes the first
 CHARGE_KEYS = ("charge", "total_charge", "overall_charge", "molecular_charge", "net_charge")
-#: entries for the spin multiplicity; Limbeck itself writes the first
+#: keys of the spin multiplicity; Limbeck itself writes the first
 SPIN_KEYS = ("spin", "total_spin", "multiplicity", "spin_multiplicity", "molecular_multiplicity")
-
-
-#: entries of a student's card
+#: keys of a student's model card
 _CARD_CHARGE, _CARD_SPIN = "total_charge", "spin_multiplicity"
 
 
 @dataclass(frozen=True)
 class ChargeState:
-    """What a student was trained for: one total charge and one spin.
+    """The one total charge and spin that a student is trained for.
 
     Attributes
     ----------
@@ -40,16 +38,16 @@ class ChargeState:
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any], where: object) -> ChargeState:
-        """The state on a student's card; cards of before there was one are of neutral training data.
+        """The state in a student's model card; older cards without one are of neutral training data.
 
         Raises
         ------
-        InputError: entries that are no numbers.
+        InputError: entries that are not numbers.
         """
         charge, spin = card.get(_CARD_CHARGE) or 0, card.get(_CARD_SPIN) or 0
         if not np.isfinite(_number(charge)) or _number(spin) not in range(1000):
             raise InputError(
-                "the card has no sense in total charge or spin",
+                "invalid total charge or spin in the model card",
                 where=where,
                 got=f"{charge!r} and {spin!r}",
                 remedy="make the file again",
@@ -57,7 +55,7 @@ class ChargeState:
         return cls(float(charge), int(spin))
 
     def on_card(self) -> dict[str, Any]:
-        """Entries of a card."""
+        """Entries of a model card."""
         return {_CARD_CHARGE: self.charge, _CARD_SPIN: self.spin or None}
 
     def __str__(self) -> str:
@@ -66,62 +64,46 @@ class ChargeState:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a neutral closed shell, or says nothing else."""
+        """Whether it is a neutral closed shell, or has no entries."""
         return not self.charge and self.spin <= 1
 
     def differs(self, charge: float, spin: int) -> str | None:
-        """What of a structure is not the student's: "charge", "spin" or None; a spin of 0 goes with any."""
+        """Which of a structure's values is not the student's: "charge", "spin" or None; spin 0 fits any."""
         if charge != self.charge:
             return "charge"
         return "spin" if spin and self.spin and spin != self.spin else None
 
 
 def stated_charge(atoms: Atoms, where: str | None = None) -> float | None:
-    """The total charge in units of e, None where no entry says anything.
+    """The total charge in units of e, None without an entry.
 
     Raises
     ------
-    InputError: an entry is no finite number, or two differ; ``where`` names the structure.
+    InputError: an entry is not a finite number, or two differ; ``where`` names the structure.
     """
-    found = _entries(atoms.info, CHARGE_KEYS)
-    for key, number in found.items():
-        if not np.isfinite(number):
-            raise InputError(
-                "the total charge is not a number",
-                where=where,
-                got=repr(atoms.info[key]),
-                wanted=f"info['{key}'] in units of e",
-            )
-    return _only("total charges", found, where)
+    wanted = "info['{}'] in units of e"
+    return _read(atoms.info, CHARGE_KEYS, where, "total charge", lambda n: bool(np.isfinite(n)), wanted)
 
 
 def total_charge(atoms: Atoms, where: str | None = None) -> float:
-    """As :func:`stated_charge`, zero where nothing says otherwise."""
+    """As :func:`stated_charge`, zero without an entry."""
     return stated_charge(atoms, where) or 0.0
 
 
 def spin_multiplicity(atoms: Atoms, where: str | None = None) -> int:
-    """2S + 1, 0 where no entry says anything.
+    """2S + 1, 0 without an entry.
 
     Raises
     ------
-    InputError: an entry is no whole number, or two differ; ``where`` names the structure.
+    InputError: an entry is not a whole number, or two differ; ``where`` names the structure.
     """
-    found = _entries(atoms.info, SPIN_KEYS)
-    for key, number in found.items():
-        if not (number >= 0 and number.is_integer()):
-            raise InputError(
-                "the spin multiplicity is not a whole number",
-                where=where,
-                got=repr(atoms.info[key]),
-                wanted=f"info['{key}'] = 2S + 1: 1, 2, 3, ...",
-                remedy=f"rename the entry '{key}' if it is something else",
-            )
-    return int(_only("spin multiplicities", {key: n for key, n in found.items() if n}, where) or 0)
+    wanted = "info['{}'] = 2S + 1: 1, 2, 3, ... (rename the entry if it is something else)"
+    whole: Callable[[float], bool] = lambda n: n >= 0 and n.is_integer()  # noqa: E731
+    return int(_read(atoms.info, SPIN_KEYS, where, "spin multiplicity", whole, wanted, skip_zero=True) or 0)
 
 
 def write_charge(info: MutableMapping[str, Any], charge: float, spin: int = 0) -> None:
-    """Entries ``charge`` and ``spin`` where they are not zero, in the place of all others of their kind."""
+    """Replace all entries of charge and spin by ``charge`` and ``spin``, where these are not zero."""
     for key in [*_entries(info, CHARGE_KEYS), *_entries(info, SPIN_KEYS)]:
         del info[key]
     if charge:
@@ -131,38 +113,46 @@ def write_charge(info: MutableMapping[str, Any], charge: float, spin: int = 0) -
 
 
 def copy_charge(source: Atoms, target: Atoms) -> None:
-    """Give ``target`` the charge and spin of ``source``, under the names that Limbeck writes."""
+    """Give ``target`` the charge and spin of ``source``, under the keys that Limbeck writes."""
     write_charge(target.info, total_charge(source), spin_multiplicity(source))
 
 
 def repeat_charge(source: Atoms, target: Atoms) -> None:
-    """Give ``target``, made of repeats of ``source``, its share of charge; spins do not add, so none."""
+    """Give ``target``, repeats of ``source``, its share of charge and no spin, since spins do not add."""
     write_charge(target.info, total_charge(source) * len(target) / len(source))
 
 
+def _read(
+    info: Mapping[str, Any], keys: tuple[str, ...], where: str | None, what: str,
+    valid: Callable[[float], bool], wanted: str, *, skip_zero: bool = False,
+) -> float | None:  # fmt: skip
+    found = _entries(info, keys)
+    for key, number in found.items():
+        if not valid(number):
+            raise InputError(f"invalid {what}", where=where, got=repr(info[key]), wanted=wanted.format(key))
+    found = {key: number for key, number in found.items() if number or not skip_zero}
+    if len(set(found.values())) > 1:
+        raise InputError(
+            f"conflicting entries of the {what}",
+            where=where,
+            got=", ".join(f"{key} {number:g}" for key, number in found.items()),
+            wanted="one value",
+            remedy="remove the wrong entry",
+        )
+    return next(iter(found.values()), None)
+
+
 def _entries(info: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, float]:
-    if not info:
+    if not info:  # the usual case; this runs for every step of dynamics
         return {}
     found = {k: v for k, v in info.items() if isinstance(k, str) and k.lower() in keys and v is not None}
     return {key: _number(value) for key, value in found.items()}
 
 
 def _number(value: object) -> float:
-    """NaN where it is no number; so is True, which extxyz reads of a name without a value."""
+    """NaN unless it is a number; so is True, which extxyz reads of a key without a value."""
     try:
         array = np.asarray(value)
         return float("nan") if array.dtype == bool else float(array.astype(np.float64).reshape(()))
     except (TypeError, ValueError):
         return float("nan")
-
-
-def _only(what: str, found: Mapping[str, float], where: str | None) -> float | None:
-    if len(set(found.values())) > 1:
-        raise InputError(
-            f"two {what} of one structure",
-            where=where,
-            got=", ".join(f"{key} {number:g}" for key, number in found.items()),
-            wanted="one",
-            remedy="remove the wrong entry",
-        )
-    return next(iter(found.values()), None)

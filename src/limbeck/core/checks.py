@@ -1,8 +1,8 @@
-"""Checks that every structure passes before anything is computed on it.
+"""Checks of every structure before anything is computed on it.
 
-Distances are taken under the periodic image by one k-d tree for many structures at once: the atoms
-of structure s get the fourth coordinate ``s * 2 * cutoff``, so no pair within the cutoff joins two
-structures. ASE and SciPy only, so that a teacher's worker can use it without vesin.
+One k-d tree finds the distances of many structures at once, periodic images included: the atoms of structure
+s get the fourth coordinate ``s * 2 * cutoff``, so no pair within the cutoff joins two structures. ASE and
+SciPy only, so that a teacher's worker needs no vesin (imported with the first neighbour list).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ase.data import chemical_symbols, covalent_radii
 from scipy.spatial import cKDTree
 
 from limbeck.core.charge import ChargeState, spin_multiplicity, total_charge
+from limbeck.core.neighbours import check_cell
 from limbeck.core.scans import is_scan
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 
 OVERLAP_FRACTION = 0.3  #: of the sum of covalent radii; the shortest real bond, H2, has 1.2
 _ATOMS_PER_TREE = 20_000
-_FLAT = 1e-5  # smallest over largest singular value of the periodic vectors: a plane, not a cell
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def periodic_images(batch: StructureBatch, cutoff: float) -> Images:
     apart = structure * 2.0 * cutoff  # (N,)
     # A column of the inverse cell is normal to a face, its length one over the width there.
     margin = cutoff * np.linalg.norm(inverse, axis=1)  # (S, 3)
-    reach = np.where(batch.pbc, np.ceil(margin), 0.0)  # (S, 3)
+    images = np.where(batch.pbc, np.ceil(margin), 0.0)  # (S, 3)
     low, high = -margin[structure], 1.0 + margin[structure]  # (N, 3)
     points, atoms = [np.column_stack([home, apart])], [np.arange(batch.n_atoms)]
-    spans = [range(-int(n), int(n) + 1) for n in reach.max(axis=0, initial=0.0)]
+    spans = [range(-int(n), int(n) + 1) for n in images.max(axis=0, initial=0.0)]
     for shift in itertools.product(*spans):
         if shift == (0, 0, 0):
             continue
@@ -151,7 +151,8 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
         spin_multiplicity(frame, _at(where, k))
     batch = StructureBatch.from_atoms(frames)
     _check_numbers(batch, where)
-    _check_cells(batch, where)
+    for s in range(len(batch)):
+        check_cell(batch.cell[s], batch.pbc[s], _at(where, s))
     ordinary = [not is_scan(str(frame.info.get("config_type", ""))) for frame in frames]
     _check_overlap(batch, np.flatnonzero(ordinary), where)
     _check_spins(batch, where)
@@ -159,24 +160,24 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
 
 
 def compared(batch: StructureBatch) -> tuple[np.ndarray, np.ndarray]:
-    """Structures whose charge, and those whose spin must be one for a set: two masks, (S,).
+    """Structures that must share one charge, and those that must share one spin: two masks, (S,).
 
-    Neutral single atoms are left out: they give reference energies to sets of any charge. A structure
-    without a spin entry goes with any.
+    Neutral single atoms are left out, since they give reference energies to sets of any charge; so are
+    structures without a spin entry, which fit any spin.
     """
     single = (batch.counts == 1) & (batch.charge == 0)
     return ~single, ~single & (batch.spin > 0)
 
 
 def first_other(values: np.ndarray, among: np.ndarray) -> tuple[int, int] | None:
-    """The first of ``values`` (S,) under the mask and the first that differs from it, or None."""
+    """Places of the first of ``values`` (S,) under the mask and of the first that differs, or None."""
     index = np.flatnonzero(among)
     differing = index[values[index] != values[index[0]]] if len(index) else index
     return (int(index[0]), int(differing[0])) if len(differing) else None
 
 
 def state_of_set(batch: StructureBatch) -> ChargeState:
-    """Total charge and spin that the structures share, as :func:`check_structures` makes sure."""
+    """Total charge and spin that the structures share; :func:`check_structures` makes sure that they do."""
     charged, spinning = (np.flatnonzero(mask) for mask in compared(batch))
     return ChargeState(
         float(batch.charge[charged[0]]) if len(charged) else 0.0,
@@ -185,13 +186,13 @@ def state_of_set(batch: StructureBatch) -> ChargeState:
 
 
 def suits(student: ChargeState, batch: StructureBatch) -> bool:
-    """Whether the set has the student's total charge and spin; one without entries goes with any."""
+    """Whether the set has the student's total charge and spin; a set without entries fits any."""
     found = state_of_set(batch)
     return student.differs(found.charge or student.charge, found.spin) is None
 
 
 def check_suits(student: ChargeState, batch: StructureBatch, where: object) -> None:
-    """InputError where the set does not suit the student."""
+    """InputError unless the set has the student's total charge and spin."""
     if not suits(student, batch):
         raise InputError(
             "structures of another total charge or spin than the student's",
@@ -204,8 +205,11 @@ def check_suits(student: ChargeState, batch: StructureBatch, where: object) -> N
 
 def check_one_state(batch: StructureBatch, where: str) -> None:
     """InputError unless the structures share one total charge and one spin, as a student has."""
-    names, values_of = (("total charge", "charge"), ("spin", "multiplicity")), (batch.charge, batch.spin)
-    for (what, name), values, among in zip(names, values_of, compared(batch), strict=True):
+    charged, spinning = compared(batch)
+    for what, name, values, among in (
+        ("total charge", "charge", batch.charge, charged),
+        ("spin", "multiplicity", batch.spin, spinning),
+    ):
         if (pair := first_other(values, among)) is not None:
             first, k = pair
             raise InputError(
@@ -218,7 +222,7 @@ def check_one_state(batch: StructureBatch, where: str) -> None:
 
 
 def _check_spins(batch: StructureBatch, where: str) -> None:
-    """A multiplicity has the parity of the electrons; periodic cells may be metals, so any is allowed."""
+    """2S + 1 and the number of electrons differ in parity; periodic cells may be metals with any."""
     z = np.add.reduceat(batch.numbers, batch.offsets[:-1])  # (S,)
     electrons = np.rint(z - batch.charge).astype(np.int64)
     wrong = ((electrons + batch.spin) % 2 == 0) | (batch.spin > electrons + 1)
@@ -226,7 +230,7 @@ def _check_spins(batch: StructureBatch, where: str) -> None:
     if wrong.any():
         k = int(np.flatnonzero(wrong)[0])
         raise InputError(
-            "a spin multiplicity that the number of electrons does not allow",
+            "spin multiplicity does not fit the number of electrons",
             where=_at(where, k),
             got=f"multiplicity {batch.spin[k]} with {electrons[k]} electrons",
             wanted="2S + 1: odd with an even number of electrons, even with an odd one",
@@ -239,7 +243,7 @@ def _at(where: str, frame: int) -> str:
 
 
 def _place(batch: StructureBatch, index: int) -> tuple[int, int]:
-    """The structure of an atom, and its number there."""
+    """Structure of an atom, and its index there."""
     s = int(np.searchsorted(batch.offsets, index, side="right")) - 1
     return s, int(index - batch.offsets[s])
 
@@ -249,28 +253,28 @@ def _atom(batch: StructureBatch, index: int) -> str:
 
 
 def _complete_cells(batch: StructureBatch) -> np.ndarray:
-    """Cells with vectors along directions that do not repeat made up where they are missing, (S, 3, 3)."""
+    """Cells, (S, 3, 3), with missing vectors along open directions filled in."""
     cell = batch.cell.copy()
     for s in np.flatnonzero(np.abs(np.linalg.det(cell)) < 1e-9):
         rows = cell[s] * batch.pbc[s][:, None]
-        # The left-over right singular vectors span what the periodic vectors do not.
+        # The remaining right singular vectors span what the periodic vectors do not.
         basis = np.linalg.svd(rows)[2][int(batch.pbc[s].sum()) :]
         cell[s][~batch.pbc[s]] = basis
     return cell
 
 
 def _check_occupancy(frame: Atoms, where: str) -> None:
-    """ASE's CIF reader keeps only the most occupied species of a site, so the rest must be refused."""
+    """Refuse partial occupancies: of each site ASE's CIF reader keeps the most occupied species alone."""
     occupancy = frame.info.get("occupancy")
     if not isinstance(occupancy, dict):
         return
     for site, species in occupancy.items():
         if isinstance(species, dict) and (len(species) > 1 or any(float(x) < 1 for x in species.values())):
-            held = ", ".join(f"{symbol} {float(x):g}" for symbol, x in species.items())
+            listed = ", ".join(f"{symbol} {float(x):g}" for symbol, x in species.items())
             raise InputError(
                 "a site is partially occupied",
                 where=where,
-                got=f"site {site} with {held}",
+                got=f"site {site} with {listed}",
                 wanted="one species with occupancy 1 on every site",
                 remedy="make an ordered supercell first",
             )
@@ -278,38 +282,24 @@ def _check_occupancy(frame: Atoms, where: str) -> None:
 
 def _check_numbers(batch: StructureBatch, where: str) -> None:
     """Positions and cells are finite, atoms elements."""
-    position = np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))
-    cell = np.flatnonzero(~np.isfinite(batch.cell).all(axis=(1, 2)))
-    element = np.flatnonzero((batch.numbers < 1) | (batch.numbers >= len(chemical_symbols)))
-    lengths = "finite numbers in Å"
-    if len(position):
-        k, atom = _place(batch, position[0])
-        got = f"atom {atom} at {batch.positions[position[0]].tolist()}"
-        raise InputError("a position is not finite", where=_at(where, k), got=got, wanted=lengths)
-    if len(cell):
-        k, got = int(cell[0]), batch.cell[cell[0]].tolist()
-        raise InputError("the cell is not finite", where=_at(where, k), got=got, wanted=lengths)
-    if len(element):
-        k, atom = _place(batch, element[0])
-        got, wanted = (
-            f"atom {atom} with atomic number {batch.numbers[element[0]]}",
-            f"1 to {len(chemical_symbols) - 1}",
+    wanted = "finite numbers in Å"
+    bad = np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))
+    if len(bad):
+        k, atom = _place(batch, bad[0])
+        got = f"atom {atom} at {batch.positions[bad[0]].tolist()}"
+        raise InputError("a position is not finite", where=_at(where, k), got=got, wanted=wanted)
+    bad = np.flatnonzero(~np.isfinite(batch.cell).all(axis=(1, 2)))
+    if len(bad):
+        where = _at(where, int(bad[0]))
+        raise InputError(
+            "the cell is not finite", where=where, got=batch.cell[bad[0]].tolist(), wanted=wanted
         )
+    bad = np.flatnonzero((batch.numbers < 1) | (batch.numbers >= len(chemical_symbols)))
+    if len(bad):
+        k, atom = _place(batch, bad[0])
+        got = f"atom {atom} with atomic number {batch.numbers[bad[0]]}"
+        wanted = f"1 to {len(chemical_symbols) - 1}"
         raise InputError("an atom has no element", where=_at(where, k), got=got, wanted=wanted)
-
-
-def _check_cells(batch: StructureBatch, where: str) -> None:
-    """The periodic vectors must be independent; |det| would miss a slab without a third vector."""
-    for s in np.flatnonzero(batch.pbc.any(axis=1)):
-        values = np.linalg.svd(batch.cell[s][batch.pbc[s]], compute_uv=False)
-        if values.min() <= _FLAT * max(float(values.max()), 1e-3):
-            raise InputError(
-                "a periodic cell without volume",
-                where=_at(where, int(s)),
-                got=f"cell {np.round(batch.cell[s], 6).tolist()}, pbc {batch.pbc[s].tolist()}",
-                wanted="independent periodic vectors (left-handed cells are accepted)",
-                remedy="set the cell, or pbc=False for a molecule",
-            )
 
 
 def _check_overlap(batch: StructureBatch, among: np.ndarray, where: str) -> None:

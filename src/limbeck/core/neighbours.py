@@ -1,7 +1,4 @@
-"""Neighbour pairs of structures, by vesin's C library.
-
-This is the one place where Limbeck finds pairs of atoms to compute with.
-"""
+"""Neighbour lists by vesin's C library: the only module that finds pairs of atoms to compute with."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 
 FARTHEST_A = 1e8  #: coordinates beyond lose their digits: float64 holds 1e-8 Å there
-PAIR_CUTOFF_A = 6.0  #: pairs of elements that never come closer are left out of a card
+PAIR_CUTOFF_A = 6.0  #: pairs of elements that never come closer are left out of a model card
 CROWDED = 100_000  #: neighbours an atom; a solid has 45,000 within 60 Å
-_FLAT = 1e-5  # smallest over largest singular value of the periodic vectors: a plane, not a cell
-_WIDE_A = 1000.0  # empty space that is worth taking out before vesin lays its grid through it
+_FLAT, _THIN_A = 1e-5, 1e-6  # smallest singular value of the periodic vectors, of the largest and in Å
+_WIDE_A = 1000.0  # extent along an open direction from which gaps are shortened
 
 
 @dataclass(frozen=True)
@@ -57,17 +54,14 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
     InputError: what :func:`neighbour_list` refuses, naming the structure; two atoms at the same
         place (no direction between them).
     """
-    first, second = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    vectors, counts = [np.zeros((0, 3))], [0]
+    parts = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3)))]
     for s in range(len(batch)):
-        points = batch.positions[batch.offsets[s] : batch.offsets[s + 1]]
-        i, j, shifts = neighbour_list(points, batch.cell[s], batch.pbc[s], cutoff, where=f"structure {s}")
-        first.append(i)
-        second.append(j)
-        vectors.append(pair_vectors(points, batch.cell[s], i, j, shifts))
-        counts.append(len(i))
+        points, cell = batch.positions[batch.offsets[s] : batch.offsets[s + 1]], batch.cell[s]
+        i, j, shifts = neighbour_list(points, cell, batch.pbc[s], cutoff, where=f"structure {s}")
+        parts.append((i, j, pair_vectors(points, cell, i, j, shifts)))
+    counts = [len(i) for i, _, _ in parts]
     offsets = np.cumsum(counts, dtype=np.int64)
-    pairs = Pairs(np.concatenate(first), np.concatenate(second), np.concatenate(vectors), offsets)
+    pairs = Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), offsets)
     check_apart(pairs)
     return pairs
 
@@ -86,13 +80,13 @@ def neighbour_list(
 
     Parameters
     ----------
-    positions: (N, 3), Å, also far outside the cell. cell: (3, 3), Å, rows; of either hand, smaller
-        than the cutoff if need be; rows that do not repeat are ignored. pbc: (3,). cutoff: Å.
+    positions: (N, 3), Å, also far outside the cell. cell: (3, 3), Å, rows; of either hand, also smaller
+        than the cutoff; rows of open directions are ignored. pbc: (3,). cutoff: Å.
     where: names the structure in errors.
 
     Returns
     -------
-    first, second: (P,) int32; an atom and its own images included, of an image and its mirror one.
+    first, second: (P,) int32; pairs of an atom with its own images too, of an image and its mirror image one.
     shifts: (P, 3) int32; the vector is x_second + shift @ cell - x_first.
 
     Raises
@@ -105,8 +99,7 @@ def neighbour_list(
     _check_shapes(points, box, periodic, cutoff, where)
     if not len(points):
         return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32)
-    if periodic.any():
-        _check_cell(box, periodic, where)
+    check_cell(box, periodic, where)
     if not periodic.all():
         points, box = _open_directions(points, box, periodic, cutoff)
     _check_crowding(points, box, periodic, cutoff, where)
@@ -124,7 +117,7 @@ def pair_vectors(
 
 
 def check_apart(pairs: Pairs) -> None:
-    """InputError where two atoms of a pair are at the same place: it has no direction."""
+    """InputError where two atoms are at the same place: their pair has no direction."""
     touching = np.flatnonzero(~(pairs.distances > 1e-6))
     if len(touching):
         p = int(touching[0])
@@ -143,13 +136,13 @@ def _check_shapes(
 ) -> None:
     if points.ndim != 2 or points.shape[1] != 3 or box.shape != (3, 3) or periodic.shape != (3,):
         raise InputError(
-            "arrays of a structure have the wrong shape",
+            "wrong shapes of a structure's arrays",
             where=where,
             got=f"positions {points.shape}, cell {box.shape}, pbc {periodic.shape}",
             wanted="(N, 3), (3, 3), (3,)",
         )
     if not 0 < cutoff < np.inf:
-        raise InputError("the cutoff is not a length", where=where, got=cutoff, wanted="Å, above zero")
+        raise InputError("invalid cutoff", where=where, got=cutoff, wanted="Å, above zero")
     largest = np.maximum(np.abs(points).max(initial=0.0), np.abs(box).max())  # NaN wins, unlike max()
     if not largest <= FARTHEST_A:
         raise InputError(
@@ -161,28 +154,31 @@ def _check_shapes(
         )
 
 
-def _check_cell(box: np.ndarray, periodic: np.ndarray, where: str | None) -> None:
-    """Periodic vectors in one line or plane make vesin divide by zero, which kills the process."""
-    widths = np.linalg.svd(box[periodic], compute_uv=False)
-    if widths.min() <= max(_FLAT * widths.max(), 1e-6):
-        whole = periodic.all()
+def check_cell(cell: np.ndarray, pbc: np.ndarray, where: str | None = None) -> None:
+    """InputError unless the periodic vectors are independent: dependent ones make vesin divide by zero."""
+    if not pbc.any():
+        return
+    widths = np.linalg.svd(
+        cell[pbc], compute_uv=False
+    )  # |det| would not do for a slab without a third vector
+    if widths.min() <= max(_FLAT * widths.max(), _THIN_A):
         raise InputError(
-            "the periodic cell has no volume" if whole else "the periodic cell vectors are not independent",
+            "a periodic cell without volume",
             where=where,
-            got=f"{abs(np.linalg.det(box)):.3g} Å³" if whole else f"{box[periodic].tolist()}",
-            wanted="independent cell vectors",
-            remedy="set the cell, or pbc to False",
+            got=f"cell {np.round(cell, 6).tolist()}, pbc {pbc.tolist()}",
+            wanted="independent periodic vectors (left-handed cells are accepted)",
+            remedy="set the cell, or pbc=False for a molecule",
         )
 
 
 def _open_directions(
     points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and box with cell rows that do not repeat normal to those that do, without wide gaps.
+    """Positions without wide gaps, and a box whose open directions are normal to the periodic ones.
 
     vesin 0.6 lays its grid over the whole extent: atoms 1e6 Å apart overflow its count of grid
-    cells, which kills the process. Shifts have no part along the open directions, so shortening a
-    gap there to twice the cutoff neither makes nor loses a pair.
+    cells, which kills the process. Shifts have no part along the open directions, so a gap there shortened
+    to twice the cutoff adds and removes no pair.
     """
     n = int(periodic.sum())
     basis = np.linalg.svd(box[periodic])[2][n:] if n else np.eye(3)  # (3 - n, 3), orthonormal
@@ -201,7 +197,7 @@ def _open_directions(
 def _check_crowding(
     points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float, where: str | None
 ) -> None:
-    """A cell of a fraction of an Ångström has more images within the cutoff than memory holds."""
+    """Refuse a cell so small that the images within the cutoff would not fit into memory."""
     mean = len(points) * 4.19 * cutoff**3 / abs(np.linalg.det(box)) if periodic.any() else 0.0
     if mean > CROWDED:
         raise InputError(
@@ -231,36 +227,26 @@ def _vesin() -> tuple[Any, Any]:
             "vesin is too old", wanted="0.6 or newer", remedy="pip install -c constraints.txt vesin"
         )
     library = importlib.import_module("_limbeck_vesin._c_lib").get_library()
-    types_ = list(library.vesin_neighbors.argtypes)
     # plain addresses: building typed pointers costs more than the list of a small molecule
-    types_[0] = types_[2] = types_[3] = ctypes.c_void_p
-    library.vesin_neighbors.argtypes = types_
+    kinds = library.vesin_neighbors.argtypes
+    library.vesin_neighbors.argtypes = [ctypes.c_void_p if k in (0, 2, 3) else t for k, t in enumerate(kinds)]
     return library, interface
 
 
 def _search(
     points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float, where: str | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Call vesin on checked, contiguous arrays (it releases the GIL) and copy its answer."""
+    """Call vesin on checked, contiguous arrays (it releases the GIL) and copy its results."""
     library, interface = _vesin()
     options = interface.VesinOptions()
     options.cutoff, options.full, options.sorted = cutoff, False, True
-    # two threads gained nothing at 1,000 atoms; callers run structures side by side
+    # two threads gained nothing at 1,000 atoms; callers run structures in parallel
     options.n_threads, options.return_shifts = 1, True
     device = interface.VesinDevice(interface.VesinCPU, 0)
     found, message = interface.VesinNeighborList(), ctypes.c_char_p()
     try:
-        failed = library.vesin_neighbors(
-            points.ctypes.data,
-            len(points),
-            box.ctypes.data,
-            periodic.ctypes.data,
-            device,
-            options,
-            ctypes.byref(found),
-            ctypes.byref(message),
-        )
-        if failed:
+        data = (points.ctypes.data, len(points), box.ctypes.data, periodic.ctypes.data)
+        if library.vesin_neighbors(*data, device, options, ctypes.byref(found), ctypes.byref(message)):
             text = (message.value or b"no reason given").decode(errors="replace")
             raise LimbeckError("the neighbour list could not be built", where=where, got=text)
         pairs = np.empty((found.length, 2), np.uintp)
