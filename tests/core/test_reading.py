@@ -226,7 +226,7 @@ Atoms # atomic
 @pytest.mark.parametrize("name", ["conf.data", "data.salt", "salt.lmp"])
 def test_lammps_data_need_elements(tmp_path, name):
     masses = DATA.format("\nMasses\n\n1 22.98977\n2 35.45 # Cl\n")
-    with pytest.warns(UserWarning, match="told from their masses: 1 is Na, 2 is Cl"):
+    with pytest.warns(UserWarning, match="from their masses: 1 is Na, 2 is Cl"):
         found = read_text(tmp_path, masses, name)
     assert found[0].get_chemical_formula() == "ClNa"
     for wrong, told in (("", "no Masses"), ("\nMasses\n\n1 15.035\n2 35.45\n", "a mass of 15.035")):

@@ -166,7 +166,7 @@ def test_on_policy_with_a_cell_has_stress():
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="times and temperature of a dynamics run must be positive"):
+    with pytest.raises(InputError, match="invalid duration, time step or temperature"):
         drift(Springs(GRID), duration_fs=1)
     with pytest.raises(InputError, match="on-policy error needs starts and frames; got 0 starts, 3 frames"):
         on_policy_error(

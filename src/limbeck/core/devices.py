@@ -1,4 +1,4 @@
-"""Whether PyTorch is here and can use a device, asked before any work."""
+"""Checks that PyTorch is installed and can use a device, before any work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REMEDY = "pip install 'limbeck[train]'"
 
 
 def require_device(device: str) -> None:
-    """Refuse a device that is not here; the CPU always is, and asks for no PyTorch.
+    """Refuse a device that is missing; the CPU never is, and needs no PyTorch.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def require_device(device: str) -> None:
             "PyTorch finds no GPU here",
             got=f"torch {torch.__version__}",
             wanted="a CUDA device and a build of torch for it",
-            remedy="give --device cpu; limbeck doctor says more",
+            remedy="give --device cpu; limbeck doctor shows details",
         )
     number, count = int(device.partition(":")[2] or 0), torch.cuda.device_count()
     if number >= count:
@@ -36,7 +36,7 @@ def require_device(device: str) -> None:
 
 
 def require_training(device: str) -> None:
-    """Refuse a training without its packages or its device, before any work."""
+    """Refuse training without its packages or its device."""
     require_torch("training")
     require_device(device)
 
@@ -51,7 +51,7 @@ def require_torch(where: str | None = None) -> None:
 
 
 def missing_torch(error: ModuleNotFoundError, where: str | None = None) -> MissingPackageError:
-    """What to say of a missing module that the extra ``train`` brings."""
+    """The error for a missing module of the extra ``train``."""
     return MissingPackageError(
         "PyTorch is not installed", where=where, got=f"no module {error.name!r}", remedy=REMEDY
     )

@@ -1,4 +1,4 @@
-"""Words of earlier versions, so that files which they wrote are still read."""
+"""Names that earlier versions used, so that their files can still be read."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ def provenance(entries: Mapping[str, Any], name: str) -> str:
 
 
 def with_new_keys(tree: Any) -> Any:
-    """JSON of an earlier version with the keys of today, at any depth."""
+    """JSON of an earlier version with the present keys, at any depth."""
     if isinstance(tree, dict):
-        kept = {
-            key: value for key, value in tree.items() if key != "by_family"
-        }  # each trajectory's, not each kind's
+        # by_family: values of each trajectory, which are no longer kept
+        kept = {key: value for key, value in tree.items() if key != "by_family"}
         if isinstance(kept.get("rounds"), list):  # elsewhere a number, of repeated timings
             kept["active_learning"] = kept.pop("rounds")
         return {_NEW.get(key, key): with_new_keys(value) for key, value in kept.items()}

@@ -1,7 +1,7 @@
 """Extended XYZ read frame by frame, to the last line of the file.
 
-ASE's own loop ends at the first empty line, so that what follows is lost without a word. Here each frame is
-cut out by its number of atoms and handed to ASE alone: nothing is skipped, and what is wrong has a line.
+ASE's own loop ends silently at the first empty line. Here each frame is cut out by its number of atoms and
+given to ASE alone, so that nothing is skipped and errors name the line.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ase.io.formats import open_with_compression
 
 from limbeck.errors import InputError
 
-#: names that ASE wants spelled so; GPUMD, whose files are the same otherwise, reads them in any case
+#: keys that ASE reads in this spelling only, and GPUMD in any case
 _SPELLED = {"lattice": "Lattice", "properties": "Properties", "pbc": "pbc"}
 _NAME = re.compile(r"(?<![\w-])(lattice|properties|pbc)(?=\s*=)", re.IGNORECASE)
-#: a tensor as six numbers, which ASE takes under these names only as nine
+#: tensors, which ASE reads under these keys as nine numbers only
 _TENSOR = re.compile(
     r"""(?<![\w-])(stress|virial)\s*=\s*(?:"([^"]*)"|'([^']*)'|\{([^}]*)\}|\[([^\[\]]*)\])"""
 )
@@ -32,23 +32,22 @@ _VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)  # of xx yy zz yz xz xy, row by row
 
 
 def read_extxyz(path: Path) -> list[Atoms]:
-    """Every frame of the file; empty lines between frames are passed over.
+    """Every frame of the file; empty lines between frames are skipped.
 
     Beyond what ASE reads: ``lattice=`` in any case, ``stress`` and ``virial`` of six numbers in the order
     xx yy zz yz xz xy.
 
     Raises
     ------
-    InputError: a frame that is cut off, has another number of atoms than it says or cannot be parsed; all
-        name the line.
+    InputError: a frame that is cut off, has a wrong number of atoms or cannot be parsed, with its line.
     """
     binary = cast(IO[bytes], open_with_compression(str(path), "rb"))
     try:
         with TextIOWrapper(binary, encoding="utf-8-sig", errors="replace") as lines:
             return list(_frames(lines, path))
+    except InputError:
+        raise
     except (EOFError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             "cannot read the file", where=path, got=f"{type(error).__name__}: {error}", wanted="a whole file"
         ) from error
@@ -65,7 +64,15 @@ def _frames(lines: TextIOWrapper, path: Path) -> Iterator[Atoms]:
         where = f"{path}, line {number} (frame {count})"
         natoms = _number_of_atoms(head, where, first=not count)
         frame = list(islice(lines, natoms + 1))  # the comment and the atoms
-        _check_rows(frame, natoms, where)
+        short = next((k for k, row in enumerate(frame[1:]) if not row.strip()), len(frame) - 1)
+        if short < natoms:
+            raise InputError(
+                "a frame ends before its last atom",
+                where=where,
+                got=f"{max(short, 0)} atoms",
+                wanted=f"{natoms}",
+                remedy="remove the frame, or write the file again: it may be cut off",
+            )
         number += len(frame)
         head = next(lines, "")
         while head.lstrip().startswith("VEC"):  # cell vectors of ADF
@@ -74,8 +81,8 @@ def _frames(lines: TextIOWrapper, path: Path) -> Iterator[Atoms]:
             head = next(lines, "")
         atoms = _parse(f"{natoms}\n" + "".join(frame), where)
         if not head and _looks_cut(frame):
-            told = f"{path}: the last line is shorter than those before it: is the file cut off?"
-            warnings.warn(told, stacklevel=2)
+            text = f"{path}: the last line is shorter than those before it: is the file cut off?"
+            warnings.warn(text, stacklevel=2)
         yield atoms
         count += 1
 
@@ -90,22 +97,9 @@ def _number_of_atoms(head: str, where: str, *, first: bool) -> int:
             wanted="a line with this number alone",
             remedy="check that this is an XYZ file"
             if first
-            else "the frame before holds more atoms than its number says, or the file goes on as another one",
+            else "check the number of atoms of the frame before, and that no other file was appended",
         )
     return int(text)
-
-
-def _check_rows(frame: Sequence[str], natoms: int, where: str) -> None:
-    rows = frame[1:]
-    short = next((k for k, row in enumerate(rows) if not row.strip()), len(rows))
-    if not frame or short < natoms:
-        raise InputError(
-            "a frame ends before its last atom",
-            where=where,
-            got=f"{short} atoms",
-            wanted=f"{natoms}",
-            remedy="remove the frame, or write the file again: it may be cut off",
-        )
 
 
 def _looks_cut(frame: Sequence[str]) -> bool:
@@ -146,7 +140,7 @@ def parse_comment(line: str) -> dict[str, Any]:
     entries = cast(dict[str, Any], key_val_str_to_dict(line))
     names = ("Lattice", "Properties")
     hidden = any(name not in entries and re.search(rf"(?<![\w-]){name}\s*=", line) for name in names)
-    # a comment in words, as plain XYZ files have it, may hold what it likes
+    # free text, as in the comments of plain XYZ files, may hold single quotation marks
     if hidden or (any(name in entries for name in names) and "=" in _unclosed(line)):
         raise InputError(
             "a quotation mark in the comment line hides entries",
@@ -157,7 +151,7 @@ def parse_comment(line: str) -> dict[str, Any]:
 
 
 def _unclosed(line: str) -> str:
-    """What stands behind a quotation mark or bracket that is never closed, as ASE counts them."""
+    """The text after a quotation mark or bracket that is never closed, as ASE counts them."""
     closing, opened, escaped = "", 0, False
     for k, char in enumerate(line):
         if escaped or char == "\\":

@@ -1,4 +1,4 @@
-"""Files appear whole: write to a temporary name, fsync, rename."""
+"""Atomic writing of files: to a temporary name, fsync, rename."""
 
 from __future__ import annotations
 

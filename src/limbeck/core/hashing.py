@@ -1,4 +1,4 @@
-"""Content hashes: what work is keyed by, so that none is lost or repeated."""
+"""Content hashes, by which finished work is found again."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ def hash_structure(atoms: Atoms) -> str:
     for array, dtype in arrays:
         digest.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
     digest.update(np.float64(total_charge(atoms)).tobytes())
-    if spin := spin_multiplicity(atoms):  # without one the hash is what it was before there was any
+    if spin := spin_multiplicity(atoms):  # none keeps the hash of versions without spin
         digest.update(np.int64(spin).tobytes())
     return digest.hexdigest()
 
 
 def hash_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
     with open(path, "rb") as handle:
-        for block in iter(lambda: handle.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def hash_json(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What kind of system structures are: crystal, molecule, liquid or surface."""
+"""Kinds of systems: crystal, molecule, liquid or surface."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ _ORDER: tuple[Kind, ...] = ("surface", "liquid", "crystal", "molecule")
 
 
 def system_kind(starts: Sequence[Atoms]) -> Kind:
-    """The kind of the starting structures of a run; surface before liquid, crystal and molecule.
-
-    So a crystal beside its slabs is a surface run, and a molecule beside its liquid a liquid one.
-    """
+    """The kind of a run's starting structures: the first present of surface, liquid, crystal, molecule."""
     kinds = {structure_kind(atoms) for atoms in starts}
     return next(kind for kind in _ORDER if kind in kinds)
 
@@ -35,12 +32,12 @@ def structure_kind(atoms: Atoms) -> Kind:
 
     molecule: not periodic, or with a gap of more than 5 Å along all three axes of its cell.
     surface: with such a gap, or without periodicity, along one axis or two.
-    liquid: packed as one (``info["source"]``); or at least eight separate molecules in a filled
-    periodic cell, most of which have surroundings of their own.
-    crystal: the rest: networks, metals, salts, molecular crystals.
+    liquid: packed as one (``info["source"]``), or at least eight separate molecules in a filled periodic
+    cell, most of them in different surroundings.
+    crystal: all others: networks, metals, salts, molecular crystals.
 
-    A melt of a metal or salt is a crystal here, because its bonds tell nothing, and a hot snapshot
-    of a molecular crystal is a liquid: what they need is the same but for temperature.
+    A melt of a metal or salt counts as a crystal, since bonds do not distinguish it, and a hot snapshot of a
+    molecular crystal as a liquid: both need the same sampling but for temperature.
     """
     if atoms.info.get("source") == "liquid":
         return "liquid"
@@ -56,10 +53,9 @@ def structure_kind(atoms: Atoms) -> Kind:
 
 
 def vacuum_gap(atoms: Atoms, axis: int) -> tuple[float, float]:
-    """The widest gap between atoms along a cell vector: its height in Å, and the fraction where it ends.
+    """The widest gap along a cell vector, between planes of atoms parallel to the other two.
 
-    The gap is measured between the planes through atoms that are parallel to the other two vectors;
-    one atom in the cell has its own image as the other side.
+    Returns its height in Å and the fractional coordinate where it ends.
     """
     cell = atoms.cell.complete().array
     fraction = np.sort((atoms.positions @ np.linalg.inv(cell))[:, axis] % 1.0)
@@ -70,7 +66,7 @@ def vacuum_gap(atoms: Atoms, axis: int) -> tuple[float, float]:
 
 
 def open_axis(atoms: Atoms) -> int | None:
-    """The one axis along which a slab ends: not periodic, or with vacuum; None where no or several are."""
+    """The one axis of a slab that is not periodic or has vacuum; None where there is none or several."""
     axes = [k for k in range(3) if not atoms.pbc[k] or vacuum_gap(atoms, k)[0] > VACUUM_GAP_A]
     return axes[0] if len(axes) == 1 else None
 
@@ -81,13 +77,13 @@ def heights(atoms: Atoms, axis: int) -> np.ndarray:
     inverse = np.linalg.inv(cell)
     fraction = (atoms.positions @ inverse)[:, axis]
     if atoms.pbc[axis]:
-        # the 1e-6 keeps an atom of the lowest plane from going round the cell by a rounding error
+        # 1e-6: an atom of the lowest plane must not wrap around by a rounding error
         fraction = (fraction - vacuum_gap(atoms, axis)[1] + 1e-6) % 1.0
     return (fraction - fraction.min()) / np.linalg.norm(inverse[:, axis])
 
 
 def finite_molecules(atoms: Atoms) -> list[np.ndarray]:
-    """Indices of the atoms of each bonded molecule; empty where anything is bonded to its own image."""
+    """Indices of the atoms of each molecule; empty where anything is bonded to its own image."""
     i, j, shift = neighbor_list("ijS", atoms, BOND_FACTOR * covalent_radii[atoms.numbers])
     order = np.argsort(i, kind="stable")
     i, j, shift = i[order], j[order], shift[order]
@@ -114,13 +110,13 @@ def finite_molecules(atoms: Atoms) -> list[np.ndarray]:
 
 
 def is_molecular(atoms: Atoms) -> bool:
-    """Whether it consists of separate molecules, or atoms of noble gases, of non-metals alone."""
+    """Whether it consists of separate molecules, or noble gas atoms, of non-metals only."""
     return set(atoms.numbers.tolist()) <= NON_METALS and bool(finite_molecules(atoms))
 
 
 def _disordered(atoms: Atoms, molecules: Sequence[np.ndarray]) -> bool:
-    """Whether most molecules differ in the distances to the next six, as no molecule of a crystal does."""
-    heaviest = [m[np.argmax(atoms.numbers[m])] for m in molecules]  # one atom stands for its molecule
+    """Whether most molecules differ in the distances to their next six, unlike those of a crystal."""
+    heaviest = [m[np.argmax(atoms.numbers[m])] for m in molecules]  # one atom for each molecule
     places = atoms.positions[heaviest]
     distance = np.sort(get_distances(places, cell=atoms.cell, pbc=atoms.pbc)[1], axis=1)[:, 1 : _NEAREST + 1]
     distinct: list[np.ndarray] = []

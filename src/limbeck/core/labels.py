@@ -1,4 +1,4 @@
-"""What a Potential says of a batch, and a labelled set of structures."""
+"""Labels that a Potential gives for a batch, and labelled sets of structures."""
 
 from __future__ import annotations
 
@@ -47,17 +47,16 @@ _COLUMNS = ("group", "config_type", "temperature_k", "frame")
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Structures, their labels and where each came from; what training and validation read.
+    """Structures, their labels and the origin of each; what training and validation read.
 
     Attributes
     ----------
     structures, labels: S structures and their labels.
     group: (S,) str; frames of one trajectory share it ("" where unknown).
-    config_type: (S,) str, the kind of structure, for Limbeck's own frames the name of the sampling step that
-        made it ("" where unknown).
+    config_type: (S,) str, the kind of frame; for Limbeck's own, the sampling step ("" where unknown).
     temperature_k: (S,) float64, K, NaN where unknown.
-    frame: (S,) int64, the number of each in the file or store it was read from, which it keeps when others
-        are taken out; the place in the set unless given.
+    frame: (S,) int64, its number in the file or store it was read from, kept in selections; the place in the
+        set unless given.
     """
 
     structures: StructureBatch
@@ -82,7 +81,7 @@ class LabelledSet:
         return LabelledSet(self.structures.select(index), labels, **columns)
 
     def to_atoms(self) -> list[Atoms]:
-        """ASE structures with labels on a SinglePointCalculator and provenance in ``info``."""
+        """ASE structures with labels on a SinglePointCalculator and the columns in ``info``."""
         frames = self.structures.to_atoms()
         offsets = self.structures.offsets
         for s, frame in enumerate(frames):
@@ -93,10 +92,9 @@ class LabelledSet:
             if self.labels.atom_energies is not None:
                 results["energies"] = self.labels.atom_energies[atoms]
             frame.calc = SinglePointCalculator(frame, **results)
-            if self.group[s]:
-                frame.info["group"] = str(self.group[s])
-            if self.config_type[s]:
-                frame.info["config_type"] = str(self.config_type[s])
+            for name in ("group", "config_type"):
+                if text := getattr(self, name)[s]:
+                    frame.info[name] = str(text)
             if np.isfinite(self.temperature_k[s]):
                 frame.info["temperature_K"] = float(self.temperature_k[s])
         return frames
@@ -114,23 +112,21 @@ def concatenate_labelled(sets: Sequence[LabelledSet]) -> LabelledSet:
 def join_labels(parts: Sequence[Labels], *, fill: bool = False) -> Labels:
     """One Labels from several; stress and atomic energies only where every part has them.
 
-    ``fill``: rather where any part has them, NaN in the others.
+    ``fill``: where any part has them, with NaN for the others.
     """
     if not parts:
         return Labels(np.zeros(0), np.zeros((0, 3)))
 
-    def join(name: str, shapes: list[tuple[int, ...]]) -> np.ndarray | None:
+    def join(name: str, like: str, *rest: int) -> np.ndarray | None:
         values = [getattr(part, name) for part in parts]
         missing = [value is None for value in values]
         if all(missing) or (any(missing) and not fill):
             return None
-        return np.concatenate(
-            [np.full(s, np.nan) if v is None else v for v, s in zip(values, shapes, strict=True)]
-        )
+        for k in np.flatnonzero(missing):
+            values[k] = np.full((len(getattr(parts[k], like)), *rest), np.nan)
+        return np.concatenate(values)
 
-    return Labels(
-        energy=np.concatenate([part.energy for part in parts]),
-        forces=np.concatenate([part.forces for part in parts]),
-        stress=join("stress", [(len(part.energy), 3, 3) for part in parts]),
-        atom_energies=join("atom_energies", [(len(part.forces),) for part in parts]),
+    energy, forces = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("energy", "forces")
     )
+    return Labels(energy, forces, join("stress", "energy", 3, 3), join("atom_energies", "forces"))

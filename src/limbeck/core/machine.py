@@ -1,4 +1,4 @@
-"""What this process may use of the machine, and what a timing needs said of it."""
+"""The cores this process may use, and a description of the machine for timings."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from typing import Any
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
-#: For PyTorch's threads (GNU OpenMP): they wait in a busy loop for one that has no core, and so keep it from
-#: one. Beside other work, CHGNet with two threads on two cores took 8 s instead of 0.5; with a short loop
-#: 1 s, and no more than before where cores are free. It counts when the library is loaded.
+#: For PyTorch's threads (GNU OpenMP), which wait for each other in a busy loop, also for one whose core is
+#: taken. On a busy machine, CHGNet with two threads on two cores took 8 s instead of 0.5; with a short loop
+#: 1 s, and no more than before where cores are free. Read when the library is loaded.
 SHORT_WAIT = {"GOMP_SPINCOUNT": "5000"}
 
 
 def available_threads() -> int:
     """OMP_NUM_THREADS where it is set, else the cores this process may run on (SLURM, taskset)."""
     text = os.environ.get("OMP_NUM_THREADS", "")
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    return usable_cores()
+    return int(text) if text.isdigit() and int(text) > 0 else usable_cores()
 
 
 def usable_cores() -> int:
@@ -32,31 +30,28 @@ def usable_cores() -> int:
 
 
 def cgroup_cores(root: Path = _CGROUP) -> float | None:
-    """Cores' worth of time that a container or a batch system allows; None where there is no limit.
+    """CPU time, in cores, that a container or a batch system allows; None where there is no limit.
 
-    Read of version 2 (``cpu.max``: quota and period) and 1 (``cpu.cfs_quota_us``), of the group that is
-    mounted at ``root``, which is a container's own.
+    From cgroups of version 2 (``cpu.max``: quota and period) or 1 (``cpu.cfs_quota_us``) at ``root``.
     """
     try:
         if (root / "cpu.max").is_file():
             quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
         else:
-            quota, period = (
-                (root / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii").strip()
-                for name in ("quota", "period")
-            )
+            files = (root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+            quota, period = (file.read_text(encoding="ascii").strip() for file in files)
         return float(quota) / float(period) if quota != "max" and float(quota) > 0 else None
     except (OSError, ValueError):
         return None
 
 
 def processor_name(cpuinfo: Path = _CPUINFO) -> str:
-    """The processor as it names itself; the architecture where it does not."""
+    """The processor's name, or its architecture."""
     return _cpu_field("model name", cpuinfo) or platform.processor() or platform.machine() or "unknown"
 
 
 def vector_instructions(cpuinfo: Path = _CPUINFO) -> list[str]:
-    """Vector extensions of the processor that matter to the core, narrowest first; empty where unknown."""
+    """Vector extensions of the processor that the native core uses, narrowest first; empty where unknown."""
     flags = set((_cpu_field("flags", cpuinfo) or _cpu_field("Features", cpuinfo) or "").split())
     wanted = "sse4_2 avx fma avx2 avx512f avx512dq avx512bw avx512vl asimd sve".split()
     return [name for name in wanted if name in flags]
@@ -73,7 +68,7 @@ def _cpu_field(name: str, cpuinfo: Path) -> str | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, system, Python and load: what makes a timing mean something."""
+    """Processor, cores, system, Python and load, to be reported with a timing."""
     return {
         "processor": processor_name(),
         "cores": os.cpu_count(),

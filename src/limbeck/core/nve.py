@@ -1,4 +1,4 @@
-"""Dynamics at constant energy, and how well a potential conserves it."""
+"""Molecular dynamics at constant energy, and the energy drift of a potential."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from limbeck.units import EV_TO_MEV, FS
 
 DRIFT_SAMPLES = 2000  #: total energies kept at most
 HOT_FACTOR, HOT_OFFSET_K = 10.0, 2000.0  #: kinetic temperature beyond which a run has exploded
-#: what potentials raise on structures that no longer make sense
+#: what potentials raise on unphysical structures
 EVALUATION_ERRORS = (LimbeckError, RuntimeError, ValueError, ArithmeticError)
 
 
@@ -41,7 +41,7 @@ class DriftReport:
 
 
 class _Unstable(Exception):
-    """A trajectory left what can be simulated; the text says how."""
+    """The dynamics cannot go on; the text gives the reason."""
 
 
 def nve_drift(
@@ -63,7 +63,14 @@ def nve_drift(
     """
     steps = count_steps(duration_fs, timestep_fs, temperature_k)
     stride = max(1, steps // DRIFT_SAMPLES)
-    atoms = _thermalized(potential, start, temperature_k, np.random.default_rng(seed))
+    atoms = Atoms(
+        start.numbers, start.positions, cell=start.cell, pbc=start.pbc
+    )  # no constraints, no momenta
+    copy_charge(start, atoms)
+    thermalize_momenta(atoms, temperature_K=temperature_k, rng=np.random.default_rng(seed))
+    if len(atoms) > 1:
+        Stationary(atoms)
+    atoms.calc = potential.make_calculator()
     dynamics = VelocityVerlet(atoms, timestep=timestep_fs * FS)
     times, energies, reason = [], [], ""
     try:
@@ -76,26 +83,10 @@ def nve_drift(
     if len(times) < 3:
         return DriftReport(None, None, completed=False, reason=reason)
     time, energy = np.array(times), np.array(energies)
-    # Offsets are taken off first: squares of large total energies would cost digits.
+    # Means are subtracted first: squares of large total energies would lose digits.
     time, energy = time - time.mean(), energy - energy.mean()
     slope = float((time * energy).sum() / (time**2).sum())
     return DriftReport(slope, float((energy - slope * time).std()), completed=not reason, reason=reason)
-
-
-def _thermalized(potential: Potential, start: Atoms, temperature_k: float, rng: np.random.Generator) -> Atoms:
-    atoms = _bare_copy(start)
-    thermalize_momenta(atoms, temperature_K=temperature_k, rng=rng)
-    if len(atoms) > 1:
-        Stationary(atoms)
-    atoms.calc = potential.make_calculator()
-    return atoms
-
-
-def _bare_copy(atoms: Atoms) -> Atoms:
-    """Structure, charge and spin alone: no calculator, constraints or momenta."""
-    copy = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    copy_charge(atoms, copy)
-    return copy
 
 
 def _run(dynamics: MolecularDynamics, atoms: Atoms, steps: int, temperature_k: float) -> Iterator[int]:
@@ -123,9 +114,10 @@ def _run(dynamics: MolecularDynamics, atoms: Atoms, steps: int, temperature_k: f
 
 
 def count_steps(duration_fs: float, timestep_fs: float, temperature_k: float, minimum: int = 3) -> int:
+    """Steps of a run; InputError unless they reach ``minimum`` and all numbers are positive."""
     if not (timestep_fs > 0 and temperature_k > 0 and round(duration_fs / timestep_fs) >= minimum):
         raise InputError(
-            "times and temperature of a dynamics run must be positive",
+            "invalid duration, time step or temperature of dynamics",
             got=f"{duration_fs:g} fs in steps of {timestep_fs:g} fs at {temperature_k:g} K",
             wanted=f"at least {minimum} steps",
         )

@@ -1,4 +1,4 @@
-"""Functions of a pair's distance: the repulsion of atomic cores, and the step that everything fades with."""
+"""Functions of a pair's distance: the repulsion of atomic cores, and the smooth step of all cutoffs."""
 
 from __future__ import annotations
 

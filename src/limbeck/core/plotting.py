@@ -1,4 +1,4 @@
-"""How figures look, and whether they can be drawn."""
+"""Style of figures, and the check for matplotlib."""
 
 from __future__ import annotations
 
@@ -16,17 +16,12 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 BLUE, ORANGE = "#0072b2", "#d55e00"
-#: Okabe and Ito's colours, told apart by colour-blind readers
+#: Okabe and Ito's colours, distinct for colour-blind readers
 PALETTE = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 
 
 def check_matplotlib() -> None:
-    """Refuse to draw where nothing can be drawn with, before anything is measured.
-
-    Raises
-    ------
-    MissingPackageError: matplotlib is not installed.
-    """
+    """MissingPackageError, before anything is measured, unless matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

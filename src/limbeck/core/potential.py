@@ -9,12 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import (
-    Calculator,
-    PropertyNotImplementedError,
-    all_changes,
-    compare_atoms,
-)
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, compare_atoms
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from limbeck.core.charge import spin_multiplicity, total_charge, write_charge
@@ -25,7 +20,7 @@ from limbeck.errors import InputError
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a Potential claims; what it does not claim is neither asked of it nor checked.
+    """What a Potential can do; what it does not claim is neither asked of it nor checked.
 
     Attributes
     ----------
@@ -35,16 +30,16 @@ class Capabilities:
     stress: gives stress for periodic structures.
     atom_energies: gives energies per atom that sum to the total.
     isolated_atoms: a single atom without a cell has a meaningful energy.
-    rotation: a turned structure has the turned labels (unconstrained networks, as ORB, keep this
-        approximately, as far as they learnt it).
-    extensive: energies of separate parts add (ORB takes a mean over all atoms).
+    rotation: a rotated structure has rotated labels (unconstrained networks such as ORB learn this only
+        approximately).
+    extensive: energies of separate parts add up (ORB takes a mean over all atoms).
     charge: treats a total charge other than zero (``StructureBatch.charge``).
     spin: treats a multiplicity above one (``StructureBatch.spin``).
-    reflection: a mirror image has the mirrored labels (networks that are equivariant to rotations
-        alone, as SevenNet-0, do not keep this exactly).
+    reflection: a mirror image has mirrored labels (not exact in networks equivariant to rotations alone, such
+        as SevenNet-0).
     precision: arithmetic of the evaluation; sets the tolerances of the contract check.
-    batch_atoms: structures of so many atoms in all, evaluated in one call, take less time than one by
-        one; None where batches gain nothing. A single structure may be larger.
+    batch_atoms: atoms per call up to which a batch takes less time than its structures one by one; None where
+        batches gain nothing. A single structure may be larger.
     """
 
     elements: frozenset[int] | None = None
@@ -97,8 +92,8 @@ class AsePotential(Potential):
         energy, forces, atom_energies = np.zeros(len(batch)), [], []
         stress = np.full((len(batch), 3, 3), np.nan)
         for s, (frame, periodic) in enumerate(zip(batch.to_atoms(), batch.periodic, strict=True)):
-            # ASE's cache ignores a change of info (total charge), and a label must not depend on the one
-            # before, not even by rounding: which worker gets which structure is chance.
+            # ASE's cache ignores info (total charge); and since workers take structures in random order, a
+            # label must not depend on the one before, not even by rounding.
             self.calculator.reset()
             frame.calc = self.calculator
             forces.append(np.asarray(frame.get_forces(), np.float64))
@@ -116,15 +111,14 @@ class AsePotential(Potential):
 
 
 class CachingCalculator(Calculator):
-    """ASE calculator whose bookkeeping costs microseconds instead of ASE's hundreds.
+    """ASE calculator whose bookkeeping takes microseconds instead of ASE's hundreds.
 
-    Results stay valid while numbers, positions, cell, pbc, total charge and spin are those of the
-    last evaluation, bit for bit, however they were changed; nothing else of an Atoms object
-    reaches a Potential. Everything is evaluated at once, so a second property is read from the cache.
+    Results stay valid while numbers, positions, cell, pbc, total charge and spin are bit for bit those of the
+    last evaluation; nothing else of an Atoms object reaches a Potential. All is evaluated at once.
     """
 
     name = "limbeck"
-    # ASE compares these too; a Potential never sees them
+    # ASE compares these too, but a Potential never sees them
     ignored_changes = frozenset({"initial_charges", "initial_magmoms"})
 
     def __init__(self) -> None:
@@ -133,7 +127,7 @@ class CachingCalculator(Calculator):
 
     @abstractmethod
     def results_of(self, atoms: Atoms) -> dict[str, Any]:
-        """Everything that is known of one structure, by ASE's names and in ASE's units and signs."""
+        """All properties of one structure, by ASE's names and in ASE's units and signs."""
 
     @property
     def atoms(self) -> Atoms | None:
@@ -151,8 +145,7 @@ class CachingCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """Evaluate ``atoms``, or the last structure again; a failure leaves no results behind."""
-        if atoms is None:
-            atoms = self.atoms
+        atoms = self.atoms if atoms is None else atoms
         if atoms is None:
             raise InputError("no structure to evaluate", where=self.name, wanted="atoms")
         self.reset()
@@ -161,7 +154,7 @@ class CachingCalculator(Calculator):
         self._state = state
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """ASE's ``get_property``: arrays are copies, None where it may not calculate and would have to."""
+        """ASE's ``get_property``: arrays are copies; None where a calculation is needed and not allowed."""
         if name not in self.implemented_properties:
             raise PropertyNotImplementedError(f"{name} property not implemented")
         if atoms is not None and self._state != _state_of(atoms):
@@ -176,7 +169,7 @@ class CachingCalculator(Calculator):
         return value.copy() if isinstance(value, np.ndarray) else value
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Names of what differs from the last evaluation by more than ``tol``; all of them before one."""
+        """Names of what differs from the last evaluation by more than ``tol``; all names before the first."""
         if self._state is None:
             return [*all_changes, "charge", "spin"]
         names = ("numbers", "positions", "cell", "pbc", "charge", "spin")
@@ -207,7 +200,7 @@ class PotentialCalculator(CachingCalculator):
         return results
 
 
-#: numbers, positions, cell and pbc as bytes (nobody can change those behind the cache's back), charge, spin
+#: numbers, positions, cell and pbc as bytes, which nobody can change in place; charge, spin
 _State = tuple[bytes, bytes, bytes, bytes, float, int]
 
 

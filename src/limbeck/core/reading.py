@@ -1,4 +1,4 @@
-"""Structures from any file that ASE reads: which format, nothing left unread, nothing without an element."""
+"""Structures from any file that ASE reads, whole, and with an element for every atom."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import atomic_masses
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype, get_compression, open_with_compression
 
 from limbeck.core.extxyz import read_extxyz
 from limbeck.errors import InputError
 
-#: extensions that mean one format; ASE would look at names such as POSCAR_frames.extxyz first
+#: extensions of one format each; ASE looks at the name first, as in POSCAR_frames.extxyz
 _BY_EXTENSION = {
     "xyz": "extxyz", "extxyz": "extxyz", "cif": "cif", "traj": "traj", "pdb": "proteindatabank", "xsf": "xsf",
     "gro": "gromacs", "gen": "gen", "mol": "mol", "sdf": "sdf", "lammpstrj": "lammps-dump-text",
 }  # fmt: skip
-#: what stands once in each structure of a text file, for formats of which ASE's readers stop early
+#: text found once in each structure, for formats whose readers in ASE stop early
 _MARKS = {
     "sdf": r"M  END", "mol": r"M  END", "xsf": r"\s*(?:PRIMCOORD|ATOMS)\b", "res": r"TITL\b",
     "lammps-data": r"\s*\d+\s+atoms\b", "turbomole": r"\s*\$coord\b", "gromos": r"POSITION",
@@ -42,12 +42,12 @@ def read_any(path: Path | str, format: str | None = None) -> list[Atoms]:
 
     Parameters
     ----------
-    format: as ASE names it; told from the extension, then the name, then the content unless given.
+    format: ASE's name of it; unless given, from the extension, then the name, then the content.
 
     Raises
     ------
-    InputError: the file is missing, not readable as structures, holds none, or more than are read; its atoms
-        have no elements.
+    InputError: the file is missing, not readable as structures, empty, or not read to its end; its atoms have
+        no elements.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,12 +64,7 @@ def read_any(path: Path | str, format: str | None = None) -> list[Atoms]:
 
 
 def format_of(path: Path) -> str:
-    """ASE's name for the format of a file: by its extension where that means one, else as ASE guesses.
-
-    Raises
-    ------
-    InputError: nothing is known about it.
-    """
+    """ASE's name for the format of a file: by its extension where that is clear, else as ASE guesses."""
     plain = Path(get_compression(path.name)[0])
     if named := _BY_EXTENSION.get(plain.suffix[1:].lower()):
         return named
@@ -114,7 +109,7 @@ def _read_by_ase(path: Path, format: str) -> list[Atoms]:
         raise InputError(
             "cannot read the file as structures",
             where=path,
-            got=f"{type(error).__name__}: {error}" + f", reading it as {format}",
+            got=f"{type(error).__name__}: {error}, reading it as {format}",
             wanted="a format that ASE reads (extxyz, cif, POSCAR, ...)",
         ) from error
     _check_whole(path, format, len(frames), rest)
@@ -124,10 +119,7 @@ def _read_by_ase(path: Path, format: str) -> list[Atoms]:
 
 
 def _check_whole(path: Path, format: str, count: int, rest: int) -> None:
-    """Refuse a file that holds more than the ``count`` structures read.
-
-    ``rest``: the line where reading ended before the end of the file, 0 where it did not.
-    """
+    """Refuse a file of more than ``count`` structures; ``rest``: first line left unread, or 0."""
     if not rest and (mark := _MARKS.get(format)):
         lines = _lines_with(path, mark)
         if len(lines) == count + 1 and format == "vasp-out":
@@ -146,20 +138,20 @@ def _check_whole(path: Path, format: str, count: int, rest: int) -> None:
 
 
 def _lines_with(path: Path, mark: str) -> list[int]:
-    """Numbers of the lines, from 1 on, that begin with ``mark``."""
+    """Numbers, from 1, of the lines that begin with ``mark``."""
     pattern = re.compile(mark, re.IGNORECASE)
     with open_with_compression(str(path), "rb") as file:
         return [k for k, line in enumerate(file, 1) if pattern.match(line.decode("utf-8", "replace"))]
 
 
 def _read_sdf(path: Path) -> tuple[list[Atoms], int]:
-    """Each molecule up to its ``$$$$``; ASE reads the first one alone."""
+    """All molecules, each up to its ``$$$$``; ASE reads the first one alone."""
     blocks = re.split(r"^\$\$\$\$[ \t]*\n?", _text(path), flags=re.MULTILINE)
     return [read(StringIO(block), format="sdf") for block in blocks if block.strip()], 0
 
 
 def _read_gro(path: Path) -> tuple[list[Atoms], int]:
-    """Each frame of title, number, atoms and box; ASE reads the first one alone."""
+    """All frames of title, number, atoms and box; ASE reads the first one alone."""
     lines, frames, first = _text(path).splitlines(), [], 0
     while "".join(lines[first : first + 3]).strip():
         end = first + int(lines[first + 1]) + 3
@@ -171,10 +163,10 @@ def _read_gro(path: Path) -> tuple[list[Atoms], int]:
 
 
 def _read_poscar(path: Path) -> tuple[list[Atoms], int]:
-    """One structure; numbers after it are velocities, words are another structure."""
+    """One structure; numbers after it are velocities, words another structure."""
     text = _text(path)
     file = StringIO(text)
-    file.name = str(path)  # type: ignore[attr-defined]  # beside it ASE looks for a POTCAR of old files
+    file.name = str(path)  # type: ignore[attr-defined]  # ASE looks for the POTCAR of old files next to it
     atoms = read(file, format="vasp")
     end = file.tell()
     for k, line in enumerate(text[end:].splitlines(), text[:end].count("\n") + 1):
@@ -187,7 +179,7 @@ _READERS = {"sdf": _read_sdf, "gromacs": _read_gro, "vasp": _read_poscar}
 
 
 def _check_dump(path: Path) -> None:
-    """Refuse a LAMMPS dump that has types alone: ASE would take type 1 for hydrogen."""
+    """Refuse a LAMMPS dump with types only: ASE would take type 1 for hydrogen."""
     header = re.search(r"^ITEM: ATOMS(.*)$", _text(path, _HEAD), re.MULTILINE)
     columns = header.group(1).split() if header else []
     if header and not {"element", "mass"} & set(columns):
@@ -208,14 +200,14 @@ def _check_masses(path: Path, atoms: Atoms) -> None:
     if masses is None and labelled:
         return
     if off is None or (off > _MASS_TOLERANCE).any():
-        suspicious = "no Masses" if off is None else f"a mass of {masses[off.argmax()]:g}"
+        fault = "no Masses" if off is None else f"a mass of {masses[off.argmax()]:g}"
         raise InputError(
             "the atoms have no elements",
             where=path,
-            got=f"a LAMMPS data file with {suspicious}",
+            got=f"a LAMMPS data file with {fault}",
             wanted="masses of elements (section Masses) or element symbols (section Atom Type Labels)",
             remedy="add one of these sections, or convert the file to extended XYZ",
         )
-    types = dict(zip(atoms.arrays["type"].tolist(), atoms.numbers.tolist(), strict=True))
-    named = ", ".join(f"{kind} is {chemical_symbols[z]}" for kind, z in sorted(types.items()))
-    warnings.warn(f"{path}: elements of the LAMMPS types are told from their masses: {named}", stacklevel=2)
+    types = sorted(set(zip(atoms.arrays["type"].tolist(), atoms.symbols, strict=True)))
+    named = ", ".join(f"{kind} is {symbol}" for kind, symbol in types)
+    warnings.warn(f"{path}: elements of the LAMMPS types taken from their masses: {named}", stacklevel=2)

@@ -1,7 +1,7 @@
-"""Frames of close-contact scans are known by the name of their step, in structures and in labels.
+"""Frames of close-contact scans, recognised by their ``config_type``.
 
-They teach what happens when atoms collide, and are no part of what a system does by itself: shortest
-bonds, ranges, energy references and validation leave them out.
+They train the repulsion of colliding atoms and are not typical of the system: shortest bonds, ranges,
+reference energies and validation leave them out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ SCAN_STEP = "contacts"
 
 
 def is_scan(step: str) -> bool:
-    """Whether a step of this name makes contact scans (``contacts``, ``contacts-2``)."""
+    """Whether a step of this name makes close-contact scans (``contacts``, ``contacts-2``)."""
     return step.startswith(SCAN_STEP)
 
 

@@ -1,4 +1,4 @@
-"""A batch of structures as plain arrays."""
+"""Batches of structures as plain arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StructureBatch:
     charge: (S,) float64, total charge in units of e (``atoms.info["charge"]``, else 0).
     spin: (S,) int64, multiplicity 2S + 1 (``atoms.info["spin"]``), 0 where it is not given.
 
-    The other usual entries of ``atoms.info`` count too: see ``limbeck/core/charge.py``.
+    Other usual keys of ``atoms.info`` count too: see ``limbeck/core/charge.py``.
     """
 
     numbers: np.ndarray
@@ -97,7 +97,7 @@ class StructureBatch:
 
     @property
     def periodic(self) -> np.ndarray:
-        """Whether the structure repeats in all three directions, so that stress is defined, (S,)."""
+        """Whether the structure is periodic in all three directions, so that stress is defined, (S,)."""
         return self.pbc.all(axis=1) & (self.volume > 0)
 
     def atom_index(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -115,16 +115,11 @@ class StructureBatch:
         return StructureBatch(offsets=_offsets(self.counts[index]), **parts)
 
     def to_atoms(self) -> list[Atoms]:
-        """ASE structures, without labels or provenance."""
+        """ASE structures, without labels or columns."""
         frames = []
         for s in range(len(self)):
             atoms = slice(self.offsets[s], self.offsets[s + 1])
-            frame = Atoms(
-                numbers=self.numbers[atoms],
-                positions=self.positions[atoms],
-                cell=self.cell[s],
-                pbc=self.pbc[s],
-            )
+            frame = Atoms(self.numbers[atoms], self.positions[atoms], cell=self.cell[s], pbc=self.pbc[s])
             write_charge(frame.info, self.charge[s], self.spin[s])
             frames.append(frame)
         return frames
