@@ -1,4 +1,4 @@
-"""Preflight: what is wrong with labelled data, before anything learns from it."""
+"""Checks of labelled data before training."""
 
 from __future__ import annotations
 

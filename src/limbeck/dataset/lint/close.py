@@ -1,11 +1,11 @@
-"""Structures near one another in configuration space, and the work done between them.
+"""Structures close to one another in configuration space, and the work done between them.
 
-Along a path from structure 1 to 2 the energy changes by minus the work of the forces, and in a cell
-that deforms by the work of the stress. The trapezoidal rule,
+From structure 1 to 2 the energy changes by minus the work of the forces, and where the cell deforms by the
+work of the stress. The trapezoidal rule,
 
     E2 - E1 = -(F1 + F2) . dx / 2 + (V1 s1 + V2 s2) : e / 2,
 
-is exact for a harmonic energy, so frames need not be consecutive, only near.
+is exact for a harmonic energy, so frames need only be close, not consecutive.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from limbeck.dataset.split import found_in
 RATTLED_A = 0.01
 SAME_STRAIN = 1e-6
 _NEIGHBOURS = 4
-_PROJECTED = 10  # dimensions of the search; distances under a random projection are right to about a third
+_PROJECTED = 10  # dimensions of the search; a random projection changes distances by up to a third
 _STRAIN = 0.3
-_BLOCK = 2048  # pairs a time
-_SHAPE_ATOMS = 16  # atoms whose distances stand for the shape of a molecule
+_BLOCK = 2048  # pairs measured at once
+_SHAPE_ATOMS = 16  # atoms whose distances describe the shape of a molecule
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class ClosePairs:
 
     Attributes
     ----------
-    distance: (P,) Å, root mean square displacement of the atoms after translation, and rotation of
-        a molecule. strain: (P,) largest component of the strain between their cells.
-    de: (P,) eV, E2 - E1. work: (P,) eV, minus the work of the forces. stress_work: (P,) eV, NaN
-        without stress.
+    distance: (P,) Å, root mean square displacement after translation, and rotation of a molecule.
+    strain: (P,) largest component of the strain between the cells.
+    de: (P,) eV, E2 - E1. work: (P,) eV, minus the work of the forces.
+    stress_work: (P,) eV, NaN without stress.
     """
 
     first: np.ndarray
@@ -50,7 +50,7 @@ class ClosePairs:
 
     @property
     def leaks(self) -> np.ndarray:
-        """(P,) bool: so near that an error on one tells nothing of a student that learned the other."""
+        """(P,) bool: so close that training on one makes the error on the other meaningless."""
         return (self.distance < RATTLED_A) & (self.strain < SAME_STRAIN)
 
 
@@ -78,13 +78,13 @@ def find_copies(labelled: LabelledSet, test: LabelledSet) -> np.ndarray:
         across = (near.first < len(rest)) & (near.second >= len(rest)) & near.leaks
         if not across.any():
             break
-        # of many copies only the few nearest are found at a time
+        # of many copies only the few nearest are found at once
         copies[rest[near.first[across]]] = True
     return copies
 
 
 def _candidates(labelled: LabelledSet, group: np.ndarray) -> np.ndarray:
-    """Each structure of the group with its nearest ones by a descriptor, (P, 2) ascending."""
+    """Each structure of the group with its nearest by a descriptor, (P, 2) ascending."""
     batch = labelled.structures
     atoms = batch.atom_index(group).reshape(len(group), -1)
     x = batch.positions[atoms]  # (G, n, 3)
@@ -92,7 +92,7 @@ def _candidates(labelled: LabelledSet, group: np.ndarray) -> np.ndarray:
         cell = batch.cell[group]
         fraction = np.einsum("gni,gij->gnj", x, np.linalg.inv(cell))
         length = np.linalg.norm(cell, axis=2)[:, None, :] / (2 * np.pi)
-        # differences between atoms, so that a uniform shift changes nothing, under any image
+        # differences between atoms as phases, invariant under translation and lattice vectors
         phase = np.exp(2j * np.pi * (fraction - np.roll(fraction, 1, axis=1)))
         turned = (phase * length).reshape(len(group), -1)
         metric = np.sqrt(np.abs(cell @ cell.transpose(0, 2, 1))).reshape(len(group), 9)
@@ -139,7 +139,7 @@ def _periodic_path(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Displacements at the mean cell (P, n, 3) and the deformation of rows, h2 - h1 = h e, (P, 3, 3)."""
     ds = x2 @ np.linalg.inv(cell2) - x1 @ np.linalg.inv(cell1)
-    for _ in range(3):  # the median is right once most atoms are on one side of the boundary
+    for _ in range(3):  # the median is valid once most atoms are on one side of the boundary
         ds -= np.round(ds)
         ds -= np.median(ds, axis=1, keepdims=True)
     ds -= np.round(ds)
@@ -150,7 +150,7 @@ def _periodic_path(
 
 
 def _slab_path(x1: np.ndarray, x2: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Minimum images along the directions that repeat."""
+    """Minimum images along the periodic directions."""
     rows = cell[:, pbc]  # (P, k, 3)
     dx = x2 - x1
     dx -= np.median(dx, axis=1, keepdims=True)

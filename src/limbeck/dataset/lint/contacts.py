@@ -1,61 +1,6 @@
-"""Each atom's nearest neighbour, measured by covalent radii."""
+"""The earlier name of :mod:`limbeck.dataset.lint.bonds`, until its caller is changed."""
 
-from __future__ import annotations
+from limbeck.dataset.lint.bonds import CUTOFF_A as REACH_A
+from limbeck.dataset.lint.bonds import nearest_bonds
 
-from dataclasses import dataclass
-
-import numpy as np
-from ase.data import covalent_radii
-from scipy.spatial import cKDTree
-
-from limbeck.core.checks import chunks, periodic_images
-from limbeck.core.structures import StructureBatch
-
-REACH_A = 6.0  #: neighbours farther away than this are not looked for
-_CANDIDATES = 4
-
-
-@dataclass(frozen=True)
-class Bonds:
-    """The neighbour of each of N atoms that is nearest in units of covalent radii.
-
-    Attributes
-    ----------
-    other: (N,) int64, atom index in the batch; the atom itself where it meets its own image or none.
-    vector: (N, 3) float64, Å, from the atom to that neighbour (NaN where there is none).
-    ratio: (N,) float64, distance over the sum of covalent radii (inf where there is none in reach).
-    """
-
-    other: np.ndarray
-    vector: np.ndarray
-    ratio: np.ndarray
-
-    @property
-    def distance(self) -> np.ndarray:
-        """(N,) Å."""
-        return np.linalg.norm(self.vector, axis=1)
-
-
-def nearest_bonds(batch: StructureBatch) -> Bonds:
-    """Nearest neighbours under periodic images."""
-    other = np.arange(batch.n_atoms)
-    vector = np.full((batch.n_atoms, 3), np.nan)
-    ratio = np.full(batch.n_atoms, np.inf)
-    for index, part in chunks(batch):
-        images = periodic_images(part, REACH_A)
-        home = images.points[: part.n_atoms]
-        found, at = cKDTree(images.points).query(home, k=_CANDIDATES + 1, distance_upper_bound=REACH_A)
-        found, at = found[:, 1:], at[:, 1:]  # the first is the atom itself
-        there = np.isfinite(found)
-        copy = np.where(there, at, 0)
-        radius = covalent_radii[part.numbers]
-        scaled = np.where(there, found / (radius[:, None] + radius[images.atom[copy]]), np.inf)
-        best = scaled.argmin(axis=1)
-        rows = np.arange(part.n_atoms)
-        atoms = batch.atom_index(index)
-        chosen = copy[rows, best]
-        ratio[atoms] = scaled[rows, best]
-        bonded = np.isfinite(ratio[atoms])
-        other[atoms[bonded]] = atoms[images.atom[chosen[bonded]]]
-        vector[atoms[bonded]] = (images.points[chosen] - home)[bonded, :3]
-    return Bonds(other, vector, ratio)
+__all__ = ["REACH_A", "nearest_bonds"]

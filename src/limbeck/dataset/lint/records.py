@@ -1,8 +1,8 @@
-"""What the checks look at, and what they find."""
+"""The data that the checks read, and their findings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -13,29 +13,29 @@ from numpy.typing import ArrayLike
 
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
+from limbeck.dataset.lint.bonds import Bonds, nearest_bonds
 from limbeck.dataset.lint.close import ClosePairs, find_close
-from limbeck.dataset.lint.contacts import Bonds, nearest_bonds
 from limbeck.dataset.lint.pairfit import PairFit, fit_pairs
 from limbeck.errors import InputError
 
 Severity = Literal["error", "warning", "note"]
-_MOST_FRAMES = 5  # named in a line; all of them are in the JSON
+_MOST_FRAMES = 5  # in a line; the JSON has all
 
 _UNITS = "give energies in eV and forces in eV/Å"
 _STRESS = "stress in eV/Å³, positive in tension (ASE's sign); --virial-key for virials"
-#: what to do about each finding, by code
+#: remedy of each finding, by code
 REMEDIES = {
     "cell-small": "give the cell in Å, and all its atoms",
-    "close-atoms": "positions and labels do not belong together, or the method has a hole there",
-    "duplicates": "remove them: they count twice in training and may stand on both sides of a split",
-    "duplicates-differ": "keep the label that is right; look whether settings or charge differed",
-    "elements-missing": "look where the atoms were lost (a reader, a filter, missing hydrogens)",
-    "elements-suspicious": "remove these structures, or ask for the element",
+    "close-atoms": "positions and labels do not belong together, or the method is unphysical at short range",
+    "duplicates": "remove them: they count twice in training, and may be in training and validation set",
+    "duplicates-differ": "keep the correct label; check for different settings or charges",
+    "elements-missing": "check where the atoms were lost (a reader, a filter, missing hydrogens)",
+    "elements-unexpected": "remove these structures, or add the element to those asked for",
     "energies-unrelated": "check how energies were joined to structures, and the order of atoms",
     "energy-constant": "name the right entry with --energy-key",
     "energy-forces-unit": _UNITS,
     "energy-outliers": "compute these energies again, or remove the structures",
-    "energy-reference": "bring all energies to one reference (one code, functional and zero)",
+    "energy-reference": "use one reference for all energies (one code, functional and zero)",
     "energy-unit": _UNITS,
     "few-structures": "",
     "forces-axes": "read all three components",
@@ -44,15 +44,15 @@ REMEDIES = {
     "forces-sign": "forces are minus the gradient: change their sign",
     "forces-unrelated": "check the order of the atoms, and how labels were joined to structures",
     "forces-zero": "read the forces, not a placeholder, or remove the structures",
-    "formula-suspicious": "check that no atoms were lost or added",
+    "formula-unexpected": "check that no atoms were lost or added",
     "frames-sign": "change the sign of these forces",
-    "isolated-atoms-differ": "keep one energy an element",
+    "isolated-atoms-differ": "keep one energy per element",
     "labels-repeated": "check how labels were joined to structures",
-    "leak": "remove them from the training data; errors on them say nothing",
-    "leak-group": "put whole trajectories on one side",
+    "leak": "remove them from the training data: their errors do not measure generalisation",
+    "leak-group": "put each trajectory into one set",
     "lone-atoms": "check the cell, the periodic directions and the unit of positions",
-    "net-force": "check for an external field, atoms that are missing, or damaged forces",
-    "net-torque": "positions and forces are in different frames, or in a different order of atoms",
+    "net-force": "check for an external field, missing atoms or corrupt forces",
+    "net-torque": "check orientation and order of atoms of positions and forces",
     "no-structures": "",
     "not-finite": "compute these labels again",
     "pbc-differs": "check pbc of each source",
@@ -73,11 +73,9 @@ class Finding:
 
     Attributes
     ----------
-    code: what ``lint.ignore`` names, such as ``forces-sign``.
-    severity: an error stops training, a warning is said, a note only listed.
-    message: what was found, with figures.
-    frames: places among the structures as read, in order; empty where the whole set is meant.
-    remedy: what to do.
+    code: the name for ``lint.ignore``, such as ``forces-sign``.
+    severity: an error stops training, a warning is printed before it, a note is only listed.
+    frames: indices of structures as read, in order; empty where the whole set is meant.
     """
 
     code: str
@@ -145,22 +143,22 @@ class LintReport:
         return [self.line(one) for one in self.findings]
 
     def summary(self) -> str:
-        number = {"error": len(self.errors), "warning": len(self.warnings)}
-        counted = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in number.items())
+        counts = ("error", len(self.errors)), ("warning", len(self.warnings))
+        counted = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts)
         return f"{counted} in {self.count} structures"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; frames of several sources as ``file:number``."""
-        findings = [
-            asdict(f) | {"frames": [self.frame_name(k) if len(self.sources) > 1 else k for k in f.frames]}
-            for f in self.findings
-        ]
+        several = len(self.sources) > 1
         return {
             "errors": len(self.errors),
             "warnings": len(self.warnings),
             "structures": self.count,
             "sources": [asdict(source) for source in self.sources],
-            "findings": findings,
+            "findings": [
+                asdict(f) | {"frames": [self.frame_name(k) if several else k for k in f.frames]}
+                for f in self.findings
+            ],
         }
 
 
@@ -169,22 +167,21 @@ def check_codes(codes: Sequence[str]) -> None:
     for code in codes:
         if code not in CODES:
             near = get_close_matches(code, CODES, 1)
-            raise InputError(
-                "no such finding",
-                got=repr(code),
-                wanted="a code that limbeck lint lists",
-                remedy=f"did you mean {near[0]!r}?" if near else None,
-            )
+            remedy = f"did you mean {near[0]!r}?" if near else None
+            wanted = "a code that limbeck lint lists"
+            raise InputError("unknown code of a finding", got=repr(code), wanted=wanted, remedy=remedy)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the user says of the data.
+    """What the user expects of the data.
 
-    elements: atomic numbers asked for. starts: structures the data should be made of.
-    validation: labels that will evaluate; copies_removed: those equal to one of them will not train.
-    max_force_ev_per_a: where the unit of forces is known: labels that are not finite or beyond it are left
-        out without a finding.
+    Attributes
+    ----------
+    elements: atomic numbers asked for. starts: structures that the data should consist of.
+    validation: the validation set; copies_removed: structures equal to one of it will not train.
+    max_force_ev_per_a: a limit of the user's own: labels that are not finite or beyond it are left out
+        without a finding.
     """
 
     elements: tuple[int, ...] | None = None
@@ -199,13 +196,7 @@ NOTHING_EXPECTED = Expected()
 
 @dataclass(frozen=True)
 class Material:
-    """Labels that training would use, without isolated atoms.
-
-    Attributes
-    ----------
-    labelled: S structures.
-    frame: (S,) int64, the place of each among the structures as read.
-    """
+    """The S labels that training would use, without isolated atoms; ``frame`` (S,) their indices as read."""
 
     labelled: LabelledSet
     frame: np.ndarray
@@ -224,8 +215,15 @@ class Material:
         return self.labelled.labels.forces
 
     def frames(self, index: ArrayLike) -> tuple[int, ...]:
-        """Places as read of the structures at ``index`` (integers) or under a mask, ascending."""
+        """Indices as read of the structures at ``index`` (integers) or under a mask, ascending."""
         return tuple(np.unique(self.frame[np.asarray(index)]).tolist()) if np.size(index) else ()
+
+    def found(
+        self, code: str, severity: Severity, text: str, index: ArrayLike, remedy: str | None = None
+    ) -> Iterator[Finding]:
+        """A finding on the structures at ``index`` or under a mask, if any; {n} is their number."""
+        if frames := self.frames(index):
+            yield finding(code, severity, text.replace("{n}", str(len(frames))), frames, remedy)
 
     def atoms(self, s: int | np.integer) -> slice:
         return slice(*self.batch.offsets[s : s + 2].tolist())
@@ -240,12 +238,12 @@ class Material:
 
     @cached_property
     def elements(self) -> np.ndarray:
-        """Atomic numbers present, ascending."""
+        """Atomic numbers, ascending."""
         return np.unique(self.batch.numbers)
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """(S, elements) atoms of each element."""
+        """(S, elements) number of atoms."""
         table = np.zeros((len(self.labelled), len(self.elements)), np.int64)
         column = np.searchsorted(self.elements, self.batch.numbers)
         np.add.at(table, (self.batch.structure_of_atom, column), 1)
@@ -253,27 +251,24 @@ class Material:
 
     @cached_property
     def composition(self) -> np.ndarray:
-        """(S,) int64, one number for each composition as fractions."""
+        """(S,) int64, a number for each composition."""
         fractions = np.round(self.counts / self.counts.sum(axis=1, keepdims=True), 9)
         return np.unique(fractions, axis=0, return_inverse=True)[1].reshape(-1)
 
     @cached_property
     def force_rms(self) -> np.ndarray:
-        """(S,) eV/Å, over the components of each structure."""
+        """(S,) eV/Å, over the components of a structure."""
         square = np.add.reduceat((self.forces**2).mean(axis=1), self.batch.offsets[:-1])
         return np.sqrt(square / self.batch.counts)
 
     @cached_property
     def pair_fit(self) -> PairFit | None:
-        """A pair potential fitted to the forces, or None where there are too few."""
         return fit_pairs(self.labelled)
 
     @cached_property
     def close(self) -> ClosePairs:
-        """Structures near one another."""
         return find_close(self.labelled)
 
     @cached_property
     def bonds(self) -> Bonds:
-        """Each atom's nearest neighbour, measured by covalent radii."""
         return nearest_bonds(self.batch)

@@ -1,4 +1,4 @@
-"""All checks on labelled data, in the order in which their findings are told."""
+"""All checks of labelled data, in the order in which their findings are listed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHECKS: tuple[Check, ...] = (
     values.check_leak,
     physics.check_total_energies,
 )
-#: without contact scans, whose forces are of another order
+#: without close-contact scans, whose forces are larger by orders of magnitude
 TOGETHER: tuple[Check, ...] = (
     physics.check_forces,
     physics.check_energies,
@@ -45,7 +45,7 @@ _SEVERITY = ("error", "warning", "note")
 _STRESS = ("stress-order", "stress-sign", "stress-unchecked", "stress-unit")
 _WORK = ("energies-unrelated", "energy-forces-unit", "forces-sign", *_STRESS)
 _FRAMES = ("frames-sign", "forces-unrelated", "energy-reference", "energy-outliers")
-#: findings that make those behind them meaningless
+#: code -> findings that are consequences of it
 FOLLOWS: dict[str, tuple[str, ...]] = {
     "positions-unit": (*_WORK, *_FRAMES, "close-atoms", "lone-atoms"),
     "forces-zero": _WORK,
@@ -63,13 +63,13 @@ def lint(
     expected: Expected = NOTHING_EXPECTED,
     ignore: Sequence[str] = (),
 ) -> LintReport:
-    """Look for what would spoil a training: see the checks.
+    """Run the checks.
 
     Parameters
     ----------
-    sets: name and labels of each source, structures as :func:`~limbeck.core.checks.check_structures`
-        accepts them. Isolated atoms are left out.
-    ignore: codes whose findings are dropped.
+    sets: name and labels of each source, with structures that
+        :func:`~limbeck.core.checks.check_structures` accepts. Isolated atoms are left out.
+    ignore: codes of findings to drop.
     """
     sources = tuple(Source(name, len(labelled)) for name, labelled in sets)
     whole = concatenate_labelled([labelled for _, labelled in sets])
@@ -89,13 +89,13 @@ def lint(
         for check in TOGETHER:
             found += check(material)
     elif not any(f.code == "not-finite" for f in found):
-        found.append(finding("no-structures", "error", "no structures but isolated atoms"))
+        found.append(finding("no-structures", "error", "isolated atoms only"))
     found = [f for f in _causes(found) if f.code not in ignore]
     return LintReport(tuple(sorted(found, key=lambda f: _SEVERITY.index(f.severity))), sources)
 
 
 def _causes(findings: Sequence[Finding]) -> list[Finding]:
-    """Without those that follow from another one."""
+    """Findings that are no consequence of another one."""
     silent = {
         code
         for one in findings
@@ -103,7 +103,7 @@ def _causes(findings: Sequence[Finding]) -> list[Finding]:
         for code in FOLLOWS.get(one.code, ())
     }
     kept = [one for one in findings if one.code not in silent]
-    # bonds are surer of a unit than total energies, which hold core electrons in some codes only
+    # bonds determine a unit better than total energies, which include core electrons in some codes only
     named = "".join(one.message for one in kept if one.code == "energy-forces-unit")
     return [
         one
