@@ -102,7 +102,7 @@ DAMAGE: list[tuple[str, Spoil, str, str]] = [
     *((name, sp.stress_as_vasp_writes_it, "stress-order", "VASP writes xx, yy, zz, xy, yz, zx") for name in (
         "alloy", "metal", "strained salt", "strained silicon")),
     ("phases", partial(sp.stress_as_vasp_writes_it, sign=-1), "stress-sign", "wrong sign"),
-    ("alloy", lambda d: sp.energies_shifted(d, list(range(0, 60, 2)), 1.0), "energy-reference", "two heaps"),
+    ("alloy", lambda d: sp.energies_shifted(d, list(range(0, 60, 2)), 1.0), "energy-reference", "two clusters"),
     ("metal", lambda d: sp.with_labels(d, energy=np.roll(d.labels.energy, 9)), "energies-unrelated", ""),
     ("clusters, xtb", partial(sp.forces_permuted, frames=list(range(30))), "forces-unrelated", "order of the atoms"),
     ("melt", scaled(forces=0), "forces-zero", "40 structures"),
@@ -204,7 +204,7 @@ def test_elements_and_formulas():
     assert codes(data, Expected(elements=(29,))) == {"elements-unexpected"}
     assert codes(data, Expected(validation=SYSTEMS["salt"]().select([0]))) == {"elements-missing"}
     text = lint([("data", data)], Expected(elements=(1, 29, 79))).lines()[0]
-    assert text.startswith("error elements-missing: no structure has H, asked for; remedy: ")
+    assert text.startswith("error elements-missing: no structure holds H, asked for; remedy: ")
     for formula, found in (("CuAu", set()), ("Cu3Au", {"formula-unexpected"})):
         starts = StructureBatch.from_atoms([Atoms(formula, cell=[3] * 3, pbc=True)])
         assert codes(data, Expected(starts=starts)) == found

@@ -56,7 +56,7 @@ def chosen_groups(data: LabelledSet, fraction: float, seed: int) -> np.ndarray:
 
 
 sizes = st.lists(st.integers(1, 40), min_size=2, max_size=30)
-small = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=2, max_size=9)
+small = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=2, max_size=9)
 
 
 @settings(deadline=None, max_examples=150)

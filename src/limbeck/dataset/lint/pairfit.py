@@ -1,8 +1,8 @@
-"""A pair potential fitted to the forces alone: what energy and stress should go with them.
+"""A pair potential fitted to the forces alone, and the energies and stresses that belong to them.
 
 Pair functions are cubic B-splines, so the fit is linear (force matching: Ercolessi and Adams 1994,
-doi:10.1209/0295-5075/26/8/005). It is no good potential, but where its forces follow the labelled ones
-its energies and stresses vary as the true ones do, also where no two structures are near one another.
+doi:10.1209/0295-5075/26/8/005). Where its forces follow the labelled ones, its energies and stresses vary as
+the true ones do, also without any two close structures.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
 
-_CUTOFF_A = 4.4  # two shells of metals, one of argon
+_CUTOFF_A = 4.4  # two shells of neighbours in metals, one in argon
 _KNOT_A = 0.4
 _KNOTS = round(_CUTOFF_A / _KNOT_A)
-_ATOMS = 4000  # of the structures that are fitted: some hundred times the coefficients of two elements
+_ATOMS = 4000  # to fit, for about 33 coefficients of two elements
 _LEAST_COMPONENTS = 300
 _RIDGE = 1e-5  # of the mean diagonal, for distances that do not occur
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -29,7 +29,7 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 @dataclass(frozen=True)
 class PairFit:
-    """What the fit says of S structures of N atoms.
+    """The fit on S structures of N atoms.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class PairFit:
 
 
 class _Pairs(NamedTuple):
-    """P pairs of a batch and the four splines that are not zero there."""
+    """P pairs of a batch and the four splines that are not zero at their distance."""
 
     ends: tuple[np.ndarray, np.ndarray]  # (P,) atoms
     structure: np.ndarray  # (P,)
@@ -62,7 +62,7 @@ def fit_pairs(labelled: LabelledSet) -> PairFit | None:
     if 3 * batch.n_atoms < _LEAST_COMPONENTS or not forces.any():
         return None
     elements = np.unique(batch.numbers)
-    # spread over the energies, whatever the order of the frames
+    # evenly over the energies, independent of the order of the frames
     order = np.argsort(labelled.labels.energy / batch.counts, kind="stable")
     chosen = labelled.select(order[:: max(1, round(batch.n_atoms / _ATOMS))])
     given = chosen.labels.forces
@@ -93,10 +93,8 @@ def fit_pairs(labelled: LabelledSet) -> PairFit | None:
     norm = np.sqrt(total(fitted**2) * total(forces**2))
     agreement = np.divide(total(fitted * forces), norm, out=np.full(len(batch), np.nan), where=norm > 1e-12)
     rms = np.sqrt(total(forces**2) / batch.counts)
-    evaluated = np.isfinite(agreement) & (rms > 0.5 * np.median(rms[rms > 0]))
-    return PairFit(
-        energy, virial, agreement, float(np.median(agreement[evaluated])) if evaluated.any() else 0.0
-    )
+    large = np.isfinite(agreement) & (rms > 0.5 * np.median(rms[rms > 0]))
+    return PairFit(energy, virial, agreement, float(np.median(agreement[large])) if large.any() else 0.0)
 
 
 def _splines(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
@@ -111,7 +109,9 @@ def _splines(batch: StructureBatch, elements: np.ndarray) -> _Pairs:
     t = place - knot
     value = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1) / 6
     slope = np.stack([-((1 - t) ** 2), 3 * t**2 - 4 * t, -3 * t**2 + 2 * t + 1, t**2], 1) / (2 * _KNOT_A)
-    within = knot[:, None] + np.arange(4)  # splines beyond the last knot are left out: zero at the cutoff
+    within = knot[:, None] + np.arange(
+        4
+    )  # splines beyond the last knot are left out, so that the potential is zero at the cutoff
     column = (high * (high + 1) // 2 + low)[:, None] * _KNOTS + np.minimum(within, _KNOTS - 1)
     inside = within < _KNOTS
     return _Pairs(

@@ -1,4 +1,4 @@
-"""Which units would explain a ratio of energies to work, how stiff bonds are, or a ratio of stresses."""
+"""Units that explain a ratio of energies to work, the stiffness of bonds, or a ratio of stresses."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ from ase import units
 _HARTREE, _RYDBERG, _BOHR, _GPA = units.Hartree, units.Rydberg, units.Bohr, units.GPa
 _KCAL, _KJ = units.kcal / units.mol, units.kJ / units.mol
 ENERGY_EV = {
-    "eV": 1.0,
-    "Hartree": _HARTREE,
-    "Rydberg": _RYDBERG,
-    "kcal/mol": _KCAL,
-    "kJ/mol": _KJ,
-    "meV": 1e-3,
-}
+    "eV": 1.0, "Hartree": _HARTREE, "Rydberg": _RYDBERG, "kcal/mol": _KCAL, "kJ/mol": _KJ, "meV": 1e-3,
+}  # fmt: skip
 _FORCE = {
     "eV/Å": 1.0, "Hartree/bohr": _HARTREE / _BOHR, "Rydberg/bohr": _RYDBERG / _BOHR, "eV/bohr": 1.0 / _BOHR,
     "Hartree/Å": _HARTREE, "kcal/mol/Å": _KCAL, "kJ/mol/Å": _KJ, "kJ/mol/nm": 0.1 * _KJ, "meV/Å": 1e-3,
@@ -27,21 +22,21 @@ _STRESS = {
 }  # fmt: skip
 _MOST = 3
 _CUSTOMARY = ("Hartree with Hartree/bohr", "Rydberg with Rydberg/bohr")
-#: curvature times squared length of bonds, eV: 6 (lithium) to 85 (silicon); N2 has the stiffest bond, 170
+#: curvature of bonds times squared length, eV: 6 (lithium) to 85 (silicon), at most 170 (N2)
 STIFFNESS_EV = (4.0, 175.0)
 _MIDDLE_EV = 35.0
 
 
 def energy_force_units(slope: float, tolerance: float, stiffness: float | None = None) -> str:
-    """Pairs of units under which energies over work is ``slope`` within a factor of 1 + tolerance.
+    """Pairs of units in which energies over work would be ``slope`` within a factor of 1 + tolerance.
 
-    In the words of a message; empty where none fits. An energy given in a unit of e eV and forces
-    in one of f eV/Å give f / e. ``stiffness``: as the forces have it; it tells Hartree and Hartree/bohr
-    together from forces in eV/bohr alone, which have the same ratio.
+    Text for a message, empty where none fits. Energies in a unit of e eV and forces in one of f eV/Å give
+    f / e. ``stiffness`` of the bonds by the forces distinguishes Hartree with Hartree/bohr from eV with
+    eV/bohr, which have the same ratio.
     """
     found: list[tuple[int, float, str]] = []
     if not slope > 0:
-        return ""  # a sign or a constant, which no unit explains
+        return ""
     for energy, e in ENERGY_EV.items():
         for force, f in _FORCE.items():
             if (e, f) == (1.0, 1.0) or ("meV" in energy + force and (e != 1.0 and f != 1.0)):
@@ -51,10 +46,10 @@ def energy_force_units(slope: float, tolerance: float, stiffness: float | None =
             off = abs(math.log(slope * e / f))
             if off < math.log1p(tolerance):
                 pair = f"{energy} with {force}"
-                # the simplest first; a program's own pair is as simple as one wrong unit
+                # the simplest first; the pair that a program uses is as simple as one wrong unit
                 own = pair in _CUSTOMARY or force == f"{energy}/Å"
                 wrong = 1 if own else (e != 1.0) + (f != 1.0) + (force == "Hartree/Å")
-                if stiffness is not None:  # of units that fit alike, that of more usual bonds first
+                if stiffness is not None:  # of units that fit equally well, that of the usual stiffness first
                     off = abs(math.log(stiffness * f / _MIDDLE_EV))
                 found.append((wrong, off, f"energies in {energy} with forces in {force}"))
     return _listed(found)
@@ -67,7 +62,7 @@ def force_units(ratio: float, tolerance: float) -> str:
 
 
 def bond_units(stiffness: float) -> str:
-    """Units of forces in which bonds so stiff, eV, would be of the usual stiffness, the most usual first."""
+    """Units of forces in which bonds of this stiffness (eV) would have the usual one, most likely first."""
     usual = max(math.log(_MIDDLE_EV / STIFFNESS_EV[0]), math.log(STIFFNESS_EV[1] / _MIDDLE_EV))
     return force_units(stiffness / _MIDDLE_EV, math.expm1(usual))
 
@@ -75,19 +70,19 @@ def bond_units(stiffness: float) -> str:
 def stress_units(ratio: float, volume: float, tolerance: float) -> str:
     """Units in which stresses would be ``ratio`` times those in eV/Å³ within a factor of ``tolerance``.
 
-    ``volume``: typical, Å³. Nearest first.
+    ``volume``: of a typical cell, Å³. The nearest first.
     """
     named = [(f"{n} (1 eV/Å³ = {1 / value:.4g} {n})", value) for n, value in _STRESS.items()]
     virial = f"the virial in eV, not divided by the volume ({volume:.4g} Å³)"
     return _listed(_near([*named, (virial, 1 / volume)], ratio, math.log(tolerance)))
 
 
-def _near(named: Iterable[tuple[str, float]], ratio: float, reach: float) -> list[tuple[int, float, str]]:
-    """Of (text, value) those whose value undoes the ratio."""
+def _near(named: Iterable[tuple[str, float]], ratio: float, width: float) -> list[tuple[int, float, str]]:
+    """Those of (text, value) whose value is one over the ratio, within ``width`` of its logarithm."""
     if not ratio > 0:
         return []
     off = [(0, abs(math.log(ratio * value)), text) for text, value in named]
-    return [one for one in off if one[1] < reach]
+    return [one for one in off if one[1] < width]
 
 
 def _listed(found: list[tuple[int, float, str]]) -> str:

@@ -122,14 +122,14 @@ def check_elements(material: Material) -> Iterator[Finding]:
     if not asked and expected.starts is not None:
         asked = {int(z) for z in expected.starts.numbers}
     if asked and (missing := sorted(asked - present)):
-        yield finding("elements-missing", "error", f"no structure has {_symbols(missing)}, asked for")
+        yield finding("elements-missing", "error", f"no structure holds {_symbols(missing)}, asked for")
     if asked and (unexpected := sorted(present - asked)):
         having = material.counts[:, np.searchsorted(material.elements, unexpected)].any(axis=1)
-        text = f"{{n}} structures have {_symbols(unexpected)}, not asked for"
+        text = f"{{n}} structures hold {_symbols(unexpected)}, not asked for"
         yield from material.found("elements-unexpected", "error", text, having)
     validating = () if expected.validation is None else expected.validation.structures.numbers
     if untrained := sorted({int(z) for z in validating} - present):
-        text = f"the validation set has {_symbols(untrained)}, which no training structure has"
+        text = f"the validation set holds {_symbols(untrained)}, which no training structure holds"
         yield finding("elements-missing", "error", text)
 
 
