@@ -1,4 +1,4 @@
-"""Lint: right labels of every kind raise no error, spoiled ones are found; the report."""
+"""Lint: correct labels of every kind raise no error, corrupt ones are found; the report."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from limbeck.dataset import lint as package
 from limbeck.dataset.lint import CODES, NOTHING_EXPECTED, Expected, check_codes, lint
 from limbeck.dataset.read import read_labelled
 from limbeck.errors import InputError
-from tests.dataset import spoiling as sp
+from tests.dataset import corrupting as bad
 from tests.dataset.systems import SYSTEMS, alloy_frames, labelled_by_emt
 
 HA, BOHR, RY = units.Hartree, units.Bohr, units.Rydberg
 KCAL, KJ = units.kcal / units.mol, units.kJ / units.mol
 XTB = {"energy_key": "energy_xtb", "forces_key": "forces_xtb"}
-Spoil = Callable[[LabelledSet], LabelledSet]
+Change = Callable[[LabelledSet], LabelledSet]
 
 
 def codes(data: LabelledSet, expected: Expected = NOTHING_EXPECTED) -> set[str]:
@@ -41,7 +41,7 @@ def read(path: Path) -> LabelledSet:
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_right_labels_raise_no_alarm(name):
+def test_correct_labels_raise_no_alarm(name):
     report = lint([(name, SYSTEMS[name]())])
     # molecules may relax into one another
     assert {f.code for f in report.findings if f.severity != "note"} <= (
@@ -70,12 +70,12 @@ def test_published_labels_raise_no_alarm(shared_data, name):
     assert codes(read(shared_data / name)) == REAL.get(name, set())
 
 
-def scaled(**factors: float) -> Spoil:
-    return partial(sp.scaled, **factors)
+def scaled(**factors: float) -> Change:
+    return partial(bad.scaled, **factors)
 
 
 #: system, damage, code, words of the line
-DAMAGE: list[tuple[str, Spoil, str, str]] = [
+DAMAGE: list[tuple[str, Change, str, str]] = [
     *((name, scaled(forces=-1), "forces-sign", "change their sign") for name in (
         "metal", "melt", "slabs", "argon", "strained argon", "salt", "strained salt", "silicon", "strained silicon",
         "molecules", "ethanol, xtb", "molecules, xtb", "clusters, xtb")),
@@ -91,67 +91,67 @@ DAMAGE: list[tuple[str, Spoil, str, str]] = [
     ("salt", scaled(energy=1 / KJ, forces=1 / KJ), "energy-forces-unit", "kJ/mol with forces in kJ/mol/Å"),
     ("molecules, xtb", scaled(forces=1 / KCAL), "energy-forces-unit", "kcal/mol/Å"),
     ("metal", scaled(energy=-1), "forces-sign", "change the sign of the energies"),
-    *((name, sp.in_bohr, "positions-unit", "bohr") for name in (
+    *((name, bad.in_bohr, "positions-unit", "bohr") for name in (
         "metal", "phases", "strained salt", "silicon", "rigid water", "molecules", "clusters, xtb")),
     *((name, scaled(stress=-1), "stress-sign", "the stress has the wrong sign (") for name in (
         "alloy", "melt", "strained argon", "strained salt", "silicon", "strained silicon")),
     *((name, scaled(stress=1 / units.GPa), "stress-unit", "GPa") for name in ("alloy", "melt", "silicon", "salt")),
     ("silicon", scaled(stress=-10 / units.GPa), "stress-sign", "kbar"),
-    ("metal", sp.virials, "stress-unit", "the virial in eV, not divided by the volume"),
-    ("alloy", partial(sp.virials, sign=-1), "stress-sign", "the virial in eV"),
-    *((name, sp.stress_as_vasp_writes_it, "stress-order", "VASP writes xx, yy, zz, xy, yz, zx") for name in (
+    ("metal", bad.virials, "stress-unit", "the virial in eV, not divided by the volume"),
+    ("alloy", partial(bad.virials, sign=-1), "stress-sign", "the virial in eV"),
+    *((name, bad.stress_as_vasp_writes_it, "stress-order", "VASP writes xx, yy, zz, xy, yz, zx") for name in (
         "alloy", "metal", "strained salt", "strained silicon")),
-    ("phases", partial(sp.stress_as_vasp_writes_it, sign=-1), "stress-sign", "wrong sign"),
-    ("alloy", lambda d: sp.energies_shifted(d, list(range(0, 60, 2)), 1.0), "energy-reference", "two clusters"),
-    ("metal", lambda d: sp.with_labels(d, energy=np.roll(d.labels.energy, 9)), "energies-unrelated", ""),
-    ("clusters, xtb", partial(sp.forces_permuted, frames=list(range(30))), "forces-unrelated", "order of the atoms"),
+    ("phases", partial(bad.stress_as_vasp_writes_it, sign=-1), "stress-sign", "wrong sign"),
+    ("alloy", lambda d: bad.energies_shifted(d, list(range(0, 60, 2)), 1.0), "energy-reference", "two clusters"),
+    ("metal", lambda d: bad.with_labels(d, energy=np.roll(d.labels.energy, 9)), "energies-unrelated", ""),
+    ("clusters, xtb", lambda d: bad.forces_changed(d, np.random.default_rng(0).permutation), "forces-unrelated", "order of the atoms"),
     ("melt", scaled(forces=0), "forces-zero", "40 structures"),
     ("salt", scaled(energy=0), "energy-constant", "--energy-key"),
-    ("salt", lambda d: sp.with_structures(d, pbc=np.zeros_like(d.structures.pbc)), "pbc-missing", "40 structures"),
-    ("salt", lambda d: sp.with_structures(d, cell=d.structures.cell * 0.4), "cell-small", "40 structures"),
-    ("alloy", lambda d: sp.forces_changed(d, lambda f: f * [1, 1, 0]), "forces-axes", "z components"),
-    ("alloy", lambda d: sp.forces_changed(d, lambda f: np.where(np.arange(len(f))[:, None] % 32 < 9, 0, f)),
+    ("salt", lambda d: bad.with_structures(d, pbc=np.zeros_like(d.structures.pbc)), "pbc-missing", "40 structures"),
+    ("salt", lambda d: bad.with_structures(d, cell=d.structures.cell * 0.4), "cell-small", "40 structures"),
+    ("alloy", lambda d: bad.forces_changed(d, lambda f: f * [1, 1, 0]), "forces-axes", "z components"),
+    ("alloy", lambda d: bad.forces_changed(d, lambda f: np.where(np.arange(len(f))[:, None] < 9, 0, f)),
      "forces-constrained", "constraints"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil", "code", "words"), DAMAGE, ids=lambda v: v if isinstance(v, str) else ""
+    ("name", "change", "code", "words"), DAMAGE, ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_damage_is_found_and_named(name, spoil, code, words):
-    report = lint([(name, spoil(SYSTEMS[name]()))])
+def test_damage_is_found_and_named(name, change, code, words):
+    report = lint([(name, change(SYSTEMS[name]()))])
     lines = [report.line(f) for f in report.findings if f.code == code and f.severity != "note"]
     assert any(words in line for line in lines), report.lines()
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil", "code", "frames"),
+    ("name", "change", "code", "frames"),
     [
-        ("alloy", partial(sp.forces_flipped, frames=[4, 9]), "frames-sign", (4, 9)),
-        ("clusters, xtb", partial(sp.forces_flipped, frames=[3]), "frames-sign", (3,)),
-        ("alloy", lambda d: sp.energies_shifted(d, [4, 9], 0.5), "energy-outliers", (4, 9)),
-        ("metal", lambda d: sp.energies_shifted(d, [7], -0.3), "energy-outliers", (7,)),
-        ("metal", lambda d: sp.energies_shifted(d, [2], np.nan), "not-finite", (2,)),
-        ("metal", lambda d: sp.energies_shifted(sp.repeated(d, [5]), [40], 0.01), "duplicates-differ", (5, 40)),
-        ("metal", partial(sp.repeated, frames=[5, 6]), "duplicates", (40, 41)),
-        ("salt", partial(sp.labels_copied, source=3, targets=[8]), "labels-repeated", (3, 8)),
-        ("alloy", partial(sp.one_force_spoiled, frames=[4], ev_per_a=20.0), "net-force", (4,)),
-        ("alloy", partial(sp.one_force_spoiled, frames=[4], ev_per_a=300.0), "forces-large", (4,)),
-        ("molecules", partial(sp.turned_alone, frames=[0]), "net-torque", (0,)),
-        ("salt", lambda d: sp.moved(sp.scaled(d, forces=0.1), 8 * 7, 8 * 7 + 1, 0.5), "close-atoms", (7,)),
-        ("molecules", lambda d: sp.moved(d, 9 * 2 + 5, 9 * 2, 30.0), "lone-atoms", (2,)),
-        ("alloy", lambda d: sp.with_labels(d, stress=d.labels.stress * (np.arange(60) != 4)[:, None, None]), "stress-zero", (4,)),
+        ("alloy", partial(bad.forces_flipped, frames=[4, 9]), "frames-sign", (4, 9)),
+        ("clusters, xtb", partial(bad.forces_flipped, frames=[3]), "frames-sign", (3,)),
+        ("alloy", lambda d: bad.energies_shifted(d, [4, 9], 0.5), "energy-outliers", (4, 9)),
+        ("metal", lambda d: bad.energies_shifted(d, [7], -0.3), "energy-outliers", (7,)),
+        ("metal", lambda d: bad.energies_shifted(d, [2], np.nan), "not-finite", (2,)),
+        ("metal", lambda d: bad.energies_shifted(bad.repeated(d, [5]), [40], 0.01), "duplicates-differ", (5, 40)),
+        ("metal", partial(bad.repeated, frames=[5, 6]), "duplicates", (40, 41)),
+        ("salt", partial(bad.labels_copied, source=3, target=8), "labels-repeated", (3, 8)),
+        ("alloy", partial(bad.one_force_changed, frame=4, ev_per_a=20.0), "net-force", (4,)),
+        ("alloy", partial(bad.one_force_changed, frame=4, ev_per_a=300.0), "forces-large", (4,)),
+        ("molecules", partial(bad.turned, frame=0), "net-torque", (0,)),
+        ("salt", lambda d: bad.moved(bad.scaled(d, forces=0.1), 8 * 7, 8 * 7 + 1, 0.5), "close-atoms", (7,)),
+        ("molecules", lambda d: bad.moved(d, 9 * 2 + 5, 9 * 2, 30.0), "lone-atoms", (2,)),
+        ("alloy", lambda d: bad.with_labels(d, stress=d.labels.stress * (np.arange(60) != 4)[:, None, None]), "stress-zero", (4,)),
     ],
 )  # fmt: skip
-def test_damaged_frames_are_named(name, spoil, code, frames):
-    found = {f.code: f.frames for f in lint([(name, spoil(SYSTEMS[name]()))]).findings}
+def test_damaged_frames_are_named(name, change, code, frames):
+    found = {f.code: f.frames for f in lint([(name, change(SYSTEMS[name]()))]).findings}
     assert found.get(code) == frames, found
 
 
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.parametrize(
-    ("name", "spoil", "code", "words"),
+    ("name", "change", "code", "words"),
     [
         ("3bpa/train_300K.xyz", scaled(forces=-1), "forces-sign", ""),
         ("mlearn/Si_training.xyz", scaled(forces=-1), "forces-sign", ""),
@@ -164,15 +164,15 @@ def test_damaged_frames_are_named(name, spoil, code, frames):
         ("solvent_xtb/solvent_xtb_train_200.xyz", scaled(energy=1 / KCAL), "energy-forces-unit", "kcal/mol"),
         ("mlearn/Li_training.xyz", scaled(stress=1 / units.GPa), "stress-unit", "GPa"),
         ("mlearn/Si_training.xyz", scaled(stress=-10 / units.GPa), "stress-sign", "kbar"),
-        ("mlearn/Si_training.xyz", sp.in_bohr, "positions-unit", "bohr"),
+        ("mlearn/Si_training.xyz", bad.in_bohr, "positions-unit", "bohr"),
     ],
 )
-def test_damage_of_published_labels_is_found(shared_data, name, spoil, code, words):
-    report = lint([(name, spoil(read(shared_data / name)))])
+def test_damage_of_published_labels_is_found(shared_data, name, change, code, words):
+    report = lint([(name, change(read(shared_data / name)))])
     assert any(words in report.line(f) for f in report.errors if f.code == code), report.lines()
 
 
-def test_contact_scans_do_not_judge_the_rest():
+def test_contact_scans_do_not_affect_the_rest():
     """Steep forces between frames of a scan are no unit, and its frames no outliers."""
     frames = alloy_frames(6, seed=9)
     for frame in frames:
@@ -185,17 +185,16 @@ def test_contact_scans_do_not_judge_the_rest():
 def test_frames_are_named_as_they_were_read():
     """Frames that the audit drops, and isolated atoms, do not shift the numbers."""
     first = labelled_by_emt([Atoms("Cu", cell=[12] * 3, pbc=True)])
-    damaged = sp.energies_shifted(sp.forces_flipped(SYSTEMS["alloy"](), [4, 9]), [0], np.nan)
+    damaged = bad.energies_shifted(bad.forces_flipped(SYSTEMS["alloy"](), [4, 9]), [0], np.nan)
     report = lint([("atoms", first), ("alloy", damaged)])
     named = {f.code: [report.frame_name(k) for k in f.frames] for f in report.findings}
     assert named["not-finite"] == ["alloy:0"]
     assert named["frames-sign"] == ["alloy:4", "alloy:9"]
     assert report.summary() == "1 error, 1 warning in 61 structures"
     assert report.to_dict()["findings"][0]["frames"] == ["alloy:4", "alloy:9"]
-    assert next(text for text in report.lines() if "frames-sign" in text) == (
-        "error frames-sign: the forces of 2 structures point against those of the others; "
-        "frames alloy:4, alloy:9; remedy: change the sign of these forces"
-    )
+    line = next(text for text in report.lines() if "frames-sign" in text)
+    assert line.startswith("error frames-sign: the forces of 2 structures")
+    assert "; frames alloy:4, alloy:9; remedy: change the sign" in line
 
 
 def test_elements_and_formulas():
@@ -203,8 +202,6 @@ def test_elements_and_formulas():
     assert codes(data, Expected(elements=(1, 29, 79))) == {"elements-missing"}
     assert codes(data, Expected(elements=(29,))) == {"elements-unexpected"}
     assert codes(data, Expected(validation=SYSTEMS["salt"]().select([0]))) == {"elements-missing"}
-    text = lint([("data", data)], Expected(elements=(1, 29, 79))).lines()[0]
-    assert text.startswith("error elements-missing: no structure holds H, asked for; remedy: ")
     for formula, found in (("CuAu", set()), ("Cu3Au", {"formula-unexpected"})):
         starts = StructureBatch.from_atoms([Atoms(formula, cell=[3] * 3, pbc=True)])
         assert codes(data, Expected(starts=starts)) == found
@@ -212,10 +209,10 @@ def test_elements_and_formulas():
 
 def test_leaks():
     data = SYSTEMS["alloy"]()
-    held = data.select([3, 8])
-    assert "leak" in codes(data, Expected(validation=held))
-    assert not codes(data, Expected(validation=held, copies_removed=True))
-    moved = sp.with_structures(held, positions=held.structures.positions + np.array([0.3, 0.2, 0.1]))
+    own = data.select([3, 8])
+    assert "leak" in codes(data, Expected(validation=own))
+    assert not codes(data, Expected(validation=own, copies_removed=True))
+    moved = bad.with_structures(own, positions=own.structures.positions + np.array([0.3, 0.2, 0.1]))
     moved.structures.positions[::2] += 0.004
     report = lint([("data", data)], Expected(validation=moved, copies_removed=True))
     assert {(f.code, f.frames) for f in report.errors} == {("leak", (3, 8))}
@@ -226,7 +223,7 @@ def test_leaks():
 
 def test_isolated_atoms():
     atom = labelled_by_emt([Atoms("Cu", cell=[12] * 3, pbc=True)])
-    report = lint([("a", atom), ("b", sp.energies_shifted(atom, [0], 1.0)), ("c", SYSTEMS["alloy"]())])
+    report = lint([("a", atom), ("b", bad.energies_shifted(atom, [0], 1.0)), ("c", SYSTEMS["alloy"]())])
     assert [f.code for f in report.errors] == ["isolated-atoms-differ"]
     assert [f.code for f in lint([("atom", atom)]).errors] == ["no-structures"]
 
@@ -235,12 +232,11 @@ def test_isolated_atoms():
 @given(seed=st.integers(0, 2**31 - 1))
 def test_findings_do_not_depend_on_order_or_orientation(seed):
     rng = np.random.default_rng(seed)
-    data = sp.forces_flipped(sp.energies_shifted(SYSTEMS["alloy"](), [11, 20], 0.5), [4])
+    data = bad.forces_flipped(bad.energies_shifted(SYSTEMS["alloy"](), [11, 20], 0.5), [4])
     turn, order = Rotation.random(random_state=seed).as_matrix(), rng.permutation(len(data))
     stress, own = data.labels.stress, data.structures
-    assert stress is not None
-    turned = sp.with_labels(data, forces=data.labels.forces @ turn, stress=turn.T @ stress @ turn)
-    turned = sp.with_structures(turned, positions=own.positions @ turn + 0.7, cell=own.cell @ turn)
+    turned = bad.with_labels(data, forces=data.labels.forces @ turn, stress=turn.T @ stress @ turn)
+    turned = bad.with_structures(turned, positions=own.positions @ turn + 0.7, cell=own.cell @ turn)
     expected = {f.code: f.frames for f in lint([("data", data)]).findings}
     found = {
         f.code: tuple(sorted(order[list(f.frames)])) for f in lint([("d", turned.select(order))]).findings
@@ -256,7 +252,7 @@ def test_few_structures_are_only_noted(count):
 
 
 def test_codes():
-    damaged = sp.forces_flipped(SYSTEMS["alloy"](), [4])
+    damaged = bad.forces_flipped(SYSTEMS["alloy"](), [4])
     assert "frames-sign" not in {f.code for f in lint([("d", damaged)], ignore=["frames-sign"]).findings}
     with pytest.raises(InputError, match="got 'frame-sign'.*did you mean 'frames-sign'"):
         check_codes(["frame-sign"])

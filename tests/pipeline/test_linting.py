@@ -15,7 +15,7 @@ from limbeck.dataset.lint import Expected
 from limbeck.errors import InputError
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.linting import preflight
-from tests.dataset.spoiling import forces_flipped, repeated, scaled
+from tests.dataset.corrupting import forces_flipped, repeated, scaled
 from tests.dataset.systems import alloy_frames, labelled_by_emt
 
 
