@@ -1,13 +1,10 @@
-"""The two errors Limbeck raises on purpose; each prints as one line.
-
-A message says what is wrong, where, what was found, what was wanted and what to do.
-"""
+"""Limbeck's errors, each one line: the fault, where, what was got and wanted, and the remedy."""
 
 from __future__ import annotations
 
 
 class LimbeckError(Exception):
-    """Something failed while working (the command line exits with 1)."""
+    """A failure at work (the command line exits with 1)."""
 
     exit_code = 1
 
@@ -21,23 +18,18 @@ class LimbeckError(Exception):
         remedy: str | None = None,
     ) -> None:
         self.what, self.where, self.got, self.wanted, self.remedy = what, where, got, wanted, remedy
+        labels = {"got ": got, "wanted ": wanted, "remedy: ": remedy}
+        parts = [f"{label}{value}" for label, value in labels.items() if value is not None]
         text = what if where is None else f"{where}: {what}"
-        parts = [text]
-        if got is not None:
-            parts.append(f"got {got}")
-        if wanted is not None:
-            parts.append(f"wanted {wanted}")
-        if remedy is not None:
-            parts.append(f"remedy: {remedy}")
-        super().__init__("; ".join(parts).replace("\n", " "))
+        super().__init__("; ".join([text, *parts]).replace("\n", " "))
 
 
 class WorkerDied(LimbeckError):
-    """A teacher's process ended: what needs it cannot go on, and no frame is to blame."""
+    """A teacher's process ended; the frame being evaluated is not the cause."""
 
 
 class InputError(LimbeckError, ValueError):
-    """The user's input or usage is wrong (the command line exits with 2)."""
+    """Invalid input or usage (the command line exits with 2)."""
 
     exit_code = 2
 

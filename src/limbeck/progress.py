@@ -1,7 +1,4 @@
-"""Progress of long work: a bar in a terminal, now and then a plain line anywhere else.
-
-Stages take a :class:`Progress` and call it; they know nothing of terminals.
-"""
+"""Progress of long tasks: bars in a terminal, occasional lines elsewhere. Stages call a :class:`Progress`."""
 
 from __future__ import annotations
 
@@ -13,17 +10,17 @@ from typing import Any, Protocol, TextIO
 
 
 class Progress(Protocol):
-    """What a stage calls as it goes on."""
+    """Called by a stage to report progress."""
 
     def __call__(self, task: str, done: int, total: int | None = None, text: str = "") -> None:
-        """``done`` of ``total`` units (None: unknown) of ``task`` are finished; ``text`` adds figures.
+        """``done`` of ``total`` units (None: unknown) of ``task`` are finished; ``text`` adds values.
 
         A task begins with its first call and ends when ``done`` reaches ``total`` or another begins.
         """
 
 
 def no_progress(task: str, done: int, total: int | None = None, text: str = "") -> None:
-    """Say nothing: what a stage called from Python uses unless it is given something else."""
+    """The default of stages called from Python: no output."""
 
 
 def format_seconds(seconds: float) -> str:
@@ -37,13 +34,13 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_figure(value: float, digits: int = 3) -> str:
-    """So many significant digits, never as a power of ten where the figure is large: ``1,470``, ``0.716``."""
+    """A number to ``digits`` significant digits, without a power of ten if large: ``1,470``, ``0.716``."""
     text = f"{value:.{digits}g}"
     return f"{float(text):,.0f}" if "e+" in text else text
 
 
 def process_start() -> float:
-    """``time.monotonic()`` at which this process began, where /proc tells it; else now."""
+    """``time.monotonic()`` at the start of this process, from /proc; else now."""
     now = time.monotonic()
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as handle:
@@ -51,15 +48,12 @@ def process_start() -> float:
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError, IndexError):
         return now
-    # Sandboxes may count their ticks from elsewhere; no interpreter takes ten minutes to come this far.
+    # Sandboxes may count ticks from another start; no interpreter takes ten minutes to get here.
     return now - age if 0 <= age < 600 else now
 
 
 class _Clock:
-    """Time left of one task, from the units done since it was first heard of.
-
-    Units that were there at the first call (a resumed run) took no time of this one.
-    """
+    """Time left for one task, from the units done since its first call (a resumed run starts with some)."""
 
     def __init__(self, task: str, done: int) -> None:
         self.task, self.first, self.start = task, done, time.monotonic()
@@ -71,13 +65,13 @@ class _Clock:
 
 
 class LineProgress(AbstractContextManager["LineProgress"]):
-    """Plain lines, at most one in ``every_s`` seconds a task, besides its first and last."""
+    """Plain lines, at most one in ``every_s`` seconds a task, in addition to its first and last."""
 
     def __init__(self, stream: TextIO | None = None, every_s: float = 15.0) -> None:
         self.stream, self.every_s = stream, every_s
         self._clock: _Clock | None = None
         self._last = 0.0
-        self._said: int | None = None
+        self._shown: int | None = None
 
     def __exit__(self, *_: object) -> None:
         self._clock = None
@@ -86,14 +80,14 @@ class LineProgress(AbstractContextManager["LineProgress"]):
         now = time.monotonic()
         if self._clock is None or self._clock.task != task:
             self._clock = _Clock(task, done)
-        elif done == self._said or (done != total and now - self._last < self.every_s):
+        elif done == self._shown or (done != total and now - self._last < self.every_s):
             return
-        self._last, self._said = now, done
+        self._last, self._shown = now, done
         count = f"{done}/{total}" if total is not None else str(done)
         left = self._clock.left(done, total)
         time_left = f"{format_seconds(left)} left" if left and done != total else ""
         line = "  ".join(part for part in (f"{task}: {count}", time_left, text) if part)
-        # sys.stderr is looked up here, so that a redirection made later is followed.
+        # sys.stderr is looked up here, to follow later redirections
         print(line, file=self.stream or sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Unit constants, all taken from ASE; Limbeck's inside is eV, Å, fs and amu."""
+"""Unit constants, taken from ASE; internally Limbeck uses eV, Å, fs and amu."""
 
 from __future__ import annotations
 

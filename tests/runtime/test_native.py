@@ -77,10 +77,9 @@ def test_float64_equals_torch(name, isa, exact):
     assert worst(native.evaluate(BATCH, 1), exact[name]) < 1e-10
     system = native.system(0.4, 1)
     for s, atoms in enumerate(FRAMES):
-        rows = slice(BATCH.offsets[s], BATCH.offsets[s + 1])
-        one = system.evaluate(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
-        scale = max(1.0, np.abs(exact[name].forces[rows]).max(initial=0.0))
-        np.testing.assert_allclose(one.forces, exact[name].forces[rows], rtol=0, atol=1e-10 * scale)
+        one, forces = evaluated(system, atoms), exact[name].forces[BATCH.offsets[s] : BATCH.offsets[s + 1]]
+        scale = max(1.0, np.abs(forces).max(initial=0.0))
+        np.testing.assert_allclose(one.forces, forces, rtol=0, atol=1e-10 * scale)
         assert one.energy == pytest.approx(exact[name].energy[s], rel=1e-10)
 
 
@@ -93,29 +92,28 @@ def test_float32_is_within_its_bound(name, isa, exact):
     assert (np.abs(native.energy - exact[name].energy) <= 1e-6 * size + 1e-6).all()
 
 
+def evaluated(system, atoms: Atoms, **options):
+    return system.evaluate(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **options)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_threads_agree(preset):
     record, atoms = random_record(preset), many_atoms()
-    wanted = TorchBackend(record, precision="float64", device="cpu").evaluate(
-        StructureBatch.from_atoms([atoms]), 1
-    )
+    batch = StructureBatch.from_atoms([atoms])
+    wanted = TorchBackend(record, precision="float64", device="cpu").evaluate(batch, 1)
     native = NativeBackend(record, precision="float64")
     for threads in (1, 3, 7):
         system = native.system(0.5, threads)
-        for _ in range(2):  # the second time with a list and buffers that are there
-            one = system.evaluate(
-                atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atom_virials=True
-            )
+        for _ in range(2):  # the second time with an existing list and buffers
+            one = evaluated(system, atoms, atom_virials=True)
             assert one.energy == pytest.approx(wanted.energy[0], rel=1e-12)
             assert largest_relative(one.forces, wanted.forces) < 1e-10
             assert largest_relative(one.virial, wanted.virial[0]) < 1e-10
             assert largest_relative(one.atom_energies, wanted.atom_energies) < 1e-10
             assert largest_relative(one.atom_virials.sum(axis=0), wanted.virial[0]) < 1e-10
-        again = native.system(0.5, threads).evaluate(
-            atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
-        )
+        again = evaluated(native.system(0.5, threads), atoms)
         np.testing.assert_array_equal(again.forces, one.forces)  # repeats bit for bit at equal threads
-    assert worst(native.evaluate(StructureBatch.from_atoms([atoms]), 4), wanted) < 1e-10
+    assert worst(native.evaluate(batch, 4), wanted) < 1e-10
 
 
 @pytest.mark.parametrize("scalar", ["float64", "dual"])
@@ -163,7 +161,9 @@ def test_hessian_of_benzene_is_that_of_ase(tmp_path):
     wanted = vibrations.get_vibrations()
     assert hessian.shape == (12, 3, 12, 3)
     assert largest_relative(hessian, wanted.get_hessian()) < 1e-4
-    modes = VibrationsData(atoms, hessian).get_energies()  # complex: imaginary where the curvature is negative
+    modes = VibrationsData(
+        atoms, hessian
+    ).get_energies()  # complex: imaginary where the curvature is negative
     assert largest_relative(modes**2, wanted.get_energies() ** 2) < 1e-4
     largest = np.abs(hessian).max()
     np.testing.assert_allclose(hessian.sum(axis=2), 0, atol=1e-10 * largest)  # translations
@@ -183,28 +183,23 @@ def test_hessian_products_of_a_crystal_with_images():
     np.testing.assert_allclose(student.hvp(atoms, v), (forces[1] - forces[0]) / (2 * step), rtol=0, atol=1e-5)
 
 
-def test_a_skin_leaves_no_trace_in_a_trajectory():
+def test_a_skin_changes_no_trajectory():
     """Along a trajectory with a skin, forces stay those of a fresh list, and energy drifts no more."""
     student = Student.load("silicon-ultra-tiny", threads=1)
     start = bulk("Si") * (2, 1, 1)
     thermalize_momenta(start, 900, rng=np.random.default_rng(0))
     drift = {}
     for skin in (0.5, 0.0):
-        atoms = start.copy()
+        atoms, fresh, energies = start.copy(), student.session(skin=0.0), []
         atoms.calc = Calculator(student, skin=skin)
-        fresh, energies, differences = student.session(skin=0.0), [], []
-
-        def watch(atoms=atoms, fresh=fresh, energies=energies, differences=differences):
-            energies.append(atoms.get_total_energy() / len(atoms))
-            differences.append(np.abs(fresh.evaluate(atoms).forces - atoms.get_forces()).max())
-
-        motion = VelocityVerlet(atoms, 1.0 * units.fs)
-        motion.attach(watch, interval=50)
-        motion.run(3_000)
-        assert max(differences) < 2e-5  # eV/Å: rounding of float32
-        assert np.linalg.norm(atoms.get_velocities()) > 0.01  # it moved all the while
+        for step, _ in enumerate(VelocityVerlet(atoms, 1.0 * units.fs).irun(2_000)):
+            if step % 50 == 0:
+                energies.append(atoms.get_total_energy() / len(atoms))
+                error = np.abs(fresh.evaluate(atoms).forces - atoms.get_forces()).max()
+                assert error < 2e-5  # eV/Å: rounding of float32
+        assert np.linalg.norm(atoms.get_velocities()) > 0.01  # it still moves
         drift[skin] = np.polyfit(np.arange(len(energies)), energies, 1)[0] * len(energies)
-    assert abs(drift[0.5]) < 1e-4  # eV an atom over 3 ps
+    assert abs(drift[0.5]) < 1e-4  # eV per atom over 2 ps
     assert abs(drift[0.5] - drift[0.0]) < 1e-4
 
 
@@ -249,7 +244,7 @@ def test_the_core_refuses_what_it_cannot_use(change, text):
         ({"shift": np.array([[40, 40, -40]], np.int32)}, "the cutoff reaches across 81 images of it; wanted"),
     ],
 )
-def test_a_system_refuses_what_makes_no_sense(change, text):
+def test_a_system_refuses_invalid_input(change, text):
     system = _native.System(NativeBackend(random_record(), precision="float32").core, 1)
     given = {
         "species": np.array([0, 1], np.int32),
@@ -275,35 +270,31 @@ def test_a_system_refuses_what_makes_no_sense(change, text):
 
 def test_a_refused_evaluation_leaves_nothing_behind():
     """What threads add to each other's atoms before the refusal must not reach the next call."""
-    record, atoms = random_record(), many_atoms()
-    system = NativeBackend(record, precision="float64").system(0.5, 3)
-    rest = (atoms.cell.array, atoms.pbc)
-    energy = system.evaluate(atoms.numbers, atoms.positions, *rest).energy
+    atoms = many_atoms()
+    system = NativeBackend(random_record(), precision="float64").system(0.5, 3)
+    energy = evaluated(system, atoms).energy
     for i, j in ((0, 1), (40, 41), (100, 101), (200, 201)):
-        touching = atoms.positions.copy()
-        touching[i] = touching[j] + [0.05, 0, 0]
-        touching[j + 2] = touching[j + 1]
+        touching = atoms.copy()
+        touching.positions[i] = touching.positions[j] + [0.05, 0, 0]
+        touching.positions[j + 2] = touching.positions[j + 1]
         with pytest.raises(ValueError, match="same place"):
-            system.evaluate(atoms.numbers, touching, *rest)
-        assert system.evaluate(atoms.numbers, atoms.positions, *rest).energy == energy
+            evaluated(system, touching)
+        assert evaluated(system, atoms).energy == energy
 
 
-def test_memory_given_back_before_a_new_list_changes_nothing(monkeypatch):
+def test_memory_released_before_a_new_list_changes_nothing(monkeypatch):
     monkeypatch.setattr("limbeck.runtime.backends.native._RELEASE_BYTES", 0)
-    backend, atoms = NativeBackend(random_record(), precision="float64"), many_atoms()
-    rest = (atoms.cell.array, atoms.pbc)
-    system, far = backend.system(0.5, 2), atoms.positions + np.linspace(0, 3, len(atoms))[:, None]
-    before = system.evaluate(atoms.numbers, atoms.positions, *rest)
-    kept = system._core.bytes
+    atoms, far = many_atoms(), many_atoms()
+    far.positions += np.linspace(0, 3, len(atoms))[:, None]
+    system = NativeBackend(random_record(), precision="float64").system(0.5, 2)
+    before, kept = evaluated(system, atoms), system._core.bytes
     system._core.release()
     assert system._core.bytes < kept / 5
-    moved = system.evaluate(atoms.numbers, far, *rest)
-    after = system.evaluate(atoms.numbers, atoms.positions, *rest)
-    assert np.abs(moved.forces - before.forces).max() > 1e-3
-    np.testing.assert_array_equal(after.forces, before.forces)
+    assert np.abs(evaluated(system, far).forces - before.forces).max() > 1e-3
+    np.testing.assert_array_equal(evaluated(system, atoms).forces, before.forces)
 
 
-def test_a_forked_child_works_on(tmp_path):
+def test_a_forked_child_still_works(tmp_path):
     """Threads do not survive a fork: without care the child waits for them for ever."""
     script = (
         "import os, signal\n"
@@ -325,7 +316,7 @@ def test_a_forked_child_works_on(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_threads_are_the_cores_own():
-    """OpenMP's wait in a busy loop: beside other work 64 atoms took 73 ms of CPU time instead of 1."""
+    """OpenMP's threads wait in a busy loop: on a busy machine 64 atoms took 73 ms of CPU time instead of 1."""
     script = (
         "import os\n"
         "from ase.build import bulk\n"

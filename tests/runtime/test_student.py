@@ -124,5 +124,5 @@ def test_released_students_are_found_by_name(tmp_path, monkeypatch):
     assert str(find_student("mine")) == "mine"
     monkeypatch.setattr(released, "_folders", list)
     assert list_students() == []
-    with pytest.raises(InputError, match=r"one of \(none released\)"):
+    with pytest.raises(InputError, match=r"one of \(none bundled\)"):
         find_student("silicon-tiny")

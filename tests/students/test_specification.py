@@ -52,9 +52,7 @@ def test_presets_have_the_shape_that_was_asked_for(preset, shape):
 
 
 def test_unknown_preset_offers_the_nearest():
-    text = (
-        r"^unknown preset; got 'tinny'; wanted original or tiny or ultra-tiny; remedy: did you mean 'tiny'\?$"
-    )
+    text = r"preset; got 'tinny'; wanted original or tiny or ultra-tiny; remedy: did you mean 'tiny'"
     with pytest.raises(InputError, match=text):
         preset_architecture("tinny", (1,))
 
@@ -107,7 +105,7 @@ def test_native_core_counts_the_same_parameters(arch):
 )
 def test_senseless_fields_are_refused(change, text):
     fields = preset_architecture("tiny", (1, 8)).to_dict()
-    with pytest.raises(InputError, match=f"^the architecture does not fit; got .*{text}"):
+    with pytest.raises(InputError, match=f"architecture; got .*{text}"):
         Architecture.from_dict(fields | change)
 
 

@@ -122,11 +122,11 @@ def join_labels(parts: Sequence[Labels], *, fill: bool = False) -> Labels:
         missing = [value is None for value in values]
         if all(missing) or (any(missing) and not fill):
             return None
-        for k in np.flatnonzero(missing):
-            values[k] = np.full((len(getattr(parts[k], like)), *rest), np.nan)
-        return np.concatenate(values)
+        sizes = [(len(getattr(part, like)), *rest) for part in parts]
+        return np.concatenate(
+            [np.full(n, np.nan) if v is None else v for v, n in zip(values, sizes, strict=True)]
+        )
 
-    energy, forces = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("energy", "forces")
-    )
+    energy = np.concatenate([part.energy for part in parts])
+    forces = np.concatenate([part.forces for part in parts])
     return Labels(energy, forces, join("stress", "energy", 3, 3), join("atom_energies", "forces"))

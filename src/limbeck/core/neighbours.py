@@ -61,7 +61,8 @@ def find_pairs(batch: StructureBatch, cutoff: float) -> Pairs:
         parts.append((i, j, pair_vectors(points, cell, i, j, shifts)))
     counts = [len(i) for i, _, _ in parts]
     offsets = np.cumsum(counts, dtype=np.int64)
-    pairs = Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), offsets)
+    first, second, vectors = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    pairs = Pairs(first, second, vectors, offsets)
     check_apart(pairs)
     return pairs
 

@@ -1,4 +1,4 @@
-"""The ASE calculator of a student, as users meet it."""
+"""The ASE calculator of a student."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from limbeck.runtime.student import Student
 class Calculator(SessionCalculator):
     """ASE calculator on a student file, a released student's name, or a Student.
 
-    Energies, forces, and stress where the structure repeats in all three directions; ``stresses``
-    add up to ``stress``, a pair giving half to each of its atoms. It is meant for one thread;
-    calculators in different threads may share a Student.
+    Energies, forces, and stress where the structure is periodic in all three directions; ``stresses`` add up
+    to ``stress``, each pair's share divided equally. For one thread; calculators in different threads may
+    share a Student.
 
     >>> atoms.calc = Calculator("silicon-tiny")  # doctest: +SKIP
 
     Parameters
     ----------
-    strict: raise :class:`OutOfDomainError` where the structure leaves the training data's domain,
-        instead of warning once a kind and counting in ``guard.counts``.
-    guarded: compare each evaluation with the training data's ranges; counts stay at zero without.
+    strict: raise :class:`OutOfDomainError` outside the training domain, instead of one warning of each kind
+        and counting in ``guard.counts``.
+    guarded: compare each evaluation with the ranges of the training data.
     skin: Å beyond the cutoff, see :class:`Session`.
     threads: of this calculator; None takes the student's number.
     options: of ``Student.load``, where the student is given by name.
@@ -45,7 +45,7 @@ class Calculator(SessionCalculator):
             student = Student.load(student, threads=threads, **options)
         elif options:
             raise InputError(
-                "options of a student that is loaded already",
+                "options of a student already loaded",
                 got=", ".join(sorted(options)),
                 remedy="give them to Student.load, or give Calculator the student's file or name",
             )

@@ -1,16 +1,15 @@
-"""A cheap watch over where a student is used: outside its training data its figures mean little.
+"""A check at each evaluation that the structure is within the student's training domain.
 
-Five kinds of breach. Of charge and spin, where the structure's ``info`` has an entry (see
-:mod:`limbeck.core.charge`):
+Of five kinds. Charge and spin, where the structure's ``info`` has an entry (see :mod:`limbeck.core.charge`):
 
-charge: another total charge than the student's (0 where its card has none).
-spin: another multiplicity than the student's, where its card has one.
+charge: another total charge than the student's (0 where its model card has none).
+spin: another multiplicity than the student's, where its model card has one.
 
-Three more are evaluated only where the student's card knows the range:
+The others, where the model card has the range:
 
 distance: an element pair closer than ``data.shortest_pair_a`` by over 0.001 Å (6 Å where the card
     has no such pair).
-density: outside ``data.density_g_per_cm3`` by over 5%, where the structure repeats in three directions.
+density: outside ``data.density_g_per_cm3`` by over 5%, for structures periodic in three directions.
 temperature: kinetic temperature of the momenta above ``data.temperature_k`` by over 10% and five
     standard deviations of a canonical ensemble's, sqrt(2 / degrees of freedom) of itself each.
 """
@@ -45,16 +44,16 @@ class OutOfDomainError(LimbeckError):
 
 
 class OutOfDomainWarning(UserWarning):
-    """The same, where it is not strict."""
+    """The same, as a warning."""
 
 
 class Guard:
-    """Counts evaluations outside the training data, and warns of the first of each kind or raises.
+    """Counts evaluations outside the training domain, and warns of the first of each kind.
 
     Attributes
     ----------
-    counts: kind -> evaluations in breach.
-    strict: raise :class:`OutOfDomainError` at every breach.
+    counts: kind -> evaluations outside the domain.
+    strict: raise :class:`OutOfDomainError` at each instead.
     """
 
     def __init__(
@@ -77,15 +76,10 @@ class Guard:
         self._mass_key: tuple[bytes, bytes] | None = None
 
     def check(self, atoms: Atoms, found: Evaluation) -> None:
-        """Judge one evaluation.
-
-        Raises
-        ------
-        OutOfDomainError: a breach, where ``strict``.
-        """
+        """Check one evaluation; OutOfDomainError outside the domain where ``strict``."""
         self.check_state(stated_charge(atoms), spin_multiplicity(atoms))
         if self._shortest is not None and np.count_nonzero(found.shortest < self._shortest):
-            self._breach("distance", lambda: self._too_close(atoms, found.shortest, self._shortest))
+            self._report("distance", lambda: self._too_close(atoms, found.shortest, self._shortest))
         if self._density is None and self._kelvin is None:
             return
         self._weigh(atoms)
@@ -95,25 +89,24 @@ class Guard:
             self._check_temperature(atoms, self._kelvin[1])
 
     def check_state(self, charge: float | None, spin: int, *, strict: bool | None = None) -> None:
-        """Judge a structure's total charge (None: it says nothing) and multiplicity (0: nothing).
-
-        ``strict``: raise, whatever the guard's own setting.
-        """
+        """Check a structure's total charge (None: no entry) and multiplicity (0: no entry)."""
         own = self.state
         kind = own.differs(own.charge if charge is None else charge, spin)
         if kind is not None:
-            got = {"charge": str(ChargeState(charge or 0.0)), "spin": f"spin multiplicity {spin}"}[kind]
+            what, got = "total charge", str(ChargeState(charge or 0.0))
+            if kind == "spin":
+                what, got = "spin", f"spin multiplicity {spin}"
             error = OutOfDomainError(
-                f"a structure of another {'total charge' if kind == 'charge' else kind} than the student's",
+                f"a structure of another {what} than the student's",
                 where=self.name,
                 got=got,
                 wanted=f"{own}, or no entry",
                 remedy=f"energies and forces are those of the student's {kind}: train on this one",
             )
-            self._breach(kind, lambda: error, strict)
+            self._report(kind, lambda: error, strict)
 
     def _weigh(self, atoms: Atoms) -> None:
-        """Total standard mass for the density, inverse masses for the temperature; kept while they hold."""
+        """Total standard mass for the density, inverse masses for the temperature; cached."""
         masses = atoms.arrays.get("masses")
         key = (atoms.arrays["numbers"].tobytes(), b"" if masses is None else masses.tobytes())
         if key != self._mass_key:
@@ -125,11 +118,11 @@ class Guard:
             self._mass_key = key
 
     def _too_close(self, atoms: Atoms, shortest: np.ndarray, limit: np.ndarray) -> OutOfDomainError:
-        """Which atoms they are is searched only here, since a breach is rare."""
+        """The error, naming the atoms; they are searched only here, since it is rare."""
         place = np.searchsorted(self._elements, atoms.numbers)
         near = shortest < limit
-        cell, reach = atoms.cell.array, float(shortest[near].max()) + 1e-6
-        i, j, shifts = neighbour_list(atoms.positions, cell, atoms.pbc, reach)
+        cell, farthest = atoms.cell.array, float(shortest[near].max()) + 1e-6
+        i, j, shifts = neighbour_list(atoms.positions, cell, atoms.pbc, farthest)
         distance = np.linalg.norm(pair_vectors(atoms.positions, cell, i, j, shifts), axis=1)
         among = np.flatnonzero(near[place[i], place[j]])
         p = among[np.argmin(distance[among])]
@@ -152,13 +145,13 @@ class Guard:
                 wanted=f"{low:.3f} to {high:.3f} g/cm³, give or take {DENSITY_MARGIN:.0%}",
                 remedy="check the cell, or train on structures of this density",
             )
-            self._breach("density", lambda: error)
+            self._report("density", lambda: error)
 
     def _check_temperature(self, atoms: Atoms, highest: float) -> None:
         momenta = atoms.arrays["momenta"].ravel()
         freedom = len(momenta)
-        if atoms.constraints:  # they take freedom away, as ASE counts it
-            # one that cannot say counts as none, which gives a lower temperature: never a false alarm
+        if atoms.constraints:
+            # a constraint without this counts as none: a lower temperature, and never a false alarm
             with contextlib.suppress(NotImplementedError, AttributeError):
                 freedom = atoms.get_number_of_degrees_of_freedom()
         if freedom < 1:
@@ -173,34 +166,31 @@ class Guard:
                 wanted=f"at most {highest:.0f} K ({limit:.0f} K with the fluctuations of {len(atoms)} atoms)",
                 remedy="lower the temperature, check the time step, or train on hotter structures",
             )
-            self._breach("temperature", lambda: error)
+            self._report("temperature", lambda: error)
 
-    def _breach(self, kind: str, error: Callable[[], OutOfDomainError], strict: bool | None = None) -> None:
+    def _report(self, kind: str, error: Callable[[], OutOfDomainError], strict: bool | None = None) -> None:
         self.counts[kind] += 1
         if self.strict if strict is None else strict:
             raise error()
         if self.counts[kind] == 1:
-            text = f"{error()} (said once; {self._owner}.guard.counts goes on counting)"
+            text = f"{error()} (shown once; {self._owner}.guard.counts keeps counting)"
             warnings.warn(text, OutOfDomainWarning, stacklevel=2)
 
 
 def _entry(data: dict[str, Any], key: str, name: str, read: Callable[[Any], Any]) -> Any:
-    """What ``read`` makes of an entry of the card; None where it says nothing."""
+    """``read`` of an entry of the model card; None without one."""
     value = data.get(key)
     if value is None or value == {}:
         return None
     try:
         return read(value)
     except (AttributeError, TypeError, ValueError) as error:
-        what = f"the student's card has no sense in data.{key}"
+        what = f"invalid data.{key} in the model card"
         raise InputError(what, where=name, got=error, remedy="make the file again") from error
 
 
 def _shortest_table(pairs: dict[str, float], elements: tuple[int, ...]) -> np.ndarray:
-    """(Z, Z) closest distance seen, less the margin.
-
-    The card leaves out pairs that were never closer than ``PAIR_CUTOFF_A``.
-    """
+    """(Z, Z) closest distances less the margin; the card omits pairs never closer than ``PAIR_CUTOFF_A``."""
     table = np.full((len(elements), len(elements)), PAIR_CUTOFF_A)
     place = {chemical_symbols[z]: k for k, z in enumerate(elements)}
     for pair, distance in pairs.items():

@@ -1,4 +1,4 @@
-"""The trained students that come with Limbeck, loaded by name."""
+"""The students bundled with Limbeck, loaded by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from limbeck.errors import InputError
 
 @dataclass(frozen=True)
 class ReleasedStudent:
-    """Name, file, and the card's essentials."""
+    """Name, file and model card."""
 
     name: str
     path: Path
@@ -21,7 +21,7 @@ class ReleasedStudent:
 
 def _folders() -> list[Path]:
     here = Path(__file__).resolve()
-    # installed beside the package, or the repository of an editable install
+    # in the installed package, or in the repository of an editable install
     return [p for p in (here.parents[1] / "released", here.parents[3] / "students") if p.is_dir()]
 
 
@@ -30,18 +30,16 @@ def _files() -> dict[str, Path]:
 
 
 def list_students() -> list[ReleasedStudent]:
-    """Released students, by name."""
+    """Bundled students, by name."""
     return [ReleasedStudent(name, path, read_card(path)) for name, path in sorted(_files().items())]
 
 
 def find_student(name: Path | str) -> Path:
-    """A path as it is, or the file of a released student.
-
-    A folder is no student file, so one of that name in the working directory hides no student.
+    """The path itself, or the file of a bundled student (also where a folder has its name).
 
     Raises
     ------
-    InputError: neither a file nor a released student; the nearest name is offered.
+    InputError: neither a file nor a bundled student; the nearest name is offered.
     """
     path = Path(name)
     if path.suffix or len(path.parts) > 1 or path.is_file():
@@ -53,6 +51,6 @@ def find_student(name: Path | str) -> Path:
     raise InputError(
         "no such student",
         got=repr(str(name)),
-        wanted="a .safetensors file or one of " + (", ".join(sorted(files)) or "(none released)"),
+        wanted="a .safetensors file or one of " + (", ".join(sorted(files)) or "(none bundled)"),
         remedy=f"did you mean {near[0]!r}?" if near else "limbeck students lists them",
     )

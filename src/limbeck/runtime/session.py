@@ -1,4 +1,4 @@
-"""The evaluation state of one student for one evolving structure, and the ASE calculator on it."""
+"""Sessions: one student's state for one evolving structure, and the ASE calculator on it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,17 @@ class Evaluator(Protocol):
 
 
 class Session:
-    """Evaluates structures that change little from one call to the next, as dynamics makes them.
+    """Evaluates structures that change little from one call to the next, as in dynamics.
 
-    Pairs within ``cutoff + skin`` are kept until an atom has moved half the skin (beyond what the
-    cell's own deformation moves it), so results are those of a fresh list. Any structure may follow
-    any other. One thread uses it at a time; others wait.
+    Pairs within ``cutoff + skin`` are kept until an atom has moved half the skin relative to the cell, so
+    results are those of a fresh list. Any structure may follow any other. Threads wait for each other.
     """
 
     def __init__(
         self, student: Evaluator, *, skin: float = DEFAULT_SKIN_A, threads: int | None = None
     ) -> None:
         if not 0 <= skin < np.inf:
-            raise InputError("the skin is not a length", got=skin, wanted="Å, zero or more")
+            raise InputError("invalid skin", got=skin, wanted="Å, zero or more")
         self.student, self.skin, self.threads = student, float(skin), threads
         self._system = student.backend.system(self.skin, student.number_of_threads(threads))
         self._lock = threading.Lock()
@@ -57,14 +56,14 @@ class Session:
 
         Raises
         ------
-        InputError: an element the student does not know, positions or a cell that make no sense.
+        InputError: an element the student does not know, invalid positions or cell.
         """
         numbers, positions = atoms.arrays["numbers"], atoms.arrays["positions"]
         with self._lock:
             try:
                 return self._system.evaluate(numbers, positions, atoms.cell.array, atoms.pbc, atom_virials)
             except LimbeckError:
-                # what is wrong with the structure itself is said in the student's words
+                # faults of the structure itself have clearer errors there
                 self.student.check(StructureBatch.from_atoms([atoms]))
                 raise
 
@@ -74,7 +73,7 @@ def _make_session(student: Evaluator, skin: float, threads: int | None) -> Sessi
 
 
 class SessionCalculator(CachingCalculator):
-    """ASE calculator on a session of a student; ``guard`` evaluates each evaluation where there is one."""
+    """ASE calculator on a session of a student; ``guard``, where given, checks each evaluation."""
 
     implemented_properties: ClassVar[list[str]] = [
         "energy", "free_energy", "forces", "stress", "energies", "stresses"
@@ -107,19 +106,15 @@ class SessionCalculator(CachingCalculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         if "stresses" in properties and self._student.backend.gives_atom_virials:
-            self._atom_virials = True  # they cost time, so not before somebody asks; from then on always
+            self._atom_virials = True  # they take time: from the first request on
         super().calculate(atoms, properties, system_changes)
 
     def results_of(self, atoms: Atoms) -> dict[str, Any]:
         found = self._session.evaluate(atoms, atom_virials=self._atom_virials and bool(atoms.pbc.all()))
         if self._watch is not None:
             self._watch.check(atoms, found)
-        results: dict[str, Any] = {
-            "energy": found.energy,
-            "free_energy": found.energy,
-            "forces": found.forces,
-            "energies": found.atom_energies,
-        }
+        results: dict[str, Any] = {"energy": found.energy, "free_energy": found.energy}
+        results |= {"forces": found.forces, "energies": found.atom_energies}
         if found.periodic:
             stress = (found.virial + found.virial.T) * (0.5 / found.volume)
             results["stress"] = stress.ravel()[_VOIGT]

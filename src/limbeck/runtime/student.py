@@ -27,11 +27,11 @@ from limbeck.students.specification import Architecture
 
 
 class Student(Potential):
-    """A trained student: network, references and core repulsion.
+    """A trained student: network, reference energies and core repulsion.
 
-    Any number of threads may evaluate with one student. ``threads`` is for the native engine; PyTorch takes
-    its own number (``torch.set_num_threads``). ``guard.counts`` has the structures of another total charge
-    or spin that :meth:`evaluate` was given.
+    Any number of threads may evaluate with one student. ``threads`` is for the native engine; PyTorch uses
+    ``torch.set_num_threads``. ``guard.counts`` counts the structures of another total charge or spin that
+    :meth:`evaluate` was given.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Student(Potential):
         self.record, self.cutoff = record, arch.cutoff
         self.name = name or str(record.card.get("preset") or "student")
         chosen: Precision = precision or ("float64" if record.dtype == "float64" else "float32")
-        # of a batch nothing but charge and spin is evaluated: ranges are for whoever runs dynamics
+        # of a batch only charge and spin are checked; the calculator checks the ranges too
         self.guard = Guard(record.state.on_card(), arch.elements, name=self.name, owner="student")
         self._threads = _positive(available_threads() if threads is None else threads)
         self.backend = make_backend(record, kind=engine, precision=chosen, device=device, where=self.name)
@@ -80,7 +80,7 @@ class Student(Potential):
         return cls(read_student(found), name=found.stem, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        # the engine holds memory of the compiled core: a copy makes its own
+        # the backend holds memory of the compiled core: a copy makes its own
         return {"record": self.record, **self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ class Student(Potential):
         return self.record.architecture.n_parameters
 
     def make_calculator(self) -> CachingCalculator:
-        """An ASE calculator that keeps its pairs between steps; it leaves evaluating the domain to others."""
+        """An ASE calculator that keeps its neighbour list between steps; it does not check the domain."""
         return SessionCalculator(self)
 
     def session(self, **options: Any) -> Session:
@@ -118,13 +118,13 @@ class Student(Potential):
     ) -> Labels:
         """Energies (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³ where periodic, atomic energies.
 
-        A structure of another total charge or spin than the student's is warned of once and counted in
-        ``guard.counts``; one that says nothing of them (in a StructureBatch: zero) is not.
+        A structure of another total charge or spin than the student's gives one warning and is counted in
+        ``guard.counts``; one without an entry (in a StructureBatch: zero) does not.
 
         Parameters
         ----------
-        threads: share the structures, or the atoms of few large ones; None takes the student's number.
-        strict: raise :class:`OutOfDomainError` instead of that warning.
+        threads: for the structures, or the atoms of few large ones; None takes the student's number.
+        strict: raise :class:`OutOfDomainError` instead of the warning.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class Student(Potential):
         return Labels(energy=out.energy, forces=out.forces, stress=stress, atom_energies=out.atom_energies)
 
     def number_of_threads(self, threads: int | None) -> int:
-        """What is asked for, or the student's own number."""
+        """``threads``, or the student's own number."""
         return self._threads if threads is None else _positive(threads)
 
     def hvp(self, atoms: Atoms, v: np.ndarray) -> np.ndarray:
@@ -169,10 +169,7 @@ class Student(Potential):
         return self._hessian_products(atoms, direction[None])[0]
 
     def hessian(self, atoms: Atoms) -> np.ndarray:
-        """Second derivatives of the energy at fixed cell, (N, 3, N, 3), eV/Å², symmetric, in float64.
-
-        Raises as :meth:`hvp`.
-        """
+        """Second derivatives of the energy at fixed cell, (N, 3, N, 3), eV/Å²; see :meth:`hvp`."""
         n = len(atoms)
         rows = self._hessian_products(atoms, np.eye(3 * n).reshape(3 * n, n, 3)).reshape(3 * n, 3 * n)
         return ((rows + rows.T) / 2).reshape(n, 3, n, 3)
@@ -192,13 +189,13 @@ class Student(Potential):
     def check(self, batch: StructureBatch) -> None:
         """InputError unless the student knows every element and all numbers are finite."""
         known = self.record.architecture.elements
-        suspicious = sorted(set(np.unique(batch.numbers).tolist()) - set(known))
-        if suspicious:
-            known_to_ase = range(len(chemical_symbols))
+        unknown = sorted(set(np.unique(batch.numbers).tolist()) - set(known))
+        if unknown:
+            symbols = dict(enumerate(chemical_symbols))
             raise InputError(
                 "the student does not know an element",
                 where=self.name,
-                got=", ".join(chemical_symbols[z] if z in known_to_ase else str(z) for z in suspicious),
+                got=", ".join(symbols.get(z, str(z)) for z in unknown),
                 wanted=" ".join(chemical_symbols[z] for z in known),
                 remedy="train a student on structures that hold it",
             )
@@ -211,5 +208,5 @@ class Student(Potential):
 
 def _positive(threads: int) -> int:
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
-        raise InputError("threads is no number of threads", got=repr(threads), wanted="1 or more")
+        raise InputError("invalid number of threads", got=repr(threads), wanted="1 or more")
     return int(threads)

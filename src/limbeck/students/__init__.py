@@ -1,1 +1,1 @@
-"""Students: architecture and presets, the torch module, and the baselines beneath it."""
+"""Students: architecture and presets, engines, the torch module and the baseline."""

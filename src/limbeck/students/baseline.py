@@ -1,7 +1,4 @@
-"""What a student adds to its network: element references and the ZBL core repulsion.
-
-Both are fixed before training, so that the network learns the difference alone.
-"""
+"""The baseline below a student's network: reference energies and ZBL core repulsion, both fixed."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from limbeck.students.engine import Outputs
 
 @dataclass(frozen=True)
 class Baseline:
-    """Energy references and ZBL radii.
+    """Reference energies and ZBL radii.
 
     Attributes
     ----------
@@ -31,7 +28,7 @@ class Baseline:
     zbl_radius: dict[tuple[int, int], float]
 
     def evaluate(self, batch: StructureBatch, pairs: Pairs) -> Outputs:
-        """What the baseline adds to the network's outputs, float64."""
+        """The baseline's part of the outputs, float64."""
         table = np.zeros(119)
         for number, energy in self.references.items():
             table[number] = energy
@@ -39,8 +36,7 @@ class Baseline:
         forces = np.zeros((batch.n_atoms, 3))
         virial = np.zeros((len(batch), 3, 3))
         distance = pairs.distances
-        reach = max(self.zbl_radius.values(), default=0.0)
-        near = np.flatnonzero(distance < reach)
+        near = np.flatnonzero(distance < max(self.zbl_radius.values(), default=0.0))
         if len(near):
             structure = np.searchsorted(pairs.offsets, near, side="right") - 1
             i = pairs.first[near] + batch.offsets[structure]
@@ -79,9 +75,9 @@ def zbl(z1: np.ndarray, z2: np.ndarray, r: np.ndarray, radius: np.ndarray) -> tu
 def zbl_radii(
     elements: tuple[int, ...], shortest: dict[tuple[int, int], float]
 ) -> dict[tuple[int, int], float]:
-    """Radius a pair of elements: 0.95 of the shortest distance seen, never above 0.95 covalent bonds.
+    """Radius of each element pair: 0.95 of the shortest distance seen, or of a covalent bond if shorter.
 
-    A pair never seen within reach takes 0.8 of the sum of its covalent radii.
+    A pair never seen takes 0.8 of the sum of its covalent radii.
     """
     radii = {}
     for k, a in enumerate(elements):

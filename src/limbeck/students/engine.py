@@ -1,7 +1,7 @@
-"""Two engines behind one interface: the native core, and PyTorch for a GPU or where it is missing.
+"""Engines, which evaluate and train a student's network without its baseline: the native core, and PyTorch.
 
-An engine evaluates chosen structures of a loaded set and then, if asked, the gradient of any loss
-on those outputs with respect to the flat weights. Baselines are not its business.
+An engine evaluates chosen structures of a loaded set and then, on request, the gradient of a loss on those
+outputs with respect to the flat weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Outputs:
 
 
 class Engine(ABC):
-    """Evaluates a student's network; all arrays are float64 outside, weights are in ``precision``."""
+    """Evaluates a student's network; arrays in and out are float64, weights are in ``precision``."""
 
     name: str
     architecture: Architecture
@@ -58,7 +58,7 @@ class Engine(ABC):
 
 
 def native_hyperparameters(architecture: Architecture) -> Any:
-    """The core's record of an architecture."""
+    """An architecture for the core."""
     from limbeck import _native
 
     return _native.Hyperparameters(
@@ -98,14 +98,8 @@ class NativeEngine(Engine):
 
     def set_structures(self, batch: StructureBatch, pairs: Pairs) -> None:
         species = self.architecture.species(batch.numbers).astype(np.int32)
-        self._core.set_structures(
-            species,
-            np.ascontiguousarray(batch.offsets),
-            np.ascontiguousarray(pairs.first),
-            np.ascontiguousarray(pairs.second),
-            np.ascontiguousarray(pairs.vectors),
-            np.ascontiguousarray(pairs.offsets),
-        )
+        arrays = (batch.offsets, pairs.first, pairs.second, pairs.vectors, pairs.offsets)
+        self._core.set_structures(species, *(np.ascontiguousarray(array) for array in arrays))
 
     def set_weights(self, flat: np.ndarray) -> None:
         self._core.set_weights(np.ascontiguousarray(flat, self._dtype))

@@ -1,4 +1,4 @@
-"""PaiNN in PyTorch: the reference the native core is tested against, and what trains on a GPU.
+"""PaiNN in PyTorch: the reference for the native core, and for training on a GPU.
 
 Axes: N atoms, P undirected pairs, E = 2 P directed edges, F features, B radial functions.
 """
@@ -21,7 +21,7 @@ from limbeck.students.specification import Architecture, flatten, unflatten
 class Graph:
     """Tensors of a batch: species (N,), structure (N,), centre, neighbour (P,), vectors (P, 3).
 
-    Each pair is listed once, or where ``directed`` in both directions, each serving its centre alone.
+    Each pair is listed once or, where ``directed``, in both directions, each for its centre alone.
     """
 
     species: Tensor
@@ -42,7 +42,7 @@ def make_graph(
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
 ) -> Graph:
-    """Tensors for ``PaiNN``; differences are taken in float64 before this and cast here."""
+    """Tensors for ``PaiNN``; vectors were computed in float64 and are cast here."""
     pair_structure = np.repeat(np.arange(len(batch)), np.diff(pairs.offsets))
     base = batch.offsets[pair_structure]
     species = architecture.species(batch.numbers)
@@ -142,14 +142,14 @@ class Network(nn.Module):
 
 
 class PaiNN(Network):
-    """A network with all its weights in one flat parameter: what trains."""
+    """The network with all its weights in one flat parameter, for training."""
 
     def __init__(
         self, architecture: Architecture, weights: dict[str, np.ndarray], dtype: torch.dtype
     ) -> None:
         super().__init__(architecture, dtype)
         flat = torch.tensor(flatten(architecture, weights, np.float64), dtype=dtype)
-        # one flat parameter: the optimiser makes one fused step, and the native core reads it as it is
+        # one flat parameter: the optimiser makes one step, and the native core reads it directly
         self.flat = nn.Parameter(flat)
 
     def named_weights(self) -> dict[str, Tensor]:

@@ -1,13 +1,14 @@
-"""What a student is made of: hyperparameters, presets, and the names and shapes of its weights.
+"""The architecture of students: hyperparameters, presets, and the names and shapes of weights.
 
 The architecture is PaiNN (Schütt, Unke, Gastegger 2021, arXiv:2102.03150) with a single linear
-layer before the filter product and a narrow update network. Weights that could never train are
-left out: the first interaction receives no vectors, the last hands none on.
+layer before the filter product and a narrow update network. Weights without any effect are left out: the
+first interaction receives no vectors, the last passes none on.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from limbeck.core.pairwise import smooth_step
 from limbeck.errors import InputError
 
-#: waves shorter than this, Å, fade from the filters that a student starts with
+#: Å; shorter waves are damped in the initial filters
 SMOOTH_A = 2.0
 
 
@@ -27,15 +28,15 @@ class Architecture:
 
     Attributes
     ----------
-    elements: atomic numbers, ascending; species index is the place in this tuple.
+    elements: atomic numbers, ascending; the species index is the place in this tuple.
     hidden_dim, interactions, rbf: F, L, B.
     gate_width, readout_width: hidden widths of the update and of the readout.
     cutoff: Å.
     norm_offset: e in sqrt(|V v|² + e²), which keeps the energy smooth where a vector vanishes.
     energy_scale: eV for one unit of network output.
-    core_a: (Z, Z) Å row by row, or empty: a pair of these elements fades from the network below it (C2)
-    and is gone at half of it, where the ZBL repulsion of the baseline is all that is left. No energy
-    extrapolated to a collision can then outweigh it.
+    core_a: (Z, Z) Å row by row, or empty: below it the network's part of a pair is switched off (C2), and is
+    zero at half of it, where only the ZBL repulsion of the baseline is left. No energy extrapolated to a
+    collision can then exceed the repulsion.
     """
 
     elements: tuple[int, ...]
@@ -80,14 +81,14 @@ class Architecture:
         return int(sum(np.prod(shape) for shape in self.parameter_shapes().values()))
 
     def species(self, numbers: np.ndarray) -> np.ndarray:
-        """Place of each atomic number among the elements, (N,); an unknown one raises InputError."""
+        """Species index of each atomic number, (N,); an unknown element raises InputError."""
         known = np.array(self.elements)
         place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
-        suspicious = np.unique(np.asarray(numbers)[known[place] != numbers])
-        if len(suspicious):
+        unknown = np.unique(np.asarray(numbers)[known[place] != numbers])
+        if len(unknown):
             raise InputError(
                 "an element that the student does not know",
-                got=f"Z = {suspicious.tolist()}",
+                got=f"Z = {unknown.tolist()}",
                 wanted=f"Z among {list(self.elements)}",
                 remedy="train on structures that hold it",
             )
@@ -97,12 +98,12 @@ class Architecture:
         """JSON-able fields."""
         fields = asdict(self) | {"elements": list(self.elements), "core_a": list(self.core_a)}
         if not self.core_a:
-            del fields["core_a"]  # as in files from before it was known
+            del fields["core_a"]  # as in older files
         return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Architecture:
-        """Inverse of ``to_dict``; unknown, missing or senseless fields raise InputError."""
+        """Inverse of ``to_dict``; unknown, missing or invalid fields raise InputError."""
         try:
             tuples = {
                 "elements": tuple(int(z) for z in fields["elements"]),
@@ -111,7 +112,7 @@ class Architecture:
             return cls(**(fields | tuples))._checked()
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                "the architecture does not fit",
+                "invalid architecture",
                 got=str(error),
                 wanted="the fields of a PaiNN student",
                 remedy="upgrade Limbeck or make the student file again",
@@ -154,12 +155,8 @@ def check_preset(name: str) -> str:
     """The name itself, or InputError with the nearest preset."""
     if name not in _PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
-        raise InputError(
-            "unknown preset",
-            got=repr(name),
-            wanted=" or ".join(PRESETS),
-            remedy=f"did you mean {near!r}?",
-        )
+        remedy = f"did you mean {near!r}?"
+        raise InputError("unknown preset", got=repr(name), wanted=" or ".join(PRESETS), remedy=remedy)
     return name
 
 
@@ -177,10 +174,10 @@ def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float
 
 
 def initial_amplitudes(architecture: Architecture) -> np.ndarray:
-    """Size of a filter's initial weights by radial function, (B + 1,): short waves fade, then the constant.
+    """Size of a filter's initial weights by radial function, (B + 1,): damped short waves, then the constant.
 
     Their mean square is 1. With equal waves a random filter is as rough as its shortest wave, and what few
-    labels do not determine stays as rough as it began: the more waves a preset has, the worse it generalised.
+    labels do not determine stays so: presets with more waves generalised worse.
     """
     wavelength = 2 * architecture.cutoff / np.arange(1, architecture.rbf + 1)  # Å
     fading = np.exp(-((SMOOTH_A / wavelength) ** 2) / 2)
@@ -188,9 +185,8 @@ def initial_amplitudes(architecture: Architecture) -> np.ndarray:
 
 
 def basis_power(architecture: Architecture, distance: np.ndarray) -> np.ndarray:
-    """Sum of the squares of the radial basis at each distance (Å), (P,): what a random filter amplifies.
-
-    Each function counts as :func:`initial_amplitudes` has it.
+    """Mean square of a random initial filter at each distance (Å), (P,): the sum of squares of the radial
+    basis, weighted as in :func:`initial_amplitudes`.
     """
     x = np.asarray(distance, np.float64) / architecture.cutoff
     envelope = np.where(x < 1, 1 - smooth_step(x), 0.0)
@@ -204,12 +200,12 @@ def initial_weights(
 ) -> dict[str, np.ndarray]:
     """Random float64 weights that give features and messages of unit size at the start.
 
-    Variances of messages add up: over ``mean_neighbours`` with about one half each where distances
-    are those of a condensed phase, or to ``power``, the mean over atoms of the sum of ``basis_power``
-    over neighbours, where short bonds make that larger (20 waves at 1 Å have a power of 9).
+    The variance of a sum of messages is about half of ``mean_neighbours`` in a condensed phase, or ``power``,
+    the mean over atoms of ``basis_power`` summed over neighbours, where short bonds make that larger (20
+    waves at 1 Å have a power of 9).
     """
     rng = np.random.default_rng(seed)
-    spread = max(mean_neighbours / 2, power, 0.5)
+    variance = max(mean_neighbours / 2, power, 0.5)
     # the update is cubic in the features, which grow doubly exponentially unless it starts small
     quiet = 0.3 ** (architecture.interactions - 1)
     weights = {}
@@ -220,11 +216,11 @@ def initial_weights(
             weights[name] = rng.normal(size=shape)
         elif "filter" in name:
             size = initial_amplitudes(architecture)[:, None]
-            weights[name] = size * rng.normal(size=shape) / np.sqrt(spread)
+            weights[name] = size * rng.normal(size=shape) / np.sqrt(variance)
         elif "out.weight" in name:
             weights[name] = quiet * rng.normal(size=shape) / np.sqrt(shape[0])
         elif name == "readout.1.weight":
-            # nearly silent at the start: large random forces would cost the first epochs
+            # small at the start: large random forces would cost the first epochs
             weights[name] = 0.1 * rng.normal(size=shape) / np.sqrt(shape[0])
         else:
             weights[name] = rng.normal(size=shape) / np.sqrt(shape[0])
@@ -247,13 +243,10 @@ def unflatten(architecture: Architecture, flat: np.ndarray) -> dict[str, np.ndar
 
 
 def with_cores(architecture: Architecture, zbl_radius: Mapping[tuple[int, int], float]) -> Architecture:
-    """The same architecture with pairs that fade from where ZBL is whole: half its radius, (Z, Z') -> Å."""
-    cores = (
-        zbl_radius.get((min(a, b), max(a, b)), 0.0) / 2
-        for a in architecture.elements
-        for b in architecture.elements
-    )
-    return replace(architecture, core_a=tuple(cores))
+    """The same architecture with ``core_a`` where ZBL is fully on: half its radius, (Z, Z') -> Å."""
+    pairs = itertools.product(architecture.elements, repeat=2)
+    cores = tuple(zbl_radius.get((min(pair), max(pair)), 0.0) / 2 for pair in pairs)
+    return replace(architecture, core_a=cores)
 
 
 def with_scale(architecture: Architecture, energy_scale: float) -> Architecture:

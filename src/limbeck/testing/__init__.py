@@ -1,7 +1,7 @@
-"""The check of the Potential contract, handed on as public API.
+"""The check of the Potential contract, as public API.
 
     from limbeck.testing import check_potential
-    report = check_potential(my_potential)     # raises CheckFailure naming every breach
+    report = check_potential(my_potential)     # raises CheckFailure with every failed check
 
 Nothing here imports torch.
 """

@@ -1,4 +1,4 @@
-"""Run every check that a Potential's capabilities call for."""
+"""All checks that apply to a Potential's capabilities."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def check_potential(
 
     Symmetries, finite differences of forces and stress, batches, extensivity, small and skewed
     cells, one atom, and (where the potential has a ``cutoff`` in Å) continuity at it. Tolerances
-    follow from the declared precision and from the rounding noise measured on each structure; where
-    that noise would hide an error of 1% the report says so under ``skipped``.
+    follow from the declared precision and the rounding noise measured on each structure; where that noise
+    would hide an error of 1%, the report lists it under ``skipped``.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def check_potential(
 
     Raises
     ------
-    CheckFailure: an AssertionError that lists every breach.
+    CheckFailure: an AssertionError that lists every failed check.
     """
     run = _Run(Probe(potential, np.random.default_rng(seed)), systems)
     run.check_all()
@@ -54,7 +54,7 @@ Measured = Iterator[tuple[System, Tolerance]]
 
 
 class _Run:
-    """Gathers results; an error raised by the potential is a failed check, and the rest goes on."""
+    """Collects results; an error raised by the potential is a failed check, and the others still run."""
 
     def __init__(self, probe: Probe, given: Sequence[Atoms] | None) -> None:
         self.probe, self.capabilities = probe, probe.capabilities

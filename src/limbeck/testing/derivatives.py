@@ -1,8 +1,8 @@
 """Forces and stress against central differences of the energy.
 
 Five-point stencil, D4 = (8 (E(h) - E(-h)) - (E(2h) - E(-2h))) / 12h. The step balances the measured
-noise against truncation; |D4 - D2| with the plain central difference D2 bounds what truncation is left.
-None of it uses the forces, so wrong forces cannot widen their own tolerance.
+noise against truncation; |D4 - D2| with the plain central difference D2 bounds the remaining truncation.
+Forces are not used, so wrong ones cannot widen their own tolerance.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from limbeck.testing.systems import System
 
 RANDOM_DIRECTIONS = 4
 SINGLE_COMPONENTS = 3
-FIFTH_DERIVATIVE = 1e4  #: eV/Å⁵ of a stiff bond, for choosing the step only
+FIFTH_DERIVATIVE = 1e4  #: eV/Å⁵ of a stiff bond, for the choice of the step
 STEP_RANGE_A = (1e-3, 0.04)
 STRAIN_OF_STEP = 0.3  #: a strain moves neighbours 3 Å away by three times itself
 TRUNCATION_LEFT = 0.1  #: part of |D4 - D2| that bounds the error of D4
-#: of the largest component, and at least eV/Å, eV/Å³: a neighbour that crosses a cutoff within the step
-#: meets a third derivative that jumps, and a self-consistent field is converged only so far (GFN2: 6e-5);
+#: of the largest component; and least values in eV/Å, eV/Å³. For third derivatives that jump where a
+#: neighbour crosses a cutoff within the step, and for the convergence of self-consistent fields (GFN2: 6e-5):
 #: neither shows as noise or truncation
 RELATIVE = {"float32": 2e-4, "float64": 1e-4}
 LEAST_FORCE, LEAST_STRESS = 1e-6, 1e-7
@@ -95,7 +95,7 @@ def _directions(forces: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[
 
 
 def _step(tolerance: Tolerance) -> float:
-    """The step at which noise / h and h⁴ E⁽⁵⁾ are alike, Å."""
+    """The step at which noise / h and h⁴ E⁽⁵⁾ are equal, Å."""
     return float(np.clip((tolerance.energy_noise / FIFTH_DERIVATIVE) ** 0.2, *STEP_RANGE_A))
 
 
@@ -107,5 +107,5 @@ def _derivative(
     low2, low1, high1, high2 = probe.labels([frame(t) for t in steps]).energy
     second = (high1 - low1) / (2 * step)
     fourth = (8 * (high1 - low1) - (high2 - low2)) / (12 * step)
-    # The stencil magnifies noise by sqrt(130)/12 = 0.95; six deviations are certain enough.
+    # The stencil amplifies noise by sqrt(130)/12 = 0.95; six deviations are certain enough.
     return float(fourth), 6 * tolerance.energy_noise / step + TRUNCATION_LEFT * abs(float(fourth - second))

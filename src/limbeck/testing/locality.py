@@ -1,4 +1,4 @@
-"""Sizes: fragments far apart, structures in one batch, cells smaller than the cutoff, the cutoff itself."""
+"""Checks of size: far fragments, batches, cells smaller than the cutoff, continuity at the cutoff."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAXIMUM_CUTOFF_ELEMENTS = 3
 def check_extensivity(
     probe: Probe, system: System, elements: Sequence[int], tolerance: Tolerance
 ) -> Iterator[CheckResult]:
-    """Two molecules far apart: energies add and neither feels the other."""
+    """Two molecules far apart: energies add, forces are unchanged."""
     first, second = system.atoms.copy(), make_fragment(elements, probe.rng)
     cutoff = getattr(probe.potential, "cutoff", None)
     gap = FAR_APART_A if cutoff is None else 3.0 * float(cutoff) + 5.0
@@ -77,13 +77,13 @@ def check_supercell(probe: Probe, system: System, tolerance: Tolerance) -> Itera
 
 
 def check_one_atom(probe: Probe, system: System, tolerance: Tolerance) -> Iterator[CheckResult]:
-    """One atom feels no force, wherever it stands."""
+    """One atom has no force, wherever it is."""
     forces = largest(probe.labels([system.atoms]).forces)
     yield CheckResult("one atom feels no force", system.name, forces, tolerance.force, "eV/Å")
 
 
 def check_cutoff(probe: Probe, elements: Sequence[int], tolerance: Tolerance) -> Iterator[CheckResult]:
-    """Energy and forces are continuous when an atom crosses the cutoff, alone or beside a third."""
+    """Energy and forces are continuous when an atom crosses the cutoff, alone or near a third."""
     cutoff = float(probe.potential.cutoff)  # type: ignore[attr-defined]
     near, far = CUTOFF_WINDOW_A[probe.precision]
     for a, b in combinations_with_replacement(elements[:MAXIMUM_CUTOFF_ELEMENTS], 2):
@@ -93,7 +93,7 @@ def check_cutoff(probe: Probe, elements: Sequence[int], tolerance: Tolerance) ->
             labels = probe.labels(frames)
             forces = labels.forces.reshape(4, -1, 3)
             pair = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
-            name = f"{pair}{' beside a third atom' if third else ''} at {cutoff:g} Å"
+            name = f"{pair}{' near a third atom' if third else ''} at {cutoff:g} Å"
             for what, value, limit, unit in (
                 ("energy", labels.energy, tolerance.energy, "eV"),
                 ("forces", forces, tolerance.force, "eV/Å"),

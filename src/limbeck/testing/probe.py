@@ -1,10 +1,10 @@
-"""A Potential under check: evaluations with shapes verified, and its rounding noise measured.
+"""Evaluations of the Potential under check, with verified shapes, and its measured rounding noise.
 
-Noise is measured, not assumed: along a line of twelve points so close together that any smooth
-function is a cubic there, the fourth differences hold rounding alone, whose variance they magnify by
-70 (the sum of squared binomials); J. J. Moré and S. M. Wild, SIAM J. Sci. Comput. 33, 1292 (2011).
-So a large constant in the energy that is added in float64 costs nothing, and one that is added in
-float32 widens the tolerances by what it destroys.
+Along a line of twelve points so close together that any smooth function is a cubic there, fourth
+differences contain rounding alone, with its variance times 70 (the sum of squared binomials): J. J. Moré and
+S. M. Wild, SIAM J. Sci. Comput. 33, 1292 (2011).
+So a large constant added to the energy in float64 has no effect, and one added in float32 widens the
+tolerances by the digits it costs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from limbeck.core.structures import StructureBatch
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 LINE_POINTS = 12
-#: wide enough that curvature shifts energies against the grid of their numbers, close enough that
-#: fourth derivatives (1e4 eV/Å⁴ for stiff bonds) vanish
+#: wide enough that energies fall on different rounding errors, close enough that fourth derivatives
+#: (1e4 eV/Å⁴ for stiff bonds) vanish
 LINE_SPACING_A = {"float32": 1e-3, "float64": 1e-6}
-STRAIN_PER_A = 0.1  #: along the line cells are strained too: moving one atom in a cell changes nothing
+STRAIN_PER_A = 0.1  #: cells are strained along the line too, since moving a single atom changes nothing
 NOISE_FACTOR = 30.0  #: differences of two evaluations stay below this many standard deviations
 SYSTEMATIC_EPS = 200.0  #: rounding of constants (bases, coefficients) is smooth: not seen as noise
-#: below these nothing is worth reporting: eV an atom, eV/Å, eV/Å³
+#: differences below these are ignored: eV per atom, eV/Å, eV/Å³
 FLOOR = {"float32": (1e-6, 1e-5, 1e-6), "float64": (1e-9, 1e-8, 1e-10)}
 #: energy noise allowed, relative to max(|E|, 1 eV an atom): rounding, and iterations of solvers
 NOISE_ALLOWED = {"float32": 300 * EPS["float32"], "float64": 1e-8}
@@ -35,7 +35,7 @@ NOISE_ALLOWED = {"float32": 300 * EPS["float32"], "float64": 1e-8}
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest differences of two equivalent evaluations, and the noise they came from.
+    """Tolerances for differences of two equivalent evaluations, and the noise they are based on.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class ContractBreach(Exception):
 
 
 class Probe:
-    """Evaluates a Potential and knows what its precision can resolve."""
+    """Evaluates a Potential and measures its tolerances."""
 
     def __init__(self, potential: Potential, rng: np.random.Generator) -> None:
         self.potential, self.rng = potential, rng
@@ -69,7 +69,7 @@ class Probe:
         self.precision = potential.capabilities.precision
 
     def labels(self, frames: Sequence[Atoms]) -> Labels:
-        """Labels of a batch, with their form verified.
+        """Labels of a batch, with shapes and dtypes verified.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Probe:
         direction /= np.linalg.norm(direction)
         size = np.linalg.norm(base.forces)
         if size > 0:
-            # Along the force energies change most, so that rounding to a grid shows.
+            # along the force energies change most, which shows rounding
             direction = direction + base.forces / size
         strain = self.rng.normal(size=(3, 3)) * STRAIN_PER_A
         steps = (np.arange(LINE_POINTS) - LINE_POINTS / 2) * LINE_SPACING_A[self.precision]
@@ -133,7 +133,7 @@ class Probe:
     def _grid_noise(self, energies: np.ndarray) -> float:
         """Rounding of energies that all lie on the grid of float32 numbers, else 0.
 
-        Energies that a float64 potential gives are on that grid only where they are constant.
+        Energies of a float64 potential are on that grid only where they are constant.
         """
         on_grid = (energies.astype(np.float32).astype(np.float64) == energies).all()
         constant = np.ptp(energies) == 0

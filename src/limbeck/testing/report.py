@@ -1,4 +1,4 @@
-"""What a contract check found."""
+"""Results of a contract check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class CheckResult:
     Attributes
     ----------
     name: the property checked. system: the structure it was checked on.
-    error, tolerance: in ``unit``. detail: what exactly was largest, or the error raised.
+    error, tolerance: in ``unit``. detail: the largest term, or the error raised.
     """
 
     name: str
@@ -29,13 +29,14 @@ class CheckResult:
     def __str__(self) -> str:
         sign = "<=" if self.passed else ">"
         detail = f" ({self.detail})" if self.detail else ""
-        figures = f"{self.error:.3g} {sign} {self.tolerance:.3g} {self.unit}"
-        return f"{self.name} [{self.system}]: {figures}{detail}"
+        return (
+            f"{self.name} [{self.system}]: {self.error:.3g} {sign} {self.tolerance:.3g} {self.unit}{detail}"
+        )
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All comparisons made, and what was left out and why."""
+    """All comparisons, and those skipped with the reason."""
 
     potential: str
     seed: int
@@ -59,7 +60,7 @@ class CheckReport:
 
 
 class CheckFailure(AssertionError):
-    """A Potential breaks its contract; the message lists every breach, ``report`` has it all."""
+    """A Potential breaks its contract; the message lists every failed check, ``report`` has all."""
 
     def __init__(self, report: CheckReport) -> None:
         super().__init__(str(report))

@@ -1,4 +1,4 @@
-"""The same structure written down differently has the same energy, forces and stress."""
+"""Equivalent descriptions of a structure have the same energy, forces and stress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRANSLATION_A = 3.0
 
 @dataclass(frozen=True)
 class Variant:
-    """A structure, and how its original's labels turn into its own.
+    """An equivalent structure, and the transformation of the original's labels to its own.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ def check_symmetries(probe: Probe, system: System, tolerance: Tolerance) -> Iter
 def compare_labels(
     name: str, system: System, got: Labels, wanted: Labels, tolerance: Tolerance
 ) -> Iterator[CheckResult]:
-    """Energy, forces and what else is given of one structure against what they should be."""
+    """All given labels of one structure against the expected ones."""
 
     def result(what: str, error: float, limit: float, unit: str) -> CheckResult:
         return CheckResult(f"{name}: {what}", system.name, error, limit, unit)

@@ -1,4 +1,4 @@
-"""Small structures that leave convenient cases: rattled, sheared, skewed, tiny, made of what is known."""
+"""Small structures of a Potential's elements: rattled, sheared, skewed and tiny."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_fragment(elements: Sequence[int], rng: np.random.Generator) -> Atoms:
 
 
 def make_crystals(known: frozenset[int] | None, rng: np.random.Generator) -> list[System]:
-    """Triclinic rattled crystals: one of the densest packing known, one molecular for H C N O."""
+    """Triclinic rattled crystals: a dense one, and a molecular one for H C N O."""
     elements = choose_elements(known)
     systems = [System("triclinic crystal", _dense_crystal(known, elements, rng))]
     if set(elements) >= ORGANIC:
@@ -63,7 +63,7 @@ def make_crystals(known: frozenset[int] | None, rng: np.random.Generator) -> lis
 
 def make_small_cell(elements: Sequence[int], rng: np.random.Generator) -> Atoms:
     """Two atoms in a sheared cell narrower than their nearest distance."""
-    first, second = elements[0], elements[min(1, len(elements) - 1)]
+    first, second = elements[0], elements[:2][-1]
     atoms = make_one_atom_cell(max(first, second), rng).repeat((1, 1, 2))
     atoms.numbers[:] = [first, second]
     return _rattle(atoms, 0.08, rng)
@@ -106,10 +106,10 @@ def _cluster(elements: Sequence[int], count: int, rng: np.random.Generator) -> A
         anchor = int(rng.integers(len(positions)))
         direction = rng.normal(size=3)
         length = 1.15 * (covalent_radii[new] + covalent_radii[numbers[anchor]])
-        evaluation = positions[anchor] + direction / np.linalg.norm(direction) * length
+        candidate = positions[anchor] + direction / np.linalg.norm(direction) * length
         nearest = covalent_radii[numbers[: len(positions)]] + covalent_radii[new]
-        if (np.linalg.norm(np.array(positions) - evaluation, axis=1) >= 1.1 * nearest).all():
-            positions.append(evaluation)
+        if (np.linalg.norm(np.array(positions) - candidate, axis=1) >= 1.1 * nearest).all():
+            positions.append(candidate)
     return Atoms(numbers=numbers, positions=positions)
 
 

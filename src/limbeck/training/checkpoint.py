@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with the whole state of a run, so that it can go on exactly."""
+"""Checkpoints: one safetensors file with the whole state of a run, to resume it exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from limbeck.core.files import write_whole
 from limbeck.errors import InputError
 from limbeck.training.loop import Progress
 
-#: of what a checkpoint holds; one more for each change after which older ones cannot be gone on from
+#: raised by each change after which older checkpoints cannot be resumed
 FORMAT = 2
 
 
@@ -21,7 +21,7 @@ FORMAT = 2
 class Checkpoint:
     """Arrays (flat, float32 or float64) and progress.
 
-    ``arrays``: weights, ema, best, and what the optimizer averaged.  ``run``: hash of what the run trains on.
+    ``arrays``: weights, ema, best, the optimizer's averages.  ``run``: hash of data, settings and preset.
     """
 
     arrays: dict[str, np.ndarray]
@@ -30,7 +30,7 @@ class Checkpoint:
     extra: dict[str, float] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Write the file whole."""
+        """Write the file atomically."""
         from safetensors.numpy import save
 
         body = {
@@ -48,12 +48,12 @@ class Checkpoint:
             with safe_open(path, framework="numpy") as handle:
                 body = json.loads(handle.metadata()["limbeck-checkpoint"])
                 arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            told, run, extra = dict(body["progress"]), str(body["run"]), dict(body["extra"])
-            # before they bore a number: of this format if they tell of a run as it does
-            known = {*told, "training_loss"} == {one.name for one in fields(Progress)}
+            progress, run, extra = dict(body["progress"]), str(body["run"]), dict(body["extra"])
+            # without a number: of this format if the fields of its progress are
+            known = {*progress, "training_loss"} == {one.name for one in fields(Progress)}
             version = body.get("format", FORMAT if known else FORMAT - 1)
             if version == FORMAT:
-                return cls(arrays, Progress(**told), run, extra)
+                return cls(arrays, Progress(**progress), run, extra)
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise InputError(
                 "damaged checkpoint", where=path, got=str(error), remedy="delete it to train from the start"
@@ -62,11 +62,11 @@ class Checkpoint:
 
 
 def other_version(path: Path, got: str) -> InputError:
-    """That a checkpoint is whole, and that this version cannot go on from it."""
+    """The error for an intact checkpoint that this version cannot resume."""
     return InputError(
         "the checkpoint is of another version of Limbeck",
         where=path,
         got=got,
         wanted=f"format {FORMAT} (Limbeck {__version__})",
-        remedy="go on with that version, or delete it to train from the start",
+        remedy="resume with that version, or delete it to train from the start",
     )

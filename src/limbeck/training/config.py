@@ -1,4 +1,4 @@
-"""What a user may set of training."""
+"""Settings of training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cutoff: float = Field(5.0, gt=0.5, le=20.0, description="student cutoff, Å")
-    epochs: int | None = Field(None, ge=1, description="train so many epochs instead of to a budget")
+    epochs: int | None = Field(None, ge=1, description="number of epochs, instead of a time budget")
     batch_atoms: int | None = Field(
         None, ge=1, description="atoms a batch, at least one structure; 256, on a GPU 2048"
     )
@@ -38,7 +38,7 @@ class TrainingConfig(BaseModel):
 
     @property
     def atoms_a_batch(self) -> int:
-        """Where nothing is set (docs/decisions.md)."""
+        """``batch_atoms``, or its default by device (docs/decisions.md)."""
         if self.batch_atoms is not None:
             return self.batch_atoms
         return 256 if self.device == "cpu" else 2048

@@ -1,4 +1,4 @@
-"""A labelled set made ready for training: pairs found once, baselines taken off once."""
+"""A labelled set prepared for training: pairs found once, baseline subtracted once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from limbeck.students.specification import Architecture, basis_power
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Structures, pairs, and what the network must learn.
+    """Structures, pairs, and the network's targets.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class TrainingData:
         return 2 * len(self.pairs.first) / max(self.structures.n_atoms, 1)
 
     def basis_power(self, architecture: Architecture) -> float:
-        """Mean over atoms of the radial basis's power summed over neighbours."""
+        """Mean over atoms of ``basis_power`` summed over neighbours."""
         power = float(basis_power(architecture, self.pairs.distances).sum())
         return 2 * power / max(self.structures.n_atoms, 1)
 

@@ -1,4 +1,4 @@
-"""A training run as seen from outside: where it is, when it ends, what comes of it."""
+"""Progress, end and result of a training run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 @dataclass
 class Progress:
-    """Where a run is. ``spent_s`` counts training time only and survives interruption.
+    """State of a run. ``spent_s`` counts training time only, over all interruptions.
 
-    ``restarts``: how often the gradient was not finite and training went back to its best weights;
+    ``restarts``: times that the gradient was not finite and training returned to its best weights;
     ``optimizer_steps``: steps since then. ``training_loss``: mean over the batches before the last check.
     """
 
@@ -32,10 +32,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Stop:
-    """When a run ends: after ``epochs``, at the moment ``until``, or after ``budget_s`` of training.
+    """End of a run: after ``epochs``, at the time ``until``, or after ``budget_s`` of training.
 
-    ``until`` is a value of ``time.monotonic()``. Whatever happened before or happens beside the steps
-    (an interruption, checkpoints), the schedule ends with it.
+    ``until`` is a value of ``time.monotonic()``; the schedule ends with it, whatever time interruptions and
+    checkpoints take.
     """
 
     epochs: int | None = None
@@ -54,16 +54,14 @@ class Stop:
 
 @dataclass(frozen=True)
 class Trained:
-    """Outcome of a run: the weights of the best check, and what was seen."""
+    """Result of a run: the weights of the best check, its progress and validation errors."""
 
     flat: np.ndarray
     progress: Progress
     validation: dict[str, float]
 
     def figures(self) -> dict[str, float]:
-        """How long it trained and how closely it fits its labels, for metrics.json."""
-        progress = self.progress
-        loss = {} if progress.training_loss is None else {"training_loss": progress.training_loss}
-        return {
-            "seconds": progress.spent_s, "epochs": progress.epoch, "labels_seen": progress.labels_seen
-        } | loss  # fmt: skip
+        """Duration and training loss, for metrics.json."""
+        p = self.progress
+        loss = {} if p.training_loss is None else {"training_loss": p.training_loss}
+        return {"seconds": p.spent_s, "epochs": p.epoch, "labels_seen": p.labels_seen} | loss

@@ -1,4 +1,4 @@
-"""The loss (energy an atom, forces, stress where it is known), and its weights and rate over a run."""
+"""The loss (energy per atom, forces, stress where known), and schedules of its weights and learning rate."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def batch_loss(
     ----------
     errors: of energies, (S,) eV, forces, (N, 3) eV/Å, and virials, (S, 3, 3) eV, NaN where unknown.
     counts: (S,) atoms.  force_scale: rms force of the labels, eV/Å, which makes all terms dimensionless
-    (energies and virials an atom are compared with force_scale times 1 Å).
+    (energies and virials per atom are divided by force_scale times 1 Å).
     weights: energy, forces, stress.
     """
     energy_error, force_error, virial_error = errors
     w_energy, w_forces, w_stress = weights
     per_atom = energy_error / counts / force_scale  # (S,)
-    # the energy stays quadratic: its outliers are what the end of training is to remove
+    # energies stay quadratic, since the end of training is for their outliers
     total = (per_atom * per_atom / 2).mean() * w_energy
     total = total + penalty(force_error / force_scale, kind, delta).mean() * w_forces
     known = torch.isfinite(virial_error).all(dim=2).all(dim=1)  # (S,)

@@ -15,7 +15,7 @@ from torch import Tensor
 class _Group:
     """Blocks of one shape, (K, r, c), that are preconditioned together.
 
-    ``place``: where they stand in the permuted weights. ``left``, ``right``: the averaged G Gᵀ (K, r, r)
+    ``place``: their slice of the permuted weights. ``left``, ``right``: the averaged G Gᵀ (K, r, r)
     and Gᵀ G (K, c, c). ``left_basis``, ``right_basis``: their eigenvectors, as columns.
     """
 
@@ -27,17 +27,16 @@ class _Group:
     right_basis: Tensor
 
     def of(self, permuted: Tensor) -> Tensor:
-        """The blocks of an array that is ordered like the permuted weights, as a view."""
+        """View of the blocks of an array ordered like the permuted weights."""
         return permuted[self.place].view(self.shape)
 
 
 class Soap(torch.optim.Optimizer):
     """SOAP with decoupled weight decay over one flat parameter.
 
-    A matrix wider or higher than ``block`` is cut into blocks of so many columns and rows (the parts of a
-    PaiNN message stand side by side in one matrix); blocks of equal shape are worked on in one call.
-    Biases and vectors get plain Adam, without ``block`` all weights do. The first moment is kept in the
-    eigenbasis and turned with it.
+    Matrices are cut into blocks of at most ``block`` rows and columns (one matrix holds all parts of a PaiNN
+    message); blocks of equal shape are computed together. Biases and vectors get plain Adam, as do all
+    weights without ``block``. The first moment is kept in the eigenbasis and rotated with it.
 
     Parameters
     ----------
@@ -66,7 +65,7 @@ class Soap(torch.optim.Optimizer):
         self.clear()
 
     def clear(self) -> None:
-        """Forget all that was averaged."""
+        """Reset all averages."""
         self.steps = 0
         self._mean, self._square = torch.zeros_like(self.flat.detach()), torch.zeros_like(self.flat.detach())
         for group in self._groups:
@@ -106,7 +105,7 @@ class Soap(torch.optim.Optimizer):
                 self._turn(group)
 
     def _turn(self, group: _Group) -> None:
-        """One power iteration of both bases; what is averaged in them goes along."""
+        """One power iteration of both bases, with the averages in them rotated along."""
         mean, square = group.of(self._mean), group.of(self._square)
         for left in (True, False):
             factor, basis = (group.left, group.left_basis) if left else (group.right, group.right_basis)
@@ -130,16 +129,11 @@ class Soap(torch.optim.Optimizer):
         return {"mean": self._mean, "square": self._square, **factors}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that is averaged, by name; ``steps`` beside it is the rest of the state."""
+        """The averages by name; with ``steps`` the whole state."""
         return {name: array.numpy() for name, array in self._state().items()}
 
     def load(self, arrays: Mapping[str, np.ndarray], steps: int) -> None:
-        """Go on from what ``arrays`` and ``steps`` held.
-
-        Raises
-        ------
-        KeyError: an array is missing.
-        """
+        """Restore the state; KeyError where an array is missing."""
         for name, array in self._state().items():
             array.copy_(torch.from_numpy(arrays[name]))
         self.steps = steps
@@ -151,7 +145,7 @@ def _eigenvectors(factor: Tensor) -> Tensor:
 
 
 def _blocks(shapes: Iterable[tuple[int, ...]], block: int | None) -> list[np.ndarray]:
-    """Places in the flat weights of each block, (r, c), by shape; then of all that is no matrix, (n,)."""
+    """Places in the flat weights: of blocks (k, r, c) by shape, then of all other weights (n,)."""
     matrices: dict[tuple[int, ...], list[np.ndarray]] = {}
     rest, at = [], 0
     for shape in shapes:

@@ -1,4 +1,4 @@
-"""An engine's hand-derived derivatives as a torch module, for torch's optimisers and fabric; its errors."""
+"""An engine as a torch module for torch's optimisers, and errors of its weights on prepared data."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from limbeck.training.loss import batch_loss, energy_weight, learning_rate
 from limbeck.training.optimizer import Soap
 from limbeck.training.trainable import TrainableStudent, evaluate_errors
 
-#: A run that diverges goes back to its best weights at half the learning rate, so often at most.
+#: times that a diverging run may return to its best weights, at half the learning rate each
 MOST_RESTARTS = 6
 
 #: called with (fraction done, line of text)
@@ -51,7 +51,7 @@ class Trainer:
     ) -> None:
         if not len(train) or not len(validation):
             raise InputError(
-                "nothing to train on",
+                "no training or validation structures",
                 got=f"{len(train)} training and {len(validation)} validation structures",
                 wanted="at least one of each",
                 remedy="label more structures or change --val",
@@ -59,9 +59,9 @@ class Trainer:
         self.config, self.stop, self.folder, self.run_hash = config, stop, folder, run_hash
         self.train, self.validation, self.seed, self.report = train, validation, seed, report
         options = config.model_dump(include={"precision", "threads", "device"})
-        engine, self.evaluate = (make_engine(architecture, kind=config.engine, **options) for _ in range(2))
+        engine, self.validator = (make_engine(architecture, kind=config.engine, **options) for _ in range(2))
         engine.set_structures(train.structures, train.pairs)
-        self.evaluate.set_structures(validation.structures, validation.pairs)
+        self.validator.set_structures(validation.structures, validation.pairs)
         self.fabric = Fabric(accelerator="cpu", devices=1, loggers=self._loggers())
         student = TrainableStudent(engine, start)
         soap = config.optimizer == "soap"
@@ -76,8 +76,8 @@ class Trainer:
         self.student, self.stepper = self.fabric.setup(student, self.optimizer)
         flat = self.student.flat.detach()
         self.ema, self.best = flat.clone(), flat.clone()
-        self.progress, self.verdict = Progress(), dict[str, float]()
-        self.text = ""  # figures of the last check, for the progress bar
+        self.progress, self.best_errors = Progress(), dict[str, float]()
+        self.text = ""  # errors of the last check, for the progress bar
         self.losses: list[float] = []  # of the batches since the last check
         self.force_scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
         self.labels = [torch.from_numpy(values) for values in (train.energy, train.forces, train.virial)]
@@ -91,10 +91,10 @@ class Trainer:
 
     @contextlib.contextmanager
     def _few_torch_threads(self) -> Iterator[None]:
-        """One thread of torch beside the native engine; the caller's number comes back however work ends.
+        """One thread of torch next to the native engine, and the caller's number again afterwards.
 
-        Several wait for each other in a busy loop, on the engine's cores; beside other work the optimiser's
-        step of a millisecond takes a second then.
+        Several would wait for each other in a busy loop on the engine's cores; on a busy machine the
+        optimiser's step then takes a second instead of a millisecond.
         """
         before = torch.get_num_threads()
         if isinstance(self.student.engine, NativeEngine):
@@ -113,7 +113,7 @@ class Trainer:
 
     def _train(self) -> Trained:
         self._resume()
-        last_saved = last_told = time.monotonic()
+        last_saved = last_shown = time.monotonic()
         while not self.progress.finished:
             rng = np.random.default_rng([self.seed, self.progress.epoch])
             batches = epoch_batches(self.train.structures.counts, self.config.atoms_a_batch, rng)
@@ -124,9 +124,9 @@ class Trainer:
                 done = self.stop.done(self.progress, len(batches))
                 if done >= (self.progress.checks_done + 1) / self.config.checks:
                     self._check(done)
-                if self.report and self.text and time.monotonic() - last_told > 1:
+                if self.report and self.text and time.monotonic() - last_shown > 1:
                     self.report(min(done, 1.0), self.text)
-                    last_told = time.monotonic()
+                    last_shown = time.monotonic()
                 if time.monotonic() - last_saved > self.config.checkpoint_s:
                     self._save()
                     last_saved = time.monotonic()
@@ -135,14 +135,14 @@ class Trainer:
             if self.progress.batch_in_epoch >= len(batches):
                 self.progress.epoch, self.progress.batch_in_epoch = self.progress.epoch + 1, 0
             if self.stop.done(self.progress, len(batches)) >= 1:
-                if self.losses:  # the last state always competes, also when no check was due
+                if self.losses:  # the last state is always validated, even when no check was due
                     self._check(1.0)
                 self.progress.finished = True
                 self._save()
-        return Trained(self.best.numpy().copy(), self.progress, dict(self.verdict))
+        return Trained(self.best.numpy().copy(), self.progress, dict(self.best_errors))
 
     def step(self, chosen: np.ndarray, n_batches: int) -> None:
-        """One step of the optimiser on the structures at ``chosen``, of an epoch of so many batches."""
+        """One step of the optimiser on the structures at ``chosen``, in an epoch of ``n_batches``."""
         with self._few_torch_threads():
             self._step(chosen, n_batches)
 
@@ -175,7 +175,7 @@ class Trainer:
         progress.step += 1
         progress.batch_in_epoch += 1
         progress.labels_seen += len(chosen)
-        # the average starts short, so that the first weights do not linger in it
+        # a short average at first, so that the initial weights do not stay in it
         decay = min(config.ema_decay, (1 + progress.step) / (10 + progress.step))
         with torch.no_grad():
             self.ema.lerp_(self.student.flat, 1 - decay)
@@ -198,16 +198,16 @@ class Trainer:
 
     def _check(self, done: float) -> None:
         began = time.monotonic()
-        errors = evaluate_errors(self.evaluate, self.ema.numpy(), self.validation)
+        errors = evaluate_errors(self.validator, self.ema.numpy(), self.validation)
         progress = self.progress
         progress.checks_done = int(done * self.config.checks + 1e-9)
-        # Mean absolute errors: a handful of wild frames decides a root mean square, and would choose
-        # weights from the middle of the run. Not finite (a NaN label to validate on) never wins.
+        # Mean absolute errors: a few outliers dominate a root mean square, and would select weights from the
+        # middle of the run. NaN (from a label) is never the best.
         score = errors["force_mae_mev_per_a"] + 4 * errors["energy_mae_mev_per_atom"]
         if score < progress.best_score:
             progress.best_score, progress.best_step = score, progress.step
             self.best.copy_(self.ema)
-            self.verdict = errors
+            self.best_errors = errors
         rate = progress.labels_seen / max(progress.spent_s, 1e-9)
         progress.training_loss = float(np.mean(self.losses)) if self.losses else None
         row = {
@@ -236,11 +236,11 @@ class Trainer:
             self.text += f"  (diverged {progress.restarts} times: learning rate / {2**progress.restarts})"
         if self.report:
             self.report(min(done, 1.0), self.text)
-        # checking is part of the time that a budget pays for
+        # checks count towards the budget
         progress.spent_s += time.monotonic() - began
 
     def _cut_log(self, step: int) -> None:
-        """Drop rows of steps that an interruption undid; they will be made again."""
+        """Drop rows of steps that an interruption lost; they will be repeated."""
         path = self.folder / "log.jsonl"
         if path.exists():
             rows = [r for r in path.read_text(encoding="utf-8").splitlines() if r.endswith("}")]
@@ -252,7 +252,7 @@ class Trainer:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         arrays |= {f"optimizer_{name}": array for name, array in self.optimizer.arrays().items()}
         self.progress.optimizer_steps = self.optimizer.steps
-        saved = Checkpoint(arrays, self.progress, self.run_hash, dict(self.verdict))
+        saved = Checkpoint(arrays, self.progress, self.run_hash, dict(self.best_errors))
         saved.write(self.folder / "last.safetensors")
 
     def _resume(self) -> None:
@@ -276,5 +276,5 @@ class Trainer:
             self.optimizer.load(averaged, saved.progress.optimizer_steps)
         except (KeyError, RuntimeError) as error:  # of the same run, so another optimiser wrote it
             raise other_version(path, f"arrays that do not fit: {' '.join(str(error).split())}") from error
-        self.progress, self.verdict = saved.progress, saved.extra
+        self.progress, self.best_errors = saved.progress, saved.extra
         self._cut_log(saved.progress.step)

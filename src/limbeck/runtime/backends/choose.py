@@ -19,7 +19,7 @@ def make_backend(
     Raises
     ------
     LimbeckError: ``kind`` is native and the core is not built.
-    MissingPackageError: PyTorch is to run the student and is not installed.
+    MissingPackageError: PyTorch is needed and not installed.
     """
     if kind == "auto" and device == "cpu" and not native_available():
         warnings.warn(

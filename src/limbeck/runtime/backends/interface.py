@@ -1,4 +1,4 @@
-"""What every backend of a student offers, and the record of one structure that it gives."""
+"""The interface of backends, which evaluate students, and their result for one structure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from limbeck.students.engine import Outputs
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a student says of one structure of N atoms.
+    """Results for one structure of N atoms.
 
     Attributes
     ----------
@@ -21,9 +21,9 @@ class Evaluation:
     virial: (3, 3) float64, eV, dE/d(strain); stress is virial / volume where ``periodic``.
     shortest: (Z, Z) float64, Å, symmetric; closest distance of each pair of the student's Z elements
         (ascending atomic numbers) within the cutoff, inf where no such pair is.
-    periodic: whether the structure repeats in all three directions, so that stress is defined.
+    periodic: in all three directions, so that stress is defined.
     volume: Å³, zero without a cell.
-    atom_virials: (N, 3, 3) float64, eV, half of each pair's to either atom; None unless asked for.
+    atom_virials: (N, 3, 3) float64, eV, half of each pair's for either atom; None unless requested.
     """
 
     energy: float
@@ -45,7 +45,7 @@ def extent(cell: np.ndarray, pbc: np.ndarray) -> tuple[bool, float]:
 
 
 class System(ABC):
-    """One evolving structure: its pairs within ``cutoff + skin``, kept while they hold. For one thread."""
+    """One evolving structure and its neighbour list with a skin. For one thread."""
 
     @abstractmethod
     def evaluate(
@@ -56,7 +56,7 @@ class System(ABC):
         pbc: np.ndarray,
         atom_virials: bool = False,
     ) -> Evaluation:
-        """What the student says of one structure; any may follow any other."""
+        """Results for one structure; any may follow any other."""
 
 
 class Backend(ABC):

@@ -15,10 +15,10 @@ from limbeck.runtime.backends.interface import Backend, Evaluation, System, exte
 from limbeck.students.engine import Outputs, Precision, native_hyperparameters
 from limbeck.students.specification import flatten
 
-#: structures of fewer atoms are shared out whole; one thread is enough for each
+#: from this size on, several threads work on one structure
 _ATOMS_WORTH_THREADS = 200
 
-#: a system larger than this gives its memory back before its list is made anew: the search needs some too
+#: larger systems release their memory before the search for neighbours, which needs memory too
 _RELEASE_BYTES = 64 << 20
 
 
@@ -89,7 +89,7 @@ class NativeBackend(Backend):
         return neighbour_list(points, batch.cell[s], batch.pbc[s], cutoff, where=f"structure {s}")
 
     def _one_by_one(self, batch: StructureBatch, threads: int) -> Outputs:
-        """Few large structures: the threads work on one at a time."""
+        """Few large structures: all threads work on one at a time."""
         system = self.system(0.0, threads)
         found = []
         for s in range(len(batch)):
@@ -98,7 +98,7 @@ class NativeBackend(Backend):
             try:
                 found.append(system.evaluate(batch.numbers[atoms], points, batch.cell[s], batch.pbc[s]))
             except LimbeckError:
-                find_pairs(batch, self.record.architecture.cutoff)  # says which structure it is
+                find_pairs(batch, self.record.architecture.cutoff)  # its error names the structure
                 raise
         return Outputs(
             energy=np.array([f.energy for f in found]),
@@ -124,7 +124,7 @@ class NativeBackend(Backend):
         return np.array(products).reshape(directions.shape)
 
     def _explain(self, batch: StructureBatch, error: ValueError) -> LimbeckError:
-        """The core says what is wrong, the search for pairs also where; it raises its own error first."""
+        """The error of the search for pairs, which names the structure, or the core's own."""
         find_pairs(batch, self.record.architecture.cutoff)
         return LimbeckError("the native core refused a structure", where=self.name, got=str(error))
 
@@ -162,7 +162,7 @@ class NativeSystem(System):
     def _search(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         arch = self._backend.record.architecture
         self._numbers = np.zeros(0, np.uint8)  # no list, should this fail half way
-        if self._core.bytes > _RELEASE_BYTES:  # the search takes memory of its own
+        if self._core.bytes > _RELEASE_BYTES:
             self._core.release()
         pairs = neighbour_list(positions, cell, pbc, arch.cutoff + self._skin, where="structure 0")
         species = arch.species(numbers).astype(np.int32)

@@ -1,4 +1,4 @@
-"""PyTorch behind a student: the reference, with the core's interface, and what runs on a GPU."""
+"""PyTorch as a backend: the reference for the native core, and for GPUs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from limbeck.students.specification import flatten
 
 
 class TorchBackend(Backend):
-    """One engine a call; they wait for the next one."""
+    """One engine for each concurrent call, kept for later ones."""
 
     gives_atom_virials = False
 
@@ -27,7 +27,7 @@ class TorchBackend(Backend):
         self.record, self._precision, self._device = record, precision, device
         self.name = f"torch-{device}"
         self._lock = threading.Lock()
-        # the first engine is made here, so that one that cannot be made is known at once
+        # made here, so that failures show at once
         self._idle: list[Engine] = [self.make_engine()]
 
     def system(self, skin: float, threads: int) -> System:
@@ -50,7 +50,7 @@ class TorchBackend(Backend):
                 self._idle.append(engine)
 
     def make_engine(self) -> Engine:
-        """An engine with this student's weights that nobody else uses."""
+        """A new engine with this student's weights."""
         arch = self.record.architecture
         engine = make_engine(arch, kind="torch", precision=self._precision, device=self._device)
         engine.set_weights(flatten(arch, self.record.weights, np.float64))
@@ -58,7 +58,7 @@ class TorchBackend(Backend):
 
 
 class TorchSystem(System):
-    """Pairs within ``cutoff + skin`` of the last structure searched (Verlet 1967), sorted out in NumPy."""
+    """Neighbour list with a skin (Verlet 1967) in NumPy."""
 
     def __init__(self, backend: TorchBackend, skin: float) -> None:
         self._record, self._engine = backend.record, backend.make_engine()
@@ -74,7 +74,7 @@ class TorchSystem(System):
         atom_virials: bool = False,
     ) -> Evaluation:
         if atom_virials:
-            raise LimbeckError("this engine gives no virial of an atom", remedy="use engine='native'")
+            raise LimbeckError("no virials of atoms on this engine", remedy="use engine='native'")
         batch = StructureBatch.of_one(numbers, positions, cell, pbc)
         pairs = self._pairs(batch)
         out = evaluate_pairs(self._engine, self._record.baseline, batch, pairs)
@@ -100,7 +100,7 @@ class TorchSystem(System):
         return pairs
 
     def _still_hold(self, batch: StructureBatch) -> bool:
-        """Two atoms that moved less than half the skin each cannot have entered the cutoff unseen."""
+        """Whether no atom moved over half the skin, so that no new pair can be within the cutoff."""
         at = self._at
         if at is None or at.n_atoms != batch.n_atoms:
             return False
