@@ -1,12 +1,12 @@
-"""Whether the speed that `limbeck distill` prints is the one that dynamics has.
+"""Compares the speed that `limbeck distill` prints with the speed of MD.
 
     python benchmarks/agreement.py RUN [--repeats 3] [--threads N] [--json F]
 
-On the first test frame of a run, with equal threads: what distill measures at its end (teacher and
-students in this process, in turns), what `limbeck bench` measures (each in a process of its own), and a
-loop of 100 steps over `limbeck.Calculator`. Prints atoms/s, speed-ups and ratios, medians over the
-repeats; ends with 1 where a ratio is beyond 1.5. A loop that other work interrupts takes longer by the
-clock; its processor's time (of the calling thread) shows what it would be alone.
+On the first test frame of a run, with equal threads: the timing at the end of distill (teacher and students
+alternating in this process), `limbeck bench` (each in its own process), and a loop of 100 steps over
+`limbeck.Calculator`. Prints atoms/s, speed-ups and ratios, medians over the repeats; exits with 1 if a ratio
+exceeds 1.5. On a busy machine the wall time of the loop is longer; the CPU time of the calling thread shows
+what it would be alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STEP_A = 0.005  # of each coordinate and step; silicon at 1500 K, 1 fs: 0.007
 
 
 def by_distill(teacher: WorkerPotential, students: list[Student], atoms: Atoms) -> list[dict[str, float]]:
-    """Rates and speed-ups of the students as a run's end measures them."""
+    """Rates and speed-ups of the students as measured at the end of a run."""
     slow, *timings = time_in_turns([teacher, *students], atoms)
     return [
         {"atoms_per_s": len(atoms) / one.median_s, "speedup": speedup(slow.rounds, one.rounds)}
@@ -49,7 +49,7 @@ def by_distill(teacher: WorkerPotential, students: list[Student], atoms: Atoms) 
 def by_bench(
     choice: TeacherChoice, files: list[Path], frame: Path, atoms: int, threads: int
 ) -> list[dict[str, float]]:
-    """The same as `limbeck bench` measures them."""
+    """The same, measured by `limbeck bench`."""
     report = run_benchmark(
         files,
         teacher=choice,
@@ -71,7 +71,7 @@ def by_bench(
 
 
 def by_loop(path: Path, atoms: Atoms, threads: int) -> tuple[float, float]:
-    """Atoms/s of a loop over the calculator by the clock on the wall, and by the processor's time."""
+    """Atoms/s of a loop over the calculator, by wall time and by CPU time."""
     rng = np.random.default_rng(0)
     frame = atoms.copy()
     frame.calc = Calculator(path, threads=threads)
@@ -94,10 +94,9 @@ def _loops(files: list[Path], atoms: Atoms, threads: int) -> list[list[dict[str,
 
 
 def measure(run: Path, repeats: int, threads: int | None) -> dict[str, Any]:
-    """Rates of every student of a run by each way, medians over the repeats."""
+    """Rates of all students of a run by each method, medians over the repeats."""
     config = load_config(run / "config.yaml")
-    test = next(path for name in ("test", "test") if (path := run / f"{name}.extxyz").exists())
-    atoms = read_any(test)[0]
+    atoms = read_any(run / "test.extxyz")[0]
     atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     files = sorted(run.glob("*.safetensors"))
     spec = config.required_teacher()
@@ -147,13 +146,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, nargs="?", help="a run folder; without one, nothing is measured")
+    parser.add_argument("run", type=Path, nargs="?", help="run folder; without one, nothing is measured")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="those of the run's teacher unless given")
+    parser.add_argument("--threads", type=int, help="default: those of the run's teacher")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     if chosen.run is None:  # make bench
-        print("no run folder was given: python benchmarks/agreement.py runs/demo")
+        print("no run folder given: python benchmarks/agreement.py runs/demo")
         return 0
     found = measure(chosen.run, chosen.repeats, chosen.threads)
     for row in found["rows"]:

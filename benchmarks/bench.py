@@ -1,11 +1,11 @@
-"""Speed and memory of the released students beside their teachers, by `limbeck bench`.
+"""Speed and memory of the released students and their teachers, by `limbeck bench`.
 
     python benchmarks/bench.py [--quick] [--threads 1] [--only silicon,water]
     python benchmarks/bench.py --speeds && python students/table.py
 
-Systems are made of what the students were trained on: crystals, and conformers of 3BPA; copper's is the bulk.
-Writes results/bench.json and the table of the README. ``--speeds`` (about 4 minutes) measures one structure
-on the native engine and two threads, for the tables of the students' page: results/speeds.json.
+Systems resemble the students' training data: crystals (copper as bulk), liquid water, a conformer of 3BPA.
+Writes results/bench.json and the table of the README. ``--speeds`` (about 4 minutes) times one structure per
+student with the native engine and two threads, for students/README.md: results/speeds.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from limbeck.students.specification import PRESETS
 HERE = Path(__file__).parent
 RESULTS, SPEEDS = HERE / "results" / "bench.json", HERE / "results" / "speeds.json"
 BEGIN, END = "<!-- bench.py writes from here -->\n", "<!-- to here -->\n"
-#: beginning of a released student's name -> what its systems are made of
+#: system of the released students -> starting structures
 STARTS = {
     "silicon": lambda: [bulk_structure("Si")],
     "licl": lambda: read_any(HERE.parent / "examples" / "licl.cif"),
@@ -42,11 +42,11 @@ WHERE = {
     "water": "a packed box of 16 molecules",
     "3bpa": "a conformer of 3BPA by RDKit",
 }
-#: a teacher's 4,000 atoms take half a minute a call
+#: a call of a teacher on 4,000 atoms takes half a minute
 WHOLE = ["--row-limit", "45s"]
 QUICK = ["--batch", "1,4", "--atoms", "16,100", "--row-limit", "5s"]
 ONE = ["--batch", "", "--engines", "native", "--row-limit", "60s"]
-#: of the one structure: a molecule as it is, others of about a hundred
+#: atoms of the single structure; about 100 for other systems
 ONE_ATOMS = {"3bpa": 27}
 HEADS = (
     "model", "engine", "system", "atoms", "batch", "ms a call (quartile distance)", "structures/s", "atoms/s",
@@ -55,20 +55,19 @@ HEADS = (
 
 
 def measure(name: str, students: list[str], folder: Path, more: list[str]) -> dict[str, Any]:
-    """What `limbeck bench` says of some students."""
+    """Run `limbeck bench`; returns its report."""
     starts, out = folder / f"{name}.extxyz", folder / f"{name}.json"
     write_frames(starts, STARTS[name]())
     command = [sys.executable, "-m", "limbeck.cli", "bench", *students, "--structures", str(starts)]
     print(" ".join(["limbeck bench", *students, *more]), flush=True)
     subprocess.run([*command, "--json", str(out), *more], check=True)
     report = json.loads(out.read_text(encoding="utf-8"))
-    # a temporary file's name tells nobody anything
-    report["systems"] = [said.replace(str(starts), WHERE[name]) for said in report["systems"]]
+    report["systems"] = [text.replace(str(starts), WHERE[name]) for text in report["systems"]]
     return report
 
 
 def table(reports: list[dict[str, Any]]) -> str:
-    """All rows as Markdown, with machine and settings above."""
+    """Machine, settings and all rows as Markdown."""
     about, settings, versions = (reports[0][key] for key in ("machine", "settings", "versions"))
     named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     lines = [
@@ -109,14 +108,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a smoke run: prints, and writes only where --json says"
+        "--quick", action="store_true", help="smoke test: prints, and writes only with --json"
     )
-    parser.add_argument("--speeds", action="store_true", help="one structure of each, for students/table.py")
-    parser.add_argument("--threads", type=int, help="1, with --speeds 2, unless given")
+    parser.add_argument("--speeds", action="store_true", help="one structure each, for students/table.py")
+    parser.add_argument("--threads", type=int, help="default 1, with --speeds 2")
     parser.add_argument(
-        "--only", default=",".join(STARTS), help="so many of them; the results keep what they say of others"
+        "--only", default=",".join(STARTS), help="systems, separated by commas; results of others are kept"
     )
-    parser.add_argument("--json", type=Path, help="elsewhere; the README stays as it is")
+    parser.add_argument("--json", type=Path, help="write results here; the README is then unchanged")
     chosen = parser.parse_args()
     names = [student.name for student in list_students()]
     threads = chosen.threads or (2 if chosen.speeds else 1)
@@ -127,13 +126,13 @@ def main() -> None:
         reports = json.loads(target.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         for start in chosen.only.split(","):
-            # students of the same system and size are as fast as each other: bench.json has one of each
+            # students of the same system and size have the same speed: bench.json has one of each
             kinds = [start, f"{start}-hot"] if chosen.speeds else [start]
             students = [f"{k}-{preset}" for k in kinds for preset in PRESETS if f"{k}-{preset}" in names]
             if students:
                 size = ["--atoms", str(ONE_ATOMS.get(start, 100))] if chosen.speeds else []
                 reports[start] = measure(start, students, Path(folder), [*more, *size])
-                if target is not None:  # an hour's work is not lost with the next system
+                if target is not None:  # after each system, so that an interrupted run keeps its results
                     target.write_text(
                         json.dumps(reports, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
                     )
@@ -141,7 +140,7 @@ def main() -> None:
     if target == RESULTS:
         write_readme(whole)
     elif target == SPEEDS:
-        print(f"written to {SPEEDS}; python students/table.py makes the tables of it")
+        print(f"written to {SPEEDS}; python students/table.py writes the tables")
     else:
         print(whole)
 

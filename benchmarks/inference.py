@@ -1,12 +1,12 @@
-"""Speed and memory of students against what one would run instead, side by side.
+"""Speed and memory of students compared with other potentials, measured in alternation.
 
     python benchmarks/inference.py [--quick] [--only peers,peak] [--rounds 15] [--seconds 0.5]
 
-Each row is a process in its own environment; the rows of a group take turns, a block of evaluations
-each, so that whatever else the machine does strikes all alike. A ratio is the median over rounds of
-the ratio within a round. An evaluation is energy, forces and, where periodic, stress, neighbour list
-included, after every atom has moved a little. A peer that cannot be installed or run is a row that
-says why.
+Each row is a process in its own environment. The rows of a group alternate in blocks of evaluations, so
+that other load on the machine affects all of them equally. A ratio is the median over rounds of the ratio
+within a round. An evaluation is energy, forces and, for periodic structures, stress, including the
+neighbour list, after all atoms have moved a little. For a peer that cannot be installed or run, the row
+shows the reason.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from support.bars import all_bars
+from support.bars import all_bars, evaluate_bars
 from support.cases import CUTOFF, SILICON, pairs_per_atom, student, write_case
 from support.environments import VARIABLES, find_python, nep_file
 from support.flops import FILTER, Filter, flops_per_atom, phases
 from support.groups import PRESETS, Group, Row, Taken, all_groups, measure
-from support.processes import Unmeasured, Worker, pin, thread_environment
+from support.processes import Unmeasured, Worker, machine, pin, thread_environment
 from support.tables import markdown, write_readme
-from train_throughput import machine
 
 from limbeck.runtime.session import DEFAULT_SKIN_A
 from limbeck.students.specification import preset_architecture
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "inference.json"
-#: kind -> environment; the others run in this one
+#: kind -> environment; other kinds run in this one
 ENVIRONMENTS = {"graph-pes": "graph-pes", "nep": "calorine", "lammps": "lammps"}
 SCRIPTS = {"lammps": "lammps_worker.py", "peak": "peak_worker.py"}
 MEMORY_REPEATS = 3
@@ -44,7 +43,7 @@ MEMORY_LIMIT_S = 600
 
 
 class Bench:
-    """What a run holds: a folder for students and structures, peers' Pythons, and the settings."""
+    """State of a run: a folder for students and structures, the peers' Pythons, the settings."""
 
     def __init__(self, folder: Path, chosen: argparse.Namespace) -> None:
         self.folder, self.chosen = folder, chosen
@@ -76,7 +75,7 @@ class Bench:
         return Worker(python, "ase_worker.py", [row.kind], threads=row.threads)
 
     def make(self, row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        """Model, case, and what is known of the row without asking it."""
+        """Model, case and facts that are known without the worker."""
         case = write_case(row.case, self.folder)
         if row.kind == "nep":
             return str(nep_file()), case, {}
@@ -100,7 +99,7 @@ class Bench:
         )
 
     def memory(self, atoms: int) -> Taken:
-        """Growth of resident memory, an atom: some processes, each of its own."""
+        """Growth of resident memory per atom, from several processes."""
         row = Row(f"memory of tiny, Si {atoms}", "limbeck", "silicon-tiny", f"Si {atoms}")
         taken, grown = Taken(row), []
         model, _ = student(row.model, self.folder)
@@ -119,7 +118,7 @@ class Bench:
 
 
 def _run_pinned(command: list[str]) -> str:
-    """The last line that a process prints, on one core."""
+    """Run a process on one core; returns the last line that it prints."""
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -134,13 +133,13 @@ def _run_pinned(command: list[str]) -> str:
             process.kill()
             raise Unmeasured(f"took longer than {MEMORY_LIMIT_S} s") from error
     if process.returncode:
-        words = errors.strip().splitlines()
-        raise Unmeasured(words[-1][:300] if words else f"ended with exit code {process.returncode}")
+        lines = errors.strip().splitlines()
+        raise Unmeasured(lines[-1][:300] if lines else f"ended with exit code {process.returncode}")
     return out.strip().splitlines()[-1]
 
 
-def describe_machine() -> dict[str, Any]:
-    """As train_throughput says it, and whether two cores are threads of one."""
+def machine_with_topology() -> dict[str, Any]:
+    """The machine, and the number of hardware threads per core."""
     about = machine(threads=1)
     del about["threads"]  # each row has its own
     siblings = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
@@ -155,15 +154,17 @@ def arguments() -> argparse.Namespace:
     )
     for name, variable in VARIABLES.items():
         parser.add_argument(f"--{name}-python", help=f"Python that has {name} (or {variable})")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: its figures say nothing")
-    parser.add_argument("--only", help="names of groups and memory, with commas: peers,peak,memory")
-    parser.add_argument("--rounds", type=int, help="at most (15; quick: 2)")
-    parser.add_argument("--seconds", type=float, help="of each block (0.5; quick: 0.05)")
-    parser.add_argument("--cap", type=float, help="seconds a row may take in all (60; quick: 5)")
-    parser.add_argument("--filters", choices=get_args(Filter), default=FILTER, help="as FLOPs are counted")
-    parser.add_argument("--merge", action="store_true", help="with --only: into the results of a whole run")
+    parser.add_argument("--quick", action="store_true", help="smoke test: the timings mean nothing")
+    parser.add_argument("--only", help="groups, separated by commas: peers,peak,memory")
+    parser.add_argument("--rounds", type=int, help="at most (default 15; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="per block (default 0.5; quick: 0.05)")
+    parser.add_argument("--cap", type=float, help="seconds per row in total (default 60; quick: 5)")
+    parser.add_argument("--filters", choices=get_args(Filter), default=FILTER, help="how FLOPs are counted")
+    parser.add_argument("--merge", action="store_true", help="with --only: update a complete run")
     parser.add_argument(
-        "--json", type=Path, help="elsewhere, or with --quick or --only, the README stays as it is"
+        "--json",
+        type=Path,
+        help="results file; the README is then unchanged, as with --quick and --only",
     )
     chosen = parser.parse_args()
     defaults = {"rounds": 2, "seconds": 0.05, "cap": 5.0} if chosen.quick else {}
@@ -174,7 +175,7 @@ def arguments() -> argparse.Namespace:
 
 
 def merged(before: dict[str, Any], now: dict[str, Any], order: list[str]) -> dict[str, Any]:
-    """The results of a whole run with those groups in their place that were measured anew."""
+    """The results of a complete run, updated with the groups measured now."""
     groups = {group["group"]: group for group in (*before["groups"], *now["groups"])}
     bars = {bar["measure"]: bar for bar in (*before["bars"], *now["bars"])}
     wanted = [bar.measure for bar in all_bars("Si 512", before["memory"]["atoms"])]
@@ -193,9 +194,9 @@ def main() -> None:
     wanted = chosen.only.split(",") if chosen.only else names
     if set(wanted) - set(names):
         sys.exit(f"error: --only: got {chosen.only!r}, wanted some of {','.join(names)}")
-    about, began = describe_machine(), time.monotonic()
+    about, began = machine_with_topology(), time.monotonic()
     measured: dict[str, dict[str, Taken]] = {}
-    said = []
+    tables = []
     large = 10_000 if chosen.quick else 100_000
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), chosen)
@@ -203,7 +204,7 @@ def main() -> None:
             if group.name in wanted:
                 measured[group.name], facts = bench.run(group)
                 rows = [taken.to_dict() for taken in measured[group.name].values()]
-                said.append({"group": group.name, "title": group.title, **facts, "rows": rows})
+                tables.append({"group": group.name, "title": group.title, **facts, "rows": rows})
         if "memory" in wanted:
             measured["memory"] = {"memory": bench.memory(large)}
     report: dict[str, Any] = {
@@ -213,10 +214,10 @@ def main() -> None:
             "rounds": chosen.rounds, "seconds_a_block": chosen.seconds, "quick": chosen.quick,
             "displacement_a": 1e-3, "pairs_per_atom": bench.pairs, "filters": chosen.filters,
         },
-        "bars": evaluate_student(all_bars("Si 64" if chosen.quick else "Si 512", large), measured),
+        "bars": evaluate_bars(all_bars("Si 64" if chosen.quick else "Si 512", large), measured),
         "flops_per_atom": bench.flops,
         "phases": bench.phases,
-        "groups": said,
+        "groups": tables,
         "wall_s": round(time.monotonic() - began, 1),
     }  # fmt: skip
     if "memory" in measured:
@@ -236,7 +237,7 @@ def main() -> None:
         target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"\nwritten to {target}")
     if target == RESULTS:
-        write_readme(report, HERE / "README.md")
+        write_readme("inference.py", markdown(report))
 
 
 if __name__ == "__main__":

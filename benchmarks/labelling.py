@@ -1,11 +1,11 @@
-"""Labelling through workers against the teacher's own ASE calculator in a plain loop.
+"""Labelling through workers compared with the teacher's own ASE calculator in a plain loop.
 
     python benchmarks/labelling.py [--rounds 9] [--seconds 2] [--only chgnet-si8,scaling]
 
-The two take turns on the same frames with the same number of threads: a plain loop in a process of its
-own, then ``label()`` into a fresh store through one worker, and so on. A ratio is the median over rounds
-of the ratio within a round; the first round is a warm-up. CPU seconds of each side stand beside, because
-they say the same on a machine that does other work.
+The two alternate on the same frames with the same number of threads: a plain loop in its own process, then
+``label()`` into a new store through one worker, and so on. A ratio is the median over rounds of the ratio
+within a round; the first round is a warm-up. CPU seconds are reported as well, because they also hold on a
+busy machine.
 """
 
 from __future__ import annotations
@@ -27,15 +27,12 @@ from typing import Any
 import ase.io
 from ase import Atoms
 from ase.build import bulk, molecule
-from support.processes import Worker
-from support.tables import table
-from train_throughput import machine
+from support.processes import Worker, machine
+from support.tables import table, write_readme
 
 from limbeck.labelling import LabelStore, label, open_teacher
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "labelling.json"
-BEGIN, END = "<!-- labelling.py writes from here -->", "<!-- to here (labelling) -->"
+RESULTS = Path(__file__).parent / "results" / "labelling.json"
 LIMIT_S = 600.0
 MOST_FRAMES = 400
 BAR, BAR_SCALING = 0.95, 0.90
@@ -43,7 +40,7 @@ BAR, BAR_SCALING = 0.95, 0.90
 
 @dataclass(frozen=True)
 class Case:
-    """A teacher and a structure; ``bar`` is the ratio that must be reached."""
+    """A teacher and a structure; ``bar`` is the required ratio."""
 
     name: str
     teacher: str
@@ -104,7 +101,7 @@ def cpu_of(process: int) -> float:
 
 
 def labelled(teacher: Any, frames: list[Atoms], folder: Path) -> dict[str, float]:
-    """Seconds of one ``label()`` into a fresh store, and CPU seconds of the workers and of this process."""
+    """Seconds of one ``label()`` into a new store, and CPU seconds of the workers and of this process."""
     with tempfile.TemporaryDirectory(dir=folder) as store, LabelStore(store) as labels:
         workers = sum(cpu_of(pid) for pid in teacher.process_ids)
         own, began = time.process_time(), time.perf_counter()
@@ -124,12 +121,12 @@ def count_for(seconds_each: float, seconds: float) -> int:
 
 
 def run_case(case: Case, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """One worker of one thread against a plain loop of one thread."""
+    """One worker with one thread compared with a plain loop with one thread."""
     file = write_frames(case, folder)
     frames = ase.io.read(file, ":")
     load = round(os.getloadavg()[0], 2)
     plain = Worker(sys.executable, "plain_loop_worker.py", threads=1)
-    # Wherever the system likes: the teacher's worker is not pinned either.
+    # not pinned, as the teacher's worker is not
     os.sched_setaffinity(plain._process.pid, os.sched_getaffinity(0))
     taken = []
     try:
@@ -166,7 +163,7 @@ def run_case(case: Case, folder: Path, rounds: int, seconds: float) -> dict[str,
 
 
 def run_scaling(case: Case, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """Two workers of one thread against one, and two plain loops side by side against one."""
+    """Two workers with one thread each compared with one, and two simultaneous plain loops with one."""
     file = write_frames(case, folder)
     frames = ase.io.read(file, ":")
     load = round(os.getloadavg()[0], 2)
@@ -263,8 +260,8 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each block")
-    parser.add_argument("--only", help="names with commas: chgnet-si8,scaling; the others' results are kept")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per block")
+    parser.add_argument("--only", help="cases to measure again: chgnet-si8,scaling")
     parser.add_argument("--json", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -286,7 +283,7 @@ def main() -> None:
                 run = run_scaling if case is SCALING else run_case
                 kept[case.name] = run(case, Path(folder), chosen.rounds, chosen.seconds)
                 print(json.dumps(kept[case.name]), file=sys.stderr, flush=True)
-                # After each case, so that an interrupted run keeps what it has.
+                # after each case, so that an interrupted run keeps its results
                 write(report_of(kept, about), chosen.json)
 
 
@@ -302,15 +299,11 @@ def report_of(kept: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(report: dict[str, Any], path: Path) -> None:
-    """The results, and the README's table where they are those that belong there."""
+    """Write the results and, for the default path, the table of the README."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    readme = HERE / "README.md"
-    said = readme.read_text(encoding="utf-8")
-    if path == RESULTS and BEGIN in said:
-        before, _, rest = said.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        readme.write_text("\n".join([before + BEGIN, *markdown(report), END + after]), encoding="utf-8")
+    if path == RESULTS:
+        write_readme("labelling.py", markdown(report))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Training and evaluation beside other work: the rate that is kept, against the share of the cores.
+"""Training and evaluation on shared cores: the rate that is kept, compared with the share of CPU time.
 
     python benchmarks/shared_cores.py [--threads 2] [--rounds 5] [--seconds 3] [--against SRC]
 
-The other work is started here: processes that never wait, as many as threads (half of the cores' time is
-left) and twice as many (a third), all on the same cores. What is left is measured too: processes that
-never wait take Limbeck's place, as many as it has threads, and the CPU time that they get is the share. A
-round has every load; under each load the share and all rows take turns. A ratio is the median over rounds
-of the ratio within a round; the first round warms up. CPU time a step grows where threads wait in a busy
-loop.
+The script starts the other work: processes that never wait, as many as threads (half of the CPU time is
+left) or twice as many (a third), all on the same cores. The share that is left is measured: Limbeck is
+replaced by as many processes that never wait as it has threads, and their CPU time is the share. Each round
+covers all loads; under each load, the share and all rows are measured in alternation. A ratio is the median
+over rounds of the ratio within a round; the first round is a warm-up. CPU time per step grows if threads
+wait in a busy loop.
 
---against: the sources of another Limbeck (its src folder, with its core built), whose rows stand beside.
+--against: src folder of another Limbeck, with its core built, to compare with.
 """
 
 from __future__ import annotations
@@ -30,37 +30,35 @@ from typing import Any
 
 import ase.io
 from ase.build import bulk
-from support.processes import Worker, pin
-from support.tables import table
-from train_throughput import CUTOFF, _labelled, machine
+from support.processes import Worker, machine, pin
+from support.tables import table, write_readme
+from train_throughput import CUTOFF, random_labels
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "shared_cores.json"
-BEGIN, END = "<!-- shared_cores.py writes from here -->", "<!-- to here (shared cores) -->"
-BAR = 2 / 3  # of the share: a third of the rate at half of the cores' time
+RESULTS = Path(__file__).parent / "results" / "shared_cores.json"
+BAR = 2 / 3  # of the share: a third of the rate at half of the CPU time
 LIMIT_S = 600.0
-LEAVES = {0: "all", 1: "half", 2: "a third"}  # processes of other work for each thread
+LEAVES = {0: "all", 1: "half", 2: "a third"}  # processes of other work per thread
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured: a model of a worker on a case."""
+    """A model of a worker on a case."""
 
     name: str
     script: tuple[str, ...]
     model: str
     case: dict[str, Any]
     unit: str
-    a_step: int  # of these units
+    a_step: int  # units per step
 
 
 def make_rows(folder: Path) -> list[Row]:
-    """Training on random labels, in batches of 256 atoms as by default; crystals at a calculator."""
+    """Training on random labels in batches of 256 atoms, the default; evaluation of crystals."""
     rows = []
     for cells, batch in ((1, 32), (2, 4)):
         start = bulk("Si", cubic=True) * (cells, cells, cells)
         file = folder / f"train{len(start)}.extxyz"
-        ase.io.write(file, [_labelled(start, 0.1, seed) for seed in range(4 * batch)])
+        ase.io.write(file, [random_labels(start, 0.1, seed) for seed in range(4 * batch)])
         case = {"name": file.stem, "file": str(file), "batch": batch, "cutoff": CUTOFF}
         for preset in ("ultra-tiny", "tiny"):
             name = f"train `{preset}`, Si{len(start)}"
@@ -78,7 +76,7 @@ def make_rows(folder: Path) -> list[Row]:
 
 @contextmanager
 def busy(count: int, threads: int) -> Iterator[list[int]]:
-    """So many processes that never wait, on the workers' cores; their CPU seconds when they have ended."""
+    """``count`` processes that never wait, on the workers' cores; gives their CPU seconds at the end."""
     command = [sys.executable, "-S", "-c", "while True: pass"]
     others = [subprocess.Popen(command) for _ in range(count)]
     spent: list[int] = []
@@ -95,7 +93,7 @@ def busy(count: int, threads: int) -> Iterator[list[int]]:
 
 
 def measure_share(threads: int, seconds: float) -> float:
-    """Of the cores' time, that which so many threads get if they never wait."""
+    """Share of the CPU time that ``threads`` processes get if they never wait."""
     began = time.monotonic()
     with busy(threads, threads) as spent:
         time.sleep(seconds)
@@ -134,7 +132,7 @@ def measure(chosen: argparse.Namespace, rows: list[Row]) -> list[dict[str, Any]]
 def result(
     row: Row, source: str, load: int, taken: dict[tuple[str, str, int], list[dict[str, float]]]
 ) -> dict[str, Any]:
-    """A row of the table, against the blocks of the same round without other work."""
+    """A row of the table, relative to the blocks of the same round without other work."""
     blocks, alone = taken[source, row.name, load], taken[source, row.name, 0]
     pairs = list(zip(blocks, alone, strict=True))
     kept = [free["step_s"] / block["step_s"] for block, free in pairs]
@@ -149,7 +147,7 @@ def result(
 
 
 def start(script: tuple[str, ...], threads: int, source: Path | None) -> Worker:
-    """A worker of this Limbeck, or of the one whose sources are given."""
+    """A worker of this Limbeck, or of the one at ``source``."""
     before = os.environ.get("PYTHONPATH")
     if source:
         os.environ["PYTHONPATH"] = str(source)
@@ -163,7 +161,7 @@ def start(script: tuple[str, ...], threads: int, source: Path | None) -> Worker:
 
 def markdown(report: dict[str, Any]) -> list[str]:
     about = report["machine"]
-    said = [
+    lines = [
         f"{about['processor']}, {about['threads']} threads on {about['threads']} of {about['cores']} cores, "
         f"{report['settings']['rounds']} rounds; load when it began {about['load_at_start']}.",
         "",
@@ -177,7 +175,7 @@ def markdown(report: dict[str, Any]) -> list[str]:
         ]
         for row in report["rows"]
     ]  # fmt: skip
-    return said + table([*heads, "CPU ms each"], cells)
+    return lines + table([*heads, "CPU ms each"], cells)
 
 
 def main() -> None:
@@ -186,10 +184,12 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each block")
-    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--seconds", type=float, default=3.0, help="per block")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--against", type=Path, help="src folder of another Limbeck")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="elsewhere, the README stays as it is")
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS, help="results file; others leave the README unchanged"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for row in make_rows(Path(folder)) if chosen.only in row.name]
@@ -200,10 +200,7 @@ def main() -> None:
     lines = markdown(report)
     print("\n".join(lines))
     if chosen.json == RESULTS:
-        readme = HERE / "README.md"
-        before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        readme.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
+        write_readme("shared_cores.py", lines)
     for row in report["rows"]:
         if row["kept_over_share"] < BAR and not row["source"]:
             print(f"below {BAR:.2f}: {row['row']}, {row['leaves']} left: {row['kept_over_share']:.2f}")

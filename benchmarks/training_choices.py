@@ -1,4 +1,4 @@
-"""What became of training's defaults: the same labels and start with one setting changed, alternating.
+"""Tests of training defaults: the same labels and initial weights with one setting changed.
 
     limbeck distill examples/licl.yaml --out runs/licl
     limbeck distill examples/surface.yaml --out runs/cu111
@@ -6,12 +6,11 @@
     python benchmarks/training_choices.py few-labels runs/demo --presets tiny ultra-tiny original --epochs 120
     python benchmarks/training_choices.py few-labels 3bpa.xyz --labels 54 --presets tiny original --epochs 60
 
-Students learn from a run's own labels and are evaluated on its test frames, which no training saw; of a
-labelled file, the last fifth of the frames are the test set.
-``optimizer`` gives SOAP and AdamW equal time; trainings of one length take turns, so that what else the
-machine does falls on both. ``few-labels`` compares radial filters that start from equal waves, from waves
-that fall as 1/n and from smooth ones, as Limbeck's do, and weight decays. Each training has its schedule to
-itself: the learning rate falls to its end within it. Rows that are in the results already are not repeated.
+Students are trained on a run's labels and evaluated on its test set; for a labelled file, the last fifth of
+the frames is the test set. ``optimizer`` gives SOAP and AdamW equal time, alternating, so that other load
+on the machine affects both. ``few-labels`` compares initial radial filters (equal waves, waves that fall as
+1/n, and smooth ones, the default) and weight decays. Each training has its own complete learning rate
+schedule. Rows that are already in the results are not repeated.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.labelling.store import LabelStore
+from limbeck.pipeline.sets import TrainingSets, audited, make_training_sets
 from limbeck.pipeline.students import train_student
 from limbeck.pipeline.telling import say_nothing
-from limbeck.pipeline.training_data import TrainingSets, audited, make_training_sets
 from limbeck.progress import LineProgress
 from limbeck.runtime.student import Student
 from limbeck.students import specification
@@ -48,7 +47,7 @@ from limbeck.validation.run import validate
 
 RESULTS = Path(__file__).parent / "results" / "training_choices.json"
 ERRORS = ("force_rmse_mev_per_a", "force_mae_mev_per_a", "force_r2", "energy_mae_mev_per_atom")
-#: what is compared; each optimiser has the batches that were its default
+#: settings compared; each optimiser with its default batch size
 CHOICES: dict[str, list[dict[str, Any]]] = {
     "optimizer": [{"optimizer": "soap", "batch_atoms": 256}, {"optimizer": "adamw", "batch_atoms": 128}],
     "few-labels": [
@@ -61,20 +60,20 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
 
 
 def other_amplitudes(waves: str, architecture: specification.Architecture) -> np.ndarray:
-    """Initial amplitudes that are not Limbeck's: of ``equal`` waves, or of waves that fall as 1/n."""
+    """Initial amplitudes of ``equal`` waves, or of waves ``falling`` as 1/n."""
     size = np.arange(1, architecture.rbf + 1) ** (-1.0 if waves == "falling" else 0.0)
     return np.append(size * np.sqrt(architecture.rbf / (size**2).sum()), 1.0)
 
 
 def starting(waves: str) -> AbstractContextManager[Any]:
-    """Students that start from filters of ``equal``, ``falling`` or, as Limbeck's do, ``smooth`` waves."""
+    """Initial filters of ``equal``, ``falling`` or ``smooth`` waves, the last being the default."""
     if waves == "smooth":
         return nullcontext()
     return patch.object(specification, "initial_amplitudes", partial(other_amplitudes, waves))
 
 
 def lesson_of(run: Path, labels: int | None) -> tuple[TrainingSets, LabelledSet]:
-    """A run's labels without its test trajectories, or so many of them; its test frames."""
+    """Labels of a run without its test trajectories (``labels`` of them, or all), and its test set."""
     labelled, test = _of_file(run) if run.is_file() else _of_run(run)
     sets = make_training_sets(audited(labelled, say_nothing), 0.1, 0, {}, {"name": "benchmark"})
     if labels is not None and labels < len(sets.train):
@@ -102,7 +101,7 @@ def _of_run(run: Path) -> tuple[LabelledSet, LabelledSet]:
 def train(
     sets: TrainingSets, test: LabelledSet, preset: str, config: TrainingConfig, seed: int, stop: Stop
 ) -> dict[str, Any]:
-    """Train one student and evaluate it on the test frames."""
+    """Train one student and evaluate it on the test set."""
     with tempfile.TemporaryDirectory() as folder:
         record, trained = train_student(
             preset, sets, config, stop, Path(folder), seed=seed, progress=LineProgress()
@@ -147,8 +146,8 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("choice", choices=list(CHOICES))
-    parser.add_argument("runs", nargs="+", type=Path, help="of `limbeck distill`, or labelled files")
-    parser.add_argument("--labels", type=int, help="so many of the run's labels (default: all)")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or labelled files")
+    parser.add_argument("--labels", type=int, help="number of labels to use (default: all)")
     parser.add_argument("--presets", nargs="+", default=["tiny"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--seconds", nargs="+", type=float, default=[60.0, 240.0], help="equal time")

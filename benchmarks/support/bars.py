@@ -1,4 +1,4 @@
-"""The bars: each a measure of one group's rows, and whether it was met."""
+"""Performance criteria (bars): a measure of the rows of one group, and whether it was met."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Rows = Mapping[str, Taken]
 
 
 class Missing(Exception):
-    """A row that a measure needs was not measured; its text says which and why."""
+    """A row that a measure needs was not measured; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A measure with its bar.
+    """A measure and its criterion.
 
     Attributes
     ----------
-    group: whose rows it is formed from.
-    value: the measure in each round, or a single one.
-    bar, stretch: at least, or at most where ``at_most``; None where the measure is context.
-    unit: ``x``, ``%``, ``µs``, ``bytes`` or ``order`` (how it is written).
+    group: group of rows that the measure uses.
+    value: gives the measure in each round, or one value.
+    bar, stretch: lower limits, or upper limits with ``at_most``; None for a measure without a criterion.
+    unit: ``x``, ``%``, ``µs``, ``bytes`` or ``order``; sets the format.
     """
 
     measure: str
@@ -47,12 +47,12 @@ def _row(rows: Rows, name: str) -> Taken:
 
 
 def _faster(than: str, row: str) -> Callable[[Rows], np.ndarray]:
-    """How many times faster ``row`` is than ``than``, a round."""
+    """Speed of ``row`` over that of ``than`` in each round."""
     return lambda rows: _row(rows, than).per_atom / _row(rows, row).per_atom
 
 
 def _share(preset: str, count: str) -> Callable[[Rows], np.ndarray]:
-    """FLOPs counted over time, over the peak measured just before it."""
+    """Counted FLOPs divided by time and by the peak rate measured just before."""
 
     def value(rows: Rows) -> np.ndarray:
         peak = _row(rows, f"float32 multiply-add, beside {preset}")
@@ -64,13 +64,13 @@ def _share(preset: str, count: str) -> Callable[[Rows], np.ndarray]:
 
 
 def _machine(rows: Rows) -> np.ndarray:
-    """How much more arithmetic two cores do at once than one: what no program can exceed."""
+    """Arithmetic of two cores over that of one: the upper limit for any program."""
     one, two = (_row(rows, f"{MULTIPLY_ADD}, {n}") for n in (1, 2))
     return (two.facts["flops"] / two.seconds) / (one.facts["flops"] / one.seconds)
 
 
 def _overhead(preset: str) -> Callable[[Rows], np.ndarray]:
-    """Seconds that a molecule takes beyond its share of 63 of them."""
+    """Seconds for one molecule minus its share of the time for 63."""
 
     def value(rows: Rows) -> np.ndarray:
         one, many = _row(rows, f"{preset}, benzamide"), _row(rows, f"{preset}, 63 benzamides")
@@ -80,7 +80,7 @@ def _overhead(preset: str) -> Callable[[Rows], np.ndarray]:
 
 
 def _order(rows: Rows) -> np.ndarray:
-    """The smallest lead of a preset over the next larger one, medians, all sizes."""
+    """The smallest speed-up of a preset over the next larger one, of medians at all sizes."""
     cases = dict.fromkeys(taken.row.case for taken in rows.values())
     leads = [
         np.median(_faster(f"{larger}, {case}", f"{smaller}, {case}")(rows))
@@ -98,7 +98,7 @@ def _memory(rows: Rows) -> np.ndarray:
 
 
 def all_bars(teacher_case: str, large: int) -> list[Bar]:
-    """The bars of the inference engine, as they were set."""
+    """The criteria of the inference engine."""
     si = "Si 1000"
     tiny, ultra = f"tiny, {si}", f"ultra-tiny, {si}"
     at_teachers = f"tiny, 2 threads, {teacher_case}"
@@ -145,23 +145,23 @@ def all_bars(teacher_case: str, large: int) -> list[Bar]:
     ]  # fmt: skip
 
 
-def evaluate_student(bars: list[Bar], measured: Mapping[str, Rows]) -> list[dict[str, Any]]:
-    """Value, quartiles over rounds and verdict of each bar whose group ran, or why there is no value."""
+def evaluate_bars(bars: list[Bar], measured: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    """Value, quartiles over rounds and verdict of each criterion whose group ran, or a reason."""
     verdicts = []
     for bar in (bar for bar in bars if bar.group in measured):
-        said: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "measure": bar.measure, "bar": bar.bar, "stretch": bar.stretch, "unit": bar.unit,
             "at_most": bar.at_most,
         }  # fmt: skip
         try:
             values = bar.value(measured[bar.group])
         except Missing as error:
-            verdicts.append({**said, "value": None, "met": None, "reason": str(error)})
+            verdicts.append({**entry, "value": None, "met": None, "reason": str(error)})
             continue
         value = float(np.median(values))
         verdicts.append(
             {
-                **said,
+                **entry,
                 "value": value,
                 "quartiles": np.quantile(values, [0.25, 0.75]).tolist(),
                 "met": _meets(value, bar.bar, bar.at_most),

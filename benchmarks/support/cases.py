@@ -1,4 +1,4 @@
-"""What is evaluated: silicon crystals, a molecule of 16 atoms, and the students."""
+"""Structures and students: silicon crystals, a molecule of 16 atoms, released or random students."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLUSTER = "63 benzamides"  # 1,008 atoms
 
 
 def structure(name: str) -> Atoms:
-    """``Si 1000``: a rattled crystal; the molecule; or the molecules, out of each other's reach."""
+    """``Si 1000``: a rattled crystal; the molecule; or copies of it that do not interact."""
     if name.startswith("Si "):
         atoms = bulk("Si", cubic=True) * SILICON[int(name.split()[1])]
         atoms.rattle(RATTLE_A, seed=0)
@@ -46,7 +46,7 @@ def structure(name: str) -> Atoms:
 
 
 def write_case(name: str, folder: Path) -> dict[str, Any]:
-    """A structure written for the workers."""
+    """Write a structure for the workers."""
     path = folder / f"{name.replace(' ', '_')}.extxyz"
     if not path.exists():
         ase.io.write(path, structure(name), columns=["symbols", "positions"])
@@ -58,13 +58,13 @@ def n_atoms(name: str) -> int:
 
 
 def pairs_per_atom(name: str, cutoff: float = CUTOFF) -> float:
-    """Undirected pairs within the cutoff, an atom."""
+    """Undirected pairs within the cutoff, per atom."""
     atoms = structure(name)
     return len(neighbor_list("i", atoms, cutoff)) / 2 / len(atoms)
 
 
 def student(name: str, folder: Path) -> tuple[str, str]:
-    """A released student by name, or one with random weights while none is released; and which it is."""
+    """A released student by name, or a file with random weights; and which of the two."""
     from limbeck.runtime.released import list_students
 
     for released in list_students():

@@ -1,4 +1,4 @@
-"""Peers' Python environments: as given, by a variable, or made once under ``.envs/``."""
+"""Python environments of the peers: given, from a variable, or created once under ``.envs/``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.processes import BENCHMARKS, Unmeasured
 
-#: Environment -> variable that names a Python which has the peer; the first serves train_throughput.py too.
+#: environment -> variable with a Python that has the peer
 VARIABLES = {
     "graph-pes": "LIMBECK_PEER_PYTHON",
     "calorine": "LIMBECK_CALORINE_PYTHON",
@@ -19,11 +19,11 @@ _INSTALL_LIMIT_S = 1800
 
 
 def find_python(name: str, given: str | None) -> str:
-    """The Python of an environment; ``requirements-NAME.txt`` is installed where none is given.
+    """The Python of an environment; installs ``requirements-NAME.txt`` if none is given.
 
     Raises
     ------
-    Unmeasured: it cannot be installed.
+    Unmeasured: the installation failed.
     """
     chosen = given or os.environ.get(VARIABLES[name])
     if chosen:
@@ -44,8 +44,8 @@ def _run(command: list[str], name: str) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_INSTALL_LIMIT_S)
     except subprocess.CalledProcessError as error:
-        words = [line for line in (error.stderr or error.stdout).splitlines() if line.strip()]
-        raise Unmeasured(f"{name} cannot be installed: {words[-1][:200] if words else error}") from error
+        lines = [line for line in (error.stderr or error.stdout).splitlines() if line.strip()]
+        raise Unmeasured(f"{name} cannot be installed: {lines[-1][:200] if lines else error}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unmeasured(f"{name} cannot be installed: {error}") from error
 
@@ -55,7 +55,7 @@ def nep_file() -> Path:
 
     Raises
     ------
-    Unmeasured: it is not there.
+    Unmeasured: there is no such file.
     """
     default = BENCHMARKS.parents[1] / "shared" / "data"
     path = Path(os.environ.get("LIMBECK_SHARED_DATA", default)) / "nep" / "Si_2022_NEP4_3body.txt"

@@ -1,16 +1,16 @@
 """Floating-point operations of one evaluation (energy, forces, virial), counted from the architecture.
 
-What the algorithm needs: the first message's atom part is a table over elements, and its adjoint leads
-nowhere, because the features it starts from are constants. An engine that computes them all the same
-gets no credit. Filters alone are counted as they are evaluated, or as if they were kept. A
-multiplication and an addition count one each, so a fused one counts two; a division, a square root
-and an exponential count one.
+The count is what the algorithm requires. The atom part of the first message is a table over elements and
+needs no adjoint, because its input features are constants; an engine that computes them anyway gets no
+credit. Filters are counted as they are evaluated or as if they were stored. A multiplication and an
+addition count one each, so a fused multiply-add counts two; a division, a square root and an exponential
+count one.
 
-Left out: neighbour search, the basis itself and the assembly of forces, some hundred operations a
-pair (a few percent of the pair's work at 32 features and less above).
+Not counted: neighbour search, the radial basis and the assembly of forces, some hundred operations per
+pair (a few percent of the work per pair at 32 features, less above).
 
 Letters as in native/include/limbeck/painn.hpp: F features, H width of the gate, R of the readout,
-B radial functions, P undirected pairs an atom; the filter of a pair serves both its directions.
+B radial functions, P undirected pairs per atom; the filter of a pair serves both directions.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from limbeck.students.specification import Architecture
 
 Filter = Literal["product", "recomputed", "table"]
 
-#: How the native engine evaluates its radial filters: again on the way back, in place of keeping them.
+#: how the native engine evaluates radial filters: again in the backward pass instead of storing them
 FILTER: Filter = "recomputed"
 
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs an atom by part; forward and backward together.
+    """FLOPs per atom by part, forward and backward together.
 
     Attributes
     ----------
     matrices: products of the atoms' features with weights.
-    elementwise: biases, norms, gates and the like, an atom.
+    elementwise: biases, norms, gates and similar.
     pairs: messages and their adjoints.
     filters: radial filters and their slopes.
     """
@@ -52,7 +52,7 @@ class Flops:
 
 
 def flops_per_atom(architecture: Architecture, pairs_per_atom: float, filters: Filter = FILTER) -> Flops:
-    """Count of one energy with forces and virial; ``pairs_per_atom`` is half the mean of neighbours."""
+    """FLOPs of energy, forces and virial; ``pairs_per_atom`` is half the mean number of neighbours."""
     layers = [_blocks(architecture, layer) for layer in range(architecture.interactions)]
     readout = 2 * 2 * architecture.hidden_dim * architecture.readout_width  # there and back
     return Flops(
@@ -65,18 +65,19 @@ def flops_per_atom(architecture: Architecture, pairs_per_atom: float, filters: F
 
 
 def _blocks(architecture: Architecture, layer: int) -> tuple[int, int]:
-    """Blocks of F in message and update: the first layer receives no vectors, the last hands none on."""
+    """Blocks of F in message and update: the first layer receives no vectors, the last passes none on."""
     return (2 if layer == 0 else 3), (2 if layer == architecture.interactions - 1 else 3)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What a phase of the engine computes of an atom, and the bytes of rows that it reads and writes.
+    """FLOPs per atom of a phase of the engine, and the bytes of feature rows that it reads and writes.
 
     Attributes
     ----------
-    flops: as in Flops. bytes: each row counted once a pass, as if caches held what neighbours share;
-        weights, filters and the scratch of a block stay in cache and are not counted.
+    flops: as in Flops.
+    bytes: each row counts once per pass, as if caches held what neighbours share. Weights, filters and
+        the scratch memory of a block stay in cache and are not counted.
     """
 
     flops: float
@@ -84,7 +85,7 @@ class Phase:
 
 
 def phases(architecture: Architecture, pairs_per_atom: float, listed_per_atom: float) -> dict[str, Phase]:
-    """The engine's phases by the names of ``limbeck._native.PHASES``, filters computed twice.
+    """The phases of the engine, named as in ``limbeck._native.PHASES``, with filters computed twice.
 
     ``listed_per_atom`` counts undirected pairs within cutoff and skin.
     """
@@ -92,7 +93,7 @@ def phases(architecture: Architecture, pairs_per_atom: float, listed_per_atom: f
     layers = [_blocks(architecture, layer) for layer in range(last + 1)]
     whole = flops_per_atom(architecture, pairs_per_atom, "recomputed")
     one_way = [_pair_parts(architecture, message) for message, _ in layers]
-    # the last update goes both ways at once; the product with phi that feeds it belongs to the one before
+    # the last update runs forward and backward at once; its product with phi belongs to the phase before
     back = [
         _matrices(architecture, *blocks) / 2 + _elementwise_parts(architecture, *blocks)[1]
         for blocks in layers
@@ -159,7 +160,7 @@ def _pair(architecture: Architecture, message: int) -> int:
 
 
 def _pair_parts(architecture: Architecture, message: int) -> tuple[int, int]:
-    """Messages and adjoints of one undirected pair: both directions, each feature alike."""
+    """Messages and adjoints of one undirected pair in both directions, times the number of features."""
     later = message == 3
     forward = 2 * 2  # h_i += W_0 phi_0j and the other way round
     forward += 2 + 2 * 3 * 2  # W_1 phi_1, then along the unit vector into three components
@@ -169,14 +170,14 @@ def _pair_parts(architecture: Architecture, message: int) -> tuple[int, int]:
     backward += 3  # adjoint of W_1
     backward += 2 + 3 * 4  # adjoint of u: W_1 phi_1 of both atoms, then into three components
     backward += 2 * message  # dE/dr += Wb dW
-    # adjoints of phi_0 and phi_1 of both atoms; the first layer's end at the constant embedding
+    # adjoints of phi_0 and phi_1 of both atoms; those of the first layer end at the constant embedding
     backward += later * (2 * 2 + 2 * 2)
     backward += later * (11 + 2 * 3 * 2)  # adjoint of W_2: six products; adjoints of the carried vectors
     return forward * architecture.hidden_dim, backward * architecture.hidden_dim
 
 
 def _filter(architecture: Architecture, message: int, filters: Filter) -> int:
-    """Filters of one pair and their part in dE/dr."""
+    """Filters of one pair and their contribution to dE/dr."""
     values = message * architecture.hidden_dim
     if filters != "table":
         # (B + 1) x (B + 1, message F) forward; back either the slope's product or that of the adjoint

@@ -1,4 +1,4 @@
-"""Rows measured in alternation, and which rows stand beside each other."""
+"""Groups of rows that are measured in alternation."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Row:
 
 @dataclass
 class Taken:
-    """What was measured of a row.
+    """Measurements of a row.
 
     Attributes
     ----------
-    seconds: of one evaluation, a round; empty where ``reason`` says why there are none.
+    seconds: per evaluation, one value per round; empty if there is a ``reason``.
     """
 
     row: Row
@@ -52,17 +52,17 @@ class Taken:
         return self.seconds / n_atoms(self.row.case)
 
     def to_dict(self) -> dict[str, Any]:
-        said = {
+        entry = {
             "model": self.row.name, "case": self.row.case, "threads": self.row.threads, **self.facts
         }  # fmt: skip
         if self.reason:
-            return {**said, "reason": self.reason}
+            return {**entry, "reason": self.reason}
         if "pairs" in self.facts:
-            return {**said, "ns_a_pair": 1e9 * float(np.median(self.seconds)) / self.facts["pairs"]}
+            return {**entry, "ns_a_pair": 1e9 * float(np.median(self.seconds)) / self.facts["pairs"]}
         if self.row.kind == "peak":
-            return {**said, "gflop_per_s": self.facts["flops"] / float(np.median(self.seconds)) / 1e9}
+            return {**entry, "gflop_per_s": self.facts["flops"] / float(np.median(self.seconds)) / 1e9}
         return {
-            **said,
+            **entry,
             "atoms": n_atoms(self.row.case),
             "latency_ms_median": 1e3 * float(np.median(self.seconds)),
             "latency_ms_quartiles": (1e3 * np.quantile(self.seconds, [0.25, 0.75])).tolist(),
@@ -73,7 +73,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that take turns; ratios are formed within a round of one group."""
+    """Rows that alternate; ratios are formed within a round."""
 
     name: str
     title: str
@@ -81,9 +81,9 @@ class Group:
 
 
 def _limbeck(preset: str, case: str, threads: int = 1, system: str = "silicon", suffix: str = "") -> Row:
-    said = {":jump": ", list made anew each call"}.get(suffix, "")
-    said += f", {threads} threads" if threads > 1 else ""
-    return Row(f"{preset}{said}, {case}", "limbeck", f"{system}-{preset}{suffix}", case, threads)
+    remark = {":jump": ", list made anew each call"}.get(suffix, "")
+    remark += f", {threads} threads" if threads > 1 else ""
+    return Row(f"{preset}{remark}, {case}", "limbeck", f"{system}-{preset}{suffix}", case, threads)
 
 
 PRESETS = ("original", "tiny", "ultra-tiny")
@@ -91,7 +91,7 @@ MULTIPLY_ADD = "float32 multiply-add, threads"
 
 
 def all_groups(quick: bool) -> list[Group]:
-    """The groups of a run; a quick one has smaller structures where a call takes seconds."""
+    """The groups of a run; a quick run has smaller structures where a call takes seconds."""
     thousand, many = "Si 1000", "Si 10000" if quick else "Si 100000"
     for_teachers = "Si 64" if quick else "Si 512"
     sizes = ["Si 16", "Si 96", "Si 1000"] + ([] if quick else ["Si 10000"])
@@ -177,10 +177,10 @@ def measure(
     seconds: float,
     cap_s: float,
 ) -> tuple[dict[str, Taken], dict[str, Any]]:
-    """Blocks in alternation; the first round warms up and is not counted.
+    """Blocks in alternation; the first round is a warm-up and does not count.
 
-    ``start`` opens a row's process, ``make`` gives its model, case and what is known of it. Rounds
-    end after ``cap_s`` a row. A row that fails is left out from there on, with its reason.
+    ``start`` opens a row's process, ``make`` gives its model, case and known facts. Rounds stop after
+    ``cap_s`` per row. A row that fails is skipped from then on, with the reason.
     """
     taken = {row.name: Taken(row) for row in group.rows}
     workers: dict[tuple[str, int], Worker] = {}
@@ -221,7 +221,7 @@ def measure(
 
 
 class _reasons:
-    """Turns an Unmeasured into the row's reason and goes on."""
+    """Turns an Unmeasured into the row's reason and continues."""
 
     def __init__(self, taken: Taken) -> None:
         self._taken = taken

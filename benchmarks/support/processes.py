@@ -1,4 +1,4 @@
-"""Worker processes that answer requests, with a time limit, and whose end is a reason, not a crash."""
+"""Worker processes that answer requests within a time limit; a failure becomes the row's reason."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from limbeck.core.machine import describe_machine
+
 BENCHMARKS = Path(__file__).parents[1]
 
 
 class Unmeasured(Exception):
-    """A row that cannot be measured here; its text is the reason."""
+    """A row that cannot be measured on this machine; the message is the reason."""
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """The machine as the results files describe it."""
+    about = describe_machine()
+    return {**about, "threads": threads, "load_at_start": about.pop("load")}
 
 
 def thread_environment(python: Path | str, threads: int) -> dict[str, str]:
-    """Environment variables of a worker: threads of every library, and no packages of another Python."""
+    """Environment variables of a worker: number of threads, and no PYTHONPATH for another Python."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(names, str(threads))}
     if Path(python) != Path(sys.executable):
@@ -30,16 +38,16 @@ def thread_environment(python: Path | str, threads: int) -> dict[str, str]:
 
 
 def pin(process: int, threads: int) -> None:
-    """Keep a process on as many cores as it has threads (Linux); the last ones, which the system uses least.
+    """Pin a process to as many cores as it has threads (Linux): the last ones, which the system uses least.
 
-    Called right after the start: threads made later inherit it.
+    Call it right after the start: threads created later inherit the setting.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process, sorted(os.sched_getaffinity(0))[-threads:])
 
 
 class Worker:
-    """A process of ``workers/SCRIPT`` that waits between requests, so that others may have their turn."""
+    """A process running ``workers/SCRIPT`` that waits between requests, so that workers can alternate."""
 
     def __init__(
         self, python: Path | str, script: str, arguments: Sequence[str] = (), threads: int = 1
@@ -64,14 +72,14 @@ class Worker:
 
         Raises
         ------
-        Unmeasured: the process ended, or took longer than ``limit_s`` (and was ended).
+        Unmeasured: the process ended, or was killed after ``limit_s``.
         """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write((json.dumps(request) + "\n").encode())
             self._process.stdin.flush()
         except OSError as error:
-            raise Unmeasured(self._last_words()) from error
+            raise Unmeasured(self._failure()) from error
         return json.loads(self._read_line(time.monotonic() + limit_s, limit_s))
 
     def _read_line(self, until: float, limit_s: float) -> bytes:
@@ -84,13 +92,13 @@ class Worker:
                     raise Unmeasured(f"took longer than {limit_s:.0f} s")
                 read = os.read(self._process.stdout.fileno(), 65536)
                 if not read:
-                    raise Unmeasured(self._last_words())
+                    raise Unmeasured(self._failure())
                 self._rest += read
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
-    def _last_words(self) -> str:
-        """The last line on standard error, which is an exception's."""
+    def _failure(self) -> str:
+        """The last line on standard error, usually the exception."""
         code = self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]

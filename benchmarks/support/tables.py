@@ -1,4 +1,4 @@
-"""The report as Markdown tables, printed and put into the README between marks."""
+"""Reports as Markdown tables, printed and written between marks in README.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- inference.py writes from here -->", "<!-- to here -->"
+README = Path(__file__).parents[1] / "README.md"
 _WRITE = {
     "x": "{:.2f}x",
     "%": "{:.1%}",
@@ -25,7 +25,6 @@ def table(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def bars_table(report: dict[str, Any]) -> list[str]:
-    """Measure, value, bar, stretch, met."""
     rows = []
     for said in report["bars"]:
         sign = "at most " if said["at_most"] else ""
@@ -47,7 +46,7 @@ def _write(value: float | None, unit: str) -> str:
 
 
 def rows_tables(report: dict[str, Any]) -> list[str]:
-    """Latency and atoms/s of every row, group after group."""
+    """Latency and atoms/s of all rows by group."""
     said = []
     for group in report["groups"]:
         said += [f"\n{group['title']} ({group['rounds']} rounds, load {group['load_at_start']}):\n"]
@@ -75,7 +74,7 @@ def _latency(ms: float) -> str:
 
 
 def flops_table(report: dict[str, Any]) -> list[str]:
-    """FLOPs an atom by part, as counted from the architecture."""
+    """FLOPs per atom by part, counted from the architecture."""
     how = report["settings"]["filters"]
     rows = []
     for preset, ways in report["flops_per_atom"].items():
@@ -95,7 +94,7 @@ def flops_table(report: dict[str, Any]) -> list[str]:
 
 
 def roofline_table(report: dict[str, Any]) -> list[str]:
-    """Each phase of the engine against the machine's peak; nothing where the phases were not timed."""
+    """Phases of the engine compared with the peak of the machine, where the phases were timed."""
     said = []
     rows = [row for group in report["groups"] if group["group"] == "peak" for row in group["rows"]]
     for before, row in itertools.pairwise(rows):
@@ -119,7 +118,7 @@ def roofline_table(report: dict[str, Any]) -> list[str]:
 
 
 def headline(report: dict[str, Any]) -> str:
-    """Machine, versions and load in a line or two."""
+    """Machine, versions and load."""
     about = report["machine"]
     versions = {
         name: version
@@ -142,13 +141,9 @@ def markdown(report: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def write_readme(report: dict[str, Any], readme: Path) -> None:
-    """Put the tables between the marks, so that the README's numbers are the file's."""
-    text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text:
-        raise SystemExit(
-            f"error: {readme}: no line {BEGIN!r}; remedy: put it and {END!r} where tables belong"
-        )
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text("\n".join([before + BEGIN, *markdown(report), END + after]), encoding="utf-8")
+def write_readme(script: str, lines: list[str], readme: Path = README) -> None:
+    """Write ``lines`` into the part of the README that belongs to ``script``."""
+    begin, end = f"<!-- {script} writes from here -->\n", "<!-- to here"
+    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    after = rest.partition(end)[2]
+    readme.write_text(before + begin + "\n".join([*lines, end + after]), encoding="utf-8")

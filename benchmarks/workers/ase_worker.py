@@ -1,10 +1,10 @@
-"""Energy, forces and stress through an ASE calculator, positions moved a little before each call.
+"""Energy, forces and stress through an ASE calculator; atoms move a little before each call.
 
     python ase_worker.py KIND      KIND: limbeck, graph-pes, chgnet, sevennet, nep
 
-Every calculator is asked as a user asks it, energy, forces and (where periodic) stress of the atoms,
-and computes all three at once. graph-pes's would compute anew for each question, so it is asked
-for all of them in one call, which favours it.
+Energy, forces and (for periodic structures) stress are requested from the atoms, as a user does; the
+calculators compute all of them at once. That of graph-pes would compute each separately, so it gets a
+single call for all, which favours it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ THREADS = int(os.environ["OMP_NUM_THREADS"])
 STEP_A = 1e-3
 FRAMES = 8
 PHASE_CALLS = 60
-#: Farther than half of any neighbour list's skin: the list has to be made again.
+#: beyond half of any skin: the neighbour list has to be rebuilt
 JUMP_A = 2.0
 
 
@@ -53,7 +53,7 @@ def load_graph_pes(model: str) -> Calculator:
     for parameter in network.parameters():
         if isinstance(parameter, PerElementParameter):
             parameter.register_elements([14])
-    # pairs within the skin are evaluated too: with its default of 1 Å it would be slower
+    # pairs within the skin are evaluated too: the default of 1 Å would be slower
     return network.ase_calculator(skin=0.1)
 
 
@@ -89,14 +89,14 @@ LOADERS: dict[str, tuple[Callable[[str], Calculator], tuple[str, ...]]] = {
 
 
 def displaced(atoms: Atoms, jump: bool) -> list[np.ndarray]:
-    """Positions to go round in; with ``jump``, every second frame is far from the one before."""
+    """Positions to cycle through; with ``jump``, every second frame is far from the one before."""
     rng = np.random.default_rng(0)
     frames = [atoms.positions + rng.normal(scale=STEP_A, size=(len(atoms), 3)) for _ in range(FRAMES)]
     return [frame + (JUMP_A if jump and k % 2 else 0.0) for k, frame in enumerate(frames)]
 
 
 def open_model(model: str, case: dict[str, Any]) -> Opened:
-    """``model`` as its loader takes it; ``:jump`` at the end makes every call need a new list."""
+    """``model`` as the loader takes it; with ``:jump`` appended, every call needs a new neighbour list."""
     name, _, variant = model.partition(":")
     atoms = ase.io.read(case["file"])
     atoms.calc = None
@@ -129,7 +129,7 @@ def open_model(model: str, case: dict[str, Any]) -> Opened:
 
 
 def phases(calculator: Any, atoms: Atoms, positions: Any) -> dict[str, float]:
-    """Medians of the time that a student's engine spends in each phase of an evaluation, µs an atom."""
+    """Median time of each phase of the native engine, µs per atom."""
     from limbeck import _native
 
     core = calculator._session._system._core

@@ -2,7 +2,7 @@
 
 ``torch.compile`` alone cannot differentiate through ``autograd.grad`` with ``create_graph``; a graph
 traced by ``make_fx`` holds energy, forces and the loss's gradient as plain operations, so it can.
-Shapes are fixed: pairs are padded with ones beyond the cutoff, whose messages are exactly zero.
+Shapes are fixed: pairs are padded with pairs beyond the cutoff, whose messages are exactly zero.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CompiledStep:
         self.flat = self.model.flat.detach().clone()
         self.optimiser = torch.optim.AdamW([self.flat], lr=1e-4, betas=(0.9, 0.99), weight_decay=0.05)
 
-        # what an earlier run compiled would hide the time that compilation takes
+        # a cache of earlier runs would hide the compilation time
         torch._inductor.config.force_disable_caches = True
         began = time.perf_counter()
         traced = make_fx(self.loss_and_gradient)(self.flat, *inputs[0])
@@ -56,7 +56,7 @@ class CompiledStep:
         self.batches = itertools.cycle(inputs)
 
     def _inputs(self, architecture: Architecture, data: TrainingData, rows: np.ndarray, most: int) -> Inputs:
-        """Tensors of one batch; ``most`` pairs, those too many at twice the cutoff."""
+        """Tensors of one batch, padded to ``most`` pairs with pairs at twice the cutoff."""
         offsets = data.pairs.offsets
         index = np.concatenate([np.arange(offsets[s], offsets[s + 1]) for s in rows])
         spare = most - len(index)
@@ -84,7 +84,7 @@ class CompiledStep:
         )
 
     def loss_and_gradient(self, flat: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean square of energy an atom and forces, as ``limbeck.training.loss``, and dL/d(flat)."""
+        """Mean square of energy per atom and forces, as in ``limbeck.training.loss``, and dL/d(flat)."""
         *parts, counts, energy_label, force_label = inputs
         flat = flat.detach().requires_grad_()
         graph = Graph(*parts, n_structures=self.n_structures)

@@ -1,9 +1,8 @@
-"""graph-pes's PaiNN: predictions, losses and optimiser of its own trainer, in a bare loop.
+"""graph-pes's PaiNN: predictions, losses and optimiser of its own trainer in a plain loop.
 
-Its trainer (PyTorch Lightning) finds neighbours once per structure, so they are found once here too.
-Two ways to a batch: ``prebatched`` has it made before, which is more than its trainer can do with
-shuffled data; ``collated`` joins the structures in every step, which its trainer does in a process
-of its own. Lightning's own overhead (logging, hooks) is left out of both.
+Its trainer (PyTorch Lightning) builds neighbour lists once per structure, and so does this worker. Batches
+are either ``prebatched``, which its trainer cannot do with shuffled data, or ``collated`` in every step,
+which its trainer does in a separate process. The overhead of Lightning (logging, hooks) is excluded.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ THREADS = int(os.environ["OMP_NUM_THREADS"])
 
 
 def open_model(model: str, case: dict[str, Any]) -> Opened:
-    """``model``: channels, layers, radial features and way to a batch, as ``64x2x12:prebatched``."""
+    """``model``: channels, layers, radial features and kind of batches, as in ``64x2x12:prebatched``."""
     torch.manual_seed(0)
     shape, _, way = model.partition(":")
     channels, layers, radial = (int(n) for n in shape.split("x"))
@@ -61,7 +60,7 @@ def open_model(model: str, case: dict[str, Any]) -> Opened:
 
 
 def count_parameters(network: torch.nn.Module, n_elements: int) -> int:
-    """Trainable weights; of those kept for every element only the elements that occur."""
+    """Trainable weights; per-element weights count for the elements that occur."""
     total = 0
     for weight in network.parameters():
         if weight.requires_grad:

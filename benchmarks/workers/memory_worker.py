@@ -1,9 +1,9 @@
-"""Memory that one evaluation takes: growth of the peak of resident memory, in a process of its own.
+"""Memory of one evaluation: growth of peak resident memory in a separate process.
 
     python memory_worker.py STUDENT REPEATS      (REPEATS of the cubic Si cell, such as 20x25x25)
 
-Everything is imported and a small crystal evaluated before, so that code and threads are not counted;
-then the large crystal is evaluated twice, moved in between. Prints one line of JSON.
+Imports and the evaluation of a small crystal come first, so that code and threads do not count. Then the
+large crystal is evaluated twice, with displacements in between. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def resident() -> int:
 
 
 def release() -> None:
-    """Give back what Python and malloc hold free: taken up again, it would not count as growth."""
+    """Return free memory of Python and malloc: reused, it would not count as growth."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -52,7 +52,7 @@ def main() -> None:
     evaluate(small)
     large.calc = limbeck.Calculator(student)
     release()
-    # "5" sets the peak to what is resident now (Linux)
+    # "5" resets the peak to the current value (Linux)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = resident()
     for seed in (1, 2):

@@ -1,4 +1,4 @@
-"""Parts of the machine and of the engine by themselves, compiled by the machine's own compiler.
+"""Isolated parts of machine and engine, compiled by the machine's own compiler.
 
 Models: ``peak`` (multiply-adds in registers, native/peak.cpp), ``product`` and ``table KNOTS`` (radial
 filters of one layer of ``tiny``, native/filters.cpp).
@@ -24,7 +24,7 @@ from limbeck import _native
 SOURCES = Path(__file__).parents[1] / "native"
 INCLUDE = Path(__file__).parents[2] / "native" / "include"
 COMPILER = os.environ.get("CXX", "c++")
-#: The flags that CMakeLists.txt gives each instruction set.
+#: flags per instruction set, as in CMakeLists.txt
 FLAGS = {
     "avx512": [
         "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"
@@ -56,7 +56,7 @@ def open_model(model: str, case: dict[str, Any]) -> Opened:
         if THREADS == 1:
             return Opened(lambda: core.limbeck_multiply_add(ITERATIONS), facts)
         pool = ThreadPoolExecutor(THREADS)
-        # ctypes lets go of the interpreter's lock during a call
+        # ctypes releases the GIL during a call
         return Opened(lambda: list(pool.map(core.limbeck_multiply_add, [ITERATIONS] * THREADS)), facts)
     way, chosen = model.split(":")
     if not _native.runs_here(chosen):
@@ -73,8 +73,8 @@ def open_model(model: str, case: dict[str, Any]) -> Opened:
 
 
 def describe() -> dict[str, Any]:
-    said = subprocess.run([COMPILER, "--version"], check=True, capture_output=True, text=True).stdout
-    return {"versions": {"compiler": said.splitlines()[0]}}
+    version = subprocess.run([COMPILER, "--version"], check=True, capture_output=True, text=True).stdout
+    return {"versions": {"compiler": version.splitlines()[0]}}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A teacher's own ASE calculator in a plain loop over frames that differ; nothing of Limbeck is imported.
+"""A teacher's own ASE calculator in a plain loop over different frames, without Limbeck.
 
     python plain_loop_worker.py
 
-Asked are energy, forces and, where periodic, stress: what a label holds. One calculator serves all
-frames, as in a script that a user would write.
+Computes energy, forces and, for periodic structures, stress, as a label does. One calculator serves all
+frames, as in a user's script.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LOADERS: dict[str, Callable[[], Calculator]] = {
 
 
 def loop(calculator: Calculator, file: str, count: int) -> dict[str, Any]:
-    """Seconds and CPU seconds that the first ``count`` frames of a file take, reading not included."""
+    """Seconds and CPU seconds for the first ``count`` frames of a file, without reading them."""
     frames = ase.io.read(file, f":{count}")
     began, cpu = time.perf_counter(), time.process_time()
     for atoms in frames:
@@ -73,7 +73,7 @@ def loop(calculator: Calculator, file: str, count: int) -> dict[str, Any]:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # What a package prints must not get into the protocol.
+    # keep the output of packages out of the protocol
     os.dup2(2, 1)
     calculator: Calculator | None = None
     for line in sys.stdin:

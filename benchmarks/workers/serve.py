@@ -1,6 +1,6 @@
-"""The half of a benchmark worker that both environments share; imports the standard library alone.
+"""Common part of the benchmark workers; imports only the standard library.
 
-A worker reads one JSON request a line on standard input and answers with one line:
+A worker reads one JSON request per line from standard input and answers each with one line:
 ``{"do": "describe"}``, ``{"do": "open", "model": ..., "case": ...}`` and
 ``{"do": "time", "model": ..., "case": ..., "seconds": ...}``.
 """
@@ -18,20 +18,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Opened:
-    """One training step at a time, and what is known of the model."""
+    """A step to time, and facts about the model."""
 
     step: Callable[[], object]
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-#: model and case -> its training step
+#: model and case -> step to time
 OpenModel = Callable[[str, dict[str, Any]], Opened]
 
 
 def serve(open_model: OpenModel, describe: Callable[[], dict[str, Any]]) -> None:
     """Answer requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # what a package prints must not get into the protocol
+    # keep the output of packages out of the protocol
     os.dup2(2, 1)
     opened: dict[tuple[str, str], Opened] = {}
     for line in sys.stdin:
@@ -51,15 +51,12 @@ def serve(open_model: OpenModel, describe: Callable[[], dict[str, Any]]) -> None
 
 
 def time_block(step: Callable[[], object], seconds: float) -> dict[str, Any]:
-    """Steps for about ``seconds``, at least three, after one that is not counted.
-
-    The uncounted step brings weights and data back into the caches after the other worker's turn.
-    """
+    """Steps for about ``seconds``, at least three, after one warm-up step that refills the caches."""
     step()
     steps, began, cpu = 0, time.perf_counter(), time.process_time()
     while steps < 3 or time.perf_counter() - began < seconds:
         step()
         steps += 1
-    # not the median step: on a busy machine a short step often escapes an interruption, a long one never
+    # not the median: on a busy machine a short step often escapes an interruption, a long one never does
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     return {"steps": steps, "step_s": wall / steps, "cpu_s": cpu / steps}

@@ -70,14 +70,9 @@ def test_what_does_not_fit_into_the_time_stays_in_the_table(student):
             return self.now
 
     report = run_benchmark(
-        [student],
-        batches=[1, 4],
-        sizes=[17, 32],
-        engines=["native", "torch"],
-        threads=1,
-        budget_s=60.0,
+        [student], batches=[1, 4], sizes=[17, 32], engines=["native", "torch"], threads=1, budget_s=60.0,
         clock=Late(),
-    )
+    )  # fmt: skip
     # one row of 16 atoms, though two were asked for; small ones first
     assert [(row.atoms, row.batch) for row in report.rows[::3]] == [(16, 1), (32, 1), (16, 4)]
     assert [(row.model, row.engine) for row in report.rows[:3]] == [
@@ -105,26 +100,20 @@ def test_a_teacher_that_does_not_fit_is_a_reason(student):
         ({"sizes": [0]}, "atoms holds what is no number of them; got [0]; wanted 1 or more each"),
         ({"sizes": [], "batches": []}, "nothing to measure; got no batch and no size; wanted one of them"),
         ({"row_limit_s": 0}, "a limit of time is not positive; got 0; wanted seconds"),
+        ({"threads": 99_999}, "so many threads have no cores of their own here; got 99999; wanted 1 to"),
         ({"device": "tpu"}, "unknown device; got 'tpu'; wanted cpu, cuda or cuda:1"),
     ],
 )
 def test_wrong_input_is_refused_before_anything_starts(student, options, text):
     with pytest.raises(InputError) as error:
         run_benchmark([student], **{"threads": 1, **options})
-    assert str(error.value) == text
+    assert str(error.value).startswith(text)
 
 
 def test_structures_that_no_student_knows_are_refused_before_anything_starts(student, tmp_path):
     ase.io.write(tmp_path / "al.xyz", bulk("Al", cubic=True))
     with pytest.raises(InputError, match=r"al.xyz: no student knows all elements of the structures; got Al"):
         run_benchmark([student], structures=tmp_path / "al.xyz", threads=1)
-
-
-def test_more_threads_than_cores_are_refused(student):
-    with pytest.raises(
-        InputError, match="so many threads have no cores of their own here; got 99999; wanted 1 to"
-    ):
-        run_benchmark([student], threads=99_999)
 
 
 @pytest.mark.parametrize("periodic", [True, False])
@@ -147,26 +136,10 @@ def test_a_batch_of_the_torch_engine_is_so_many_structures(monkeypatch, periodic
 
 
 ROWS = [
-    Row(
-        model,
-        None,
-        1,
-        engine,
-        "cpu",
-        1,
-        "Si",
-        atoms,
-        batch,
-        1.0,
-        0.1,
-        batch / 1e-3,
-        atoms * batch / 1e-3,
-        1.0,
-        2.0,
-    )
+    Row(model, None, 1, engine, "cpu", 1, "Si", atoms, batch, 1.0, 0.1, 1e3 * batch, 1e3 * atoms * batch, 1.0, 2.0)
     for model, engine in (("t", "teacher"), ("tiny", "native"), ("tiny", "torch"))
     for atoms, batch in ((16, 1), (16, 2), (100, 1))
-]
+]  # fmt: skip
 
 
 def test_plots_are_drawn_and_need_nothing_else(tmp_path):
@@ -180,15 +153,6 @@ def test_plots_are_drawn_and_need_nothing_else(tmp_path):
     assert "<script" not in page
     assert not any(f'{name}="http' in page for name in ("src", "xlink:href", "href"))
     write_plot([], tmp_path / "none.png")
-
-
-def test_other_pictures_are_refused(tmp_path):
-    with pytest.raises(InputError) as error:
-        write_plot(ROWS, tmp_path / "speed.jpg")
-    assert (
-        str(error.value)
-        == f"{tmp_path}/speed.jpg: plots are PNG or HTML; wanted a name that ends in .png or .html"
-    )
 
 
 def run_cli(capsys, *arguments):

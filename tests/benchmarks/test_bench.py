@@ -1,4 +1,4 @@
-"""The table of the released students' benchmark is made of the rows that are written."""
+"""The table of the benchmark of the released students."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ROW = {
 
 
 def test_a_row_of_each_kind():
-    figures = {"processor": "Fast One", "cores": 2, "python": "3.11.7", "load": 0.1}
+    machine = {"processor": "Fast One", "cores": 2, "python": "3.11.7", "load": 0.1}
     skipped = {**dict.fromkeys(ROW), **{k: ROW[k] for k in ("system", "atoms", "batch")}}
     skipped |= {"model": "slow", "engine": "teacher", "skipped": "too slow"}
-    report = {"machine": figures, "settings": {"threads": 1}, "versions": {"limbeck": "0.1.0"}}
+    report = {"machine": machine, "settings": {"threads": 1}, "versions": {"limbeck": "0.1.0"}}
     lines = table([{**report, "rows": [ROW]}, {**report, "rows": [skipped]}]).splitlines()
     assert lines[0] == "Fast One, 1 of 2 cores, Python 3.11.7; limbeck 0.1.0; load when it began 0.1."
     assert lines[4] == "| si-tiny | native | Si 5x5x5 | 1,000 | 1 | 12.3 (0.57) | 81 | 81,004 | 12 | 457x |"

@@ -60,21 +60,14 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
         for (left, right), group in zip(panels, groups, strict=False):
             singles = [row for row in group if row.batch == 1]
             _draw(left, singles, lambda row: (row.atoms, row.atoms_per_s), "atoms", "atoms/s")
-            batched = _batched(group)
+            sizes = {row.atoms for row in group if row.batch > 1}
+            batched = [row for row in group if row.atoms in sizes]
             size = batched[0].atoms if batched else 0
-            _draw(
-                right,
-                batched,
-                lambda row: (row.batch, row.structures_per_s),
-                f"structures of {size} atoms in a call",
-                "structures/s",
-            )
+            label = f"structures of {size} atoms in a call"
+            _draw(right, batched, lambda row: (row.batch, row.structures_per_s), label, "structures/s")
             # beside the panels, where it hides no line
-            right.legend(
-                *(left if singles else right).get_legend_handles_labels(),
-                loc="upper left",
-                bbox_to_anchor=(1.0, 1.0),
-            )
+            handles = (left if singles else right).get_legend_handles_labels()
+            right.legend(*handles, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         canvas = FigureCanvasAgg(figure)
         if path.suffix.lower() == ".png":
             write_whole(path, lambda temporary: canvas.print_figure(temporary, dpi=DPI, format="png"))
@@ -100,31 +93,17 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
     return [members for _, members in groups]
 
 
-def _batched(rows: Sequence[Row]) -> list[Row]:
-    """Rows of the structures that batches are made of."""
-    sizes = {row.atoms for row in rows if row.batch > 1}
-    return [row for row in rows if row.atoms in sizes]
-
-
 def _draw(
-    axes: Axes,
-    rows: Sequence[Row],
-    point: Callable[[Row], tuple[float, float | None]],
-    x_label: str,
-    y_label: str,
-) -> None:
+    axes: Axes, rows: Sequence[Row], point: Callable[[Row], tuple[float, float | None]],
+    x_label: str, y_label: str,
+) -> None:  # fmt: skip
     names = list(dict.fromkeys(row.model for row in rows))
     for model, engine in dict.fromkeys((row.model, row.engine) for row in rows):
         points = sorted(point(row) for row in rows if (row.model, row.engine) == (model, engine))
         label = f"{model} (teacher)" if engine == "teacher" else f"{model}, {engine}"
-        axes.plot(
-            *zip(*points, strict=True),
-            _LINES[engine],
-            marker=_MARKS[engine],
-            ms=5,
-            color=PALETTE[names.index(model) % len(PALETTE)],
-            label=label,
-        )
+        color = PALETTE[names.index(model) % len(PALETTE)]
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, _LINES[engine], marker=_MARKS[engine], ms=5, color=color, label=label)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if rows:

@@ -23,7 +23,7 @@ from limbeck.benchmark.models import (
     card_teacher,
     make_contenders,
     read_students,
-)
+)  # fmt: skip
 from limbeck.benchmark.rows import Row, make_row
 from limbeck.benchmark.systems import STARTS_FILE, System, build_system, find_origin
 from limbeck.core.devices import require_device
@@ -241,11 +241,9 @@ def _check(
         raise InputError("unknown engine", got=", ".join(engines) or "none", wanted=" or ".join(known))
     if not 1 <= threads <= usable_cores():
         raise InputError(
-            "so many threads have no cores of their own here",
-            got=threads,
-            wanted=f"1 to {usable_cores()}",
+            "so many threads have no cores of their own here", got=threads, wanted=f"1 to {usable_cores()}",
             remedy="give --threads, or allow the process more cores",
-        )
+        )  # fmt: skip
     if not (row_limit_s > 0 and budget_s > 0):
         raise InputError("a limit of time is not positive", got=min(row_limit_s, budget_s), wanted="seconds")
     require_device(device)

@@ -77,11 +77,9 @@ def find_origin(student: Path, card: Mapping[str, Any], structures: Path | None 
     first = next((a for a in frames if len(a) > 1 or a.pbc.any()), None)
     if first is None:
         raise InputError(
-            "single atoms alone make systems without a pair",
-            where=path,
-            got=frames[0].get_chemical_formula(),
-            wanted="a molecule or a crystal",
-        )
+            "single atoms alone make systems without a pair", where=path,
+            got=frames[0].get_chemical_formula(), wanted="a molecule or a crystal",
+        )  # fmt: skip
     kind, formula = structure_kind(first), _formula(first)
     by_size: dict[int, Atoms] = {}
     for atoms in frames:

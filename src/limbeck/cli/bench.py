@@ -74,18 +74,11 @@ def bench(
         check_plot(plot)
     with open_progress() as progress:
         report = run_benchmark(
-            students,
-            teacher=choice,
-            batches=batches,
-            sizes=sizes,
-            engines=[word.strip() for word in engines.split(",")],
-            threads=threads,
-            device=device or "cpu",
-            row_limit_s=limit_s,
-            budget_s=math.inf if budget is None else parse_budget(budget),
-            structures=structures,
-            progress=progress,
-        )
+            students, teacher=choice, batches=batches, sizes=sizes,
+            engines=[word.strip() for word in engines.split(",")], threads=threads, device=device or "cpu",
+            row_limit_s=limit_s, budget_s=math.inf if budget is None else parse_budget(budget),
+            structures=structures, progress=progress,
+        )  # fmt: skip
     reasons = list(dict.fromkeys(row.skipped for row in report.rows if row.skipped))
     print_rows([_shown(row, reasons) for row in report.rows])
     for number, reason in enumerate(reasons, 1):
@@ -119,10 +112,9 @@ def teacher_choice(
     """The teacher with its options as the configuration reads them; ``none`` and no name as they are."""
     if name is None or name == "none":
         if sets or trust:
+            given = ", ".join([*sets, *["--trust"] * trust])
             raise InputError(
-                "options of a teacher that is not named",
-                got=", ".join([*sets, *["--trust"] * trust]),
-                wanted="--teacher NAME with them",
+                "options of a teacher that is not named", got=given, wanted="--teacher NAME with them"
             )
         return name
     from limbeck.benchmark.models import TeacherChoice
@@ -135,25 +127,20 @@ def teacher_choice(
 def _shown(row: Row, reasons: Sequence[str]) -> dict[str, Any]:
     """What the table has of a row; reasons are long, so they are numbered and stand below."""
     shown: dict[str, Any] = {
-        "model": row.model,
-        "engine": row.engine + (f" ({row.device})" if row.device != "cpu" else ""),
-        "system": row.system,
-        "atoms": f"{row.atoms:,}",
-        "batch": row.batch,
-        "threads": row.threads,
-    }
+        "model": row.model, "engine": row.engine + (f" ({row.device})" if row.device != "cpu" else ""),
+        "system": row.system, "atoms": f"{row.atoms:,}", "batch": row.batch, "threads": row.threads,
+    }  # fmt: skip
     if row.skipped is not None:
         return {**shown, "ms": "-", "structures/s": "-", "atoms/s": "-", "MB": "-", "speed-up": "-",
                 "skipped": f"({reasons.index(row.skipped) + 1})"}  # fmt: skip
     assert row.latency_ms_median is not None
     assert row.latency_ms_iqr is not None
-    assert row.structures_per_s is not None
+    rate = row.structures_per_s
+    assert rate is not None
     return {
         **shown,
         "ms": f"{format_figure(row.latency_ms_median)} ({format_figure(row.latency_ms_iqr, 2)})",
-        "structures/s": f"{row.structures_per_s:,.0f}"
-        if row.structures_per_s >= 10
-        else f"{row.structures_per_s:.2g}",
+        "structures/s": f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}",
         "atoms/s": f"{row.atoms_per_s:,.0f}",
         "MB": None if row.peak_memory_mb is None else f"{row.peak_memory_mb:,.1f}",
         "speed-up": None if row.speedup_vs_teacher is None else f"{format_figure(row.speedup_vs_teacher)}x",

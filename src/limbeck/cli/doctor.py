@@ -53,12 +53,8 @@ def _describe(finding: Finding) -> str:
     # a name longer than its column keeps a space behind it
     head = head if head.endswith(" ") else f"{head} "
     lines = textwrap.wrap(
-        finding.detail,
-        _WIDTH,
-        initial_indent=head,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [head.rstrip()]
+        finding.detail, _WIDTH, initial_indent=head, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    ) or [head.rstrip()]  # fmt: skip
     # in one piece, to be copied
     return "\n".join([*lines, *([] if finding.remedy is None else [f"{indent}remedy: {finding.remedy}"])])

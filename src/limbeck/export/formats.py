@@ -24,11 +24,7 @@ from limbeck.export.sums import Sums, add_distant_pair
 from limbeck.export.trace import to_program, trace_student
 
 FormatName = Literal["onnx", "torch-export", "torchscript"]
-SUFFIXES: dict[FormatName, str] = {
-    "onnx": ".onnx",
-    "torch-export": ".pt2",
-    "torchscript": ".torchscript.pt",
-}
+SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".torchscript.pt"}
 FORMATS: tuple[FormatName, ...] = tuple(SUFFIXES)
 OPSET = 20  #: of ONNX, as in `sums.py`; onnxruntime has all of it that students need since 1.20
 METADATA_KEY = "limbeck"  #: in every format: one JSON object

@@ -79,14 +79,9 @@ class ExportedStudent(nn.Module):
             self.register_buffer(name, torch.as_tensor(value))
 
     def forward(
-        self,
-        atomic_numbers: Tensor,
-        positions: Tensor,
-        edge_index: Tensor,
-        edge_shift: Tensor,
-        batch: Tensor,
-        cell: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, atomic_numbers: Tensor, positions: Tensor, edge_index: Tensor, edge_shift: Tensor,
+        batch: Tensor, cell: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
         """Energy (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³, atomic energies (N,) eV; float64.
 
         Parameters

@@ -31,13 +31,9 @@ _MOLECULES = (
 
 
 def parity_structures(
-    architecture: Architecture,
-    card: dict[str, Any],
-    *,
-    student_file: Path | None,
-    given: Path | None,
+    architecture: Architecture, card: dict[str, Any], *, student_file: Path | None, given: Path | None,
     zbl_radius: Mapping[tuple[int, int], float] | None = None,
-) -> dict[str, list[Atoms]]:
+) -> dict[str, list[Atoms]]:  # fmt: skip
     """Class of structures -> structures, each class with one at least.
 
     The first class is what the student is for: ``test`` from ``given`` or ``test.extxyz`` beside the
