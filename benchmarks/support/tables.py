@@ -26,16 +26,16 @@ def table(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 def bars_table(report: dict[str, Any]) -> list[str]:
     rows = []
-    for said in report["bars"]:
-        sign = "at most " if said["at_most"] else ""
-        met = {True: "yes", False: "no", None: ""}[said["met"]]
-        if said.get("stretch_met"):
+    for entry in report["bars"]:
+        sign = "at most " if entry["at_most"] else ""
+        met = {True: "yes", False: "no", None: ""}[entry["met"]]
+        if entry.get("stretch_met"):
             met = "yes, stretch too"
-        value = _write(said["value"], said["unit"]) or f"not measured: {said['reason']}"
-        bar, stretch = (_write(said[key], said["unit"]) for key in ("bar", "stretch"))
-        if said["unit"] == "order":
+        value = _write(entry["value"], entry["unit"]) or f"not measured: {entry['reason']}"
+        bar, stretch = (_write(entry[key], entry["unit"]) for key in ("bar", "stretch"))
+        if entry["unit"] == "order":
             bar = "over 1x"
-        rows.append([said["measure"], value, bar and sign + bar, stretch and sign + stretch, met])
+        rows.append([entry["measure"], value, bar and sign + bar, stretch and sign + stretch, met])
     return table(["measure", "value", "bar", "stretch", "met"], rows)
 
 
@@ -47,9 +47,9 @@ def _write(value: float | None, unit: str) -> str:
 
 def rows_tables(report: dict[str, Any]) -> list[str]:
     """Latency and atoms/s of all rows by group."""
-    said = []
+    lines = []
     for group in report["groups"]:
-        said += [f"\n{group['title']} ({group['rounds']} rounds, load {group['load_at_start']}):\n"]
+        lines += [f"\n{group['title']} ({group['rounds']} rounds, load {group['load_at_start']}):\n"]
         rows = []
         for row in group["rows"]:
             if "reason" in row:
@@ -65,8 +65,8 @@ def rows_tables(report: dict[str, Any]) -> list[str]:
                 remark = row["weights"] if row.get("weights") == "random weights" else ""
                 cells = [_latency(row["latency_ms_median"]), f"{row['atoms_per_s']:,.0f}", remark]
             rows.append([row["model"], str(row["threads"]), *cells])
-        said += table(["model, case", "threads", "ms a call", "atoms/s", ""], rows)
-    return said
+        lines += table(["model, case", "threads", "ms a call", "atoms/s", ""], rows)
+    return lines
 
 
 def _latency(ms: float) -> str:
@@ -89,13 +89,13 @@ def flops_table(report: dict[str, Any]) -> list[str]:
         )
     heads = ["thousand FLOPs an atom", "matrix products", "pairs", "filters", "elementwise", "total"]
     pairs = report["settings"]["pairs_per_atom"]
-    said = f"\nCounted for {2 * pairs:.1f} neighbours an atom, filters as evaluated ({how}):\n"
-    return [said, *table([*heads, "total, filters kept"], rows)]
+    heading = f"\nCounted for {2 * pairs:.1f} neighbours an atom, filters as evaluated ({how}):\n"
+    return [heading, *table([*heads, "total, filters kept"], rows)]
 
 
 def roofline_table(report: dict[str, Any]) -> list[str]:
     """Phases of the engine compared with the peak of the machine, where the phases were timed."""
-    said = []
+    lines = []
     rows = [row for group in report["groups"] if group["group"] == "peak" for row in group["rows"]]
     for before, row in itertools.pairwise(rows):
         times = row.get("phases_us_per_atom")
@@ -112,9 +112,9 @@ def roofline_table(report: dict[str, Any]) -> list[str]:
                 + [f"{moved:,.0f}", intensity, f"{moved / us / 1e3:.1f}" if moved else ""]
             )
         heads = ["phase", "µs an atom", "of the time", "thousand FLOPs", "share of peak", "bytes moved"]
-        said += [f"\nPhases of `{preset}`, Si 1,000 atoms, 1 thread:\n"]
-        said += table([*heads, "FLOPs a byte", "GB/s"], cells)
-    return said
+        lines += [f"\nPhases of `{preset}`, Si 1,000 atoms, 1 thread:\n"]
+        lines += table([*heads, "FLOPs a byte", "GB/s"], cells)
+    return lines
 
 
 def headline(report: dict[str, Any]) -> str:

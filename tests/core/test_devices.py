@@ -23,7 +23,9 @@ TEXT = "PyTorch finds no GPU here"
 def test_devices():
     require_device("cpu")
     for device in ("cuda", "cuda:1"):
-        with pytest.raises(InputError, match=TEXT + ".*remedy: give --device cpu; limbeck doctor shows details"):
+        with pytest.raises(
+            InputError, match=TEXT + ".*remedy: give --device cpu; limbeck doctor shows details"
+        ):
             require_device(device)
     for device in ("gpu", "CUDA", "cuda:x", "mps", ""):
         with pytest.raises(InputError, match="unknown device; got .*; wanted cpu, cuda or cuda:1"):

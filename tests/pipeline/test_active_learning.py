@@ -17,7 +17,13 @@ SETTINGS = {
     "presets": ["ultra-tiny", "tiny"],
     "training": {"epochs": 8},
     "validation": {"onpolicy_frames": 2, "nve_fs": 50},
-    "active_learning": {"iterations": 2, "starts": 3, "duration_ps": 0.4, "temperature_K": 1500, "force_r2": 1.0},
+    "active_learning": {
+        "iterations": 2,
+        "starts": 3,
+        "duration_ps": 0.4,
+        "temperature_K": 1500,
+        "force_r2": 1.0,
+    },
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.data import covalent_radii
 
-from limbeck.pipeline.training_data import make_training_sets, repaired, radii_of, without_cores
+from limbeck.pipeline.training_data import make_training_sets, radii_of, repaired, without_cores
 from tests.labelling.test_repair import scanned
 
 
