@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,10 @@ def test_stress_of_slabs_does_not_count(read):
         assert read(frames).labels.stress is None
     with pytest.raises(InputError, match=text + ".*remedy: leave the stress key out"):
         read(frames, stress_key="stress")
+    for frame in frames:
+        frame.calc.results["stress"] = np.full(6, np.nan)
+    with warnings.catch_warnings(action="error"):
+        assert read(frames).labels.stress is None
 
 
 def test_public_labelled_sets(shared_data):

@@ -143,8 +143,7 @@ def test_a_failure_in_a_batch_costs_no_other_label(helper_calculators: Path, wor
 
 
 @pytest.mark.parametrize(
-    ("symbol", "cause"),
-    [("Ne", "signal SIGKILL"), ("Kr", "exit code 3, its last words: last words")],
+    ("symbol", "cause"), [("Ne", "signal SIGKILL"), ("Kr", "exit code 3, its last words: last words")]
 )
 def test_a_dead_worker_is_noticed(helper_calculators: Path, symbol: str, cause: str) -> None:
     with open_teacher("helper_calculators:Failing", workers=2) as teacher:

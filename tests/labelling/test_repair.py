@@ -17,13 +17,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, statistics
 from limbeck.labelling.audit import audit
-from limbeck.labelling.repair import (
-    continued,
-    last_trusted,
-    repair_scans,
-    scans_of,
-    without_core_repulsion,
-)
+from limbeck.labelling.repair import continued, last_trusted, repair_scans, scans_of, without_core_repulsion
 from limbeck.sampling import Contacts, Rattle, SamplingConfig, run_sampling
 
 SUPERCELL = {"kind": "supercell", "repeat": [3, 3, 3]}

@@ -108,10 +108,11 @@ def labelled_from_atoms(
     forces = np.concatenate([_forces(a, place, keys["forces"]) for a, place in placed])
     stress = np.stack([_stress(a, place, named, virial) for a, place in placed])
     atomic = np.concatenate([_atom_energies(a, place) for a, place in placed])
-    open_cells = [a for a in frames if _gives_stress(a, named) and not _repeats(a)]
-    if np.isnan(stress).all() and (named or open_cells):
-        _report_no_stress(frames, where, named, open_cells)
-    warn_of_unused(frames, where, keys, stress=bool(np.isfinite(stress).any() or open_cells))
+    given = [np.nansum(np.abs(np.asarray(_label(a, "stress", named), np.float64))) > 0 for a in frames]
+    unusable = [a for a, some in zip(frames, given, strict=True) if some and not _repeats(a)]
+    if np.isnan(stress).all() and (named or unusable):
+        _report_no_stress(frames, where, named, unusable)
+    warn_of_unused(frames, where, keys, stress=bool(np.isfinite(stress).any() or unusable))
     labels = Labels(
         energy, forces, *(None if np.isnan(values).all() else values for values in (stress, atomic))
     )
@@ -179,25 +180,18 @@ def _label(atoms: Atoms, name: str, key: str | None) -> Any:
     return own.get(key, results.get(key))
 
 
-def _gives_stress(atoms: Atoms, named: str | None) -> bool:
-    value = _label(atoms, "stress", named)
-    return value is not None and bool(np.any(np.nan_to_num(np.asarray(value, dtype=np.float64))))
-
-
 def _report_no_stress(
-    frames: Sequence[Atoms], where: str, named: str | None, open_cells: Sequence[Atoms]
+    frames: Sequence[Atoms], where: str, named: str | None, unusable: Sequence[Atoms]
 ) -> None:
     """InputError where the named stress is missing; a warning where no name was given."""
-    if not open_cells:
+    if not unusable:
         got, wanted = _keys_found(frames[0]), f"an entry {named!r}"
         raise InputError("no frame has the named stress", where=where, got=got, wanted=wanted)
-    what = "stress counts only where all three directions repeat"
-    pbc = " ".join("FT"[int(side)] for side in open_cells[0].pbc)
-    got = f'{len(open_cells)} frames with stress, the first of pbc="{pbc}"'
+    what, wanted = "stress counts only where all three directions repeat", 'pbc="T T T" and a cell'
+    pbc = " ".join("FT"[int(side)] for side in unusable[0].pbc)
+    got = f'{len(unusable)} frames with stress, the first of pbc="{pbc}"'
     if named is not None:
-        raise InputError(
-            what, where=where, got=got, wanted='pbc="T T T" and a cell', remedy="leave the stress key out"
-        )
+        raise InputError(what, where=where, got=got, wanted=wanted, remedy="leave the stress key out")
     warnings.warn(f"{where}: {what}, so it is not used; got {got}", stacklevel=3)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-#: kind of label -> words of a name that mean it, and the option that names such an entry
-_KINDS = {
-    "energy": ({"energy", "energies"}, "--energy-key"),
-    "forces": ({"force", "forces"}, "--forces-key"),
-    "stress": ({"stress"}, "--stress-key"),
-    "virial": ({"virial", "virials"}, "--virial-key"),
+_TENSORS = {(6,), (9,), (3, 3)}
+#: kind of label, as in the option --KIND-key -> words of a name that mean it, and shapes of its values
+_KINDS: dict[str, tuple[set[str], set[tuple[int, ...]]]] = {
+    "energy": ({"energy", "energies"}, {(), (1,)}),
+    "forces": ({"force", "forces"}, set()),  # (atoms, 3)
+    "stress": ({"stress"}, _TENSORS),
+    "virial": ({"virial", "virials"}, _TENSORS),
 }
 #: words of names of other entries: parts of an energy, errors, columns of Limbeck's own files
 _OTHER = frozenset(
@@ -33,8 +34,8 @@ def warn_of_unused(frames: Sequence[Atoms], where: str, keys: Mapping[str, str |
     used = {kind for kind, key in keys.items() if key is not None}
     if stress or used & {"stress", "virial"}:
         used |= {"stress", "virial"}
-    found = {kind: _names(frames, kind) for kind in _KINDS if kind not in used}
-    pairs = [(name, _KINDS[kind][1]) for kind, names in found.items() for name in sorted(names)]
+    kinds = [kind for kind in _KINDS if kind not in used]
+    pairs = [(name, f"--{kind}-key") for kind in kinds for name in sorted(_names(frames, kind))]
     if pairs:
         named = ", ".join(name for name, _ in pairs)
         options = " ".join(f"{option} {name}" for name, option in pairs)
@@ -63,6 +64,4 @@ def _fits(value: Any, n_atoms: int, kind: str) -> bool:
         shape = np.asarray(value, dtype=np.float64).shape
     except (TypeError, ValueError):
         return False
-    if kind == "forces":
-        return shape == (n_atoms, 3)
-    return shape in ((), (1,)) if kind == "energy" else shape in ((6,), (9,), (3, 3))
+    return shape == (n_atoms, 3) if kind == "forces" else shape in _KINDS[kind][1]

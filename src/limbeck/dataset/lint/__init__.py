@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 from limbeck.dataset.lint.close import find_copies
-from limbeck.dataset.lint.records import (
-    CODES,
-    NOTHING_EXPECTED,
-    Expected,
-    Finding,
-    LintReport,
-    check_codes,
-)
+from limbeck.dataset.lint.records import CODES, NOTHING_EXPECTED, Expected, Finding, LintReport, check_codes
 from limbeck.dataset.lint.run import lint
 
 __all__ = [

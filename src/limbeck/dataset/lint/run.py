@@ -59,9 +59,7 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
 
 
 def lint(
-    sets: Sequence[tuple[str, LabelledSet]],
-    expected: Expected = NOTHING_EXPECTED,
-    ignore: Sequence[str] = (),
+    sets: Sequence[tuple[str, LabelledSet]], expected: Expected = NOTHING_EXPECTED, ignore: Sequence[str] = ()
 ) -> LintReport:
     """Run the checks.
 
