@@ -67,20 +67,16 @@ def test_invalid_entries_are_refused(info, facts):
 
 @pytest.mark.parametrize("key", ["charge", "total_charge", "overall_charge"])
 def test_a_set_has_one_charge(key):
-    with pytest.raises(
-        InputError, match=r"frame 1: structures of different total charge in one set; got charge 1 here"
-    ):
+    with pytest.raises(InputError, match=r"frame 1: .* total charge .*; got charge 1 here and 0 in frame 0"):
         check_structures([cation(), cation(**{key: np.array([1])})], "mine.xyz")
     check_structures([cation(charge=1), cation(**{key: 1})], "mine.xyz")
 
 
 def test_a_set_has_one_spin():
     singlet, triplet = cation(spin=1), cation(total_spin=3)
-    with pytest.raises(
-        InputError, match=r"frame 2: .*different spin in one set; got multiplicity 3 here and 1 in"
-    ):
+    with pytest.raises(InputError, match=r"frame 2: .* spin .*; got multiplicity 3 here and 1 in"):
         check_structures([cation(), singlet, triplet], "mine.xyz")
-    check_structures([cation(), triplet, cation(spin=0)], "a structure without an entry goes with any")
+    check_structures([cation(), triplet, cation(spin=0)], "a structure without an entry fits any")
 
 
 def test_isolated_atoms_go_with_any_charge():
@@ -112,7 +108,7 @@ def test_a_multiplicity_fits_the_electrons(info, refused):
     check_structures([metal], "a cell may be a metal")
 
 
-def test_charge_and_spin_survive_every_form(tmp_path):
+def test_charge_and_spin_are_kept_in_every_form(tmp_path):
     ions = [cation(total_charge=np.array([1]), multiplicity=2), cation(charge=1, total_spin=2.0)]
     frames = [make_frame(ion, "mine") for ion in ions]
     assert [(f.info["charge"], f.info["spin"]) for f in frames] == [(1.0, 2), (1.0, 2)]
@@ -123,12 +119,12 @@ def test_charge_and_spin_survive_every_form(tmp_path):
         assert batch.charge.tolist() == [1.0] * 3
         assert batch.spin.tolist() == [2] * 3
         assert all(a.info == {"charge": 1.0, "spin": 2} for a in batch.to_atoms())
-    # nothing said stays nothing said, in the file too
+    # no entry stays no entry, in the file too
     write_frames(tmp_path / "plain.extxyz", [make_frame(cation(charge=0, spin=0), "mine")])
     assert "charge" not in (tmp_path / "plain.extxyz").read_text()
 
 
-def test_a_batch_made_by_hand_says_nothing_of_spin():
+def test_a_batch_made_by_hand_has_no_spin():
     one = StructureBatch.from_atoms([cation()])
     made = StructureBatch(one.numbers, one.positions, one.cell, one.pbc, one.offsets, one.charge)
     assert made.spin.tolist() == [0]

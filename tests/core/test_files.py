@@ -41,8 +41,11 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch, step):
         monkeypatch.setattr(os, step, full)
     with pytest.raises(LimbeckError) as caught:
         write_whole(path, full if step == "write" else "new")
-    wanted = f"{path}: cannot write the file; got No space left on device; wanted a writable folder with free space; remedy: choose another --out or free some space; nothing was overwritten"
-    assert str(caught.value) == wanted
+    text = str(caught.value)
+    assert text.startswith(
+        f"{path}: cannot write the file; got No space left on device; wanted a writable folder"
+    )
+    assert text.endswith("nothing was overwritten")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 

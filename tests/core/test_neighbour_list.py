@@ -1,4 +1,4 @@
-"""Half lists with integer shifts against ASE's full lists, and what would crash the C library."""
+"""Half neighbour lists against ASE's full lists, and input that would crash the C library."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limbeck.core.neighbours import neighbour_list, pair_vectors
+from limbeck.core.neighbours import find_pairs, neighbour_list, pair_vectors
+from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 
 TTT, TTF, TFF, FFF = (np.array(p, bool) for p in ((1, 1, 1), (1, 1, 0), (1, 0, 0), (0, 0, 0)))
@@ -71,15 +73,16 @@ def test_fragments_far_apart(far, pbc):
     near = np.array([[0.1, 0, 0], [0.2, 0.4, 1.0], [1.0, 1.0, 0.5], [0.9, 2.5, 1.9]])
     away = np.cross(cell[0], cell[1]) if pbc[1] else np.cross(cell[0], [1.0, 0, 0])
     away = away / np.linalg.norm(away) if pbc.any() else np.full(3, 0.57)
-    both = np.concatenate([near, near + far * away])[[0, 5, 2, 7, 4, 1, 6, 3]]
+    order = np.array([0, 5, 2, 7, 4, 1, 6, 3])  # both fragments, mixed; its own inverse
+    both = np.concatenate([near, near + far * away])[order]
     alone = directed(*neighbour_list(near, cell, pbc, 3.0))
-    back = np.array([0, 5, 2, 7, 4, 1, 6, 3])
-    wanted = Counter()
-    for a, b, *s in alone:
-        for lift in (0, 4):
-            wanted[
-                int(np.flatnonzero(back == a + lift)[0]), int(np.flatnonzero(back == b + lift)[0]), *s
-            ] += 1
+    wanted = Counter(
+        {
+            (order[a + lift], order[b + lift], *s): count
+            for (a, b, *s), count in alone.items()
+            for lift in (0, 4)
+        }
+    )
     assert directed(*neighbour_list(both, cell, pbc, 3.0)) == wanted
 
 
@@ -118,3 +121,36 @@ def test_refusals(name):
     text = str(caught.value)
     assert text.startswith("mine: ")
     assert all(fact in text for fact in facts), text
+
+
+def test_pairs_of_a_batch_are_those_of_its_structures():
+    frames = [
+        Atoms("H"),
+        Atoms("H2", [[0, 0, 0], [0, 0, 1]]),
+        bulk("Si"),
+        Atoms("Cu", cell=[2.5, 3, 9], pbc=(1, 1, 0)),
+    ]
+    pairs = find_pairs(StructureBatch.from_atoms(frames), 5.0)
+    assert (pairs.first.dtype, pairs.vectors.dtype, pairs.offsets.dtype) == (np.int32, np.float64, np.int64)
+    assert pairs.offsets[:3].tolist() == [0, 0, 1]
+    for s, atoms in enumerate(frames):
+        part, (x, cell) = slice(*pairs.offsets[s : s + 2]), (atoms.positions, atoms.cell.array)
+        first, second, shifts = neighbour_list(x, cell, atoms.pbc, 5.0)
+        np.testing.assert_array_equal(pairs.first[part], first)
+        np.testing.assert_array_equal(pairs.second[part], second)
+        np.testing.assert_array_equal(pairs.vectors[part], pair_vectors(x, cell, first, second, shifts))
+        # ASE's distances, as an outside oracle
+        lengths = np.sort(np.repeat(pairs.distances[part], 2))
+        np.testing.assert_allclose(lengths, np.sort(neighbor_list("d", atoms, 5.0)), atol=1e-9)
+    nothing = find_pairs(StructureBatch.from_atoms([]), 5.0)
+    assert (nothing.vectors.shape, nothing.offsets.tolist()) == ((0, 3), [0])
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_two_atoms_at_one_place(shift):
+    cell = np.diag([3.0, 4.0, 5.0])
+    atoms = Atoms("Si3", [[0, 0, 0], [1, 1, 1], shift * cell[1]], cell=cell, pbc=True)
+    with pytest.raises(
+        InputError, match=r"^structure 0, atoms 0 and 2: .* at the same place; got .* Å apart"
+    ):
+        find_pairs(StructureBatch.from_atoms([atoms]), 4.0)

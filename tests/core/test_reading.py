@@ -29,12 +29,7 @@ def frames(n: int = 3) -> list[Atoms]:
         atoms = bulk("Cu", cubic=True)
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * np.tri(3, k=-1)), scale_atoms=True)
         atoms.rattle(0.1, seed=k)
-        atoms.calc = EMT()
-        results = {
-            "energy": atoms.get_potential_energy(),
-            "forces": atoms.get_forces(),
-            "stress": atoms.get_stress(),
-        }
+        results = {name: EMT().get_property(name, atoms) for name in ("energy", "forces", "stress")}
         atoms.calc = SinglePointCalculator(atoms, **results)
         made.append(atoms)
     return made
@@ -119,7 +114,7 @@ def test_a_stress_of_six_numbers_is_in_voigt_order(tmp_path, text):
         ),
     ],
 )
-def test_damage_is_told_with_its_line(tmp_path, text, damage, place, what):
+def test_damage_is_reported_with_its_line(tmp_path, text, damage, place, what):
     with pytest.raises(InputError) as caught:
         read_text(tmp_path, "".join(damage(text.splitlines(keepends=True))))
     assert str(caught.value).startswith(f"{tmp_path}/mine.xyz, {place}: ")
@@ -229,9 +224,9 @@ def test_lammps_data_need_elements(tmp_path, name):
     with pytest.warns(UserWarning, match="from their masses: 1 is Na, 2 is Cl"):
         found = read_text(tmp_path, masses, name)
     assert found[0].get_chemical_formula() == "ClNa"
-    for wrong, told in (("", "no Masses"), ("\nMasses\n\n1 15.035\n2 35.45\n", "a mass of 15.035")):
+    for wrong, fault in (("", "no Masses"), ("\nMasses\n\n1 15.035\n2 35.45\n", "a mass of 15.035")):
         with pytest.raises(
-            InputError, match=f"the atoms have no elements; got a LAMMPS data file with {told}"
+            InputError, match=f"the atoms have no elements; got a LAMMPS data file with {fault}"
         ):
             read_text(tmp_path, DATA.format(wrong), name)
 

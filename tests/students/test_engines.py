@@ -89,18 +89,17 @@ def test_a_flipped_sign_is_seen(torch_engines):
         assert worst(native.evaluate(EVERY), exact) > 1e-6, name
 
 
+def random_seeds(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dL/d(energy, forces, virial) of a random loss."""
+    rng = np.random.default_rng(seed)
+    return tuple(rng.normal(size=n) for n in (len(BATCH), (BATCH.n_atoms, 3), (len(BATCH), 3, 3)))
+
+
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_threads_agree(precision):
-    architecture = architecture_of("tiny")
-    rng = np.random.default_rng(0)
-    seeds = (
-        rng.normal(size=len(BATCH)),
-        rng.normal(size=(BATCH.n_atoms, 3)),
-        rng.normal(size=(len(BATCH), 3, 3)),
-    )
-    outputs, gradients = [], []
+    seeds, outputs, gradients = random_seeds(0), [], []
     for threads in (1, 2, 4):
-        engine = loaded(NativeEngine(architecture, precision=precision, threads=threads))
+        engine = loaded(NativeEngine(architecture_of("tiny"), precision=precision, threads=threads))
         outputs.append(engine.evaluate(EVERY))
         gradients.append(engine.gradient(*seeds))
         engine.evaluate(EVERY)
@@ -113,17 +112,9 @@ def test_threads_agree(precision):
 @pytest.mark.parametrize("name", [*PRESETS, "odd widths"])
 def test_gradient_of_a_random_loss(name, torch_engines):
     """dL/dw of L = a·E + b·F + c·virial: native against torch's second derivatives, and differences."""
-    architecture = architecture_of(name)
-    rng = np.random.default_rng(5)
-    seeds = (
-        rng.normal(size=len(BATCH)),
-        rng.normal(size=(BATCH.n_atoms, 3)),
-        rng.normal(size=(len(BATCH), 3, 3)),
-    )
-    native, reference = (
-        loaded(NativeEngine(architecture, precision="float64", threads=2)),
-        torch_engines[name],
-    )
+    architecture, seeds = architecture_of(name), random_seeds(5)
+    native = loaded(NativeEngine(architecture, precision="float64", threads=2))
+    reference = torch_engines[name]
     native.evaluate(EVERY)
     reference.evaluate(EVERY)
     gradient, wanted = native.gradient(*seeds), reference.gradient(*seeds)
@@ -134,7 +125,7 @@ def test_gradient_of_a_random_loss(name, torch_engines):
         assert largest_relative(gradient[part], wanted[part]) < 1e-9, weight
 
     flat = flatten(architecture, random_weights(architecture), np.float64)
-    direction = rng.normal(size=len(flat)) / np.sqrt(len(flat))
+    direction = np.random.default_rng(6).normal(size=len(flat)) / np.sqrt(len(flat))
 
     def loss(step: float) -> float:
         native.set_weights(flat + step * direction)
@@ -149,12 +140,10 @@ def test_gradient_of_a_random_loss(name, torch_engines):
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_float32_gradient_is_close(isa):
-    architecture = architecture_of("tiny")
-    rng = np.random.default_rng(6)
-    seeds = rng.normal(size=len(BATCH)), rng.normal(size=(BATCH.n_atoms, 3)), np.zeros((len(BATCH), 3, 3))
-    gradients = []
+    seeds, gradients = random_seeds(6), []
+    seeds[2][:] = 0
     for precision in ("float32", "float64"):
-        engine = loaded(NativeEngine(architecture, precision=precision, instruction_set=isa))
+        engine = loaded(NativeEngine(architecture_of("tiny"), precision=precision, instruction_set=isa))
         engine.evaluate(EVERY)
         gradients.append(engine.gradient(*seeds).astype(float))
     assert largest_relative(*gradients) < 1e-3
@@ -174,21 +163,16 @@ def test_lone_atoms_alone_have_energy_and_gradient(kind):
     assert gradient[-1] == pytest.approx(2 * architecture.energy_scale)  # the readout's last bias
 
 
-def test_nothing_chosen_gives_empty_outputs():
-    out = loaded(NativeEngine(architecture_of("ultra-tiny"))).evaluate(np.zeros(0, np.int64))
-    assert out.energy.shape == (0,)
-    assert out.forces.shape == (0, 3)
-    assert out.virial.shape == (0, 3, 3)
-
-
-def test_gradient_needs_an_evaluation():
+def test_nothing_chosen_and_no_evaluation():
+    native = loaded(NativeEngine(architecture_of("ultra-tiny")))
     engine = loaded(TorchEngine(architecture_of("ultra-tiny"), precision="float64"))
     zeros = np.zeros(1), np.zeros((1, 3)), np.zeros((1, 3, 3))
-    with pytest.raises(LimbeckError, match=r"^gradient\(\) without evaluate\(\); wanted evaluate\(\) first$"):
+    with pytest.raises(LimbeckError, match=r"wanted evaluate\(\) first"):
         engine.gradient(*zeros)
-    native = loaded(NativeEngine(architecture_of("ultra-tiny")))
     with pytest.raises(ValueError, match=r"wanted evaluate\(\) first"):
         native.gradient(*zeros)
+    out = native.evaluate(np.zeros(0, np.int64))
+    assert (out.energy.shape, out.forces.shape, out.virial.shape) == ((0,), (0, 3), (0, 3, 3))
 
 
 @pytest.mark.parametrize("kind", ["native", "torch"])
@@ -212,9 +196,9 @@ class TestBindings:
         "pair_offsets": np.array([0, 1], np.int64),
     }
 
-    def core(self):
+    def core(self, features=4):
         hyper = _native.Hyperparameters(
-            features=4, interactions=1, radial=2, gate_width=3, readout_width=2, elements=1, cutoff=5.0,
+            features=features, interactions=1, radial=2, gate_width=3, readout_width=2, elements=1, cutoff=5.0,
             norm_offset=0.1, energy_scale=1.0,
         )  # fmt: skip
         return _native.TrainerF64(hyper, 1, "portable"), hyper
@@ -231,15 +215,9 @@ class TestBindings:
             ({"vectors": np.ones((2, 3))}, r"wanted \(P,\), \(P,\), \(P, 3\)"),
             ({"atom_offsets": np.array([0, 3], np.int64)}, "wanted 0 first and the total last"),
             ({"pair_offsets": np.array([0], np.int64)}, r"wanted equal lengths S \+ 1"),
-            (
-                {
-                    "atom_offsets": np.array([0, 3, 2], np.int64),
-                    "pair_offsets": np.array([0, 0, 1], np.int64),
-                },
-                "offsets: wanted ascending|atom index out of range",
-            ),
+            ({"atom_offsets": np.array([0, 3, 2]), "pair_offsets": np.array([0, 0, 1])}, "wanted ascending|out of range"),
         ],
-    )
+    )  # fmt: skip
     def test_structures(self, change, text):
         core, _ = self.core()
         core.set_structures(**self.good)
@@ -276,17 +254,5 @@ class TestBindings:
     def test_hyperparameters_and_instruction_set(self):
         with pytest.raises(ValueError, match="does not run the instruction set sse9"):
             _native.TrainerF32(self.core()[1], 1, "sse9")
-        shapes = {
-            "features": 0,
-            "interactions": 1,
-            "radial": 2,
-            "gate_width": 3,
-            "readout_width": 2,
-            "elements": 1,
-        }
         with pytest.raises(ValueError, match="hyperparameters must be positive"):
-            _native.TrainerF32(
-                _native.Hyperparameters(**shapes, cutoff=5.0, norm_offset=0.1, energy_scale=1.0),
-                1,
-                "portable",
-            )
+            self.core(features=0)

@@ -94,17 +94,16 @@ def test_module_follows_the_equations(interactions, name):
     assert float(energy.detach()) == pytest.approx(wanted, rel=1e-12)
     assert float(atom.detach().sum()) == pytest.approx(wanted, rel=1e-12)
     if len(atoms) < 6:
-        moved, h = atoms.copy(), 1e-5
-        ends = []
+        ends, h = [], 1e-5
         for sign in (1, -1):
-            moved.positions[1, 2] = atoms.positions[1, 2] + sign * h
+            moved = atoms.copy()
+            moved.positions[1, 2] += sign * h
             ends.append(energy_by_the_equations(arch, weights, moved))
-        assert float(forces[1, 2].detach()) == pytest.approx(
-            -(ends[0] - ends[1]) / (2 * h), rel=1e-6, abs=1e-8
-        )
+        force = -(ends[0] - ends[1]) / (2 * h)
+        assert float(forces[1, 2].detach()) == pytest.approx(force, rel=1e-6, abs=1e-8)
 
 
-def test_energy_dies_with_the_third_power_at_the_cutoff():
+def test_energy_vanishes_with_the_third_power_at_the_cutoff():
     """A C2 envelope: the interaction of a dimer just inside the cutoff falls off as (rc - r)³."""
     arch = Architecture((14,), 8, 2, 4, gate_width=8, readout_width=4, cutoff=5.0)
     model = PaiNN(arch, random_weights(arch), torch.float64)
@@ -123,38 +122,25 @@ def test_energy_dies_with_the_third_power_at_the_cutoff():
     assert interaction(5.0 + 1e-6) == (0.0, 0.0)
 
 
-def test_weights_are_given_back_by_name():
-    arch = Architecture((1, 8), 4, 2, 3, gate_width=5, readout_width=2)
-    weights = random_weights(arch)
-    back = PaiNN(arch, weights, torch.float64).weights()
-    assert list(back) == list(arch.parameter_shapes())
-    for name, value in weights.items():
-        np.testing.assert_array_equal(back[name], value)
-
-
 def test_pairs_within_half_their_core_are_left_to_zbl():
     """Two atoms: the core's energy is that of isolated atoms and ZBL (ase.data, Ziegler et al. 1985)."""
     record = random_record(elements=(1, 8))
     h_o = record.architecture.core_a[1]
     assert h_o == pytest.approx(1.2 * (covalent_radii[1] + covalent_radii[8]))
     student = Student(record, precision="float64")
-
-    def energy(distance):
-        return student.evaluate([Atoms("OH", [[0, 0, 0], [0, 0, distance]])]).energy[0]
-
     apart = sum(student.evaluate([Atoms(s)]).energy[0] for s in "OH")
-    for distance in (0.05, 0.2, 0.499 * h_o):
-        repulsion = zbl(
-            np.array([8]), np.array([1]), np.array([distance]), np.array([record.baseline.zbl_radius[1, 8]])
-        )[0][0]
-        assert energy(distance) == pytest.approx(apart + repulsion, rel=1e-10)
-    # within the other half it fades in without a step: C2, as finite differences of the energy show
-    network = [
-        energy(r)
-        - zbl(np.array([8]), np.array([1]), np.array([r]), np.array([record.baseline.zbl_radius[1, 8]]))[0][0]
-        for r in np.linspace(0.49 * h_o, 1.01 * h_o, 400)
-    ]
-    bend = np.diff(network, 2)
+
+    def network(distances: np.ndarray) -> np.ndarray:
+        """What the network adds to atoms and ZBL."""
+        energy = student.evaluate([Atoms("OH", [[0, 0, 0], [0, 0, r]]) for r in distances]).energy
+        eight, one = np.full(len(distances), 8), np.full(len(distances), 1)
+        radius = np.full(len(distances), record.baseline.zbl_radius[1, 8])
+        return energy - apart - zbl(eight, one, distances, radius)[0]
+
+    np.testing.assert_allclose(network(np.array([0.2, 0.499]) * h_o), 0, atol=1e-9)
+    np.testing.assert_allclose(network(np.array([0.05])), 0, atol=1e-7)  # of 1e4 eV
+    # within the other half it sets in without a step: C2, as finite differences of the energy show
+    bend = np.diff(network(np.linspace(0.49 * h_o, 1.01 * h_o, 400)), 2)
     assert abs(np.diff(bend)).max() < 0.1 * abs(bend).max()
     assert abs(bend).max() > 1e-6
 

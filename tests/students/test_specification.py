@@ -33,17 +33,12 @@ architectures = st.builds(
 
 
 @pytest.mark.parametrize(
-    ("preset", "most"), [("original", 427_292), ("tiny", 77_203), ("ultra-tiny", 21_459)]
+    ("preset", "shape", "most"),
+    [("original", (128, 3, 20), 427_292), ("tiny", (64, 2, 12), 77_203), ("ultra-tiny", (32, 2, 10), 21_459)],
 )
-def test_parameters_for_ten_elements_keep_to_the_budget(preset, most):
+def test_presets_have_their_shape_and_keep_to_the_budget(preset, shape, most):
     n = preset_architecture(preset, TEN).n_parameters
     assert 0.85 * most < n <= most == parameter_budget(preset)
-
-
-@pytest.mark.parametrize(
-    ("preset", "shape"), [("original", (128, 3, 20)), ("tiny", (64, 2, 12)), ("ultra-tiny", (32, 2, 10))]
-)
-def test_presets_have_the_shape_that_was_asked_for(preset, shape):
     arch = preset_architecture(preset, (8, 1, 8))
     assert (arch.hidden_dim, arch.interactions, arch.rbf) == shape
     assert arch.elements == (1, 8)
@@ -51,14 +46,10 @@ def test_presets_have_the_shape_that_was_asked_for(preset, shape):
     assert set(PRESETS) == {"original", "tiny", "ultra-tiny"}
 
 
-def test_unknown_preset_offers_the_nearest():
-    text = r"preset; got 'tinny'; wanted original or tiny or ultra-tiny; remedy: did you mean 'tiny'"
-    with pytest.raises(InputError, match=text):
+def test_unknown_preset_and_no_elements():
+    with pytest.raises(InputError, match="got 'tinny'; wanted original or tiny or ultra-tiny; .*'tiny'"):
         preset_architecture("tinny", (1,))
-
-
-def test_no_elements():
-    with pytest.raises(InputError, match="^a student needs at least one element; got none$"):
+    with pytest.raises(InputError, match="at least one element; got none"):
         preset_architecture("tiny", ())
 
 
@@ -103,7 +94,7 @@ def test_native_core_counts_the_same_parameters(arch):
         ({"name": "schnet"}, "name 'schnet', wanted 'painn'"),
     ],
 )
-def test_senseless_fields_are_refused(change, text):
+def test_invalid_fields_are_refused(change, text):
     fields = preset_architecture("tiny", (1, 8)).to_dict()
     with pytest.raises(InputError, match=f"architecture; got .*{text}"):
         Architecture.from_dict(fields | change)
@@ -112,9 +103,9 @@ def test_senseless_fields_are_refused(change, text):
 def test_species_are_places_among_the_elements():
     arch = preset_architecture("tiny", (14, 1, 8))
     assert arch.species(np.array([8, 14, 1, 8])).tolist() == [1, 2, 0, 1]
-    for suspicious in ([6], [0], [118]):
+    for unknown in (6, 0, 118):
         with pytest.raises(InputError, match=r"does not know; got Z = "):
-            arch.species(np.array([1, *suspicious]))
+            arch.species(np.array([1, unknown]))
 
 
 def test_same_seed_same_weights():

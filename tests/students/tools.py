@@ -1,4 +1,4 @@
-"""Random students and awkward structures for the tests of students, files and runtime."""
+"""Random students and inconvenient structures for tests of students, files and runtime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ORGANIC_AND_SILICON = (1, 6, 7, 8, 14)
 
 
 def random_weights(architecture: Architecture, seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights away from the start of training: biases are not zero, the readout is not silent."""
+    """Weights unlike initial ones: biases are not zero, the readout is not small."""
     rng = np.random.default_rng([seed, 1])
     weights = initial_weights(architecture, seed=seed, mean_neighbours=200.0)
     for name, value in weights.items():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from limbeck.core.neighbours import Pairs
 from limbeck.core.pairwise import smooth_step
 from limbeck.core.structures import StructureBatch
-from limbeck.students.specification import Architecture, flatten, unflatten
+from limbeck.students.specification import Architecture, flatten
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,3 @@ class PaiNN(Network):
         outer = pull[:, :, None] * vectors.detach()[:, None, :]  # (P, 3, 3)
         virial = pull.new_zeros(s, 3, 3).index_add(0, graph.pair_structure, (outer + outer.mT) / 2)
         return energy, forces, virial, atom
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """Weights by name as arrays."""
-        flat = self.flat.detach().cpu().numpy().copy()
-        return unflatten(self.architecture, flat)
