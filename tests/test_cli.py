@@ -194,7 +194,7 @@ def test_a_model_file_needs_trust(run, tmp_path):
         *label, "--trust", "--set", f"teacher.options.model={model}", "--set", f"teacher.python={python}"
     )
     assert code == 2
-    assert f"teacher mace: teacher.python {python}: there is no such file" in err
+    assert f"teacher mace: teacher.python {python}: no such file" in err
 
 
 def test_a_closed_pipe_is_no_internal_error():

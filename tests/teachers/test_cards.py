@@ -67,16 +67,12 @@ def test_missing_package_gives_the_line_that_installs_it() -> None:
             {},
             "unknown teacher; got 'sevenet-O'; wanted 'sevennet-0'. known: .*, or module:callable",
         ),
-        (
-            "so3lr",
-            {"dtpye": "float32"},
-            "unknown option 'dtpye' for teacher 'so3lr'; wanted dtype; remedy: rem",
-        ),
+        ("so3lr", {"dtpye": "float32"}, "unknown option 'dtpye' for teacher 'so3lr'; wanted dtype;"),
         ("chgnet", {"x": 1}, "unknown option 'x' for teacher 'chgnet'; wanted no options"),
         ("so3lr", {"dtype": "float16"}, "unknown dtype for .*; got float16; wanted float32 or float64$"),
         ("sevennet-mf-0", {"modal": "PBE0"}, "unknown modal for .*; got PBE0; wanted PBE or R2SCAN$"),
         ("orb", {"model": "orb-v4"}, "unknown model for teacher 'orb'; got orb-v4; wanted orb-v3"),
-        ("ase.calculators.emt:EMT", {"x": object()}, "a teacher's options must be plain values"),
+        ("ase.calculators.emt:EMT", {"x": object()}, "not plain values; .*wanted numbers, strings"),
     ],
 )
 def test_teachers_and_options_are_checked_by_name(name: str, options: dict, text: str) -> None:
@@ -86,9 +82,8 @@ def test_teachers_and_options_are_checked_by_name(name: str, options: dict, text
 
 def test_untrained_elements_are_refused() -> None:
     molecules = [molecule("H2O"), molecule("SiH4"), Atoms("LiH", positions=[[0, 0, 0], [0, 0, 1.6]])]
-    assert _refusal("so3lr", *molecules) == (
+    assert _refusal("so3lr", *molecules).startswith(
         "structure 1 (H4Si): teacher 'so3lr' was not trained on Li, Si; wanted H, C-F, P, S, Cl; "
-        "remedy: leave these structures out or choose another teacher (limbeck teachers)"
     )
     text = _refusal("chgnet", bulk("Si"), bulk("Po", "sc", a=3.3))
     assert text.startswith("structure 1 (Po): teacher 'chgnet' was not trained on Po; wanted H-Bi, Ac-Pu;")
@@ -141,7 +136,7 @@ def test_charge_and_spin_only_where_the_teacher_treats_them(name: str) -> None:
     check_supported(get_card(name), StructureBatch.from_atoms([frame(spin=1)]))
 
 
-def test_a_callable_says_whether_it_treats_charges() -> None:
+def test_a_callable_declares_whether_it_supports_charges() -> None:
     name, batch = "ase.calculators.emt:EMT", StructureBatch.from_atoms([_ion(charge=-1)])
     silent = make_card(name, load_teacher(name).potential.capabilities)
     with pytest.raises(InputError, match=r"declare it: --set 'teacher.options.capabilities={charge: true}'"):
@@ -196,9 +191,9 @@ def test_capabilities_may_be_declared() -> None:
         (
             "ase.build:bulk",
             {"nope": 1},
-            "teacher ase.build:bulk: the callable does not take these arguments; got",
+            "teacher ase.build:bulk: invalid arguments of the callable; got",
         ),
-        ("builtins:dict", {}, "the callable does not return an ASE calculator; got dict; wanted an ase"),
+        ("builtins:dict", {}, "callable does not return an ASE calculator; got dict; wanted an ase"),
         (":EMT", {}, "teacher :EMT: cannot import the teacher; got Empty module name"),
     ],
 )

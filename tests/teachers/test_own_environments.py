@@ -270,7 +270,7 @@ def test_a_truncated_model_file_is_one_line(
         open_teacher(
             teacher_name, options={option: str(path)}, python=environment(teacher_name), trust=True
         ).close()
-    assert f"teacher {teacher_name}: {path}: its package cannot load the model file" in str(caught.value)
+    assert f"teacher {teacher_name}: {path}: unreadable model file" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

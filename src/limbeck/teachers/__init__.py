@@ -1,4 +1,4 @@
-"""Teachers: accurate, slow potentials behind the Potential contract, loaded only when asked for."""
+"""Teachers: accurate, slow potentials. A card describes a teacher, a loader returns its Potential."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a teacher before it is loaded: its card, and the identity that keys its labels."""
+"""The card of a teacher, readable without its package, and the identity that keys its labels."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from limbeck.errors import InputError, MissingPackageError
 
 @dataclass(frozen=True)
 class TeacherIdentity:
-    """Which numbers a label holds: the same identity gives the same labels.
+    """Identity of a teacher: equal identities give equal labels.
 
     Attributes
     ----------
-    name: the teacher's name, such as ``sevennet-0`` or ``ase.calculators.emt:EMT``.
-    version: version of its package ("" where unknown); told, but not part of a label's key.
-    weights_hash: SHA-256 of the weights, for ``module:callable`` of the source and the files it is given.
-    options: keyword arguments that change the numbers, as JSON with sorted keys.
-    precision: arithmetic of the evaluation.
+    name: name of the teacher, such as ``sevennet-0`` or ``ase.calculators.emt:EMT``.
+    version: version of its package ("" if unknown); recorded, but not part of the key of a label.
+    weights_hash: SHA-256 of the weights; for ``module:callable``, of its source and the files in its options.
+    options: keyword arguments that affect labels, as JSON with sorted keys.
+    precision: floating-point precision of the evaluation.
 
-    A model file stands in ``weights_hash`` and not in ``options``: where it lies changes no label.
+    A model file is part of ``weights_hash``, not of ``options``, because its path does not affect labels.
     """
 
     name: str
@@ -38,31 +38,31 @@ class TeacherIdentity:
     precision: str = "float64"
 
 
-#: of networks that may be evaluated in either
+#: values of the option ``dtype`` of networks that support both
 DTYPES = ("float32", "float64")
-#: what a card's ``load`` gives: the teacher, and how many weights it has (None: not known, or no network)
+#: result of ``load``: the potential and its number of parameters (None: unknown, or not a network)
 Loaded = tuple[Potential, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherCard(Capabilities):
-    """What a teacher claims, and where it comes from; nothing is imported to read it.
+    """Capabilities and origin of a teacher; reading a card imports nothing.
 
     Attributes
     ----------
-    name, package, requirement: what ``--teacher`` takes, its import name, the pinned distribution.
-    domain, licence, citation: what it was trained on, for people; of the weights.
+    name, package, requirement: name for ``--teacher``, import name, pinned distribution.
+    domain, licence, citation: training data of the weights in words, their licence and publication.
     load: (card, options with defaults, device, model file or None) -> :data:`Loaded`.
-    fetch: options -> the file of a model that they name, downloaded by the package where it was not before.
-    weights: file or folder in the package's folder; None where parameters are compiled in or a file is named.
-    options, choices: keyword arguments it takes, with their defaults; their values, where these are few.
-    environment: its own environment and list of pins; teachers of one package share one.
-    smoke: module whose import, or ``module:function`` whose call, shows that it works; or ``package``.
+    fetch: options -> file of the named model, downloaded by the package if necessary.
+    weights: file or folder in the package's folder; None for compiled-in parameters and model files.
+    options, choices: keyword arguments with defaults; permitted values of some.
+    environment: name of its environment and list of pins; teachers of one package share one.
+    smoke: module to import, or ``module:function`` to call, to test an installation; default ``package``.
     pythons: versions of Python for which the pins have wheels.
-    file_option: the option that names a model file, or None where its weights are in its package.
-    suffixes, convert: how the name of such a file may end, and the command that makes one of another.
-    unpickles: its package unpickles such a file, which runs any code that is stored in it.
-    models: names that the option ``model`` takes, each with the fields of the card that it changes.
+    file_option: the option for a model file, or None if the weights are in the package.
+    suffixes, convert: permitted endings of a model file, and the command that converts others.
+    unpickles: the package unpickles the model file, which runs any code stored in it.
+    models: names for the option ``model``, each with the fields of the card that it changes.
     """
 
     name: str
@@ -87,22 +87,22 @@ class TeacherCard(Capabilities):
 
     @property
     def distribution(self) -> str:
-        """The name that pip knows."""
+        """Name for pip."""
         return self.requirement.partition("==")[0]
 
     @property
     def environment_name(self) -> str:
-        """Name of the teacher's own environment."""
+        """Name of the teacher's environment."""
         return self.environment or self.name
 
     @property
     def installed(self) -> bool:
-        """Whether the package is there; a look at the file system, no import of it."""
+        """Whether the package is installed, without importing it."""
         return importlib.util.find_spec(self.package) is not None
 
     @property
     def remedy(self) -> str:
-        """The command that installs it, in an environment of its own."""
+        """The command that installs it in its own environment."""
         return f"limbeck teachers install {self.name}"
 
     @property
@@ -110,20 +110,20 @@ class TeacherCard(Capabilities):
         return Capabilities(**{f.name: getattr(self, f.name) for f in fields(Capabilities)})
 
     def with_capabilities(self, capabilities: Capabilities) -> TeacherCard:
-        """The card with what the loaded potential says of itself."""
+        """The card with the capabilities of the loaded potential."""
         return replace(self, **vars(capabilities))
 
     def of(self, options: Mapping[str, Any]) -> TeacherCard:
-        """The card for the model that ``options`` name, where names tell more than the teacher's does."""
+        """The card of the model named in ``options``."""
         model = {**self.options, **options}.get("model")
         return replace(self, **self.models.get(model, {})) if isinstance(model, str) else self
 
     def potential(self, made: Any, kind: Callable[..., Potential] = AsePotential, **found: Any) -> Potential:
-        """``kind`` of what was ``made``, with the capabilities that were ``found`` in place of the card's."""
+        """``kind`` around a calculator or model, with the card's capabilities updated by ``found``."""
         return kind(made, replace(self.capabilities, **found), self.name)
 
     def require(self) -> None:
-        """Raise MissingPackageError where the package is not installed."""
+        """Raise MissingPackageError if the package is not installed."""
         if not self.installed:
             raise MissingPackageError(
                 f"the package of teacher {self.name!r} is not installed",
@@ -133,14 +133,14 @@ class TeacherCard(Capabilities):
             )
 
     def version(self) -> str:
-        """Version of the installed package, "" where it is not installed."""
+        """Version of the installed package, "" if it is not installed."""
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
             return ""
 
     def weights_hash(self) -> str:
-        """SHA-256 of the weights, or of the version that holds them; the package is not imported."""
+        """SHA-256 of the weights, or of the version that contains them, without importing the package."""
         self.require()
         if self.weights is None:
             return hash_json({"package": self.distribution, "version": self.version()})
@@ -149,20 +149,20 @@ class TeacherCard(Capabilities):
         if paths := [path for folder in folders if (path := Path(folder) / self.weights).exists()]:
             return _hash_weights(paths[0])
         raise MissingPackageError(
-            f"the weights of teacher {self.name!r} are not in the installed package",
+            f"missing weights of teacher {self.name!r} in the installed package",
             got=f"no file {self.weights} in {folders}",
             wanted=self.requirement,
             remedy=self.remedy,
         )
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The defaults with ``options`` over them; raises InputError for a name or value it does not take."""
+        """The options with defaults filled in; raises InputError for an unknown name or value."""
         for key in options:
             if key not in self.options:
                 raise InputError(
                     f"unknown option {key!r} for teacher {self.name!r}",
                     wanted=nearest(key, self.options) or ", ".join(self.options) or "no options",
-                    remedy="remove it or correct its name",
+                    remedy="remove it or correct the name",
                 )
         chosen = {**self.options, **options}
         for key, values in self.choices.items():
@@ -173,11 +173,11 @@ class TeacherCard(Capabilities):
         return chosen
 
     def model_file(self, options: Mapping[str, Any]) -> Path | None:
-        """The model file that ``options`` name; None where they name a model, or the package has it.
+        """The model file in ``options``; None for a named model and for weights in the package.
 
         Raises
         ------
-        InputError: a model is needed and none is named, or the file is no model file.
+        InputError: the model is missing, or the file is not a model file.
         """
         filled = self.check_options(options)
         if self.file_option is None:
@@ -186,7 +186,7 @@ class TeacherCard(Capabilities):
         wanted = "a model file" + (f", or one of {', '.join(self.models)}" if self.models else "")
         if value is None and self.file_option == "model":
             raise InputError(
-                f"teacher {self.name!r} needs a model",
+                f"missing model of teacher {self.name!r}",
                 wanted=wanted,
                 remedy="give --set teacher.options.model=PATH",
             )
@@ -195,35 +195,35 @@ class TeacherCard(Capabilities):
         path = Path(str(value)).expanduser().absolute()
         where = f"teacher {self.name}: {self.file_option} {value}"
         if not path.exists():
-            raise InputError("there is no such file", where=where, wanted=wanted)
+            raise InputError("no such file", where=where, wanted=wanted)
         if not path.is_file() or not path.stat().st_size:
             got = "an empty file" if path.is_file() else "a folder"
             raise InputError("not a model file", where=where, got=got, wanted=wanted)
         if self.suffixes and not path.name.endswith(self.suffixes):
             raise InputError(
-                "not a model file by its name",
+                "unknown type of model file",
                 where=where,
                 got=path.name,
-                wanted=f"a name in {' or '.join(self.suffixes)}",
+                wanted=" or ".join(self.suffixes),
                 remedy=self.convert,
             )
         return path
 
     def check_trust(self, options: Mapping[str, Any], trust: bool) -> None:
-        """Raise InputError where a model file would be unpickled without the user's word."""
+        """Raise InputError if a model file would be unpickled without ``trust``."""
         path = self.model_file(options)
         if path is not None and self.unpickles and not trust:
             raise InputError(
-                f"{self.distribution} unpickles a model file, which runs any code that is stored in it",
+                f"{self.distribution} unpickles a model file, which runs any code stored in it",
                 where=f"teacher {self.name}: {path}",
-                wanted="a file from a source that you trust, and your word for it",
+                wanted="a file from a source that you trust",
                 remedy="add --trust, or trust: true under teacher in the configuration",
             )
 
     def identity(
         self, options: Mapping[str, Any], capabilities: Capabilities, weights: Path | None = None
     ) -> TeacherIdentity:
-        """Identity of the teacher with these options (defaults filled in) and this file of weights."""
+        """Identity of the teacher with these options (defaults filled in) and this model file."""
         named = self.check_options(options)
         if self.model_file(options) is not None:
             named.pop(self.file_option or "")
@@ -245,7 +245,7 @@ def _hash_weights(path: Path) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like ``name``, or None where none is like it."""
+    """The known name most similar to ``name``, or None."""
     lower = {k.lower(): k for k in known}
     found = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.4)
     return lower[found[0]] if found else None

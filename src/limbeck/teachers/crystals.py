@@ -17,30 +17,29 @@ from limbeck.core.potential import AsePotential, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
-from limbeck.teachers.loaders import Batched, close_cells, count_parameters, float64
+from limbeck.teachers.loaders import Batched, add_vacuum, count_parameters, float64
 
 #: H-Bi and Ac-Pu, the 89 elements of MPtrj (Deng et al. 2023) and of the Materials Project: the element map
-#: of SevenNet's checkpoints, and what ORB's data sets hold. CHGNet takes Po-Ra silently, untrained.
+#: of SevenNet's checkpoints, and the elements of ORB's data sets. CHGNet also accepts Po-Ra, untrained.
 MPTRJ_ELEMENTS = frozenset([*range(1, 84), *range(89, 95)])
-
 
 _SEVENNET_MODEL = {"sevennet-0": "7net-0", "sevennet-l3i5": "7net-l3i5", "sevennet-mf-0": "7net-mf-0"}
 
 
 def load_sevennet(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None) -> Loaded:
-    """The pretrained SevenNet; it sets nothing global."""
+    """The pretrained SevenNet; sets no global state."""
     from sevenn.calculator import SevenNetCalculator
 
     calculator = SevenNetCalculator(
         model=_SEVENNET_MODEL[card.name], device=device, modal=options.get("modal")
     )
-    # Its authors' count leaves out the frozen shifts and scales of the elements.
+    # The authors' count excludes the frozen shifts and scales of the elements.
     n_parameters = count_parameters(calculator.model, frozen=False)
     return Batched(card.potential(calculator), lambda batch: _sevennet(calculator, batch)), n_parameters
 
 
 def _sevennet(calculator: Any, batch: StructureBatch) -> Labels:
-    """Several structures in one graph, as the package's own inference script does."""
+    """Several structures in one graph, as in the package's inference script."""
     import sevenn._keys as keys
     from sevenn.atom_graph_data import AtomGraphData
     from sevenn.train.dataload import unlabeled_atoms_to_graph
@@ -56,9 +55,9 @@ def _sevennet(calculator: Any, batch: StructureBatch) -> Labels:
     try:
         found = calculator.model(Batch.from_data_list(graphs).to(calculator.device))
     finally:
-        # The calculator, which takes what is alone, needs the other form.
+        # the calculator, used for single structures, needs the other form
         calculator.model.set_is_batch_data(False)
-    # The package's stress is positive in compression and ordered xx yy zz xy yz zx.
+    # the package's stress is positive in compression, in the order xx yy zz xy yz zx
     voigt = -float64(found[keys.PRED_STRESS])[:, [0, 1, 2, 4, 5, 3]]  # (S, 6)
     stress = np.array([voigt_6_to_full_3x3_stress(row) for row in voigt])  # (S, 3, 3)
     stress[~batch.periodic] = np.nan
@@ -87,12 +86,12 @@ def load_chgnet(card: TeacherCard, _: Mapping[str, Any], device: str, __: Path |
 
 
 def _chgnet(model: Any, batch: StructureBatch) -> Labels:
-    """Several structures in one graph; magnetic moments, which no label holds, are left out."""
+    """Several structures in one graph, without magnetic moments."""
     from pymatgen.io.ase import AseAtomsAdaptor
 
     graphs = [model.graph_converter(AseAtomsAdaptor.get_structure(atoms)) for atoms in batch.to_atoms()]
     found = model.predict_graph(graphs, task="efs", return_site_energies=True, batch_size=len(graphs))
-    # Energies are means over atoms where the network is intensive; stress is in GPa.
+    # an intensive network gives energies per atom; stress is in GPa
     factors = batch.counts if model.is_intensive else np.ones(len(batch))
     return Labels(
         energy=np.array([float(one["e"] * n) for one, n in zip(found, factors, strict=True)]),
@@ -103,10 +102,10 @@ def _chgnet(model: Any, batch: StructureBatch) -> Labels:
 
 
 class RightHandedCells(Potential):
-    """A Potential that is asked in right-handed cells only.
+    """Passes only right-handed cells to a Potential.
 
-    CHGNet divides the stress by the signed volume, so a left-handed cell flips its sign (seen in 0.4.2).
-    The negatives of the three lattice vectors span the same lattice with the other handedness.
+    CHGNet (0.4.2) divides the stress by the signed volume, so a left-handed cell flips its sign. The negative
+    lattice vectors span the same lattice with opposite handedness.
     """
 
     def __init__(self, inner: Potential) -> None:
@@ -126,12 +125,12 @@ def fetch_orb(options: Mapping[str, Any]) -> Path:
 
 
 def load_orb(card: TeacherCard, options: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
-    """The named architecture with weights from a state dict, which the package reads without unpickling."""
+    """The named architecture with the weights of a state dict, which the package reads without unpickling."""
     from orb_models.forcefield.calculator import ORBCalculator
     from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
 
     precision = {"float32": "float32-highest", "float64": "float64"}[options["dtype"]]
-    # Compiling pays on a GPU only, for large structures, and takes minutes on a CPU.
+    # compilation is useful only for large structures on a GPU, and takes minutes on a CPU
     model = ORB_PRETRAINED_MODELS[options["model"]](
         weights_path=str(path), device=device, precision=precision, compile=False
     )
@@ -149,38 +148,38 @@ def fetch_mattersim(options: Mapping[str, Any]) -> Path:
 
 
 def load_mattersim(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
-    """The file is a state dict with the network's arguments, and is read without unpickling code."""
+    """The file is a state dict with the network's arguments, read without unpickling code."""
     import torch
     from loguru import logger
     from mattersim.forcefield import MatterSimCalculator
     from mattersim.forcefield.potential import Potential as Network
 
     logger.disable("mattersim")
-    # mattersim leaves this to torch's default, which was another before 2.6.
+    # mattersim relies on torch's default, which differs before 2.6
     torch.load(path, map_location="cpu", weights_only=True)
     network = Network.from_checkpoint(str(path), device=device, load_training_state=False)
-    # An embedding row for each atomic number, and one for 0.
+    # one embedding row per atomic number, and one for 0
     largest = int(network.model.max_z)
     elements = frozenset(z for z in card.elements or () if z <= largest)
     if not elements:
-        raise InputError("the model has no elements", got=f"max_z {largest}")
+        raise InputError("model without elements", got=f"max_z {largest}")
     calculator = MatterSimCalculator(potential=network, device=device)
     return card.potential(calculator, MatterSimPotential, elements=elements), count_parameters(network.model)
 
 
 class MatterSimPotential(AsePotential):
-    """Its calculator, for what that misses: slabs and chains, cells of a left-handed basis."""
+    """Its calculator, corrected for slabs, chains and left-handed cells."""
 
     def evaluate(self, batch: StructureBatch) -> Labels:
-        # It wraps atoms in all three directions whatever pbc says, which cuts a slab in two, and so
-        # gets a cell of which no two images see each other.
+        # It wraps atoms in all three directions whatever pbc is, which would cut a slab in two: add vacuum,
+        # so that images do not interact.
         network = self.calculator.potential.model.model_args
         frames = batch.to_atoms()
-        close_cells(frames, max(network["cutoff"], network["threebody_cutoff"]))
+        add_vacuum(frames, max(network["cutoff"], network["threebody_cutoff"]))
         labels = super().evaluate(StructureBatch.from_atoms(frames))
         if labels.stress is None or not len(batch):
             return labels
-        # It divides by det(cell), of either sign, where a volume is meant.
+        # it divides by det(cell), which may be negative, instead of the volume
         stress = labels.stress * np.sign(np.linalg.det(batch.cell))[:, None, None]
         stress[~batch.periodic] = np.nan
         return replace(labels, stress=stress)
@@ -195,10 +194,10 @@ _SEVENNET = TeacherCard(
     citation="Park et al., J. Chem. Theory Comput. 2024, 20, 4857; doi 10.1021/acs.jctc.4c00190",
     load=load_sevennet, weights="pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
     elements=MPTRJ_ELEMENTS, precision="float32", batch_atoms=32, atom_energies=True,
-    # Separated atoms cost what PBE says of them: H2O -10.3, H2 -4.8, Si -4.1, Cu -3.4 eV; those of
-    # MF-0 too: H2O -10.7, H2 -5.1, Si -4.1 for PBE, -10.0, -4.9, -4.4 for r2SCAN.
+    # Atomization energies agree with PBE: H2O -10.3, H2 -4.8, Si -4.1, Cu -3.4 eV; those of MF-0 too: H2O
+    # -10.7, H2 -5.1, Si -4.1 for PBE, -10.0, -4.9, -4.4 for r2SCAN.
     isolated_atoms=True,
-    # The checkpoint says is_parity = False: equivariant to rotations alone.
+    # is_parity = False in the checkpoint: equivariant under rotations only
     reflection=False,
 )
 _CHGNET = TeacherCard(
@@ -208,10 +207,10 @@ _CHGNET = TeacherCard(
     citation="Deng et al., Nat. Mach. Intell. 2023, 5, 1031; doi 10.1038/s42256-023-00716-3",
     load=load_chgnet, weights="pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
     elements=MPTRJ_ELEMENTS, precision="float32", batch_atoms=32, atom_energies=True,
-    # Its graphs need neighbours: it warns of an isolated atom that the result is likely wrong.
+    # Its graphs need neighbours; for an isolated atom it warns that the result is likely wrong.
     molecular=False, isolated_atoms=False,
 )
-# Direct models give forces that are no derivative of their energy: nothing a student could learn.
+# Conservative models only: a student cannot learn forces that are not derivatives of an energy.
 _OMAT = {"domain": "inorganic crystals off equilibrium (OMat24, PBE)"}
 _MPA = {"domain": "inorganic crystals near equilibrium (MPtrj and Alexandria, PBE)"}
 _ORB_MODELS = {
@@ -250,9 +249,9 @@ CARDS = (
         options={"model": "orb-v3-conservative-inf-omat", "weights": None, "dtype": "float32"},
         choices={"model": tuple(_ORB_MODELS), "dtype": DTYPES}, models=_ORB_MODELS,
         elements=MPTRJ_ELEMENTS, precision="float32",
-        # Its reference energies are a fit to crystals.
+        # reference energies are fitted to crystals
         isolated_atoms=False,
-        # Not equivariant by construction, and its energy is a function of the mean over all atoms.
+        # not equivariant by construction; the energy depends on a mean over all atoms
         rotation=False, extensive=False, reflection=False,
     ),
     TeacherCard(

@@ -18,7 +18,7 @@ from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.errors import InputError
 from limbeck.teachers.card import Loaded, TeacherCard, TeacherIdentity, nearest
 
-# Calculators write such files (GPAW's txt=..., logs): their contents do not determine a label.
+#: output files of calculators (GPAW's txt=..., logs), which do not determine a label
 _OUTPUTS = frozenset({".log", ".out", ".traj", ".txt"})
 
 
@@ -27,7 +27,7 @@ def is_custom(name: str) -> bool:
 
 
 def make_card(name: str, capabilities: Capabilities | None = None) -> TeacherCard:
-    """The card of ``module:callable``; its capabilities are known once it is loaded."""
+    """The card of ``module:callable``; its capabilities are known after loading."""
     module = name.partition(":")[0]
     return TeacherCard(
         name=name,
@@ -42,17 +42,17 @@ def make_card(name: str, capabilities: Capabilities | None = None) -> TeacherCar
 
 
 def load(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None = None) -> Loaded:
-    """Call ``module:callable`` with ``options``; ``device`` is handed on where the callable takes it.
+    """Call ``module:callable`` with ``options``, and with ``device`` if it accepts that.
 
-    ``options["capabilities"]`` (a dict of Capabilities' fields, elements as symbols or numbers) or an
-    attribute ``capabilities`` of what is returned says what it can do. Without either it is taken to
-    treat every neutral closed-shell structure, with stress where 'stress' is in
-    ``implemented_properties``; with ``charge`` or ``spin`` declared it finds them in
+    Capabilities are declared by ``options["capabilities"]`` (a dict of the fields of Capabilities, elements
+    as symbols or numbers) or by the attribute ``capabilities`` of the calculator. By default the calculator
+    is assumed to support all neutral closed-shell structures, and stress if it is among its
+    ``implemented_properties``. If ``charge`` or ``spin`` is declared, the calculator reads
     ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (2S + 1), or is set up for them.
 
     Raises
     ------
-    InputError: the module or the callable is not there, or takes other arguments.
+    InputError: the module or the callable does not exist, or takes other arguments.
     """
     where = f"teacher {card.name}"
     keywords = {k: v for k, v in options.items() if k != "capabilities"}
@@ -64,7 +64,7 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | N
         made = build(**keywords)
     except TypeError as error:
         raise InputError(
-            "the callable does not take these arguments",
+            "invalid arguments of the callable",
             where=where,
             got=f"{error}",
             wanted=f"keyword arguments of {card.name}",
@@ -74,7 +74,7 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | N
         return made, None
     if not hasattr(made, "get_property"):
         raise InputError(
-            "the callable does not return an ASE calculator",
+            "callable does not return an ASE calculator",
             where=where,
             got=type(made).__name__,
             wanted="an ase.calculators.calculator.Calculator",
@@ -83,7 +83,7 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | N
 
 
 def identify(card: TeacherCard, options: Mapping[str, Any], capabilities: Capabilities) -> TeacherIdentity:
-    """Identity from the source file and from every file named in ``options``, outputs left out."""
+    """Identity from the source file and the files in ``options``, output files excluded."""
     source = getattr(importlib.import_module(card.package), "__file__", None)
     files = {
         key: hash_file(value)
@@ -101,7 +101,7 @@ def identify(card: TeacherCard, options: Mapping[str, Any], capabilities: Capabi
 
 def _find(name: str, where: str) -> Any:
     module_name, _, attribute = name.partition(":")
-    wanted = "package.module:callable, importable from the folder the command runs in"
+    wanted = "package.module:callable, importable from the current folder"
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
@@ -135,7 +135,7 @@ def _capabilities(calculator: Any, declared: Any, where: str) -> Capabilities:
         values["elements"] = frozenset(
             atomic_numbers[e] if isinstance(e, str) else int(e) for e in values["elements"]
         )
-    # A lone atom refuses no structure; whether its energy means anything only the user can say.
+    # whether energies of isolated atoms are meaningful is unknown
     guess = Capabilities(
         stress="stress" in getattr(calculator, "implemented_properties", ()), isolated_atoms=False
     )

@@ -1,8 +1,8 @@
-"""Which Python a teacher's workers run in, how they are started there, and how an environment is made.
+"""Python environments of teachers: which one a worker uses, how it starts there, how it is installed.
 
-It is Limbeck's own, one that ``limbeck teachers install`` made, or the one that ``teacher.python`` names.
-Limbeck is not installed in those: the child is told where this very Limbeck lies, and sees nothing else of
-the user's packages.
+A worker runs in Limbeck's own Python, in one installed by ``limbeck teachers install``, or in the one given
+by ``teacher.python``. Limbeck is not installed in the last two: the worker imports it from this
+installation's folder and sees none of the user's other packages.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import limbeck
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.teachers.card import TeacherCard
 
-#: the oldest Python that Limbeck's worker runs on
+#: oldest Python for workers
 LEAST_PYTHON = (3, 11)
-#: file that marks a finished environment, and tells what is in it
+#: file that marks a complete environment and lists its contents
 RECORD = "limbeck.json"
-#: lists of requirements, one file an environment
+#: lists of requirements, one file per environment
 PINS = Path(__file__).with_name("pins")
 _WORKER_NEEDS = ("numpy", "ase")
 
-# PYTHONPATH cannot name Limbeck's folder to another Python: in a usual installation that folder is
-# site-packages, and the packages beside Limbeck would hide the other environment's own.
+# PYTHONPATH cannot give Limbeck's folder to another Python: usually that folder is site-packages, and the
+# other packages in it would hide those of the environment.
 _BOOTSTRAP = """\
 import importlib.util, runpy, sys
 folder, module, *sys.argv[1:] = sys.argv[1:]
@@ -54,15 +54,15 @@ _PROBE_TIMEOUT_S = 120
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python to start workers in: this process's own, installed by Limbeck, or given by the user."""
+    """A Python for workers: that of this process, installed by Limbeck, or given by the user."""
 
     path: Path
     kind: Literal["own", "installed", "given"]
 
     def command(self, module: str, *, working_folder: bool = True) -> list[str]:
-        """Arguments that run ``module`` of this very Limbeck.
+        """Arguments that run ``module`` of this Limbeck.
 
-        working_folder: modules in the current folder can be imported, as ``module:callable`` wants.
+        working_folder: modules in the current folder can be imported, as ``module:callable`` needs.
         """
         if self.kind == "own":
             return [str(self.path), "-m", module]
@@ -71,7 +71,7 @@ class Interpreter:
         return [str(self.path), *flags, "-c", _BOOTSTRAP, folder, module]
 
     def environment(self) -> dict[str, str]:
-        """Environment variables of a process in it."""
+        """Environment variables of its processes."""
         if self.kind != "own":
             return foreign_environment()
         source = str(Path(limbeck.__file__).resolve().parents[1])
@@ -83,39 +83,39 @@ OWN = Interpreter(Path(sys.executable), "own")
 
 
 def foreign_environment() -> dict[str, str]:
-    """This process's environment variables without those that lead Python to this one's packages."""
+    """Environment variables without those that point Python to the packages of this process."""
     dropped = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONSAFEPATH", "VIRTUAL_ENV"}
     return {k: v for k, v in os.environ.items() if k not in dropped} | {"PYTHONNOUSERSITE": "1"}
 
 
 def limbeck_home() -> Path:
-    """Folder of Limbeck's own data: $LIMBECK_HOME, else limbeck/ in the user's data folder (XDG)."""
+    """Limbeck's data folder: $LIMBECK_HOME, else limbeck/ in the user's data folder (XDG)."""
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(os.environ.get("LIMBECK_HOME") or f"{data}/limbeck").expanduser().absolute()
 
 
 def environment_folder(card: TeacherCard) -> Path:
-    """Where ``limbeck teachers install`` puts the environment of ``card``'s teacher."""
+    """Folder of the teacher's environment, as made by ``limbeck teachers install``."""
     return limbeck_home() / "teachers" / card.environment_name
 
 
 def installed_python(card: TeacherCard, folder: Path | None = None) -> Path | None:
-    """The Python of the teacher's finished environment, or None where there is none."""
+    """The Python of the teacher's complete environment, or None."""
     folder = environment_folder(card) if folder is None else folder
     python = folder / "bin" / "python"
-    # is_file follows the link to the base interpreter, which may have been removed since.
+    # is_file follows the link to the base interpreter, which may have been removed
     return python if (folder / RECORD).is_file() and python.is_file() else None
 
 
 def find_interpreter(card: TeacherCard | None, python: Path | None = None, name: str = "") -> Interpreter:
-    """The Python for a teacher's workers: the one given, else this one, else the installed one.
+    """The Python for a teacher's workers: the given one, else this one, else the installed one.
 
-    ``card`` is None for ``module:callable``, which is looked for where Limbeck is unless ``python``
-    (``teacher.python``) is given; ``name`` is the teacher's, for messages.
+    ``card`` is None for ``module:callable``, which uses this Python unless ``python`` (``teacher.python``) is
+    given; ``name`` is the teacher's name for messages.
 
     Raises
     ------
-    InputError: ``python`` is no usable Python. MissingPackageError: the teacher is not installed.
+    InputError: ``python`` is not usable. MissingPackageError: the teacher is not installed.
     """
     if python is not None:
         check_python(python, [] if card is None else [card.package], name or (card.name if card else ""))
@@ -128,11 +128,11 @@ def find_interpreter(card: TeacherCard | None, python: Path | None = None, name:
 
 
 def check_python(python: Path, packages: Sequence[str], teacher: str) -> None:
-    """Refuse a ``teacher.python`` that is no Python, too old, or lacks a package that a worker imports."""
+    """Check that ``teacher.python`` is a recent Python with the packages that a worker imports."""
     where = f"teacher {teacher}: teacher.python {python}"
     wanted = f"the path of a Python {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer"
     if not python.exists():
-        raise InputError("there is no such file", where=where, wanted=wanted)
+        raise InputError("no such file", where=where, wanted=wanted)
     if not os.access(python, os.X_OK) or python.is_dir():
         raise InputError("not an executable file", where=where, wanted=wanted)
     needed = (*_WORKER_NEEDS, *packages)
@@ -141,12 +141,10 @@ def check_python(python: Path, packages: Sequence[str], teacher: str) -> None:
         raise InputError("not a Python interpreter", where=where, got=answer, wanted=wanted)
     version, found = answer
     if tuple(version[:2]) < LEAST_PYTHON:
-        raise InputError(
-            "this Python is too old", where=where, got=".".join(map(str, version)), wanted=wanted
-        )
+        raise InputError("Python is too old", where=where, got=".".join(map(str, version)), wanted=wanted)
     if missing := [package for package in needed if package not in found]:
         raise MissingPackageError(
-            "its environment lacks what a worker imports",
+            "missing packages in the environment",
             where=where,
             got=f"no {', '.join(missing)}",
             wanted=", ".join(needed),
@@ -155,10 +153,10 @@ def check_python(python: Path, packages: Sequence[str], teacher: str) -> None:
 
 
 def _probe(python: str, packages: Sequence[str] = ()) -> tuple[list[int], list[str]] | str:
-    """Version and which ``packages`` it has, or what went wrong; nothing is imported there."""
+    """Version and installed ones of ``packages`` (nothing is imported), or an error message."""
     try:
         done = subprocess.run(
-            [python, "-I", "-c", _PROBE, *packages],  # without the working folder, in old versions too
+            [python, "-I", "-c", _PROBE, *packages],  # without the working folder, also in old versions
             env=foreign_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
             errors="replace", timeout=_PROBE_TIMEOUT_S, check=False,
         )  # fmt: skip
@@ -170,15 +168,15 @@ def _probe(python: str, packages: Sequence[str] = ()) -> tuple[list[int], list[s
         if line.startswith("limbeck-probe "):
             version, found = json.loads(line.partition(" ")[2])
             return version, found
-    words = " ".join((done.stderr or done.stdout).split())[-200:]
-    return words or f"exit code {done.returncode} and no answer"
+    output = " ".join((done.stderr or done.stdout).split())[-200:]
+    return output or f"exit code {done.returncode} and no answer"
 
 
-# Environments that limbeck teachers install makes
+# installation by limbeck teachers install
 
 
 def read_pins(card: TeacherCard) -> tuple[str, ...]:
-    """What is installed for ``card``'s teacher: a frozen list, else its requirement and a worker's."""
+    """Requirements of the teacher: its frozen list, else its package and those of a worker."""
     path = PINS / f"{card.environment_name}.txt"
     if not path.is_file():
         return (card.requirement, *_WORKER_NEEDS)
@@ -187,14 +185,13 @@ def read_pins(card: TeacherCard) -> tuple[str, ...]:
 
 
 def is_current(card: TeacherCard, folder: Path | None = None) -> bool:
-    """Whether the installed environment was made from today's list."""
+    """Whether the environment was installed from the current list."""
     folder = environment_folder(card) if folder is None else folder
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return tuple(record["requirements"]) == read_pins(card)
     except (OSError, ValueError, KeyError, TypeError):
-        # No record, or one of a kind that this version does not write.
-        return False
+        return False  # no record, or an unknown one
 
 
 def install_environment(
@@ -205,26 +202,26 @@ def install_environment(
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Make the environment of ``card``'s teacher and return its Python.
+    """Install the environment of a teacher and return its Python.
 
-    It is made under another name, renamed when the teacher's package was seen to load in it, and kept
-    where it was made from the same list before. (Its scripts name the other folder; its Python does not.)
+    It is made under a temporary name and renamed after the package was imported in it. (Its scripts refer to
+    the temporary folder, its Python does not.) An existing environment from the same list is kept.
 
     Parameters
     ----------
-    folder: instead of ``teachers/NAME`` in :func:`limbeck_home`; labelling does not look there by itself.
-    python: base interpreter; this one where it fits, else one that is found.
-    overwrite: make it anew in any case.
+    folder: default ``teachers/NAME`` in :func:`limbeck_home`; others are not found by labelling.
+    python: base interpreter; default this one or another suitable one.
+    overwrite: replace an existing environment.
 
     Raises
     ------
-    InputError: the folder holds something else, or no interpreter fits.
-    LimbeckError: pip failed, the package does not load, or the folder cannot be written.
+    InputError: the folder is not an environment, or there is no suitable interpreter.
+    LimbeckError: pip failed, the package cannot be imported, or the folder is not writable.
     """
     target = environment_folder(card) if folder is None else folder.expanduser().absolute()
     if target.exists() and not (target / RECORD).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(
-            "the folder holds something else",
+            "folder is not an environment of a teacher",
             where=target,
             wanted="a new folder, or an environment made by 'limbeck teachers install'",
             remedy="choose another --dir",
@@ -233,7 +230,7 @@ def install_environment(
         with _lock(target):
             found = installed_python(card, target)
             if found is not None and not overwrite and is_current(card, target):
-                say(f"{card.environment_name} is installed already in {target}")
+                say(f"{card.environment_name} is already installed in {target}")
                 return found
             base = find_base(card, python)
             log = target.with_name(f"{target.name}.log")
@@ -241,7 +238,7 @@ def install_environment(
             _make(card, base, target, log)
     except OSError as error:
         raise LimbeckError(
-            f"cannot make the environment of teacher {card.name!r}",
+            f"cannot create the environment of teacher {card.name!r}",
             where=error.filename or target,
             got=error.strerror or str(error),
             wanted="a writable folder with a few gigabytes free",
@@ -251,7 +248,7 @@ def install_environment(
 
 
 def find_base(card: TeacherCard, python: Path | None = None) -> Path:
-    """An interpreter of a version for which the teacher's pins have wheels; this one if it fits."""
+    """An interpreter for which the teacher's pins have wheels, preferably this one."""
 
     def version_of(path: Path | str) -> str | None:
         answer = _probe(str(path))
@@ -262,7 +259,7 @@ def find_base(card: TeacherCard, python: Path | None = None) -> Path:
         version = version_of(python)
         if version not in card.pythons:
             raise InputError(
-                f"the pins of teacher {card.name!r} are not for this interpreter",
+                f"unsuitable interpreter for teacher {card.name!r}",
                 where=python,
                 got=f"Python {version}" if version else "no Python interpreter",
                 wanted=wanted,
@@ -272,34 +269,34 @@ def find_base(card: TeacherCard, python: Path | None = None) -> Path:
         return Path(sys.executable)
     for version in card.pythons:
         path = shutil.which(f"python{version}")
-        # A version manager's shim may be there and fail.
+        # the shim of a version manager may exist and fail
         if path is not None and version_of(path) == version:
             return Path(path)
     raise InputError(
-        f"no interpreter for teacher {card.name!r} is found",
+        f"no suitable interpreter for teacher {card.name!r}",
         got=f"Python {platform.python_version()} and no other on PATH",
         wanted=wanted,
-        remedy="install one and give it as --python PATH",
+        remedy="install one and give --python PATH",
     )
 
 
 def _make(card: TeacherCard, base: Path, target: Path, log: Path) -> None:
     partial, old = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "old"))
-    for left in (partial, old):  # by an installation that was interrupted: we hold the lock
+    for left in (partial, old):  # of an interrupted installation: this process holds the lock
         shutil.rmtree(left, ignore_errors=True)
     python, pins = partial / "bin" / "python", read_pins(card)
     try:
         log.write_text("", encoding="utf-8")
-        _run([str(base), "-m", "venv", str(partial)], card, log, "making a virtual environment failed")
+        _run([str(base), "-m", "venv", str(partial)], card, log, "cannot create a virtual environment")
         requirements = partial / "requirements.txt"
         requirements.write_text("\n".join(pins) + "\n", encoding="utf-8")
-        # Compiling every module takes as long as unpacking; the first start compiles what is used.
+        # compiling all modules takes as long as unpacking; the first start compiles those in use
         flags = ["--no-input", "--no-compile", "--progress-bar=off", "--disable-pip-version-check"]
         pip = [str(python), "-m", "pip", "install", *flags, "-r", str(requirements)]
         _run(pip, card, log, "pip failed")
-        # Started as a worker is started, it imports what the teacher's loader imports.
+        # started like a worker, it imports what the teacher's loader imports
         smoke = Interpreter(python, "installed").command("limbeck.teachers.smoke", working_folder=False)
-        _run([*smoke, card.smoke or card.package], card, log, "its package does not load")
+        _run([*smoke, card.smoke or card.package], card, log, "cannot import the package")
         record = {"requirements": list(pins), "python": str(base), "limbeck": limbeck.__version__}
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if target.exists():
@@ -311,12 +308,12 @@ def _make(card: TeacherCard, base: Path, target: Path, log: Path) -> None:
 
 
 def _run(command: list[str], card: TeacherCard, log: Path, what: str) -> None:
-    """Run a command with its words in ``log``; LimbeckError with its last error, or line, where it fails."""
-    with open(log, "a", encoding="utf-8") as words:
-        words.write(f"$ {' '.join(command[:4])} ...\n")
-        words.flush()
+    """Run a command with its output in ``log``; LimbeckError with the last error line if it fails."""
+    with open(log, "a", encoding="utf-8") as output:
+        output.write(f"$ {' '.join(command[:4])} ...\n")
+        output.flush()
         done = subprocess.run(
-            command, env=foreign_environment(), stdin=subprocess.DEVNULL, stdout=words,
+            command, env=foreign_environment(), stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     if done.returncode != 0:
@@ -327,13 +324,13 @@ def _run(command: list[str], card: TeacherCard, log: Path, what: str) -> None:
             what,
             where=f"environment of teacher {card.name}",
             got=(errors or lines or [f"exit code {done.returncode}"])[-1][-400:],
-            remedy=f"see {log}; nothing was left installed",
+            remedy=f"see {log}; nothing was installed",
         )
 
 
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
-    """Hold the right to write ``target``; it ends with the process, however that ends."""
+    """Lock ``target`` for writing; the lock ends with the process."""
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.lock")
     while True:
@@ -342,7 +339,7 @@ def _lock(target: Path) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise LimbeckError(
-                    "another installation is at work there", where=target, remedy="wait for it to end"
+                    "another installation is running", where=target, remedy="wait for it to end"
                 ) from error
             try:
                 if not os.path.samestat(path.stat(), os.fstat(handle.fileno())):

@@ -1,4 +1,4 @@
-"""What the loaders of several teachers share: batches, vacuum, counts."""
+"""Helpers of several loaders: batches, vacuum, counts of parameters."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from limbeck.errors import InputError
 
 
 class Batched(Potential):
-    """A Potential whose small structures are evaluated in one call: a network's fixed costs are paid once.
+    """Evaluates several small structures in one call, to share the fixed costs of a network.
 
     Parameters
     ----------
-    alone: evaluates what is alone in its group; its capabilities name ``batch_atoms``.
-    together: evaluates a batch of several structures in one call.
+    single: evaluates single structures; its capabilities include ``batch_atoms``.
+    several: evaluates several structures in one call.
     """
 
-    def __init__(self, alone: Potential, together: Callable[[StructureBatch], Labels]) -> None:
-        self.alone, self.together = alone, together
-        self.name, self.capabilities = alone.name, alone.capabilities
+    def __init__(self, single: Potential, several: Callable[[StructureBatch], Labels]) -> None:
+        self.single, self.several = single, several
+        self.name, self.capabilities = single.name, single.capabilities
 
     def evaluate(self, batch: StructureBatch) -> Labels:
         parts = []
         for group in groups(batch.counts, self.capabilities.batch_atoms or 0):
             chosen = batch if len(group) == len(batch) else batch.select(group)
-            parts.append((self.together if len(group) > 1 else self.alone.evaluate)(chosen))
+            parts.append((self.several if len(group) > 1 else self.single.evaluate)(chosen))
         return join_labels(parts)
 
 
@@ -52,7 +52,7 @@ class OneByOne(Potential):
 
 
 def groups(counts: np.ndarray, batch_atoms: int) -> Iterator[list[int]]:
-    """Indices in order, in runs of at most ``batch_atoms`` atoms; a larger structure stands alone."""
+    """Consecutive indices in groups of at most ``batch_atoms`` atoms; larger structures are single."""
     group: list[int] = []
     atoms = 0
     for s, count in enumerate(counts):
@@ -65,11 +65,11 @@ def groups(counts: np.ndarray, batch_atoms: int) -> Iterator[list[int]]:
         yield group
 
 
-def close_cells(frames: Iterable[Atoms], gap: float) -> None:
-    """Make ``frames`` periodic in all directions, with ``gap`` Å of vacuum on either side.
+def add_vacuum(frames: Iterable[Atoms], gap: float) -> None:
+    """Make ``frames`` periodic in all directions, adding ``gap`` Å of vacuum on either side.
 
-    With ``gap`` the reach of a potential, no two images see each other. For packages that take a
-    structure as periodic in all directions whatever it says.
+    For packages that treat all structures as periodic. If ``gap`` is the cutoff of the potential, images do
+    not interact.
     """
     for frame in frames:
         if not frame.pbc.all():
@@ -78,20 +78,20 @@ def close_cells(frames: Iterable[Atoms], gap: float) -> None:
 
 
 def float64(tensor: Any) -> np.ndarray:
-    """A tensor of torch as an array of its shape."""
+    """A torch tensor as an array."""
     return tensor.detach().cpu().numpy().astype(np.float64)
 
 
 def count_parameters(network: Any, *, frozen: bool = True) -> int:
-    """Weights of a ``torch.nn.Module``, with or without those that its package does not train."""
+    """Number of parameters of a ``torch.nn.Module``, with or without frozen ones."""
     return sum(int(weight.numel()) for weight in network.parameters() if frozen or weight.requires_grad)
 
 
 def elements_of_types(types: Sequence[str]) -> frozenset[int]:
-    """Atomic numbers of a model's type names; InputError where one is no chemical symbol."""
+    """Atomic numbers of a model's type names; InputError unless all are chemical symbols."""
     if foreign := [name for name in types if name not in atomic_numbers]:
         raise InputError(
-            "the model's types are not elements",
+            "atom types of the model are not elements",
             got=", ".join(foreign[:5]),
             wanted="type names that are chemical symbols",
         )

@@ -1,4 +1,4 @@
-"""Teachers whose elements and domain are those of a model file: MACE, NequIP and Allegro, DeePMD, PET-MAD.
+"""Teachers with elements and domain from a model file: MACE, NequIP and Allegro, DeePMD, PET-MAD.
 
 Networks: MACE, Batatia et al., NeurIPS 2022; NequIP, Batzner et al., Nat. Commun. 2022, 13, 2453; Allegro,
 Musaelian et al., Nat. Commun. 2023, 14, 579; Deep Potential, Zeng et al., J. Chem. Phys. 2023, 159, 054801;
@@ -23,7 +23,7 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
 from limbeck.teachers.crystals import MPTRJ_ELEMENTS
-from limbeck.teachers.loaders import OneByOne, close_cells, count_parameters, elements_of_types
+from limbeck.teachers.loaders import OneByOne, add_vacuum, count_parameters, elements_of_types
 
 # MACE; MACE-MP: arXiv:2401.00096; MACE-OFF: Kovács et al., J. Am. Chem. Soc. 2025 (arXiv:2312.15211)
 
@@ -35,7 +35,7 @@ _OFF = {
     "licence": _ASL,
     "domain": "organic molecules and their liquids and crystals (MACE-OFF23, wB97M-D3(BJ)/def2-TZVPPD)",
 }
-#: mace-torch's own names of its MP family; the OFF family, whose names there are the same, with off-
+#: names of mace-torch for its MP family; those of the OFF family, which are equal, with the prefix off-
 _MACE_MODELS: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(("small", "medium", "large", "small-0b", "medium-0b", "small-0b2", "medium-0b2"), _MP),
     **dict.fromkeys(("large-0b2", "medium-0b3", "medium-mpa-0"), _MP),
@@ -48,7 +48,7 @@ def fetch_mace(options: Mapping[str, Any]) -> Path:
     from mace.calculators import foundations_models as zoo
 
     name = options["model"]
-    # Its function for the OFF family hands back no path, but that for MP takes the address of a file.
+    # the function for the OFF family returns no path, but that for MP accepts a URL
     return Path(
         zoo.download_mace_mp_checkpoint(
             zoo.mace_off_urls[name.removeprefix("off-")] if name.startswith("off-") else name
@@ -57,7 +57,7 @@ def fetch_mace(options: Mapping[str, Any]) -> Path:
 
 
 def load_mace(card: TeacherCard, options: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
-    """``head`` chooses the head of a model with several; elements are those that the model has."""
+    """``head`` selects a head of a multi-head model; elements are those of the model."""
     from mace.calculators import MACECalculator
 
     head, dtype = options["head"], options["dtype"]
@@ -66,12 +66,10 @@ def load_mace(card: TeacherCard, options: Mapping[str, Any], device: str, path: 
     model = calculator.models[0]
     if type(model).__name__ not in ("MACE", "ScaleShiftMACE"):
         raise InputError(
-            "not a MACE model of energies", got=type(model).__name__, wanted="MACE or ScaleShiftMACE"
+            "unsupported kind of MACE model", got=type(model).__name__, wanted="MACE or ScaleShiftMACE"
         )
     if head is not None and head not in calculator.available_heads:
-        raise InputError(
-            "the model has no such head", got=head, wanted=" or ".join(calculator.available_heads)
-        )
+        raise InputError("unknown head", got=head, wanted=" or ".join(calculator.available_heads))
     elements = frozenset(int(z) for z in calculator.z_table.zs)
     return card.potential(calculator, elements=elements, precision=dtype), count_parameters(model)
 
@@ -80,9 +78,9 @@ def load_mace(card: TeacherCard, options: Mapping[str, Any], device: str, path: 
 
 
 def load_nequip(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
-    """A model of ``nequip-package``, or ``nequip-compile --target ase``; its elements are its type names.
+    """A model of ``nequip-package`` or ``nequip-compile --target ase``; elements are the type names.
 
-    A package holds its own source, a compiled model machine code: ``trust`` is needed for all.
+    A package contains source code, a compiled model machine code, so both need ``trust``.
     """
     from nequip.integrations.ase import NequIPCalculator
 
@@ -91,19 +89,19 @@ def load_nequip(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path
     calculator = make(str(path), device=device, chemical_species_to_atom_type_map=True)
     stored = calculator.model.model.get_metadata() if compiled else calculator.model.metadata
     elements = elements_of_types(list(calculator.transforms[0].model_type_names))
-    # The weights of a compiled model are within its machine code.
+    # weights of a compiled model are in its machine code
     n_parameters = None if compiled else count_parameters(calculator.model)
     return card.potential(calculator, elements=elements, precision=stored["model_dtype"]), n_parameters
 
 
 def load_deepmd(card: TeacherCard, options: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
-    """A frozen model or a checkpoint; elements are its type map.
+    """A frozen model or a checkpoint; elements are those of the type map.
 
-    A ``.pth`` is TorchScript and a ``.pt`` is read as weights alone: neither is unpickled. ``head``
-    names the branch of a checkpoint that has several.
+    A ``.pth`` is TorchScript, and of a ``.pt`` only weights are read: neither is unpickled. ``head`` selects
+    a branch of a checkpoint with several.
     """
     if device == "cpu":
-        # It takes a GPU wherever there is one unless this says otherwise before its first import.
+        # before its first import, or it uses any GPU that is present
         os.environ["DEVICE"] = "cpu"
     import_deepmd()
     from deepmd.calculator import DP
@@ -117,9 +115,9 @@ def load_deepmd(card: TeacherCard, options: Mapping[str, Any], device: str, path
     }
     if any(needs.values()):
         raise InputError(
-            "the model needs more than elements and positions",
+            "model with unsupported inputs",
             got=", ".join(what for what, needed in needs.items() if needed),
-            wanted="a model without them",
+            wanted="a model of elements and positions",
         )
     network = model.deep_eval.dp
     widths = {str(weight.dtype) for weight in network.parameters()}
@@ -133,10 +131,9 @@ def load_deepmd(card: TeacherCard, options: Mapping[str, Any], device: str, path
 
 
 def import_deepmd() -> None:
-    """Import deepmd's PyTorch backend, with torch alone where its C++ operators are for another torch.
+    """Import deepmd's PyTorch backend without its C++ operators if they are for another version of torch.
 
-    It would refuse to start. They are needed for compressed models and for LAMMPS over several
-    processes; all else has its own code in torch.
+    It would refuse to start otherwise. Only compressed models and parallel LAMMPS need these operators.
     """
     import deepmd.env
     import torch
@@ -147,14 +144,14 @@ def import_deepmd() -> None:
 
 
 class DeepPotential(AsePotential):
-    """Its calculator, which takes a structure as periodic in all directions or none: slabs get vacuum."""
+    """Its calculator, which supports periodicity in all directions or none: slabs get vacuum."""
 
     def evaluate(self, batch: StructureBatch) -> Labels:
         mixed = batch.pbc.any(axis=1) & ~batch.periodic
         if not mixed.any():
             return super().evaluate(batch)
         frames = batch.to_atoms()
-        close_cells([f for f, m in zip(frames, mixed, strict=True) if m], self.calculator.dp.get_rcut())
+        add_vacuum([f for f, m in zip(frames, mixed, strict=True) if m], self.calculator.dp.get_rcut())
         labels = super().evaluate(StructureBatch.from_atoms(frames))
         if labels.stress is None:
             return labels
@@ -165,9 +162,9 @@ class DeepPotential(AsePotential):
 
 
 def load_pet(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
-    """A checkpoint (``.ckpt``) or an exported model (``.pt``); elements are its types.
+    """A checkpoint (``.ckpt``), as released, or an exported model (``.pt``); elements are its types.
 
-    A checkpoint is unpickled; of the two, files as released are checkpoints.
+    A checkpoint is unpickled.
     """
     from metatomic_ase import MetatomicCalculator
     from metatrain.utils.io import is_exported_file, load_model
@@ -176,11 +173,11 @@ def load_pet(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | 
     if not is_exported_file(str(path)):
         model = model.export()
     for weight in model.parameters():
-        weight.requires_grad_(False)  # else each label pays for the gradients of the weights too
+        weight.requires_grad_(False)  # saves the gradients of the weights
     found = model.capabilities()
     if "energy" not in found.outputs:
-        raise InputError("the model gives no energy", got=", ".join(found.outputs), wanted="an output energy")
-    # A list of neighbours kept from the structure before would order sums by what that was.
+        raise InputError("model without energies", got=", ".join(found.outputs), wanted="an output energy")
+    # without a skin: a neighbour list kept from the previous structure would change the order of sums
     calculator = MetatomicCalculator(model, device=device, uncertainty_threshold=None, neighbor_skin=0.0)
     elements = frozenset(int(z) for z in found.atomic_types)
     potential = card.potential(calculator, PetPotential, elements=elements, precision=found.dtype)
@@ -188,13 +185,13 @@ def load_pet(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | 
 
 
 class PetPotential(OneByOne):
-    """A metatomic calculator, asked for all in one evaluation: ASE's calls would take two."""
+    """A metatomic calculator with one evaluation per structure, where ASE's calls take two."""
 
     def single(self, atoms: Atoms) -> Labels:
         found = self.model.compute_energy(atoms, compute_forces_and_stresses=True, per_atom=True)
         stress = np.full((1, 3, 3), np.nan)
         if atoms.pbc.all() and atoms.cell.rank == 3:
-            # The strain's gradient has a part that turns the structure, which is not zero here.
+            # symmetrised: the gradient by the strain includes a rotation, not zero for this network
             stress[0] = (found["stress"] + found["stress"].T) / 2
         return Labels(np.array([found["energy"]]), found["forces"], stress, found["energies"])
 
@@ -210,7 +207,7 @@ CARDS = (
         load=load_mace, fetch=fetch_mace, smoke="mace.calculators", models=_MACE_MODELS,
         options={"model": None, "dtype": "float64", "head": None}, choices={"dtype": DTYPES},
         file_option="model", unpickles=True, atom_energies=True,
-        # E0s may be isolated atoms or a fit, and a network may add to them: a file does not say.
+        # reference energies may be isolated atoms or a fit; the file does not say which
         isolated_atoms=False,
     ),
     TeacherCard(
@@ -219,10 +216,10 @@ CARDS = (
         citation="Batzner et al., Nat. Commun. 2022, 13, 2453; doi 10.1038/s41467-022-29939-5",
         load=load_nequip, smoke="nequip.integrations.ase",
         options={"model": None}, file_option="model", unpickles=True,
-        suffixes=(".nequip.zip", ".nequip.pt2"),  # as nequip itself tells them apart
+        suffixes=(".nequip.zip", ".nequip.pt2"),  # as nequip distinguishes them
         convert="nequip-package build CHECKPOINT model.nequip.zip",
         precision="float32", atom_energies=True,
-        # Its energies of lone atoms are what fits the training set, unless the file's author set them.
+        # energies of isolated atoms are fitted to the training set unless the author set them
         isolated_atoms=False,
     ),
     TeacherCard(
@@ -231,9 +228,9 @@ CARDS = (
         citation="Zeng et al., J. Chem. Theory Comput. 2025, 21, 4375; doi 10.1021/acs.jctc.5c00340",
         load=load_deepmd, smoke="limbeck.teachers.model_files:import_deepmd",
         options={"model": None, "head": None}, file_option="model",
-        suffixes=(".pth", ".pt"),  # of the PyTorch backend: frozen model, and checkpoint of training
+        suffixes=(".pth", ".pt"),  # of the PyTorch backend: frozen model, checkpoint
         convert="dp convert-backend model.pb model.pth",
-        # Its energies of lone atoms are what fits the training set.
+        # energies of isolated atoms are fitted to the training set
         isolated_atoms=False,
     ),
     TeacherCard(
@@ -243,9 +240,9 @@ CARDS = (
         citation="Mazitov et al., Nat. Commun. 2025, 16, 10653; doi 10.1038/s41467-025-65662-7",
         load=load_pet, smoke="metatrain.pet", options={"model": None}, file_option="model", unpickles=True,
         precision="float32", atom_energies=True,
-        # Its energies of lone atoms are a linear fit to the training set.
+        # energies of isolated atoms are a linear fit to the training set
         isolated_atoms=False,
-        # The network learns symmetry under rotation and reflection, and has it approximately.
+        # symmetry under rotation and reflection is learned, hence approximate
         rotation=False, reflection=False,
     ),
 )

@@ -21,21 +21,21 @@ from limbeck.teachers.loaders import Batched, OneByOne, count_parameters, float6
 def load_so3lr(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None) -> Loaded:
     """The pretrained SO3LR. It sets torch's global default dtype, so it needs its own process.
 
-    float64 unless ``dtype`` says float32: total energies are thousands of eV, so float32 keeps
-    differences of energy to about 1 meV only.
+    float64 by default: total energies are thousands of eV, so float32 resolves energy differences to about
+    1 meV only.
     """
     from so3krates_torch.calculator.so3 import SO3LRCalculator
 
-    # Stress costs about 5% and cannot be asked for structure by structure.
+    # stress costs about 5% and cannot be switched per structure
     calculator = SO3LRCalculator(device=device, default_dtype=options["dtype"], compute_stress=True)
-    alone = card.potential(calculator, precision=options["dtype"])
-    # The calculator freezes every weight to evaluate.
+    single = card.potential(calculator, precision=options["dtype"])
+    # the calculator freezes all weights
     n_parameters = sum(count_parameters(network) for network in calculator.models)
-    return Batched(alone, lambda batch: _so3lr(calculator, batch)), n_parameters
+    return Batched(single, lambda batch: _so3lr(calculator, batch)), n_parameters
 
 
 def _so3lr(calculator: Any, batch: StructureBatch) -> Labels:
-    """Several structures in one graph, made as the package's calculator makes that of one."""
+    """Several structures in one graph, built as in the package's calculator."""
     from so3krates_torch.data.atomic_data import AtomicData
     from so3krates_torch.data.utils import config_from_atoms
     from so3krates_torch.tools import torch_geometric
@@ -58,11 +58,11 @@ def _so3lr(calculator: Any, batch: StructureBatch) -> Labels:
 
 
 class GFN2(Potential):
-    """tblite's single points; each begins from the wavefunction of the last structure of the same atoms.
+    """tblite's single points, each started from the wavefunction of the last structure with the same atoms.
 
-    That saves SCF cycles, as tblite's own ASE calculator does, and changes labels within the SCF's
-    tolerance (seen: energies by 1e-8 eV, forces by 1e-4 eV/Å). Where no multiplicity is given, odd
-    numbers of electrons have one unpaired, even ones none, as tblite does by default.
+    This saves SCF cycles, as in tblite's ASE calculator, and changes labels within the SCF tolerance
+    (energies by 1e-8 eV, forces by 1e-4 eV/Å). Without a multiplicity, odd numbers of electrons have one
+    unpaired electron and even ones none, the default of tblite.
     """
 
     def __init__(self, _: None, capabilities: Capabilities, name: str) -> None:
@@ -71,7 +71,7 @@ class GFN2(Potential):
         self._last: tuple[tuple[bytes, float, int], Any, Any] | None = None
 
     def evaluate(self, batch: StructureBatch) -> Labels:
-        """Raises tblite's TBLiteRuntimeError, one line, where an SCF does not converge."""
+        """Raises tblite's TBLiteRuntimeError if the SCF does not converge."""
         energy = np.zeros(len(batch))
         forces, atom_energies = np.zeros((batch.n_atoms, 3)), np.zeros(batch.n_atoms)
         for s in range(len(batch)):
@@ -90,12 +90,12 @@ class GFN2(Potential):
         same = (np.asarray(numbers, np.int64).tobytes(), charge, spin)
         if self._last is not None and self._last[0] == same:
             _, calculator, before = self._last
-            self._last = None  # kept again only after a success
+            self._last = None  # set again after a success
             try:
                 calculator.update(positions / Bohr)
                 found = calculator.singlepoint(before)
             except TBLiteRuntimeError:
-                pass  # a guess that misleads: from the start below
+                pass  # a bad initial guess: start anew below
             else:
                 self._last = (same, calculator, found)
                 return found
@@ -108,7 +108,7 @@ class GFN2(Potential):
 
 
 def load_gfn2(card: TeacherCard, _: Mapping[str, Any], __: str, ___: Path | None) -> Loaded:
-    """GFN2-xTB on the CPU; it has no network, so no number of parameters."""
+    """GFN2-xTB on the CPU; not a network, so no number of parameters."""
     return card.potential(None, GFN2), None
 
 
@@ -117,9 +117,9 @@ _ANI_MEMBERS = 8
 
 
 def load_ani(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None) -> Loaded:
-    """The eight networks, read from the wheel's resource files: its ``ANI1x()`` would download them again.
+    """The eight networks, read from files of the wheel, because ``ANI1x()`` would download them again.
 
-    They were trained in float32; float64 keeps the differences of energies of hundreds of Hartree.
+    They were trained in float32; float64 resolves differences of energies of hundreds of Hartree.
     """
     import torch
     import torchani
@@ -144,7 +144,7 @@ def load_ani(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path
 
 
 class AniPotential(OneByOne):
-    """The mean of an ANI ensemble, with one backward pass a structure."""
+    """The mean of an ANI ensemble, with one backward pass per structure."""
 
     def single(self, atoms: Atoms) -> Labels:
         import torch
@@ -153,7 +153,7 @@ class AniPotential(OneByOne):
         strain = torch.eye(3, dtype=like.dtype, device=like.device, requires_grad=True)
         periodic = {}
         if atoms.pbc.any():
-            atoms.wrap()  # its images are those of atoms within the cell
+            atoms.wrap()  # images are those of atoms inside the cell
             cell = torch.tensor(np.array(atoms.cell.complete()), dtype=like.dtype, device=like.device)
             periodic = {"cell": cell @ strain, "pbc": torch.tensor(atoms.pbc, device=like.device)}
         positions = torch.tensor(atoms.positions, dtype=like.dtype, device=like.device)
@@ -161,7 +161,7 @@ class AniPotential(OneByOne):
         numbers = torch.tensor(atoms.numbers, dtype=torch.long, device=like.device)[None]  # (1, N)
         of_atoms = self.model.atomic_energies((numbers, (positions @ strain)[None]), **periodic).energies[0]
         gradients = torch.autograd.grad(of_atoms.sum(), (positions, strain), allow_unused=True)
-        by_atom, by_strain = (  # dE/dx (N, 3), dE/dstrain (3, 3); none where one atom has no neighbour
+        by_atom, by_strain = (  # dE/dx (N, 3), dE/dstrain (3, 3); None for an atom without neighbours
             np.zeros(shape) if part is None else float64(part) * Hartree
             for part, shape in zip(gradients, ((len(atoms), 3), (3, 3)), strict=True)
         )
@@ -173,26 +173,26 @@ class AniPotential(OneByOne):
 
 
 def load_aimnet2(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
-    """The model of a version-2 file (``.pt``), its elements those of the file.
+    """The model of a version-2 file (``.pt``); elements are those of the file.
 
-    The file names classes of aimnet and torch alone, and is read without unpickling code.
+    The file refers only to classes of aimnet and torch, and is read without unpickling code.
     """
     from aimnet.calculators import AIMNet2ASE, AIMNet2Calculator
 
     if path is not None and path.suffix.lower() == ".jpt":
         raise InputError(
-            "a file of the first format, which holds compiled code",
+            "unsupported format, which contains compiled code",
             got=".jpt",
-            wanted="a model file of the second format, .pt, as aimnet's own downloads are",
+            wanted="a model file in version 2 of the format, .pt, as downloaded by aimnet",
         )
     base = AIMNet2Calculator(str(path), device=device)
     species = (base.metadata or {}).get("implemented_species")
     if not species:
-        raise InputError("the file does not say for which elements it is")
+        raise InputError("model file without elements")
     if base.is_nse:
         raise InputError(
-            "a model of spin charges, which needs a multiplicity for each structure",
-            wanted="a model of closed shells",
+            "model with spin charges, which needs the multiplicity of each structure",
+            wanted="a model for closed shells",
         )
     elements = frozenset(int(z) for z in species)
     return card.potential(AIMNet2ASE(base), elements=elements), count_parameters(base.model)
@@ -206,12 +206,12 @@ CARDS = (
         licence="MIT", citation="Kabylda et al., J. Am. Chem. Soc. 2025; doi 10.1021/jacs.5c09558",
         load=load_so3lr, weights="pretrained/so3lr/so3lr.model", batch_atoms=128,
         options={"dtype": "float64"}, choices={"dtype": DTYPES},
-        # H C N O F P S Cl, the eight elements that the paper names; its network takes any silently.
+        # H C N O F P S Cl, the elements of the paper; the network accepts any.
         elements=frozenset([1, 6, 7, 8, 9, 15, 16, 17]),
-        # Trained on whole molecules only: measured against its own single atoms the atomization energy
-        # of H2 is 8.2 eV (4.75 in nature) and of water 16.1 eV (10.1), so these atoms mean nothing.
+        # Trained on whole molecules only: atomization energies from its own atoms are wrong (H2 8.2 eV, in
+        # experiment 4.75; water 16.1 eV, in experiment 10.1).
         isolated_atoms=False,
-        # Its package reads info["charge"]. It has an input for spin too, but was trained on singlets alone.
+        # The package reads info["charge"]. There is an input for spin, but training used singlets only.
         charge=True,
     ),
     TeacherCard(
@@ -220,11 +220,11 @@ CARDS = (
         licence="LGPL-3.0-or-later",
         citation="Bannwarth et al., J. Chem. Theory Comput. 2019, 15, 1652; doi 10.1021/acs.jctc.8b01176",
         load=load_gfn2, elements=frozenset(range(1, 87)), atom_energies=True, charge=True, spin=True,
-        # Electrons of a cell are treated at the Γ point alone, so a cell and its supercell differ
-        # (diamond, 8 against 16 atoms: by 0.84 eV an atom).
+        # Periodic systems use the Γ point only, so a cell and its supercell differ (diamond, 8 and 16 atoms:
+        # by 0.84 eV per atom).
         periodic=False, stress=False,
-        # Its atoms know no spin: measured against them water is bound by 14.0 eV (10.1 in nature) and N2
-        # by 14.8 (9.9), and with bonds drawn out to 4 Å some SCFs do not converge (CO).
+        # Its atoms have no spin: atomization energies are wrong (water 14.0 eV, in experiment 10.1; N2 14.8,
+        # in experiment 9.9), and with bonds stretched to 4 Å some SCFs do not converge (CO).
         isolated_atoms=False,
     ),
     TeacherCard(
@@ -234,7 +234,7 @@ CARDS = (
         load=load_ani, weights=_ANI_FOLDER, smoke="torchani.neurochem",
         options={"dtype": "float64"}, choices={"dtype": DTYPES},
         elements=frozenset([1, 6, 7, 8]), atom_energies=True,
-        # Its atomic zeros are a linear fit to molecules, and no lone atom was in its training set.
+        # Atomic energies are a linear fit to molecules; the training set had no isolated atoms.
         isolated_atoms=False,
     ),
     TeacherCard(
@@ -243,10 +243,10 @@ CARDS = (
         licence="MIT", citation="Anstine et al., Chem. Sci. 2025, 16, 10228; doi 10.1039/D4SC08572H",
         load=load_aimnet2, smoke="aimnet.calculators", options={"model": None}, file_option="model",
         precision="float32", isolated_atoms=False,
-        # Its Coulomb sum and dispersion are cut at 15 Å in a periodic structure, and the stress of a small
-        # cell was seen 1% off the derivative of the energy.
+        # In periodic structures Coulomb sum and dispersion are cut at 15 Å; the stress of a small cell
+        # differed from the derivative of the energy by 1%.
         periodic=False, stress=False,
-        # Charges flow between separate parts, and what they sum to is set for the whole alone.
+        # charges flow between separate molecules; only the total charge is fixed
         extensive=False,
     ),
 )

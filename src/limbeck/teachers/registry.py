@@ -1,4 +1,4 @@
-"""Name -> card, and a teacher loaded. A card costs no import; loading imports the teacher's package."""
+"""Cards by name, and loading of a teacher, which imports its package."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ _CARDS = {card.name: card for module in (crystals, molecules, model_files) for c
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher in this process, with its card and the identity that keys its labels.
-
-    ``n_parameters`` counts the weights of its network, None for ``module:callable``.
-    """
+    """A teacher in this process with its card, identity and number of parameters (None if unknown)."""
 
     potential: Potential
     card: TeacherCard
@@ -32,17 +29,17 @@ class LoadedTeacher:
 
 
 def teacher_names() -> list[str]:
-    """The names that need no module."""
+    """Names of the built-in teachers."""
     return list(_CARDS)
 
 
 def list_cards() -> list[TeacherCard]:
-    """Every card, installed or not."""
+    """All cards, installed or not."""
     return list(_CARDS.values())
 
 
 def get_card(name: str) -> TeacherCard:
-    """The card of a built-in teacher; InputError with the nearest name where there is none."""
+    """The card of a built-in teacher; InputError with the nearest name if there is none."""
     if name in _CARDS:
         return _CARDS[name]
     alike = nearest(name, _CARDS)
@@ -54,18 +51,18 @@ def get_card(name: str) -> TeacherCard:
 
 
 def check_teacher(name: str, options: Mapping[str, Any], *, trust: bool = False) -> None:
-    """Refuse, before any process starts, what needs no loading to be refused.
+    """Check name and options of a teacher without loading it.
 
     Raises
     ------
-    InputError: unknown teacher or option, options that JSON cannot carry to a worker, a model file
-        that is not there, or one that would be unpickled without ``trust``.
+    InputError: unknown teacher or option, options that are not JSON values, a missing model file, or one
+        that would be unpickled without ``trust``.
     """
     try:
         json.dumps(dict(options))
     except TypeError as error:
         raise InputError(
-            "a teacher's options must be plain values",
+            "options of a teacher are not plain values",
             where=f"teacher {name}",
             got=error,
             wanted="numbers, strings, lists and dicts",
@@ -77,9 +74,9 @@ def check_teacher(name: str, options: Mapping[str, Any], *, trust: bool = False)
 def load_teacher(
     name: str, options: Mapping[str, Any] | None = None, device: str = "cpu", *, trust: bool = False
 ) -> LoadedTeacher:
-    """Load a teacher into this process (labelling does so in workers; see ``open_teacher``).
+    """Load a teacher in this process (labelling uses workers, see ``open_teacher``).
 
-    ``trust``: its package may unpickle the model file that ``options`` name.
+    ``trust``: its package may unpickle the model file in ``options``.
     """
     options = dict(options or {})
     check_teacher(name, options, trust=trust)
@@ -100,7 +97,7 @@ def load_teacher(
 
 
 def _load(card: TeacherCard, options: Mapping[str, Any], device: str, weights: Path | None) -> Loaded:
-    """Let the package load a teacher; a model file that it cannot read is the user's input."""
+    """Let the package load a teacher; a model file that it cannot read is an InputError."""
     where = f"teacher {card.name}" + (f": {weights}" if weights else "")
     try:
         return card.load(card, card.check_options(options), device, weights)
@@ -114,8 +111,8 @@ def _load(card: TeacherCard, options: Mapping[str, Any], device: str, weights: P
         if card.model_file(options) is None:
             raise
         raise InputError(
-            "its package cannot load the model file",
+            "unreadable model file",
             where=where,
             got=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-            wanted=f"a whole model file of {card.requirement}",
+            wanted=f"a complete model file of {card.requirement}",
         ) from error

@@ -1,4 +1,4 @@
-"""``python -m limbeck.teachers.smoke MODULE[:FUNCTION]``: does a package load where its worker will run?"""
+"""``python -m limbeck.teachers.smoke MODULE[:FUNCTION]``: test that a teacher's package can be imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Import Limbeck's own loaders, which show that numpy and ase fit, then what is named."""
+    """Import Limbeck's loaders, which need numpy and ase, then the given module."""
     for name in ("limbeck.teachers.registry", *sys.argv[1:]):
         module, _, function = name.partition(":")
         loaded = importlib.import_module(module)

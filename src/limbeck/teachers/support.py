@@ -1,4 +1,4 @@
-"""Refuse, before labelling starts, structures that a teacher cannot answer for."""
+"""Checks that a teacher supports structures, made before labelling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def name_structure(batch: StructureBatch, s: int) -> str:
 
 
 def describe_elements(elements: frozenset[int]) -> str:
-    """Symbols; a run of consecutive elements as ``H-Bi``."""
+    """Symbols, with consecutive elements as ``H-Bi``."""
     ordered, parts = sorted(elements), []
     for start in (z for z in ordered if z - 1 not in elements):
         end = start
@@ -32,10 +32,10 @@ def describe_elements(elements: frozenset[int]) -> str:
 
 
 def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
-    """Raise InputError for the first structure that ``card``'s teacher was not made for.
+    """Raise InputError for the first structure that the teacher does not support.
 
-    Refused are elements it was not trained on (some teachers take them silently), periodicity it
-    cannot treat, different total charges or spins in one set, and those it cannot treat.
+    Checked are elements (some teachers accept elements for which they are untrained), periodicity, total
+    charge and spin.
     """
     check_charges(card.name, card, batch)
     foreign = np.zeros(0, bool) if card.elements is None else ~np.isin(batch.numbers, list(card.elements))
@@ -46,9 +46,9 @@ def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
             f"teacher {card.name!r} was not trained on {names}",
             where=name_structure(batch, first),
             wanted=describe_elements(card.elements),
-            remedy="leave these structures out or choose another teacher (limbeck teachers)",
+            remedy="remove these structures or choose another teacher (limbeck teachers)",
         )
-    periodicity = (  # which structures, what it treats, what was wanted, remedy
+    periodicity = (  # structures, supported periodicity, expected, remedy
         (
             ~batch.periodic & (not card.molecular),
             "that repeat in all three directions",
@@ -76,7 +76,7 @@ def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
 
 
 def check_charges(name: str, capabilities: Capabilities, batch: StructureBatch) -> None:
-    """Raise InputError for total charges or spins that differ, or that teacher ``name`` does not treat."""
+    """Raise InputError for total charges or spins that differ or that the teacher does not support."""
     states = ("total charge", batch.charge), ("multiplicity", batch.spin)
     for (what, values), among in zip(states, compared(batch), strict=True):
         if (pair := first_other(values, among)) is not None:
@@ -99,5 +99,5 @@ def check_charges(name: str, capabilities: Capabilities, batch: StructureBatch) 
                 wanted=f"{what} {0 if field == 'charge' else 1}, or no entry",
                 remedy=f"if it does, declare it: --set 'teacher.options.capabilities={{{field}: true}}'"
                 if ":" in name
-                else "choose another teacher (limbeck teachers), or leave these structures out",
+                else "remove these structures or choose another teacher (limbeck teachers)",
             )
