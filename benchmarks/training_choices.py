@@ -35,9 +35,9 @@ from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.labelling.store import LabelStore
-from limbeck.pipeline.sets import TrainingSets, audited, make_training_sets
 from limbeck.pipeline.students import train_student
 from limbeck.pipeline.telling import say_nothing
+from limbeck.pipeline.training_data import TrainingSets, audited, make_training_sets
 from limbeck.progress import LineProgress
 from limbeck.runtime.student import Student
 from limbeck.students import specification
@@ -72,7 +72,7 @@ def starting(waves: str) -> AbstractContextManager[Any]:
     return patch.object(specification, "initial_amplitudes", partial(other_amplitudes, waves))
 
 
-def lesson_of(run: Path, labels: int | None) -> tuple[TrainingSets, LabelledSet]:
+def sets_of(run: Path, labels: int | None) -> tuple[TrainingSets, LabelledSet]:
     """Labels of a run without its test trajectories (``labels`` of them, or all), and its test set."""
     labelled, test = _of_file(run) if run.is_file() else _of_run(run)
     sets = make_training_sets(audited(labelled, say_nothing), 0.1, 0, {}, {"name": "benchmark"})
@@ -121,7 +121,7 @@ def main() -> None:
     }  # fmt: skip
     ends = [{"epochs": options.epochs}] if options.epochs else [{"seconds": s} for s in options.seconds]
     for run in options.runs:
-        sets, test = lesson_of(run, options.labels)
+        sets, test = sets_of(run, options.labels)
         cases = ((p, s, e, c) for p in options.presets for s in options.seeds for e in ends
                  for c in CHOICES[options.choice])  # fmt: skip
         for preset, seed, end, settings in cases:

@@ -60,7 +60,7 @@ def mattersim(path: str) -> None:
 
 
 def aimnet2(path: str) -> None:
-    """Through its own export, which takes Coulomb and D3 out of the network, as for released models."""
+    """Through its own export, which separates Coulomb and D3 from the network, as for released models."""
     import tempfile
     from pathlib import Path
 
@@ -85,7 +85,7 @@ def aimnet2(path: str) -> None:
 
 
 def nequip(path: str) -> None:
-    """Its framework packages what a run of training leaves: one epoch on two frames."""
+    """Packaged by the framework after one epoch of training."""
     import subprocess
     import tempfile
     from pathlib import Path
@@ -148,7 +148,7 @@ training_module:
 
 
 def deepmd(path: str) -> None:
-    """A frozen model at ``path``, and beside it a checkpoint (.pt) of which it is the head ``b``."""
+    """A frozen model at ``path``, and next to it a checkpoint (.pt) with this model as head ``b``."""
     import json
     import os
     from pathlib import Path
@@ -182,7 +182,7 @@ def deepmd(path: str) -> None:
 
 
 def pet(path: str) -> None:
-    """A checkpoint of double precision at ``path``, and beside it the same exported (.pt)."""
+    """A checkpoint in double precision at ``path``, and next to it the exported model (.pt)."""
     from pathlib import Path
 
     import torch

@@ -204,7 +204,7 @@ def test_labels_equal_the_packages_own(
     ]  # fmt: skip
     build = "\n".join("    " + line for line in _ORACLES[name].splitlines())
     script = _RUN.format(build=build)
-    said = json.loads(_python(environment(name), ["-c", script, *options.values()], json.dumps(plain)))
+    expected = json.loads(_python(environment(name), ["-c", script, *options.values()], json.dumps(plain)))
     batch = StructureBatch.from_atoms(frames)
     labels = teacher.evaluate(batch)
     assert get_card(name).requirement.endswith(f"=={teacher.identity.version}")
@@ -217,7 +217,7 @@ def test_labels_equal_the_packages_own(
         assert teacher.n_parameters == 2_613_280
     # Where the oracle's sums run in another order, some units in the last place.
     eps = float(np.finfo(teacher.capabilities.precision).eps)
-    for s, own in enumerate(said):
+    for s, own in enumerate(expected):
         forces = labels.forces[batch.offsets[s] : batch.offsets[s + 1]]
         assert labels.energy[s] == pytest.approx(own["energy"], rel=100 * eps)
         assert np.abs(own["forces"]).max() > 1e-3

@@ -61,7 +61,7 @@ _SEVENNET = """
     extra = {{"elements": [int(z) for z in calculator.type_map],
              "parameters": count(calculator.model, trained=True)}}
 """
-# Energy per atom and stress in GPa, says the package.
+# Energy per atom and stress in GPa, as the package gives them.
 _CHGNET = """
     from ase.units import GPa
     from chgnet.model import CHGNet
@@ -221,10 +221,10 @@ def labelled(teacher: WorkerPotential) -> LabelledFrames:
 
 def test_labels_equal_the_packages_own(name: str, teacher: WorkerPotential, labelled: LabelledFrames) -> None:
     batch, labels = labelled
-    said = _by_its_own_api(name)
+    expected = _by_its_own_api(name)
     # The same arithmetic twice: only the order of sums may differ, so some units in the last place.
     eps = float(np.finfo(teacher.capabilities.precision).eps)
-    for s, (own, frame) in enumerate(zip(said["out"], _frames(name), strict=True)):
+    for s, (own, frame) in enumerate(zip(expected["out"], _frames(name), strict=True)):
         loose = 1e-6 if frame.info else 0.0  # an open shell's SCF ends within its tolerance
         atoms = slice(batch.offsets[s], batch.offsets[s + 1])
         forces = labels.forces[atoms]
@@ -245,9 +245,9 @@ def test_labels_equal_the_packages_own(name: str, teacher: WorkerPotential, labe
             assert labels.atom_energies[atoms].sum() == pytest.approx(labels.energy[s], rel=1e-5)
     energies = labels.energy[[s for s, atoms in enumerate(_frames(name)) if atoms.info]]
     assert (np.abs(np.diff(energies)) > 0.2).all()  # eV: an electron more or less is no rounding
-    assert teacher.n_parameters == said["parameters"] == _PARAMETERS[name]
-    if "elements" in said:
-        assert set(said["elements"]) == teacher.card.elements
+    assert teacher.n_parameters == expected["parameters"] == _PARAMETERS[name]
+    if "elements" in expected:
+        assert set(expected["elements"]) == teacher.card.elements
 
 
 def test_stress_is_the_derivative_of_the_energy(teacher: WorkerPotential, labelled: LabelledFrames) -> None:
@@ -338,7 +338,7 @@ def _small(teacher: WorkerPotential) -> list[Atoms]:
     return frames
 
 
-def test_a_batch_says_what_each_says_alone(teacher: WorkerPotential) -> None:
+def test_a_batch_equals_single_structures(teacher: WorkerPotential) -> None:
     frames = _small(teacher)
     batch = StructureBatch.from_atoms(frames)
     if teacher.capabilities.batch_atoms is not None:
