@@ -162,9 +162,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--filters", choices=get_args(Filter), default=FILTER, help="how FLOPs are counted")
     parser.add_argument("--merge", action="store_true", help="with --only: update a complete run")
     parser.add_argument(
-        "--json",
-        type=Path,
-        help="results file; the README is then unchanged, as with --quick and --only",
+        "--json", type=Path, help="results file; the README is then unchanged, as with --quick and --only"
     )
     chosen = parser.parse_args()
     defaults = {"rounds": 2, "seconds": 0.05, "cap": 5.0} if chosen.quick else {}

@@ -72,11 +72,7 @@ def structure(case: Case) -> Atoms:
         return molecule("CH3CH2OH")
     if "Cu8" in case.title:
         return bulk("Cu", cubic=True) * (1, 1, 2)
-    return {
-        "Si2": bulk("Si"),
-        "Si8": bulk("Si", cubic=True),
-        "Si64": bulk("Si", cubic=True) * 2,
-    }[case.title]
+    return {"Si2": bulk("Si"), "Si8": bulk("Si", cubic=True), "Si64": bulk("Si", cubic=True) * 2}[case.title]
 
 
 def write_frames(case: Case, folder: Path) -> Path:

@@ -111,10 +111,7 @@ def all_groups(quick: bool) -> list[Group]:
         Group(
             "graph-pes",
             "graph-pes, Si 1,000 atoms, 1 thread",
-            (
-                _limbeck("tiny", thousand),
-                Row("graph-pes PaiNN 64x2", "graph-pes", "64x2x12", thousand),
-            ),
+            (_limbeck("tiny", thousand), Row("graph-pes PaiNN 64x2", "graph-pes", "64x2x12", thousand)),
         ),
         Group(
             "teachers",

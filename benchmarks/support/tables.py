@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any
 
 README = Path(__file__).parents[1] / "README.md"
-_WRITE = {
-    "x": "{:.2f}x",
-    "%": "{:.1%}",
-    "µs": "{:.0f} µs",
-    "bytes": "{:,.0f} bytes",
-    "order": "{:.2f}x",
-}
+_WRITE = {"x": "{:.2f}x", "%": "{:.1%}", "µs": "{:.0f} µs", "bytes": "{:,.0f} bytes", "order": "{:.2f}x"}
 
 
 def table(heads: list[str], rows: list[list[str]]) -> list[str]:

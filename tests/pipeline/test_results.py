@@ -31,9 +31,9 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
     monkeypatch.setattr(evaluation, "time_in_turns", timings)
     teacher = SimpleNamespace(name="emt", n_parameters=900, threads=3, device="cuda")
     frames = StructureBatch.from_atoms([bulk("Si", cubic=True), bulk("Si")])
-    evaluation = SimpleNamespace(teacher=teacher, test=SimpleNamespace(structures=frames))
+    data = SimpleNamespace(teacher=teacher, test=SimpleNamespace(structures=frames))
     metrics = {"tiny": {"run": {"parameters": 90}}, "ultra-tiny": {"run": {"parameters": 30}}, "run": {}}
-    add_speeds(metrics, RunFolder(tmp_path), ["tiny", "ultra-tiny"], evaluation)
+    add_speeds(metrics, RunFolder(tmp_path), ["tiny", "ultra-tiny"], data)
     tiny, ultra, run = metrics["tiny"]["run"], metrics["ultra-tiny"]["run"], metrics["run"]
     assert (tiny["atoms_per_s"], ultra["atoms_per_s"]) == pytest.approx((8_000.0, 16_000.0))
     assert (tiny["speedup"], ultra["speedup"]) == pytest.approx((400.0, 800.0))

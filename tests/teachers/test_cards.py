@@ -188,11 +188,7 @@ def test_capabilities_may_be_declared() -> None:
             {},
             "no callable 'EMTT' in module 'ase.calculators.emt'; wanted .*emt:EMT$",
         ),
-        (
-            "ase.build:bulk",
-            {"nope": 1},
-            "teacher ase.build:bulk: invalid arguments of the callable; got",
-        ),
+        ("ase.build:bulk", {"nope": 1}, "teacher ase.build:bulk: invalid arguments of the callable; got"),
         ("builtins:dict", {}, "callable does not return an ASE calculator; got dict; wanted an ase"),
         (":EMT", {}, "teacher :EMT: cannot import the teacher; got Empty module name"),
     ],

@@ -98,7 +98,7 @@ _BY_ITS_OWN_API = {
 """,
 }
 #: the same code with other weights: in the long tests
-_VARIANTS = ("sevennet-l3i5", "chgnet-r2scan")
+_VARIANTS = ("sevennet-l3i5", "sevennet-mf-0", "chgnet-r2scan")
 _EPILOGUE = "\nprint(json.dumps({'out': out, **extra}))\n"
 
 
@@ -287,15 +287,15 @@ def test_identity_needs_no_import_of_the_package(name: str, teacher: WorkerPoten
 
 def test_no_teacher_package_is_imported_for_identity_or_labels() -> None:
     """In a process of its own: other tests import the packages as their oracles."""
-    _installed("sevennet-0")
+    _installed("gfn2-xtb")
     _in_a_process_of_its_own(
         "import sys\n"
         "from limbeck.core.structures import StructureBatch\n"
         "from limbeck.labelling import open_teacher\n"
-        "from ase.build import bulk\n"
-        "with open_teacher('sevennet-0', threads=1) as teacher:\n"
-        "    teacher.identity, teacher.evaluate(StructureBatch.from_atoms([bulk('Si')]))\n"
-        "sys.exit('sevenn' in sys.modules or 'torch' in sys.modules)\n"
+        "from ase.build import molecule\n"
+        "with open_teacher('gfn2-xtb', threads=1) as teacher:\n"
+        "    teacher.identity, teacher.evaluate(StructureBatch.from_atoms([molecule('H2O')]))\n"
+        "sys.exit('tblite' in sys.modules or 'torch' in sys.modules)\n"
     )
 
 
