@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limbeck.core.potential import Capabilities
+from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, MissingPackageError
 from limbeck.teachers import check_supported, get_card, list_cards, load_teacher, teacher_names
 from limbeck.teachers.custom import make_card
-from limbeck.teachers.loaders import groups
+from limbeck.teachers.loaders import RightHandedCells, VacuumPadded, groups
 from limbeck.teachers.registry import check_teacher
 
 
@@ -208,6 +208,30 @@ def test_the_files_of_a_calculator_are_part_of_its_identity(tmp_path: Path) -> N
     assert load_teacher("ase.calculators.emt:EMT", options).identity == before
     weights.write_bytes(b"two")
     assert load_teacher("ase.calculators.emt:EMT", options).identity.weights_hash != before.weights_hash
+
+
+class PeriodicOnly(EMT):
+    """As a package that treats all structures as periodic and divides by det(cell)."""
+
+    def calculate(self, atoms: Atoms, *args: object) -> None:
+        assert atoms.pbc.all()
+        super().calculate(atoms, *args)
+        self.results["stress"] = self.results["stress"] * np.sign(np.linalg.det(atoms.cell))
+
+
+def test_restricted_packages_get_vacuum_and_right_handed_cells() -> None:
+    slab, crystal, cluster = fcc111("Cu", (2, 2, 2)), bulk("Cu", cubic=True), molecule("H2O")
+    left = crystal.copy()
+    left.set_cell(-crystal.cell.array)
+    for seed, atoms in enumerate((slab, crystal, left, cluster)):
+        atoms.rattle(0.1, seed=seed)
+    batch = StructureBatch.from_atoms([slab, crystal, left, cluster])
+    wanted = AsePotential(EMT(), Capabilities(), "emt").evaluate(batch)
+    restricted = AsePotential(PeriodicOnly(), Capabilities(), "restricted")
+    labels = RightHandedCells(VacuumPadded(restricted, 8.0)).evaluate(batch)
+    np.testing.assert_allclose(labels.energy, wanted.energy, rtol=1e-9)
+    np.testing.assert_allclose(labels.forces, wanted.forces, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(labels.stress, wanted.stress, rtol=0, atol=1e-9)
 
 
 @given(st.lists(st.integers(1, 40), max_size=20), st.integers(0, 64))

@@ -13,11 +13,10 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from ase.units import GPa
 
 from limbeck.core.labels import Labels
-from limbeck.core.potential import AsePotential, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
-from limbeck.teachers.loaders import Batched, add_vacuum, count_parameters, float64
+from limbeck.teachers.loaders import Batched, RightHandedCells, VacuumPadded, count_parameters, float64
 
 #: H-Bi and Ac-Pu, the 89 elements of MPtrj (Deng et al. 2023) and of the Materials Project: the element map
 #: of SevenNet's checkpoints, and the elements of ORB's data sets. CHGNet also accepts Po-Ra, untrained.
@@ -82,6 +81,7 @@ def load_chgnet(card: TeacherCard, _: Mapping[str, Any], device: str, __: Path |
         model, use_device=device, return_site_energies=True, on_isolated_atoms="warn"
     )
     batched = Batched(card.potential(calculator), lambda batch: _chgnet(model, batch))
+    # CHGNet 0.4.2 divides the stress by the signed volume
     return RightHandedCells(batched), count_parameters(model)
 
 
@@ -99,21 +99,6 @@ def _chgnet(model: Any, batch: StructureBatch) -> Labels:
         stress=np.array([one["s"] * GPa for one in found], np.float64),
         atom_energies=np.concatenate([one["site_energies"] for one in found]).astype(np.float64),
     )
-
-
-class RightHandedCells(Potential):
-    """Passes only right-handed cells to a Potential.
-
-    CHGNet (0.4.2) divides the stress by the signed volume, so a left-handed cell flips its sign. The negative
-    lattice vectors span the same lattice with opposite handedness.
-    """
-
-    def __init__(self, inner: Potential) -> None:
-        self.inner, self.name, self.capabilities = inner, inner.name, inner.capabilities
-
-    def evaluate(self, batch: StructureBatch) -> Labels:
-        handedness = np.where(np.linalg.det(batch.cell) < 0, -1.0, 1.0)  # (S,)
-        return self.inner.evaluate(replace(batch, cell=batch.cell * handedness[:, None, None]))
 
 
 def fetch_orb(options: Mapping[str, Any]) -> Path:
@@ -163,26 +148,12 @@ def load_mattersim(card: TeacherCard, _: Mapping[str, Any], device: str, path: P
     elements = frozenset(z for z in card.elements or () if z <= largest)
     if not elements:
         raise InputError("model without elements", got=f"max_z {largest}")
-    calculator = MatterSimCalculator(potential=network, device=device)
-    return card.potential(calculator, MatterSimPotential, elements=elements), count_parameters(network.model)
-
-
-class MatterSimPotential(AsePotential):
-    """Its calculator, corrected for slabs, chains and left-handed cells."""
-
-    def evaluate(self, batch: StructureBatch) -> Labels:
-        # It wraps atoms in all three directions whatever pbc is, which would cut a slab in two: add vacuum,
-        # so that images do not interact.
-        network = self.calculator.potential.model.model_args
-        frames = batch.to_atoms()
-        add_vacuum(frames, max(network["cutoff"], network["threebody_cutoff"]))
-        labels = super().evaluate(StructureBatch.from_atoms(frames))
-        if labels.stress is None or not len(batch):
-            return labels
-        # it divides by det(cell), which may be negative, instead of the volume
-        stress = labels.stress * np.sign(np.linalg.det(batch.cell))[:, None, None]
-        stress[~batch.periodic] = np.nan
-        return replace(labels, stress=stress)
+    potential = card.potential(MatterSimCalculator(potential=network, device=device), elements=elements)
+    # It wraps atoms in all three directions whatever pbc is, which would cut a slab in two, and divides the
+    # stress by det(cell), which may be negative, instead of the volume.
+    cutoffs = network.model.model_args
+    padded = VacuumPadded(potential, max(cutoffs["cutoff"], cutoffs["threebody_cutoff"]))
+    return RightHandedCells(padded), count_parameters(network.model)
 
 
 # fmt: off

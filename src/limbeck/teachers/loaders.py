@@ -1,9 +1,10 @@
-"""Helpers of several loaders: batches, vacuum, counts of parameters."""
+"""What several loaders share: batches, wrappers for restricted packages, counts of parameters."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,42 @@ class OneByOne(Potential):
         return join_labels([self.single(atoms) for atoms in batch.to_atoms()])
 
 
+class RightHandedCells(Potential):
+    """Passes only right-handed cells to ``inner``: the negative lattice vectors span the same lattice.
+
+    For packages that divide the stress by a signed volume, so that a left-handed cell flips its sign.
+    """
+
+    def __init__(self, inner: Potential) -> None:
+        self.inner, self.name, self.capabilities = inner, inner.name, inner.capabilities
+
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        handedness = np.where(np.linalg.det(batch.cell) < 0, -1.0, 1.0)  # (S,)
+        return self.inner.evaluate(replace(batch, cell=batch.cell * handedness[:, None, None]))
+
+
+class VacuumPadded(Potential):
+    """Passes slabs and chains (and ``molecules``) to ``inner`` as periodic, with ``gap`` Å of vacuum.
+
+    For packages that treat all structures as periodic. If ``gap`` is the cutoff, images do not interact.
+    """
+
+    def __init__(self, inner: Potential, gap: float, *, molecules: bool = True) -> None:
+        self.inner, self.name, self.capabilities = inner, inner.name, inner.capabilities
+        self.gap, self.molecules = gap, molecules
+
+    def evaluate(self, batch: StructureBatch) -> Labels:
+        padded = ~batch.periodic & (batch.pbc.any(axis=1) | self.molecules)  # (S,)
+        frames = batch.to_atoms()
+        for s in np.flatnonzero(padded):
+            frames[s].center(vacuum=self.gap, axis=np.flatnonzero(~frames[s].pbc))
+            frames[s].pbc = True
+        labels = self.inner.evaluate(StructureBatch.from_atoms(frames))
+        if labels.stress is None:
+            return labels
+        return replace(labels, stress=np.where(padded[:, None, None], np.nan, labels.stress))
+
+
 def groups(counts: np.ndarray, batch_atoms: int) -> Iterator[list[int]]:
     """Consecutive indices in groups of at most ``batch_atoms`` atoms; larger structures are single."""
     group: list[int] = []
@@ -63,18 +100,6 @@ def groups(counts: np.ndarray, batch_atoms: int) -> Iterator[list[int]]:
         atoms += int(count)
     if group:
         yield group
-
-
-def add_vacuum(frames: Iterable[Atoms], gap: float) -> None:
-    """Make ``frames`` periodic in all directions, adding ``gap`` Å of vacuum on either side.
-
-    For packages that treat all structures as periodic. If ``gap`` is the cutoff of the potential, images do
-    not interact.
-    """
-    for frame in frames:
-        if not frame.pbc.all():
-            frame.center(vacuum=gap, axis=np.flatnonzero(~frame.pbc))
-            frame.pbc = True
 
 
 def float64(tensor: Any) -> np.ndarray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.core.labels import Labels
-from limbeck.core.potential import AsePotential
-from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
 from limbeck.teachers.crystals import MPTRJ_ELEMENTS
-from limbeck.teachers.loaders import OneByOne, add_vacuum, count_parameters, elements_of_types
+from limbeck.teachers.loaders import OneByOne, VacuumPadded, count_parameters, elements_of_types
 
 # MACE; MACE-MP: arXiv:2401.00096; MACE-OFF: Kovács et al., J. Am. Chem. Soc. 2025 (arXiv:2312.15211)
 
@@ -123,11 +120,11 @@ def load_deepmd(card: TeacherCard, options: Mapping[str, Any], device: str, path
     widths = {str(weight.dtype) for weight in network.parameters()}
     potential = card.potential(
         calculator,
-        DeepPotential,
         elements=elements_of_types(list(model.get_type_map())),
         precision="float32" if "torch.float32" in widths else "float64",
     )
-    return potential, count_parameters(network)
+    # its calculator supports periodicity in all directions or none
+    return VacuumPadded(potential, model.get_rcut(), molecules=False), count_parameters(network)
 
 
 def import_deepmd() -> None:
@@ -141,21 +138,6 @@ def import_deepmd() -> None:
     if torch.__version__.partition("+")[0] != deepmd.env.GLOBAL_CONFIG.get("pt_version"):
         deepmd.env.SHARED_LIB_DIR = Path(os.devnull)
     importlib.import_module("deepmd.pt.infer.deep_eval")
-
-
-class DeepPotential(AsePotential):
-    """Its calculator, which supports periodicity in all directions or none: slabs get vacuum."""
-
-    def evaluate(self, batch: StructureBatch) -> Labels:
-        mixed = batch.pbc.any(axis=1) & ~batch.periodic
-        if not mixed.any():
-            return super().evaluate(batch)
-        frames = batch.to_atoms()
-        add_vacuum([f for f, m in zip(frames, mixed, strict=True) if m], self.calculator.dp.get_rcut())
-        labels = super().evaluate(StructureBatch.from_atoms(frames))
-        if labels.stress is None:
-            return labels
-        return replace(labels, stress=np.where(mixed[:, None, None], np.nan, labels.stress))
 
 
 # PET-MAD and other point-edge transformers of metatrain; metatomic: Bigi et al. 2025 (arXiv:2508.15704)
