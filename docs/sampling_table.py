@@ -36,7 +36,7 @@ SHARED: dict[type[BaseModel], str] = {
 PLAIN = {
     "SamplingConfig.steps": "the steps, in order",
     "Relax.steps": "evaluations at most",
-    "Driven.driver": "who gives the forces: the teacher, or an interim student (a student trained on the labels so far)",
+    "Driven.driver": "source of the forces: the teacher, or an interim student, trained on the labels so far",
     "add": "the structure that it starts from stays too",
     "layers": "lattice planes, each of one or more planes of atoms (or `min_thickness_a`)",
     "min_thickness_a": "between the outermost atoms",

@@ -50,9 +50,7 @@ Sets = Annotated[
 ]
 ActiveLearningOption = Annotated[
     int | None,
-    Option(
-        help="Active learning iterations: the teacher labels where MD driven by the students fails (default 0)."
-    ),
+    Option(help="Active learning iterations: the teacher labels where the students' MD fails (default 0)."),
 ]
 Seed = Annotated[int | None, Option(help="Seed of everything random.")]
 Device = Annotated[str | None, Option(help="cpu or cuda.")]

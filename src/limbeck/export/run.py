@@ -164,7 +164,7 @@ def describe(done: dict[str, Any]) -> str:
 def _prepare(
     record: StudentRecord, structures: dict[str, list[Atoms]], options: ExportOptions, summary: dict[str, Any]
 ) -> _Work:
-    """Round and evaluate the weights, trace, and let the student answer; RefusedError where that costs much."""
+    """Round and evaluate the weights, trace, and evaluate the student; RefusedError where that costs much."""
     quantisation, name = options.quantisation, summary["student"]
     stored = store_weights(record, quantisation)
     student = Student(stored.record, name=name, threads=1)

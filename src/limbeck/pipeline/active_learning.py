@@ -1,11 +1,11 @@
 """Active learning: students run hot, compressed and stretched, and learn from where they fail.
 
-Each iteration: MD driven by every student from several starts, ended at the first unphysical or outside the training domain
-frame; frames from just before it, and some on the way, go to the teacher and join the labels. An interim student, a
-student that trains on from there for a minute, goes on where they stopped, and frames of its dynamics are
-labelled too, so that one iteration sees more than the first picoseconds of what is new. Then training goes
-on from the students. Query by committee, as DP-GEN (Zhang et al. 2019, arXiv:1810.11890) does it, with a
-physical check besides.
+Each iteration runs MD with every student from several starts, until the first frame that is unphysical or
+outside the training domain. The teacher labels frames from just before it, and some on the way. An interim
+student, trained on these for a minute, continues from where the runs stopped, and frames of its MD are
+labelled too, so that one iteration covers more than the first picoseconds beyond the training domain. Then
+training continues. Query by committee, as in DP-GEN (Zhang et al. 2019, arXiv:1810.11890), with a physical
+check in addition.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class ActiveLearning:
         return seen
 
     def _committee_members(self, sets: TrainingSets, number: int) -> list[Student]:
-        """A second opinion for a preset that runs alone: a small student, trained as an interim student is."""
+        """A committee member for a preset that runs alone: a small student, trained as an interim one is."""
         config = self.run.config
         if len(config.presets) > 1:
             return []
@@ -327,7 +327,7 @@ class ActiveLearning:
         return replace(sets, train=concatenate_labelled([sets.train, train]), validation=validation)
 
     def _beyond(self, sets: TrainingSets, number: int) -> list[Atoms]:
-        """Frames of an interim student's dynamics from where the students stopped, the last frames of their failures."""
+        """Frames of MD driven by an interim student from the last frames of the students' failures."""
         config, before = self.run.config, self._folder(number - 1)
         settings = config.active_learning
         if not settings.frames_beyond or not before.failures.exists():

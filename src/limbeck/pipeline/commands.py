@@ -98,7 +98,7 @@ def run_sample(
 
 
 def _without_interim_students(sampling: SamplingConfig, config: DistillConfig) -> SamplingConfig:
-    """Default sampling without what an interim student drives; a teacher drives the first of those instead."""
+    """Default sampling without interim students; a teacher drives the first of their steps instead."""
     quiet = [s for s in sampling.steps if not isinstance(s, Driven)]
     driven = [s.model_copy(update={"driver": "teacher"}) for s in sampling.steps if isinstance(s, Driven)]
     return sampling.model_copy(update={"steps": (*quiet, *(driven[:1] if config.teacher else []))})

@@ -199,8 +199,8 @@ def say_results(
     say(format_table([{"model": teacher["name"], **teacher}, *(_row(p, metrics[p]) for p in presets)]))
     say(
         f"(errors on the test set, {len(evaluation.test)} frames of MD driven by the teacher; on-policy: "
-        f"frames of MD driven by the student at {evaluation.hottest_k:g} K, labelled by the teacher; drift of the "
-        f"total energy without a thermostat; speed of an MD step of {about['speed_atoms']} atoms)"
+        f"frames of MD driven by the student at {evaluation.hottest_k:g} K, labelled by the teacher; drift of "
+        f"the total energy without a thermostat; speed of an MD step of {about['speed_atoms']} atoms)"
     )
     load, cores = about.get("load"), usable_cores()
     if load is not None and load > _BUSY * cores:

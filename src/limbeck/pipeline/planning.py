@@ -102,11 +102,12 @@ class Plan:
     Attributes
     ----------
     sampling, test: what will be sampled. frames, test_frames: how many frames come of it.
-    stages_s: the dynamics and the labels of each stage; a stage ends where an interim student learns from what there
-        is. test_set_s: of the test set. interim_s: training time of each interim. interim_students: how many.
+    stages_s: MD and labels of each stage; a stage ends where an interim student is trained. test_set_s: of
+        the test set. interim_s: training time of each interim student. interim_students: how many.
     atoms: of the largest frame. label_s: measured time of one label. labelling_s: of all stages.
     training_s: by preset. checking_s: by preset, what follows its training. finishing_s: what follows the
-        last. check_factor: by how much the checks are shortened. iterations, active_learning_s: of active learning.
+        last. check_factor: by how much the checks are shortened. iterations, active_learning_s: of active
+        learning.
     labels_until_s: time spent at which labelling of a default sampling stops; None where it does not.
     test_set_until_s: the same for the test set's dynamics and labels. disk_mb: labels and checkpoints.
     """
@@ -311,7 +312,7 @@ def _affordable(
 def _stages_s(
     sampling: SamplingConfig, starts: Sequence[Atoms], costs: Costs
 ) -> tuple[tuple[float, float], ...]:
-    """Seconds of dynamics and of labels of each stage, without the training of the interim student that ends it."""
+    """Seconds of MD and of labels of each stage, without training the interim student that ends it."""
     steps = sampling.steps
     parts = [sampling.model_copy(update={"steps": steps[:k]}) for k in range(len(steps) + 1)]
     evaluations = np.diff([count_evaluations(part, starts) for part in parts])

@@ -52,7 +52,7 @@ class LabelledSampling:
     lost: list[str] = field(default_factory=list)
 
     def collect(self, starts: Sequence[Atoms], plan: Plan) -> LabelSource:
-        """Frames of the plan, labelled; before each student-driven step an interim student learns from the rest.
+        """Frames of the plan, labelled; an interim student is trained before each step that it drives.
 
         With a default sampling each stage has its share of the time: labels of a slow teacher leave the
         dynamics that follows its own. The labels are as the store holds them:
@@ -67,7 +67,7 @@ class LabelledSampling:
             is_last = count == len(student_driven)
             if not is_last and all(isinstance(step, Preparing) for step in part.steps):
                 raise InputError(
-                    "the first sampling step is driven by an interim student, which has nothing to learn from",
+                    "the first sampling step is driven by an interim student, but there are no labels yet",
                     wanted="a rattle, strain or teacher-driven md step before it",
                 )
             made_until, until = self._stage_ends(plan, count)

@@ -218,7 +218,7 @@ def make_training_sets(
 
 
 def audited(labelled: LabelledSet, say: Say) -> LabelledSet:
-    """Without the labels that are not finite or far too large; those are named. Contact scans are repaired."""
+    """Without labels that are not finite or far too large (these are named); contact scans repaired."""
     labelled, replaced = repaired(labelled)
     say_some(say, replaced, "contact scans with a hole")
     kept, reasons = audit_named(labelled, LabelSource("", labelled).names())

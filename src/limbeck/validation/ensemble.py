@@ -16,7 +16,8 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.validation.run import predict
 
-#: a frame is outside the training domain where its spread exceeds so many times that of all but one in a hundred known ones
+#: a frame is outside the training domain where its committee deviation exceeds this multiple of that of all but
+#: one in a hundred known ones
 DEFAULT_FACTOR = 3.0
 #: and this share of the frame's own root mean square force: hot frames have larger forces, known as well
 DEFAULT_SHARE = 0.5
@@ -77,6 +78,6 @@ class Ensemble:
         if spread[0] <= max(self.limit_ev_per_a, self.share * force[0]):
             return None
         return (
-            f"outside the training domain: students differ by {spread[0]:.2f} eV/Å in the force on an atom, where "
+            f"outside the training domain: committee force deviation {spread[0]:.2f} eV/Å on an atom, where "
             f"{self.limit_ev_per_a:.2f} is usual at most and forces are {force[0]:.2f}"
         )

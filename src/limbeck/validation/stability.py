@@ -1,7 +1,7 @@
 """How long a student's own dynamics lasts where it is hot, compressed and stretched.
 
 A run ends at the first frame that is unphysical (contacts, temperature, numbers that are not finite)
-or that ``objection`` calls outside the training domain; what came just before it is what a student needs to learn.
+or that ``objection`` finds outside the training domain; the student needs labels of what came just before.
 """
 
 from __future__ import annotations
