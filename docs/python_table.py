@@ -86,7 +86,7 @@ print(report)""",
             "limbeck.labelling:label": (),
         },
     ),
-    "Judging a student": (
+    "Evaluating a student": (
         """from limbeck import Student
 from limbeck.dataset import read_labelled
 from limbeck.validation import nve_drift, validate

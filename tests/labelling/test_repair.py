@@ -10,14 +10,14 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from limbeck.core.audit import audit, without_core_repulsion
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.pairwise import zbl_pair
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, statistics
-from limbeck.labelling.audit import audit
-from limbeck.labelling.repair import continued, last_trusted, repair_scans, scans_of, without_core_repulsion
+from limbeck.labelling.repair import continued, last_trusted, repair_scans, scans_of
 from limbeck.sampling import Contacts, Rattle, SamplingConfig, run_sampling
 
 SUPERCELL = {"kind": "supercell", "repeat": [3, 3, 3]}

@@ -33,13 +33,15 @@ def test_rates_ratios_and_threads_of_teacher_and_students(tmp_path, monkeypatch)
     frames = StructureBatch.from_atoms([bulk("Si", cubic=True), bulk("Si")])
     data = SimpleNamespace(teacher=teacher, test=SimpleNamespace(structures=frames))
     metrics = {"tiny": {"run": {"parameters": 90}}, "ultra-tiny": {"run": {"parameters": 30}}, "run": {}}
-    add_speeds(metrics, RunFolder(tmp_path), ["tiny", "ultra-tiny"], data)
+    add_speeds(metrics, RunFolder(tmp_path), ["tiny", "ultra-tiny"], data, 600.0)
     tiny, ultra, run = metrics["tiny"]["run"], metrics["ultra-tiny"]["run"], metrics["run"]
     assert (tiny["atoms_per_s"], ultra["atoms_per_s"]) == pytest.approx((8_000.0, 16_000.0))
     assert (tiny["speedup"], ultra["speedup"]) == pytest.approx((400.0, 800.0))
     assert tiny["threads"] == ultra["threads"] == run["teacher"]["threads"] == 3
     assert (tiny["compression"], run["teacher"]["device"], run["speed_atoms"]) == (10.0, "cuda", 8)
     assert run["teacher"]["atoms_per_s"] == pytest.approx(20.0)
+    # 0.4 s a step saved but for a millisecond, or half of one
+    assert (tiny["break_even_steps"], ultra["break_even_steps"], run["spent_s"]) == (1504, 1502, 600.0)
 
 
 def _said(load: float = 0.0, **rmse: float) -> str:

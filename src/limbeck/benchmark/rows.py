@@ -18,7 +18,7 @@ class Model:
     ----------
     name: of the student or teacher. preset, parameters: None where unknown.
     engine: ``native``, ``torch`` or ``teacher``.
-    device: cpu or cuda. threads: it may use so many. sha256: of the student's file.
+    device: cpu or cuda. threads: that it may use. sha256: of the student's file.
     """
 
     name: str

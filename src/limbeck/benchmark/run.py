@@ -74,7 +74,7 @@ class BenchReport:
 
 @dataclass(frozen=True)
 class _Case:
-    """A system so many times in one call."""
+    """Copies of a system in one call."""
 
     system: System
     batch: int
@@ -241,7 +241,7 @@ def _check(
         raise InputError("unknown engine", got=", ".join(engines) or "none", wanted=" or ".join(known))
     if not 1 <= threads <= usable_cores():
         raise InputError(
-            "so many threads have no cores of their own here", got=threads, wanted=f"1 to {usable_cores()}",
+            "invalid number of threads", got=threads, wanted=f"1 to {usable_cores()}",
             remedy="give --threads, or allow the process more cores",
         )  # fmt: skip
     if not (row_limit_s > 0 and budget_s > 0):

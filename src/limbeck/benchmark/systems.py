@@ -1,4 +1,4 @@
-"""Systems of about so many atoms, of the kind that a student was made for.
+"""Systems of about a given size, of the kind that a student was made for.
 
 Crystals, liquids and surfaces are repeated; molecules become copies out of each other's reach, so that
 an atom has the neighbours it has in one molecule, which is all that such a student was shown. Where no

@@ -70,7 +70,7 @@ Target = Annotated[
 ]
 JsonFile = Annotated[Path | None, Option("--json", help="Write the figures to this file too.")]
 Debug = Annotated[bool, Option("--debug", help="Show a traceback when something fails.")]
-Val = Annotated[str | None, Option(help="Held back for validation: a fraction, or a labelled file.")]
+Val = Annotated[str | None, Option(help="Validation set: a fraction, or a labelled file.")]
 
 
 class LabelKeyOptions(TypedDict):

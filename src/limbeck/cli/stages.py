@@ -52,7 +52,9 @@ def distill(
     sampling: SamplingOptions,
     preset: Presets = None,
     budget: Budget = None,
-    epochs: Annotated[int | None, Option(help="Train so many epochs instead of to the budget.")] = None,
+    epochs: Annotated[
+        int | None, Option(help="Train for this many epochs, not to the budget.")
+    ] = None,
     active_learning: ActiveLearningOption = None,
     val: Val = None,
     keys: LabelKeyOptions,
@@ -209,7 +211,9 @@ def train(
     *,
     preset: Presets = None,
     budget: Budget = None,
-    epochs: Annotated[int | None, Option(help="Train so many epochs instead of to a budget.")] = None,
+    epochs: Annotated[
+        int | None, Option(help="Train for this many epochs, not to a budget.")
+    ] = None,
     val: Val = None,
     seed: Seed = None,
     init: Annotated[Path | None, Option(help="Start from this student's weights.")] = None,
@@ -255,7 +259,7 @@ def validate(
             help="Write the frames with the largest force errors, reference and predicted labels in them.",
         ),
     ] = None,
-    n_worst: Annotated[int, Option(min=1, help="So many of them.")] = 10,
+    n_worst: Annotated[int, Option(min=1, help="Number of worst frames.")] = 10,
     device: Device = None,
     keys: LabelKeyOptions,
     json: JsonFile = None,

@@ -1,4 +1,4 @@
-"""Structures of about so many atoms, made by repeating others."""
+"""Structures of about a given size, made by repeating others."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from limbeck.progress import format_seconds
 
 MOVE_A = 1e-2  #: every atom of a batch moves so far between calls, normally distributed: nothing may be kept
 _VARIANTS = 4
-#: one structure: the atoms swing, the one that goes farthest by so much to either side, in so many calls.
+#: one structure: the atoms swing, the one that goes farthest by this much to either side, in as many calls.
 #: Lists kept with the usual skin are then made anew about every 20 calls; dynamics of silicon at 300 to
 #: 1500 K, 1 fs a step, makes them every 50 to every 10.
 SWING_A, SWING_CALLS = 0.3, 80
@@ -82,6 +82,15 @@ class Timing:
         return float(np.median(self.seconds))
 
 
+def break_even_steps(cost_s: float, teacher_s: float, student_s: float) -> int | None:
+    """MD steps after which a distillation of ``cost_s`` is paid off, from the seconds per step.
+
+    None where the student is not faster.
+    """
+    saved = teacher_s - student_s
+    return math.ceil(cost_s / saved) if saved > 0 else None
+
+
 def speedup(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> float:
     """Median over the rounds that both took part in of the ratio of their median times.
 
@@ -113,7 +122,7 @@ class Subject(ABC):
 
     @abstractmethod
     def time(self, calls: int, limit_s: float) -> list[float]:
-        """Seconds of each of so many evaluations of the batch, its atoms moved before each."""
+        """Seconds of each of ``calls`` evaluations of the batch, its atoms moved before each."""
 
     def close(self) -> None:  # noqa: B027  (most hold nothing to release)
         """Release what it holds; safe to call twice."""

@@ -66,12 +66,12 @@ class Runtime(AbstractContextManager["Runtime"]):
         return self._ask(path, {"path": str(path), "kind": kind, "name": name, "threads": threads})[0]
 
     def evaluate(self, inputs: Arrays, name: str = "model", calls: int = 1) -> list[Arrays]:
-        """The outputs of so many evaluations of the same inputs, one after the other."""
+        """The outputs of ``calls`` evaluations of the same inputs."""
         _, found = self._ask(name, {"name": name, "calls": calls, "keep": True}, inputs)
         return [{output: found[f"{k}/{output}"] for output in OUTPUT_NAMES} for k in range(calls)]
 
     def seconds(self, calls: int, name: str = "model", inputs: Arrays | None = None) -> list[float]:
-        """Times of so many evaluations, taken inside the process; None: of the inputs given last."""
+        """Times of ``calls`` evaluations, taken inside the process; None: of the inputs given last."""
         return self._ask(name, {"name": name, "calls": calls, "keep": False}, inputs)[0]["seconds"]
 
     def _ask(self, where: object, request: dict[str, Any], arrays: Arrays | None = None) -> Message:

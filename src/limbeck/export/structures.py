@@ -89,7 +89,7 @@ def parity_structures(
 
 
 def of_size(base: Atoms, atoms: int, elements: tuple[int, ...]) -> Atoms:
-    """About so many atoms: the structure repeated, or copies of a molecule side by side.
+    """About ``atoms`` atoms: the structure repeated, or copies of a molecule side by side.
 
     Where the structure is larger, one made of the elements takes its place.
     """
@@ -156,7 +156,7 @@ def _read(path: Path, architecture: Architecture) -> list[Atoms]:
 
 
 def _spread(frames: list[Atoms], most: int) -> list[Atoms]:
-    """So many at most, evenly from the first to the last."""
+    """At most this number, evenly from the first to the last."""
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
     return [frames[k] for k in chosen]
 

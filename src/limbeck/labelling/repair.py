@@ -23,7 +23,6 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.geometry import find_mic
 
-from limbeck.core.checks import closest_contact
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.pairwise import zbl_pair
 from limbeck.core.scans import scan_mask
@@ -212,19 +211,3 @@ def continued(scan: Scan, star: int) -> tuple[np.ndarray, np.ndarray]:
     forces[:, scan.i] += change
     forces[:, scan.j] -= change
     return energy, forces
-
-
-def without_core_repulsion(labelled: LabelledSet, s: int) -> np.ndarray:
-    """Forces (N, 3), eV/Å, of structure ``s`` less the ZBL repulsion of its closest contact."""
-    part, offsets = labelled.structures.select([s]), labelled.structures.offsets
-    forces = labelled.labels.forces[offsets[s] : offsets[s + 1]].copy()
-    contact = closest_contact(part, 1.0)
-    if contact is None or contact[0] == contact[1]:
-        return forces
-    i, j, distance = contact
-    vector, _ = find_mic(part.positions[j] - part.positions[i], part.cell[0], part.pbc[0])
-    _, slope = zbl_pair(*(np.array([float(x)]) for x in (part.numbers[i], part.numbers[j], distance)))
-    pull = slope[0] * vector / distance
-    forces[i] -= pull
-    forces[j] += pull
-    return forces

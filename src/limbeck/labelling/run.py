@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
+from limbeck.core.audit import Dropped
 from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.audit import Dropped
 from limbeck.labelling.record import label_key, make_record
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.labelling.store import LabelStore

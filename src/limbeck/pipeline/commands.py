@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.config import DistillConfig, LabelKeys, LabelRunConfig, TrainRunConfig, dump_yaml
+from limbeck.core.audit import audit
 from limbeck.core.checks import check_one_state, check_structures, check_suits
 from limbeck.core.devices import require_training
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch, concatenate
 from limbeck.dataset.read import read_labelled, read_reference
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.audit import audit
 from limbeck.labelling.run import label
 from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.evaluation import about_run

@@ -83,7 +83,7 @@ def read_curve_data(path: Path, keys: LabelKeys, seed: int, say: Say) -> CurveDa
         rest = without_test(rest, test, say)
         inner = split(rest, _FRACTION, seed + 1)
         train, validation = inner.parts(rest)
-        how, how_split = f"held out: {parts.how}", inner.how
+        how, how_split = f"test set: {parts.how}", inner.how
     teacher = {"name": f"labels of {path if is_run else path.name}"}
     sets = TrainingSets(train, validation, references or None, how_split, teacher)
     return CurveData(sets, test, settings, how, _trained_seconds(path) if is_run else {})

@@ -8,7 +8,7 @@ name and command, the teacher) in ``metrics["run"]``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import describe_machine, usable_cores
 from limbeck.core.nve import nve_drift
 from limbeck.core.potential import Potential
-from limbeck.core.timing import speedup, time_in_turns
+from limbeck.core.timing import break_even_steps, speedup, time_in_turns
 from limbeck.labelling.remote import WorkerPotential
 from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.run_folder import RUN, RunFolder
@@ -29,6 +29,7 @@ from limbeck.pipeline.students import receptive_field_a
 from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say
 from limbeck.pipeline.time_budget import TimeBudget
+from limbeck.progress import format_seconds
 from limbeck.records.metrics import LongRangeReport
 from limbeck.report.recommendation import PresetRow, no_better
 from limbeck.runtime.student import Student
@@ -163,7 +164,11 @@ def about_run(name: str | None, folder: RunFolder, command: str | None) -> dict[
 
 
 def add_speeds(
-    metrics: dict[str, Any], folder: RunFolder, presets: Sequence[str], evaluation: EvaluationData
+    metrics: dict[str, Any],
+    folder: RunFolder,
+    presets: Sequence[str],
+    evaluation: EvaluationData,
+    spent_s: float,
 ) -> None:
     """Measure teacher and students in turns on a test structure; their rates and ratios.
 
@@ -178,6 +183,7 @@ def add_speeds(
         facts = metrics[preset][RUN]
         facts["atoms_per_s"] = len(atoms) / timing.median_s
         facts |= {"speedup": speedup(slow.rounds, timing.rounds), "threads": threads}
+        facts["break_even_steps"] = break_even_steps(spent_s, slow.median_s, timing.median_s)
         if teacher.n_parameters:
             facts["compression"] = teacher.n_parameters / facts["parameters"]
     metrics[RUN]["teacher"] = {
@@ -187,7 +193,12 @@ def add_speeds(
         "threads": threads,
         "device": teacher.device,
     }
-    metrics[RUN] |= {"load": load, "speed_atoms": len(atoms)}
+    metrics[RUN] |= {"load": load, "speed_atoms": len(atoms), "spent_s": spent_s}
+
+
+def break_even_text(steps: Mapping[str, int | None]) -> str:
+    """``41,000 (tiny), 40,000 (ultra-tiny)``; empty where no student is faster than the teacher."""
+    return ", ".join(f"{n:,} ({preset})" for preset, n in steps.items() if n)
 
 
 def say_results(
@@ -199,9 +210,13 @@ def say_results(
     say(format_table([{"model": teacher["name"], **teacher}, *(_row(p, metrics[p]) for p in presets)]))
     say(
         f"(errors on the test set, {len(evaluation.test)} frames of MD driven by the teacher; on-policy: "
-        f"frames of MD driven by the student at {evaluation.hottest_k:g} K, labelled by the teacher; drift of "
-        f"the total energy without a thermostat; speed of an MD step of {about['speed_atoms']} atoms)"
+        f"frames of MD driven by the student at {evaluation.hottest_k:g} K, labelled by the teacher; drift "
+        f"of the total energy without a thermostat; speed of an MD step of {about['speed_atoms']} atoms)"
     )
+    known = {p: metrics[p][RUN].get("break_even_steps") for p in presets}
+    if paid := break_even_text(known):
+        spent = format_seconds(about["spent_s"])
+        say(f"the run took {spent} and pays off after {paid} MD steps of {about['speed_atoms']} atoms")
     load, cores = about.get("load"), usable_cores()
     if load is not None and load > _BUSY * cores:
         say(
@@ -218,7 +233,7 @@ def say_results(
             say(f"{preset}: {reason}")
         if held > _FAR * own:
             say(
-                f"warning: {preset}: forces are off by {held:.0f} meV/Å held out and by {own:.0f} on "
+                f"warning: {preset}: forces are off by {held:.0f} meV/Å on the test set and by {own:.0f} on "
                 "validation structures: the labels do not cover the teacher's dynamics; remedy: a larger "
                 "--budget, or md steps under sampling"
             )

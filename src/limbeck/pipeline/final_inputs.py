@@ -194,7 +194,7 @@ def _check(settings: FinalizeSettings) -> None:
         raise InputError("names of labels without a file", wanted="--data FILE beside them")
     threads, cores = settings.threads, usable_cores()
     if threads is not None and not 1 <= threads <= cores:
-        wrong = "so many threads have no cores of their own here"
+        wrong = "invalid number of threads"
         raise InputError(wrong, where="--threads", got=threads, wanted=f"1 to {cores}")
     if settings.out is not None and settings.out.exists() and not settings.out.is_dir():
         raise InputError("the folder is a file", where=settings.out, remedy="choose another --out")

@@ -47,7 +47,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Point:
-    """One training: so many labels, so many seconds, a preset."""
+    """One training: number of labels, seconds, preset."""
 
     labels: int
     seconds: float

@@ -1,4 +1,4 @@
-"""How a run shares its time: what is sampled and held out, how long students train and are checked."""
+"""How a run shares its time: sampling for training and test, training, and checks of the students."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ase import Atoms
 
 from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.core.potential import Potential
-from limbeck.core.timing import ENOUGH_S, ROUNDS, seconds_per_label, seconds_per_step
+from limbeck.core.timing import ENOUGH_S, ROUNDS, break_even_steps, seconds_per_label, seconds_per_step
 from limbeck.errors import InputError
 from limbeck.pipeline.opening import relaxed_first
 from limbeck.pipeline.recipes import (
@@ -65,6 +65,10 @@ class Costs:
             steps += (equilibrate + frames * settings.onpolicy_every_fs) / timestep
         return steps * step_s + frames * self.label_s * self.workers
 
+    def break_even_steps(self, cost_s: float, preset: str) -> int | None:
+        """MD steps after which a distillation of ``cost_s`` is paid off."""
+        return break_even_steps(cost_s, self.label_s * self.workers, self.step_s[preset])
+
     def speeds_s(self, presets: int) -> float:
         """What teacher and students take to be timed at the end."""
         # a student's blocks are 50 ms and a call; a slow teacher is called three times
@@ -107,7 +111,7 @@ class Plan:
     atoms: of the largest frame. label_s: measured time of one label. labelling_s: of all stages.
     training_s: by preset. checking_s: by preset, what follows its training. finishing_s: what follows the
         last. check_factor: by how much the checks are shortened. iterations, active_learning_s: of active
-        learning.
+        learning. break_even: by preset, MD steps after which the budget is paid off.
     labels_until_s: time spent at which labelling of a default sampling stops; None where it does not.
     test_set_until_s: the same for the test set's dynamics and labels. disk_mb: labels and checkpoints.
     """
@@ -134,6 +138,7 @@ class Plan:
     spent_s: float = 0.0
     iterations: int = 0
     active_learning_s: float = 0.0
+    break_even: dict[str, int | None] = field(default_factory=dict)
 
     @property
     def sampling_s(self) -> float:
@@ -185,6 +190,8 @@ class Plan:
         if self.iterations:
             more = f", {seconds(self.active_learning_s)}" if self.budget_s is not None else ""
             lines.append(f"active learning: up to {self.iterations}{more}")
+        if paid := ", ".join(f"{n:,} ({preset})" for preset, n in self.break_even.items() if n):
+            lines.append(f"pays off after about {paid} MD steps of {self.atoms} atoms")
         checks = sum(self.checking_s.values()) + self.finishing_s
         return [*lines, f"checks after training: {seconds(checks)}", f"disk: about {self.disk_mb:.0f} MB"]
 
@@ -254,6 +261,7 @@ def plan(config: DistillConfig, starts: list[Atoms], teacher: Potential, time: T
         spent_s=spent_s,
         iterations=config.active_learning.iterations,
         active_learning_s=0.0 if budget is None else rest - train_s,
+        break_even={} if budget is None else {p: costs.break_even_steps(budget, p) for p in presets},
     )
 
 

@@ -280,7 +280,7 @@ def default_test_set(
     20 frames each where ``evaluations`` of the teacher allow it, else fewer and shorter. Of a melt, the
     hottest is melted first.
 
-    ``sampling``: the user's own; what it makes of the starts (a slab, a vacancy) is what is held out.
+    ``sampling``: the user's own; what it makes of the starts (a slab, a vacancy) is what the test set has.
     """
     hottest = recipe.test_K
     chosen = SamplingConfig()

@@ -24,7 +24,7 @@ from limbeck.runtime.student import Student
 from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import validate
 
-MOST_ATOMS = 100_000  #: so many are compared at most; more change no figure that can be seen
+MOST_ATOMS = 100_000  #: compared at most; more would not change the figures visibly
 T = TypeVar("T")
 
 

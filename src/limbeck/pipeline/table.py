@@ -18,6 +18,7 @@ COLUMNS = (
     ("threads", "threads", "{}"),
     ("atoms_per_s", "atoms/s", "{:,.0f}"),
     ("speedup", "speed-up", "{:.0f}x"),
+    ("break_even_steps", "break-even, steps", "{:,}"),
 )
 
 

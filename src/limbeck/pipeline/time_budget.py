@@ -58,7 +58,7 @@ class TimeBudget:
         return TimeBudget(seconds if math.isfinite(seconds) else None, now=self.now)
 
     def moment(self, seconds: float) -> float | None:
-        """The value of ``now`` in so many seconds; None where that is infinite."""
+        """The value of ``now`` in that number of seconds; None where that is infinite."""
         return self.now() + seconds if math.isfinite(seconds) else None
 
     def training_s(self, presets: Sequence[str], reserved_s: float = 0.0) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
+from limbeck.core.audit import audit
 from limbeck.core.checks import check_structures, contacts
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.scans import scan_mask
@@ -23,7 +24,6 @@ from limbeck.dataset.read import read_labelled, split_isolated_atoms
 from limbeck.dataset.split import split
 from limbeck.dataset.statistics import fit_references, shortest_pairs, statistics, without_scans
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.audit import audit
 from limbeck.labelling.repair import repair_scans
 from limbeck.pipeline.linting import preflight
 from limbeck.pipeline.telling import Say, say_some

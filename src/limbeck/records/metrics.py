@@ -173,6 +173,7 @@ class StudentMetrics:
     """One student: errors by split, and facts that are no errors (under ``run`` in the file).
 
     ``threads``: of student and teacher alike. ``compression``: the teacher's parameters over its own.
+    ``break_even_steps``: MD steps after which the run has taken less time than the teacher's MD would.
     """
 
     splits: dict[str, GroupedErrors] = field(default_factory=dict)
@@ -181,6 +182,7 @@ class StudentMetrics:
     compression: float | None = None
     atoms_per_s: float | None = None
     speedup: float | None = None
+    break_even_steps: int | None = None
     threads: int | None = None
     on_policy: OnPolicyFacts | None = None
     nve: DriftFacts | None = None

@@ -16,7 +16,7 @@ from limbeck.report.reading import Evidence
 from limbeck.units import EV_TO_MEV
 
 PAIR_RANGE_A = 6.0
-MOST_PAIR_ATOMS = 15_000  #: distances are counted in frames of so many atoms, drawn at random
+MOST_PAIR_ATOMS = 15_000  #: distances are counted in frames of this number of atoms, drawn at random
 MOST_PAIRS = 10  #: pairs of elements drawn, the most frequent
 BINS = 60
 _MOST_TEMPERATURES = 16

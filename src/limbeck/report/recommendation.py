@@ -9,7 +9,7 @@ from typing import Any
 from limbeck.records.metrics import ON_POLICY, OnPolicyFacts, TeacherFacts
 from limbeck.report.reading import Run
 
-#: single structures of about so many atoms show the speed of dynamics; small ones show overhead
+#: single structures of about this size show the speed of dynamics; small ones show overhead
 USUAL_ATOMS = 1000
 #: a gain below this share of the error is no more than another seed changes
 LEAST_GAIN = 0.05
@@ -26,6 +26,7 @@ class PresetRow:
     force_rmse, force_mae: meV/Å, and energy_mae: meV/atom, on the compared split.
     on_policy_force_rmse: meV/Å, on frames of its own dynamics. stable: that dynamics reached its end.
     drift: of the total energy, meV/atom/ps. atoms_per_s, speedup: over the teacher.
+    break_even_steps: MD steps after which the run has paid off.
     speed_of: what the rate was measured on. threads: of student and teacher alike.
     training_loss: at the end of training.
     """
@@ -46,6 +47,7 @@ class PresetRow:
     drift: float | None = None
     atoms_per_s: float | None = None
     speedup: float | None = None
+    break_even_steps: int | None = None
     speed_of: str = ""
     threads: int | None = None
     training_loss: float | None = None
@@ -84,6 +86,7 @@ def preset_rows(run: Run) -> list[PresetRow]:
             drift=found.nve.drift_mev_per_atom_per_ps if found.nve else None,
             atoms_per_s=found.atoms_per_s,
             speedup=found.speedup,
+            break_even_steps=found.break_even_steps,
             threads=found.threads,
             training_loss=found.training_loss,
         )

@@ -25,7 +25,7 @@ from limbeck.report.recommendation import PresetRow, Recommendation, teacher_rat
 from limbeck.report.speed_figures import trained_points
 
 _WORST = 5
-_SPLITS = {TEST: "held out", VALIDATION: "validation", GIVEN: "test set"}
+_SPLITS = {TEST: "test set", VALIDATION: "validation set", GIVEN: "given labels"}
 #: title, attribute of a row, and form
 _PRESETS = (
     ("force RMSE, meV/Å", "force_rmse", "{:.1f}"),
@@ -35,6 +35,7 @@ _PRESETS = (
     ("threads", "threads", "{:d}"),
     ("atoms/s", "atoms_per_s", "{:,.0f}"),
     ("speed-up", "speedup", "{:,.0f}×"),
+    ("break-even, MD steps", "break_even_steps", "{:,}"),
     ("parameters", "parameters", "{:,}"),
     ("smaller by", "compression", "{:.0f}×"),
     ("file, kB", "file_kb", "{:,.0f}"),

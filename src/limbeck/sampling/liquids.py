@@ -41,7 +41,7 @@ _SLACK_A = 0.1  # Packmol accepts pairs that are a little too close
 
 
 class Molecule(Frozen):
-    """So many copies of a molecule."""
+    """A number of copies of a molecule."""
 
     smiles: str
     count: PositiveInt
@@ -63,7 +63,7 @@ class Liquid(Frozen):
 
     molecules: a list of smiles and count, or in one line ``"48 O, 8 CCO"``. Exactly one of
     density_g_per_cm3 and box_a (edge, Å). n_packings: boxes, packed independently (of
-    three, one is held out and two train).
+    three, one is for the test set and two for training).
     """
 
     molecules: Annotated[tuple[Molecule, ...], BeforeValidator(_read_composition), Field(min_length=1)]

@@ -82,7 +82,7 @@ class Modes(Driven):
         on_step: OnStep,
         stop: Stop,
     ) -> Trajectory:
-        """``n`` frames at each temperature from one start, in so many groups (``blocks``).
+        """``n`` frames at each temperature from one start, in ``blocks`` groups.
 
         Once ``stop()`` is true after an evaluation, the present structure is the only frame. A start that
         cannot be relaxed gives none, and ``stopped`` says so.

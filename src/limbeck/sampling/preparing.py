@@ -66,7 +66,7 @@ class Supercell(Preparing):
     repeat: repeats along the three cell vectors, or a list of such: each start in each size.
     matrix: integer rows P, new cell = P @ cell.
     min_length_a: the fewest repeats with every periodic width at least this, Å.
-    max_atoms: the repeats with the greatest shortest width that hold at most so many atoms.
+    max_atoms: the repeats with the greatest shortest width that have at most this number of atoms.
     """
 
     kind: Literal["supercell"] = "supercell"
@@ -136,7 +136,7 @@ def supercell(atoms: Atoms, config: Supercell) -> Atoms:
 def _repeats(atoms: Atoms, config: Supercell) -> tuple[int, ...]:
     """Repeats along the cell vectors; 1 along directions that are not periodic.
 
-    To hold at most so many atoms, a slab is not repeated across its vacuum either.
+    To stay below ``max_atoms``, a slab is not repeated across its vacuum either.
     """
     if config.repeat is not None:
         size: Any = config.repeat  # a list of sizes has been taken apart before
@@ -208,7 +208,7 @@ class Slab(Varying):
     layers (lattice planes of these indices, each may hold several planes of atoms) and
     min_thickness_a (between the outermost atoms, Å). vacuum_a: empty space between the slab and its
     image, Å. At most one of repeat (along the surface) and max_atoms (the repeats along the surface
-    with the greatest shorter width that hold at most so many).
+    with the greatest shorter width that have at most this number).
     periodic: the slab repeats across the vacuum too, as some teachers need; false gives pbc TTF.
     """
 

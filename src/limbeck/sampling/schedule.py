@@ -140,7 +140,7 @@ class Schedule:
         return self.owed * self.seconds / self.threads
 
     def took(self, seconds: float | None, labels: float) -> None:
-        """An evaluation took so long; so many labels (a part of one) are owed for what it made."""
+        """An evaluation took this long; this number of labels (a part of one) is owed for what it made."""
         with self._changed:
             if self._measured:
                 self.owed += labels

@@ -44,7 +44,7 @@ class Preparing(Frozen):
     counts_vary: ClassVar[bool] = False
 
     def count(self, n_starts: int) -> int:
-        """Starts that the step makes of so many, at most."""
+        """Structures that the step makes of ``n``, at most."""
         return n_starts
 
     def evaluations(self, n_starts: int) -> int:
@@ -83,7 +83,7 @@ class Adding(Frozen):
         return f"step {self.title}, start {group_of(start)}"
 
     def count(self, n_incoming: int, n_pairs: int) -> int:
-        """The most frames that it makes of so many incoming ones with so many pairs of elements."""
+        """The most frames that it makes of ``n_incoming`` frames with ``n_pairs`` pairs of elements."""
         raise NotImplementedError
 
 
@@ -113,7 +113,7 @@ class Run:
 
 
 class RunSize(NamedTuple):
-    """At most so many frames and evaluations of the Potential; so many until the first frame."""
+    """Most frames and evaluations of the Potential; evaluations until the first frame."""
 
     frames: int
     evaluations: int
@@ -138,7 +138,7 @@ class Driven(Adding):
         raise NotImplementedError
 
     def n_runs(self, n_incoming: int) -> int:
-        """How many runs it makes of so many incoming frames."""
+        """Number of runs from ``n_incoming`` frames."""
         raise NotImplementedError
 
     def size(self, n_atoms: int) -> RunSize:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from limbeck.dataset.lint.units import force_units
+from limbeck.core.label_units import force_units
 
 _PARALLEL = 0.9  #: cosine from which on two sets of forces differ in little but a factor
 _TOLERANCE = 0.15

@@ -16,8 +16,8 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.validation.run import predict
 
-#: a frame is outside the training domain where its committee deviation exceeds this multiple of that of all but
-#: one in a hundred known ones
+#: a frame is outside the training domain where its committee deviation exceeds this multiple of that of all
+#: but one in a hundred known ones
 DEFAULT_FACTOR = 3.0
 #: and this share of the frame's own root mean square force: hot frames have larger forces, known as well
 DEFAULT_SHARE = 0.5
@@ -40,7 +40,7 @@ def force_spread(members: Sequence[Potential], structures: StructureBatch) -> tu
 
 
 class Ensemble:
-    """Judges whether a frame is familiar, from the spread of several students.
+    """Decides from the committee force deviation whether a frame is in the training domain.
 
     Attributes
     ----------

@@ -49,7 +49,7 @@ def long_range_force(
     Parameters
     ----------
     structures: warm ones: at a minimum the rms force, and with it the share, mean nothing.
-    evaluations: at most so many, shared by the structures, each at least two (one before, the others
+    evaluations: at most, shared by the structures, each at least two (one before, the others
         after a displacement; each has a probe atom of its own, of each element in turn).
     max_atoms: a structure that would need more is not tested.
     budget_s: seconds; a structure whose two evaluations would take longer is not tested.

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from limbeck.core.label_units import ENERGY_EV, STIFFNESS_EV, bond_units, energy_force_units, stress_units
 from limbeck.dataset.lint.records import REMEDIES, Finding, Material, finding
-from limbeck.dataset.lint.units import ENERGY_EV, STIFFNESS_EV, bond_units, energy_force_units, stress_units
 
 _NEAR_A, _EQUAL_CELL = 0.2, 1e-4  # displacement in which forces are nearly linear; strain of equal cells
 _LEAST_PAIRS, _LEAST_FRAMES, _LEAST_BONDS = 10, 12, 50

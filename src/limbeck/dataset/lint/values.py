@@ -9,11 +9,11 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
+from limbeck.core.audit import audit
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.neighbours import find_pairs
 from limbeck.dataset.lint.close import RATTLED_A, SAME_STRAIN, find_close
 from limbeck.dataset.lint.records import Finding, Material, Severity, finding
-from limbeck.labelling.audit import audit
 
 _FEW = 20
 _MANY_LOST = 0.2  # share of the labels

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
+from ase.geometry import find_mic
 
+from limbeck.core.checks import closest_contact
 from limbeck.core.labels import LabelledSet
+from limbeck.core.pairwise import zbl_pair
 from limbeck.core.scans import scan_mask
-from limbeck.labelling.repair import without_core_repulsion
 
 _SCAN_SHARE = 0.5  # of the force limit of all other labels
 
@@ -64,3 +66,19 @@ def _fault(labelled: LabelledSet, s: int, limit: float, scan: bool) -> str | Non
 def _partly_broken(values: np.ndarray) -> bool:
     """Not finite; NaN throughout means absent."""
     return not np.isnan(values).all() and not np.isfinite(values).all()
+
+
+def without_core_repulsion(labelled: LabelledSet, s: int) -> np.ndarray:
+    """Forces (N, 3), eV/Å, of structure ``s`` less the ZBL repulsion of its closest contact."""
+    part, offsets = labelled.structures.select([s]), labelled.structures.offsets
+    forces = labelled.labels.forces[offsets[s] : offsets[s + 1]].copy()
+    contact = closest_contact(part, 1.0)
+    if contact is None or contact[0] == contact[1]:
+        return forces
+    i, j, distance = contact
+    vector, _ = find_mic(part.positions[j] - part.positions[i], part.cell[0], part.pbc[0])
+    _, slope = zbl_pair(*(np.array([float(x)]) for x in (part.numbers[i], part.numbers[j], distance)))
+    pull = slope[0] * vector / distance
+    forces[i] -= pull
+    forces[j] += pull
+    return forces

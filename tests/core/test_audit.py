@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from limbeck.core.audit import Dropped, audit
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
-from limbeck.labelling.audit import Dropped, audit
 
 
 def _sound(n: int) -> LabelledSet:
