@@ -116,7 +116,7 @@ def relaxed(frames: Iterable[Atoms], calculator: Calculator) -> LabelledSet:
     done = []
     for atoms in frames:
         atoms.calc = calculator
-        BFGS(atoms, logfile=None).run(fmax=0.01, steps=60)
+        BFGS(atoms, logfile=None).run(fmax=0.02, steps=50)
         done.append(atoms)
     return labelled_by(calculator, done)
 
@@ -189,7 +189,7 @@ SYSTEMS: dict[str, Callable[[], LabelledSet]] = {
     for name, make in {
         "alloy": lambda: labelled_by_emt(alloy_frames(60)),
         "metal": lambda: dynamics(alloy_frames(1)[0], EMT(), 500, 5),
-        "melt": lambda: dynamics(bulk("Al", cubic=True) * (2, 2, 2), EMT(), 2500, 10),
+        "melt": lambda: dynamics(bulk("Al", cubic=True) * (2, 2, 2), EMT(), 2500, 6),
         "equations of state": lambda: labelled_by_emt(lattices(np.linspace(0.93, 1.1, 12))),
         "phases": lambda: labelled_by_emt(
             [frame for ideal in lattices([1.0]) for frame in distorted(ideal * (2, 2, 2), 8, 0.08, 0.02)]
@@ -201,9 +201,9 @@ SYSTEMS: dict[str, Callable[[], LabelledSet]] = {
         "slabs": lambda: labelled_by_emt(slabs()),
         "argon": lambda: dynamics(ARGON.copy(), LennardJones(**ARGON_LJ), 80, 8, 5.0),
         "strained argon": lambda: labelled_by(LennardJones(**ARGON_LJ), distorted(ARGON, 30, 0.15, 0.02)),
-        "salt": lambda: dynamics(SALT.copy(), RockSalt(), 900, 4),
+        "salt": lambda: dynamics(SALT.copy(), RockSalt(), 900, 3),
         "strained salt": lambda: labelled_by(RockSalt(), distorted(SALT, 40, 0.1, 0.02)),
-        "silicon": lambda: dynamics(SILICON.copy(), tersoff(), 1200, 3),
+        "silicon": lambda: dynamics(SILICON.copy(), tersoff(), 1200, 2),
         "strained silicon": lambda: labelled_by(tersoff(), distorted(SILICON, 40, 0.08, 0.015)),
         "rigid water": rigid_water,
         "molecules": lambda: labelled_by_emt(rattled(ORGANIC, 4, 0.05)),

@@ -77,7 +77,7 @@ def test_groups_stay_whole(sizes, strata, fraction, seed):
     assert set(val.temperature_k) <= set(train.temperature_k) or "whole config_type" in made.how
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=300)
 @given(drawn=small, fraction=st.floats(0.05, 0.9), seed=st.integers(0, 3))
 @example(drawn=[(4, 0), (4, 0)], fraction=0.25, seed=0)  # as far from the target with a group as without
 @example(drawn=[(3, 0), (3, 0), (5, 1), (5, 1)], fraction=0.5, seed=0)  # groups that fill their share

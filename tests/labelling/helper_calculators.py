@@ -90,18 +90,13 @@ class Meeting(LennardJones):
 
 
 class Zero(Calculator):
-    """No energy and no forces, at once."""
+    """No energy and no forces at once, of ``rows`` atoms in place of all where given."""
 
     implemented_properties = ("energy", "forces")
 
-    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
-        self.results = {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}
-
-
-class WrongShape(Calculator):
-    """Gives forces of one atom whatever it is asked."""
-
-    implemented_properties = ("energy", "forces")
+    def __init__(self, rows: int | None = None) -> None:
+        self.rows = rows
+        super().__init__()
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes):
-        self.results = {"energy": 0.0, "forces": np.zeros((1, 3))}
+        self.results = {"energy": 0.0, "forces": np.zeros((self.rows or len(atoms), 3))}

@@ -101,7 +101,7 @@ def _unit(text: str, named: str, otherwise: str) -> Finding:
 def _sign(slope: Slope | None, stiffness: float | None) -> Finding:
     if slope is None:
         return finding("forces-sign", "error", "bonds pull when they are short and push when they are long")
-    text = f"energies fall where the work of the forces rises (slope {slope.value:.2f} {slope.how})"
+    text = f"energies fall where the forces predict a rise (slope {slope.value:.2f} {slope.how})"
     right = stiffness is not None and stiffness > 0
     if not slope.usual[0] < -slope.value < slope.usual[1]:
         named = energy_force_units(-slope.value, slope.tolerance, stiffness if right else None)
