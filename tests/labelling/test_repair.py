@@ -48,12 +48,8 @@ def evaluate(frames: list[Atoms], pit: bool) -> Labels:
     s = np.searchsorted(pairs.offsets, np.arange(len(pairs.first)), side="right") - 1
     i, j = pairs.first + batch.offsets[s], pairs.second + batch.offsets[s]
     e, slope = pair_energy(batch.numbers[i], batch.numbers[j], pairs.distances, pit)
-    energy, forces, atom_energies = (
-        np.zeros(len(batch)),
-        np.zeros((batch.n_atoms, 3)),
-        np.zeros(batch.n_atoms),
-    )
-    np.add.at(energy, s, e)
+    energy = np.bincount(s, e, minlength=len(batch))
+    forces, atom_energies = np.zeros((batch.n_atoms, 3)), np.zeros(batch.n_atoms)
     pull = (slope / pairs.distances)[:, None] * pairs.vectors
     for end, sign in ((i, 1), (j, -1)):
         np.add.at(forces, end, sign * pull)

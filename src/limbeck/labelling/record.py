@@ -74,16 +74,9 @@ def pack_record(record: LabelRecord) -> bytes:
     label, structure, labels = record.label, record.label.structures, record.label.labels
     origin = {"group": str(label.group[0]), "config_type": str(label.config_type[0])}
     meta = {"key": record.key, "order": record.order, **origin, "identity": asdict(record.identity)}
-    arrays = {
-        "numbers": structure.numbers,
-        "positions": structure.positions,
-        "cell": structure.cell[0],
-        "pbc": structure.pbc[0],
-        "charge": structure.charge[0],
-        "energy": labels.energy[0],
-        "forces": labels.forces,
-        "temperature_k": label.temperature_k[0],
-    }
+    arrays = {"numbers": structure.numbers, "positions": structure.positions}
+    arrays |= {name: getattr(structure, name)[0] for name in ("cell", "pbc", "charge")}
+    arrays |= {"energy": labels.energy[0], "forces": labels.forces, "temperature_k": label.temperature_k[0]}
     if structure.spin[0]:
         arrays["spin"] = structure.spin[0]
     if labels.stress is not None:
