@@ -81,6 +81,7 @@ def test_groups_stay_whole(sizes, strata, fraction, seed):
 @given(drawn=small, fraction=st.floats(0.05, 0.9), seed=st.integers(0, 3))
 @example(drawn=[(4, 0), (4, 0)], fraction=0.25, seed=0)  # as far from the target with a group as without
 @example(drawn=[(3, 0), (3, 0), (5, 1), (5, 1)], fraction=0.5, seed=0)  # groups that fill their share
+@example(drawn=[(9, k) for k in (0, 0, 1, 1, 2, 2, 2, 2, 2)], fraction=0.05, seed=0)  # too large, lopsided
 def test_no_other_choice_is_nearer_by_one_swap(drawn, fraction, seed):
     """Against all choices of groups, by brute force.
 
