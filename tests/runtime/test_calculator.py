@@ -6,7 +6,6 @@ import copy
 import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import ase.io
 import numpy as np
@@ -87,7 +86,7 @@ CHANGES = {
     "numbers": lambda a: a.numbers.__setitem__(3, 8),
     "pbc": lambda a: a.pbc.__setitem__(2, False),
     "charge": lambda a: a.info.__setitem__("charge", 1.0),
-    "an atom more": lambda a: a.append("O"),
+    "an atom more": lambda a: a.extend(Atoms("O", [[1.0, 3.9, 0.2]])),
     "an atom less": lambda a: a.pop(),
 }
 
@@ -99,8 +98,6 @@ def test_every_change_is_noticed(student, name):
     atoms.calc = Counting(student)
     atoms.get_forces()
     CHANGES[name](atoms)
-    if name == "an atom more":
-        atoms.positions[-1] = [1.0, 3.9, 0.2]
     assert atoms.calc.calculation_required(atoms, ["energy"])
     assert atoms.calc.get_property("energy", atoms, allow_calculation=False) is None
     fresh = atoms.copy()
@@ -210,12 +207,10 @@ def test_properties_that_are_not_there(student):
 def test_a_failure_leaves_no_results_behind(student):
     atoms = crystal()
     atoms.calc = Calculator(student)
-    energy = atoms.get_potential_energy()
-    good = atoms.positions.copy()
-    for _ in range(2):
-        atoms.positions[0, 0] = np.nan
-        with pytest.raises(InputError, match="not finite"):
-            atoms.get_forces()
+    energy, good = atoms.get_potential_energy(), atoms.positions.copy()
+    atoms.positions[0, 0] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        atoms.get_forces()
     assert atoms.calc.results == {}
     atoms.positions[:] = good
     assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-13)
@@ -224,17 +219,18 @@ def test_a_failure_leaves_no_results_behind(student):
 def test_files_keep_the_results(student, tmp_path):
     atoms = crystal()
     atoms.calc = Calculator(student)
-    forces, energy, stress = atoms.get_forces(), atoms.get_potential_energy(), atoms.get_stress()
+    wanted = [ask(atoms) for ask in (Atoms.get_potential_energy, Atoms.get_forces, Atoms.get_stress)]
     for name in ("a.extxyz", "a.traj"):
         ase.io.write(tmp_path / name, atoms)
         read = ase.io.read(tmp_path / name)
-        assert read.get_potential_energy() == pytest.approx(energy, rel=1e-8)
-        np.testing.assert_allclose(read.get_forces(), forces, atol=1e-7)
-        np.testing.assert_allclose(read.get_stress(), stress, atol=1e-7)
+        for found, value in zip(
+            (read.get_potential_energy(), read.get_forces(), read.get_stress()), wanted, strict=True
+        ):
+            np.testing.assert_allclose(found, value, rtol=1e-8, atol=1e-7)
     with connect(tmp_path / "a.json") as database:
         database.write(atoms)
         row = database.get(1)
-    assert (row.energy, row.calculator) == (pytest.approx(energy), "limbeck")
+    assert (row.energy, row.calculator) == (pytest.approx(wanted[0]), "limbeck")
 
 
 def test_calculators_add_up(student):
@@ -306,16 +302,6 @@ def test_dynamics_agree_with_plain_ase_and_keep_the_energy(silicon):
     total = energies.sum(1)
     assert np.abs(total - total[0]).max() < 0.02 * np.ptp(energies[:, 1])
     assert np.ptp(energies[:, 1]) > 0.1
-
-
-def test_calculators_in_two_threads_share_a_student(silicon):
-    def trajectory(_):
-        return run_nve(Calculator(silicon), 40)[0].positions
-
-    alone = trajectory(0)
-    with ThreadPoolExecutor(2) as pool:
-        for positions in pool.map(trajectory, range(4)):
-            np.testing.assert_array_equal(positions, alone)
 
 
 def test_a_crystal_is_evaluated_without_torch():

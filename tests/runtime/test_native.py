@@ -23,8 +23,8 @@ from limbeck.runtime.backends.torch import TorchBackend
 from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline, zbl_radii
-from limbeck.students.engine import Outputs
-from limbeck.students.specification import PRESETS
+from limbeck.students.engine import Outputs, native_hyperparameters
+from limbeck.students.specification import PRESETS, flatten
 from tests.students.test_engines import INSTRUCTION_SETS, ODD, largest_relative, worst
 from tests.students.test_painn import energy_by_the_equations
 from tests.students.tools import (
@@ -125,9 +125,8 @@ def test_the_energy_is_that_of_the_papers_equations(scalar):
     backend = NativeBackend(bare, precision="float64")
     if scalar == "dual":
         backend.core = backend.dual
-    assert backend.evaluate(StructureBatch.from_atoms([atoms]), 1).energy[0] == pytest.approx(
-        wanted, rel=1e-11
-    )
+    found = backend.evaluate(StructureBatch.from_atoms([atoms]), 1).energy[0]
+    assert found == pytest.approx(wanted, rel=1e-11)
 
 
 def test_forces_and_virial_are_derivatives_of_the_energy():
@@ -212,10 +211,7 @@ def test_a_skin_changes_no_trajectory():
         ({"instruction_set": "sse9"}, "does not run the instruction set sse9"),
     ],
 )
-def test_the_core_refuses_what_it_cannot_use(change, text):
-    from limbeck.students.engine import native_hyperparameters
-    from limbeck.students.specification import flatten
-
+def test_the_core_refuses_invalid_input(change, text):
     record = random_record()
     given = {
         "hyperparameters": native_hyperparameters(record.architecture),

@@ -130,8 +130,7 @@ def check_structures(frames: Sequence[Atoms], where: str) -> None:
 
     Parameters
     ----------
-    frames: structures of one set.
-    where: what is checked (a file name, a step), the first words of the message.
+    where: what is checked (a file, a step), for the message.
 
     Raises
     ------

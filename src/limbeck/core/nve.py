@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
@@ -40,10 +38,6 @@ class DriftReport:
     reason: str
 
 
-class _Unstable(Exception):
-    """The dynamics cannot go on; the text gives the reason."""
-
-
 def nve_drift(
     potential: Potential,
     start: Atoms,
@@ -71,15 +65,23 @@ def nve_drift(
     if len(atoms) > 1:
         Stationary(atoms)
     atoms.calc = potential.make_calculator()
-    dynamics = VelocityVerlet(atoms, timestep=timestep_fs * FS)
-    times, energies, reason = [], [], ""
+    # Kinetic temperatures scatter by sqrt(2 / 3N); ten times the target is no fluctuation.
+    hottest = HOT_FACTOR * temperature_k * (1 + np.sqrt(2 / (3 * len(atoms)))) + HOT_OFFSET_K
+    times, energies, fault, step = [], [], "", 0
     try:
-        for step in _run(dynamics, atoms, steps, temperature_k):
+        for step, _ in enumerate(VelocityVerlet(atoms, timestep=timestep_fs * FS).irun(steps)):
+            if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.get_momenta()).all()):
+                fault = "positions not finite"
+                break
+            if (kelvin := atoms.get_temperature()) > hottest:
+                fault = f"temperature rose to {kelvin:.0f} K"
+                break
             if step % stride == 0:
                 times.append(step * timestep_fs / 1000.0)
                 energies.append(atoms.get_total_energy() / len(atoms) * EV_TO_MEV)
-    except _Unstable as unstable:
-        reason = str(unstable)
+    except EVALUATION_ERRORS as error:
+        fault = f"the potential failed ({type(error).__name__}: {error})"
+    reason = f"{fault} after {step * timestep_fs:g} fs" if fault else ""
     if len(times) < 3:
         return DriftReport(None, None, completed=False, reason=reason)
     time, energy = np.array(times), np.array(energies)
@@ -87,30 +89,6 @@ def nve_drift(
     time, energy = time - time.mean(), energy - energy.mean()
     slope = float((time * energy).sum() / (time**2).sum())
     return DriftReport(slope, float((energy - slope * time).std()), completed=not reason, reason=reason)
-
-
-def _run(dynamics: MolecularDynamics, atoms: Atoms, steps: int, temperature_k: float) -> Iterator[int]:
-    """Step numbers 0..steps as they are done.
-
-    Raises
-    ------
-    _Unstable: not finite, far too hot, or the potential failed.
-    """
-    # Kinetic temperatures scatter by sqrt(2 / 3N); ten times the target is no fluctuation.
-    hottest = HOT_FACTOR * temperature_k * (1 + np.sqrt(2 / (3 * len(atoms)))) + HOT_OFFSET_K
-    timestep_fs = dynamics.dt / FS
-    step = 0
-    try:
-        for step, _ in enumerate(dynamics.irun(steps)):
-            if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.get_momenta()).all()):
-                raise _Unstable(f"positions were not finite after {step * timestep_fs:g} fs")
-            kelvin = atoms.get_temperature()
-            if kelvin > hottest:
-                raise _Unstable(f"temperature rose to {kelvin:.0f} K after {step * timestep_fs:g} fs")
-            yield step
-    except EVALUATION_ERRORS as error:
-        what = f"{type(error).__name__}: {error}"
-        raise _Unstable(f"the potential failed after {step * timestep_fs:g} fs: {what}") from error
 
 
 def count_steps(duration_fs: float, timestep_fs: float, temperature_k: float, minimum: int = 3) -> int:
