@@ -41,7 +41,7 @@ PLAIN = {
     "layers": "lattice planes, each of one or more planes of atoms (or `min_thickness_a`)",
     "min_thickness_a": "between the outermost atoms",
     "repeat": "along the surface; at most one of this and `max_atoms`",
-    "max_atoms": "the repeats along the surface with the greatest shorter width that have at most this number",
+    "max_atoms": "the repeats along the surface with the greatest shorter width up to this number of atoms",
     "n": "how many atoms",
     "variants": "the most variants that are not equivalent by symmetry",
     "element": "what is put in",

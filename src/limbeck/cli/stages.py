@@ -52,9 +52,7 @@ def distill(
     sampling: SamplingOptions,
     preset: Presets = None,
     budget: Budget = None,
-    epochs: Annotated[
-        int | None, Option(help="Train for this many epochs, not to the budget.")
-    ] = None,
+    epochs: Annotated[int | None, Option(help="Train for this many epochs, not to the budget.")] = None,
     active_learning: ActiveLearningOption = None,
     val: Val = None,
     keys: LabelKeyOptions,
@@ -211,9 +209,7 @@ def train(
     *,
     preset: Presets = None,
     budget: Budget = None,
-    epochs: Annotated[
-        int | None, Option(help="Train for this many epochs, not to a budget.")
-    ] = None,
+    epochs: Annotated[int | None, Option(help="Train for this many epochs, not to a budget.")] = None,
     val: Val = None,
     seed: Seed = None,
     init: Annotated[Path | None, Option(help="Start from this student's weights.")] = None,
