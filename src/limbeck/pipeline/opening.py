@@ -13,7 +13,7 @@ from limbeck.config import DistillConfig, TeacherConfig
 from limbeck.core.checks import check_structures
 from limbeck.core.kinds import LEAST_MOLECULES, finite_molecules, structure_kind
 from limbeck.core.structures import StructureBatch
-from limbeck.dataset.lint.contacts import REACH_A, nearest_bonds
+from limbeck.dataset.lint.bonds import CUTOFF_A, nearest_bonds
 from limbeck.errors import InputError
 from limbeck.labelling.config import LabellingConfig
 from limbeck.labelling.remote import WorkerPotential, open_teacher
@@ -137,7 +137,7 @@ def check_lengths(starts: Sequence[Atoms], where: str) -> list[str]:
             "if lengths were in bohr (1 bohr = 0.529177 Å); they are taken as Å"
         )
     elif middle >= _FAR:
-        far = f"{middle:.2f} times that sum" if np.isfinite(middle) else f"more than {REACH_A:g} Å"
+        far = f"{middle:.2f} times that sum" if np.isfinite(middle) else f"more than {CUTOFF_A:g} Å"
         notes.append(
             f"{where}: most atoms have no neighbour (the nearest is {far} away where covalent radii touch "
             "at 1); check the cell and the unit of lengths, Å"

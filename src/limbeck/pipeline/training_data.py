@@ -110,7 +110,7 @@ def prepare_training_data(
     """
     own_teacher = how.max_force_ev_per_a is not None
     whole, replaced = repaired(concatenate_labelled([source.labelled for source in sources]))
-    say_some(say, replaced, "contact scans with a hole")
+    say_some(say, replaced, "contact scans that are unphysical at short range")
     names = [name for source in sources for name in source.names(len(sources) > 1)]
     kept, reasons = audit_named(whole, names, how.max_force_ev_per_a)
     if own_teacher:
@@ -152,7 +152,7 @@ def without_test(labelled: LabelledSet, test: LabelledSet, say: Say, what: str =
 def _read_validation(path: Path, how: Preparation, training: LabelledSet, say: Say) -> LabelledSet:
     """The labels of the validation file: linted, audited, none of the test set."""
     own, replaced = repaired(read_labelled(path, **how.keys))
-    say_some(say, replaced, "contact scans with a hole")
+    say_some(say, replaced, "contact scans that are unphysical at short range")
     _check_validation(training, split_isolated_atoms(own)[0], path)
     preflight([(str(path), own)], how.ignore, say)
     kept, reasons = audit_named(own, LabelSource(str(path), own).names())
@@ -220,20 +220,20 @@ def make_training_sets(
 def audited(labelled: LabelledSet, say: Say) -> LabelledSet:
     """Without labels that are not finite or far too large (these are named); contact scans repaired."""
     labelled, replaced = repaired(labelled)
-    say_some(say, replaced, "contact scans with a hole")
+    say_some(say, replaced, "contact scans that are unphysical at short range")
     kept, reasons = audit_named(labelled, LabelSource("", labelled).names())
     say_some(say, reasons, "labels left out")
     return labelled.select(kept)
 
 
 def repaired(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
-    """The set with the holes of its contact scans filled, and a sentence for each."""
+    """The set with the repairs of its contact scans filled, and a sentence for each."""
     scans = scan_mask(labelled.config_type)
     if not scans.any():
         return labelled, []
     shortest = {} if scans.all() else shortest_pairs(without_scans(labelled).structures)
-    labelled, holes = repair_scans(labelled, shortest)
-    return labelled, [str(hole) for hole in holes]
+    labelled, repairs = repair_scans(labelled, shortest)
+    return labelled, [str(repair) for repair in repairs]
 
 
 def without_cores(labelled: LabelledSet) -> LabelledSet:
