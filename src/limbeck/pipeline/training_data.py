@@ -227,7 +227,7 @@ def audited(labelled: LabelledSet, say: Say) -> LabelledSet:
 
 
 def repaired(labelled: LabelledSet) -> tuple[LabelledSet, list[str]]:
-    """The set with unphysical short-range labels of its close-contact scans replaced, and a sentence for each."""
+    """The set with unphysical short-range labels of close-contact scans replaced, and a sentence for each."""
     scans = scan_mask(labelled.config_type)
     if not scans.any():
         return labelled, []
