@@ -52,7 +52,7 @@ def refusal(own: str, module: str) -> str | None:
     target = module.split(".")[1]
     for room in (own, target):
         if room not in ROOMS:
-            return f"{room!r} stands in no group"
+            return f"{room!r} is in no group"
     if own in STAGES and target in STAGES and own != target:
         return f"{own} imports {module}, of another stage"
     if ROOMS.index(target) > ROOMS.index(own) and not {own, target} <= set(LIBRARIES):
@@ -61,7 +61,7 @@ def refusal(own: str, module: str) -> str | None:
 
 
 def breaches(package: Path, allowed: Collection[tuple[str, str]] = ()) -> list[str]:
-    """``file:line what is wrong`` for every import against the order, and for what is allowed in vain."""
+    """``file:line fault`` for every import against the order, and for needless exceptions."""
     found, met = [], set()
     for path in sorted(package.rglob("*.py")):
         file = str(path.relative_to(package))
@@ -110,10 +110,10 @@ def test_no_imports_go_round():
         ("import limbeck.pipeline", "limbeck.pipeline, of a later group"),
         ("from limbeck import cli", "limbeck.cli, of a later group"),
         ("from . import run", "relative import"),
-        ("import limbeck.misc", "'misc' stands in no group"),
+        ("import limbeck.misc", "'misc' is in no group"),
     ],
 )
-def test_a_planted_import_is_judged(tmp_path, statement, text):
+def test_a_planted_import_is_found_or_allowed(tmp_path, statement, text):
     planted = tmp_path / "limbeck" / "sampling" / "planted.py"
     planted.parent.mkdir(parents=True)
     planted.write_text(f"def late():\n    {statement}\n")
@@ -145,21 +145,7 @@ def project_files() -> list[Path]:
         ).stdout.split("\n")  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
-    ends = (
-        ".py",
-        ".toml",
-        ".txt",
-        ".md",
-        ".yaml",
-        ".yml",
-        ".json",
-        ".cfg",
-        ".sh",
-        ".cpp",
-        ".hpp",
-        "Makefile",
-        "run",
-    )
+    ends = tuple(".py .toml .txt .md .yaml .yml .json .cfg .sh .cpp .hpp Makefile run".split())
     return [ROOT / name for name in listed if name.endswith(ends) and (ROOT / name).is_file()]
 
 

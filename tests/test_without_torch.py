@@ -1,4 +1,4 @@
-"""What runs a student needs no PyTorch, and what needs it says so in one line with the remedy."""
+"""Running a student needs no PyTorch; commands that need it fail in one line with the remedy."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from tests.validation.toys import label_set
 #: holds for child processes too, through PYTHONPATH
 BLOCK = """
 import sys
-import tomllib
-from pathlib import Path
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "lightning_fabric", "lightning"):
@@ -35,7 +33,7 @@ atoms = bulk("Si")
 atoms.calc = limbeck.Calculator("silicon-tiny", threads=1)
 atoms.get_stress(), limbeck.Student.load("silicon-tiny").hessian(atoms)
 """
-#: an end of this line, the remedy, is all that they have in common
+#: the common end of their messages
 REFUSED = "remedy: pip install 'limbeck[train]'"
 WORK = {
     "students": "students",
@@ -108,7 +106,7 @@ def test_it_works_without(outcomes, name):
 
 
 @pytest.mark.parametrize("name", [*NEED, "Student"])
-def test_it_says_what_to_install(outcomes, name):
+def test_the_error_names_what_to_install(outcomes, name):
     code, errors = outcomes[name]
     assert code == 2
     assert errors.count("\n") == 1
@@ -117,10 +115,9 @@ def test_it_says_what_to_install(outcomes, name):
 
 
 def test_the_extra_train_brings_it():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))[
-        "project"
-    ]
-    heavy, extras = ("torch", "lightning-fabric"), project["optional-dependencies"]
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    project, heavy = tomllib.loads(text)["project"], ("torch", "lightning-fabric")
+    extras = project["optional-dependencies"]
     assert not [line for line in project["dependencies"] if line.startswith(heavy)]
     assert sorted(line.split(">")[0] for line in extras["train"]) == sorted(heavy)
     for name in ("sevennet", "chgnet", "so3lr", "xtb", "export", "tensorboard"):

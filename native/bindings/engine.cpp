@@ -104,7 +104,7 @@ class PyEngine {
       std::atomic<size_t> next{0};
       std::mutex guard;
       std::exception_ptr failure;
-      size_t failed = S;  // of several failures the first structure's is told
+      size_t failed = S;  // of several failures the first structure's is reported
       const auto work = [&](int) {
         size_t s = 0;
         try {

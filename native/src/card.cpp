@@ -52,7 +52,7 @@ std::string shown(const Value &value) {
 }
 
 [[noreturn]] void corrupt(const std::string &where, const std::string &what) {
-  not_a_student(where, "its card lacks or spoils " + what);
+  not_a_student(where, "its model card lacks a valid " + what);
 }
 
 const Value &object_of(const Value &card, const char *name, const std::string &where) {
@@ -92,7 +92,7 @@ std::vector<int> read_elements(const Value &fields, const std::string &where) {
   return elements;
 }
 
-// What Python's int() makes of ASCII text: spaces around, a sign, underscores between digits.
+// ASCII text as Python's int() reads it: spaces around, a sign, underscores between digits.
 std::optional<int> as_integer(std::string_view text) {
   constexpr std::string_view spaces = " \t\n\v\f\r\x1c\x1d\x1e\x1f";
   const auto first = text.find_first_not_of(spaces);
@@ -105,7 +105,7 @@ std::optional<int> as_integer(std::string_view text) {
   for (std::size_t k = 0; k < text.size(); ++k) {
     if (text[k] == '_' && text[k - 1] != '_') continue;
     if (text[k] < '0' || text[k] > '9') return {};
-    value = std::min(100'000, 10 * value + (text[k] - '0'));  // past every atomic number it may stop
+    value = std::min(100'000, 10 * value + (text[k] - '0'));  // larger than any atomic number is enough
   }
   return negative ? -value : value;
 }
@@ -124,7 +124,7 @@ int atomic_number(std::string_view text, const char *name, const std::string &wh
   return *z;
 }
 
-// Species of an atomic number, -1 where the student does not know it.
+// Species of an atomic number, -1 if unknown to the student.
 int species_of(const StudentFile &student, int z) {
   const auto at = std::lower_bound(student.elements.begin(), student.elements.end(), z);
   return at == student.elements.end() || *at != z ? -1 : static_cast<int>(at - student.elements.begin());
@@ -228,7 +228,7 @@ void read_baseline(const Value &card, const std::string &where, StudentFile &stu
   if (!missing.empty()) not_a_student(where, "no energy reference for Z = [" + missing + "]");
 }
 
-// Provenance, so as in Python nothing here makes a file unreadable: what is no distance counts as absent.
+// As in Python, nothing here makes a file unreadable: invalid distances count as absent.
 void read_shortest(const Value &card, StudentFile &student) {
   student.shortest_pair.assign(student.elements.size() * student.elements.size(), 0.0);
   const Value *data = card.find("data");

@@ -1,4 +1,4 @@
-// The card of a student file: what the weights mean, and the baseline.
+// The model card of a student file: architecture and baseline.
 #pragma once
 
 #include <string>

@@ -139,7 +139,7 @@ class Reader {
     if (*start == '-') value.number = -value.number;
   }
 
-  // Decimal exponent of the first digit that is not zero: the sign tells overflow from underflow.
+  // Decimal exponent of the first digit that is not zero: its sign distinguishes overflow from underflow.
   long long exponent(const char *start) const {
     constexpr long long most = 1'000'000'000'000'000;  // more than any file has digits
     long long before = 0, zeros = 0, written = 0;

@@ -15,7 +15,7 @@ namespace limbeck {
 namespace {
 
 // Longer than waking a thread takes and than parts of a structure differ, so that waits on free cores end
-// within it; far shorter than a time slice, so that beside other work a wait costs next to nothing.
+// within it; far shorter than a time slice, so that on a busy machine a wait costs little.
 constexpr std::chrono::microseconds kLoop{100};
 
 void pause() {
@@ -26,7 +26,7 @@ void pause() {
 #endif
 }
 
-// Whether the condition came true while the loop lasted.
+// Whether the condition became true during the loop.
 template <class Condition>
 bool came_true(Condition condition) {
   const auto end = std::chrono::steady_clock::now() + kLoop;

@@ -58,7 +58,7 @@ Tensor read_tensor(const std::string &name, const Value &entry, const std::strin
   return tensor;
 }
 
-// Elements times bytes each must be what the offsets span; every product is checked, for a shape may lie.
+// Elements times bytes each must be what the offsets span; every product is checked for overflow.
 void check_span(const std::string &name, const Tensor &tensor, const std::string &where) {
   if (tensor.dtype != "F32" && tensor.dtype != "F64")
     throw FileError(where, "weight " + quoted(name) + " has the wrong type", quoted(tensor.dtype),

@@ -31,7 +31,7 @@ using Tensors = std::vector<std::pair<std::string, Tensor>>;
 Header read_header(const unsigned char *bytes, std::size_t size, const std::string &where);
 std::string card_text(const Header &header, const std::string &where);
 
-// All tensors by their place in the data, which they fill without hole or overlap.
+// All tensors by their place in the data, which they fill without gap or overlap.
 Tensors read_tensors(const Header &header, const std::string &where);
 
 // Appends the tensor's values as double.

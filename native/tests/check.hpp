@@ -1,4 +1,4 @@
-// Checks of the core's own tests: a failed one is printed and counted, and the case goes on.
+// Checks of the core's own tests: a failed one is printed and counted, and the case continues.
 #pragma once
 
 #include <sstream>

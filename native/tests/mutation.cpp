@@ -243,7 +243,7 @@ std::string read_mutated(const unsigned char *bytes, std::size_t size) {
     expect_sound(parse_student(copy.get(), size, "s"));
   } catch (const FileError &error) {
     const std::string line = error.what();
-    expect(line.size() > 10 && line.compare(0, 3, "s: ") == 0, "a line that does not say where");
+    expect(line.size() > 10 && line.compare(0, 3, "s: ") == 0, "a line without the place");
     for (const char *p = line.data(), *end = p + line.size(); p < end;) {
       const int length = json::utf8_length(p, end);
       expect(length > 0 && static_cast<unsigned char>(*p) >= 0x20, "a line that cannot be printed");

@@ -1,4 +1,4 @@
-// The engine by itself: one structure on one process against the same structure spread over two that
+// The engine without Python: one structure on one process against the same structure spread over two that
 // exchange features between layers, as a message-passing host (LAMMPS) does it.
 #include <algorithm>
 #include <array>

@@ -9,7 +9,7 @@
 
 using namespace limbeck::test;
 
-// A refusal without its figures and names: what it is about.
+// A refusal without its numbers and names: its kind.
 static std::string kind_of(const std::string &line) {
   std::string kind;
   bool name = false;
@@ -64,7 +64,7 @@ TEST(fuzz_student_reader) {
   }
   std::printf("       seed %lu: %lu inputs, %lu read, %zu kinds of refusal\n", seed, inputs, all.read,
               all.kinds.size());
-  // the mutations reach past the first checks, and spoil most files
+  // the mutations pass the first checks, and corrupt most files
   if (inputs >= 20000) {
     CHECK(all.read > inputs / 50 && all.read < inputs / 2);
     CHECK(all.kinds.size() >= 40);

@@ -132,7 +132,7 @@ def changed(record, **change):
         (lambda r: [1, 2], "the checkpoint holds no state dict; got list; wanted a dict"),
         (lambda r: {"state_dict": tensors(r), "limbeck": "{"}, "the entry 'limbeck' is no JSON object"),
         (lambda r: {"state_dict": tensors(r), "limbeck": "[]"}, "the entry 'limbeck' is no JSON object; got list"),
-        (lambda r: {"state_dict": tensors(r), "limbeck": entry(r) | {"architecture": {"rbf": 3}}}, "its card lacks or spoils"),
+        (lambda r: {"state_dict": tensors(r), "limbeck": entry(r) | {"architecture": {"rbf": 3}}}, "its model card lacks a valid"),
         (lambda r: {"state_dict": tensors(r), "limbeck": entry(r) | {"energy_references_ev": {"1": 0.0}}}, r"no energy reference for Z = \[8\]"),
         (lambda r: {"state_dict": tensors(r)} | plain(r) | {"cutoff": -1.0}, "wanted positive numbers"),
         (lambda r: {"state_dict": tensors(r)} | plain(r) | {"elements": 3}, "elements, cutoff or energy_scale do not fit"),

@@ -136,7 +136,7 @@ def test_every_truncation_is_refused(path):
         (save({"x": np.zeros(3)}), "no Limbeck card in its metadata"),
         (save({"x": np.zeros(3)}, metadata={"limbeck": "{"}), "no Limbeck card in its metadata"),
         (save({"x": np.zeros(3)}, metadata={"limbeck": "[1]"}), "its card is no JSON object"),
-        (save({"x": np.zeros(3)}, metadata={"limbeck": '{"format_version": 1}'}), "its card lacks or spoils 'architecture'"),
+        (save({"x": np.zeros(3)}, metadata={"limbeck": '{"format_version": 1}'}), "its model card lacks a valid 'architecture'"),
     ],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path, content, reason):
@@ -174,19 +174,19 @@ def unchanged(card: dict) -> None:
     (unchanged, {"embedding": None}, r"do not fit the architecture; got names such as \['embedding'\]", True),
     (lambda c: c.update(format_version=2), {}, "unknown student file format; got 2; wanted format 1; remedy: upgrade Limbeck$", True),
     (lambda c: c.pop("format_version"), {}, "unknown student file format", True),
-    (lambda c: c.pop("energy_references_ev"), {}, "its card lacks or spoils 'energy_references_ev'", True),
+    (lambda c: c.pop("energy_references_ev"), {}, "its model card lacks a valid 'energy_references_ev'", True),
     (lambda c: c["energy_references_ev"].pop("14"), {}, r"no energy reference for Z = \[14\]", True),
     (lambda c: c["energy_references_ev"].update({"1": float("nan")}), {}, "references or ZBL radii that are not finite", True),
     (lambda c: c["energy_references_ev"].update({"-3": 0.0}), {}, "atomic numbers beyond 1 to 118", True),
     (lambda c: c["zbl_radius_a"].update({"1-500": 1.0}), {}, "atomic numbers beyond 1 to 118", True),
-    (lambda c: c["zbl_radius_a"].update({"1": 1.0}), {}, "its card lacks or spoils", False),
-    (lambda c: c.update(zbl_radius_a=[1]), {}, "its card lacks or spoils", False),
+    (lambda c: c["zbl_radius_a"].update({"1": 1.0}), {}, "its model card lacks a valid", False),
+    (lambda c: c.update(zbl_radius_a=[1]), {}, "its model card lacks a valid", False),
     (lambda c: c["architecture"].update(cutoff=-1.0), {}, "wanted positive numbers", False),
     (lambda c: c["architecture"].update(hidden_dim="three"), {}, "wanted integers", False),
     (lambda c: c["architecture"].update(hidden_dim=4), {}, "has the wrong shape", True),
     (lambda c: c["architecture"].update(interactions=4096), {"extra": np.zeros(1, np.float32)}, "s.safetensors: ", True),
-    (lambda c: c["architecture"].pop("rbf"), {}, "its card lacks or spoils", False),
-    (lambda c: c.update(architecture=None), {}, "its card lacks or spoils", False),
+    (lambda c: c["architecture"].pop("rbf"), {}, "its model card lacks a valid", False),
+    (lambda c: c.update(architecture=None), {}, "its model card lacks a valid", False),
 ])  # fmt: skip
 def test_a_spoilt_file_is_refused_by_python_and_the_core(path, change, weights, text, alike):
     rewritten(path, card=change, weights=weights)

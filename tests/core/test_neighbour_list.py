@@ -68,7 +68,7 @@ def test_nothing_and_one_atom(pbc):
 @pytest.mark.parametrize("far", [1e3, 1e4, 1e6, 9e7])
 @pytest.mark.parametrize("pbc", [TTF, TFF, FFF])
 def test_fragments_far_apart(far, pbc):
-    """vesin 0.6.2 dies of a floating point exception where open directions are 1e6 Å wide."""
+    """vesin 0.6.2 crashes with a floating point exception where open directions are 1e6 Å wide."""
     cell = np.array([[3.0, 0.1, 0.0], [0.3, 4.0, 0.2], [0.0, 0.1, 3.0]])
     near = np.array([[0.1, 0, 0], [0.2, 0.4, 1.0], [1.0, 1.0, 0.5], [0.9, 2.5, 1.9]])
     away = np.cross(cell[0], cell[1]) if pbc[1] else np.cross(cell[0], [1.0, 0, 0])

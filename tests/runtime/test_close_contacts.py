@@ -1,4 +1,4 @@
-"""Atoms of a crystal that are pushed together repel each other, down to where only nuclei are left."""
+"""Atoms of a crystal repel each other when pushed together, down to the repulsion of nuclei."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ase.io import read
 from limbeck import Student
 
 LICL = Path(__file__).parents[2] / "examples" / "licl.cif"
-# silicon-hot is left out: it was trained without contact scans, and students/README.md says so
+# without silicon-hot, which was trained without close-contact scans (students/README.md)
 CRYSTALS = {
     "silicon": lambda: bulk("Si", cubic=True) * (2, 2, 2),
     "cu111": lambda: bulk("Cu", cubic=True) * (3, 3, 3),
@@ -22,7 +22,7 @@ CRYSTALS = {
 
 
 def pushed(crystal: Atoms, distances: np.ndarray) -> list[Atoms]:
-    """The first atom and its nearest neighbour at so many distances, their middle where it was."""
+    """The first atom and its nearest neighbour at each of the relative distances, their midpoint fixed."""
     apart = crystal.get_distances(0, range(len(crystal)), mic=True)
     other = int(np.argsort(apart)[1])
     along = crystal.get_distance(0, other, mic=True, vector=True) / apart[other]

@@ -291,7 +291,7 @@ def test_memory_released_before_a_new_list_changes_nothing(monkeypatch):
 
 
 def test_a_forked_child_still_works(tmp_path):
-    """Threads do not survive a fork: without care the child waits for them for ever."""
+    """Threads do not exist after a fork: without care the child would wait for them forever."""
     script = (
         "import os, signal\n"
         "from ase.build import bulk\n"

@@ -1,4 +1,4 @@
-"""What validation says of a saved file is what training said of its weights."""
+"""Validation of a saved file gives the errors that training reported."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ def test_steps_turn_with_the_features():
     assert off(block=None) > 1e-3
 
 
-def test_blocks_are_worked_on_alone():
-    """A wide matrix does what its parts do, whichever stand beside them."""
+def test_blocks_are_independent():
+    """A wide matrix takes the steps of its parts."""
     rng = np.random.default_rng(2)
     start, gradients = rng.normal(size=(4, 12)), [rng.normal(size=(4, 12)) for _ in range(25)]
     whole = run(start.ravel(), [g.ravel() for g in gradients], [(4, 12)], block=4).reshape(4, 12)
@@ -62,7 +62,7 @@ def test_blocks_are_worked_on_alone():
         np.testing.assert_allclose(whole[:, part], alone.reshape(4, 4), rtol=1e-9)
 
 
-def test_it_descends_where_adam_crawls():
+def test_it_descends_faster_than_adam():
     """Least squares with features as unlike in size as 1 and 1000, mixed by rotations."""
     rng = np.random.default_rng(3)
     q = np.linalg.qr(rng.normal(size=(8, 8)))[0]
@@ -101,7 +101,7 @@ def test_arrays_hold_the_whole_state():
         other.load({"mean": one.arrays()["mean"]}, 1)
 
 
-def test_cleared_it_begins_anew():
+def test_cleared_it_starts_again():
     rng = np.random.default_rng(5)
     start, gradients = rng.normal(size=COUNT), [rng.normal(size=COUNT) for _ in range(12)]
     parameter = torch.nn.Parameter(torch.tensor(start))

@@ -1,4 +1,4 @@
-// What an evaluation works on: rows of atoms, scratch of each thread.
+// Buffers of an evaluation: rows of atoms, scratch of each thread.
 #pragma once
 
 #include <algorithm>
@@ -43,7 +43,7 @@ struct Scratch {
   }
 };
 
-// A thread's part, and what it finds there.
+// A thread's part, and its results.
 template <class T>
 struct Worker : limbeck::Part {
   std::size_t active = 0;  // pairs within the cutoff
@@ -54,7 +54,7 @@ struct Worker : limbeck::Part {
   std::array<double, kPhaseCount> seconds;
 };
 
-// Adds the time of its life to a phase, where that is asked for.
+// Adds its lifetime to a phase's time, on request.
 class Timer {
  public:
   template <class W>
@@ -84,7 +84,7 @@ struct Buffers {
 
   void fit(const limbeck::NeighbourTable &table, const Packed<T> &w, bool exchanged) {
     const std::size_t rows = table.rows(), F = w.F, total = table.total, owned = table.owned;
-    // without what they held, which need not be copied
+    // without copying the old values
     const auto fit = [](auto &a, std::size_t n) { a.clear(), a.resize(n); };
     first_active.assign(owned + 1, 0), middle_active.assign(owned, 0);
     fit(active, table.row.size()), fit(offset, 3 * table.images.size());

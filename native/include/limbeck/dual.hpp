@@ -1,5 +1,5 @@
-// Dual numbers a + b eps with eps^2 = 0: the same source that gives forces then gives the exact
-// derivative of the forces along a direction, a Hessian-vector product.
+// Dual numbers a + b eps with eps^2 = 0: the source for forces then also gives their exact
+// derivative along a direction, a Hessian-vector product.
 #pragma once
 
 #include <cmath>

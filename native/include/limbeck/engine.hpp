@@ -1,8 +1,8 @@
 // The inference engine: energies, forces, virial and Hessian-vector products of a student.
 //
 // An Engine holds packed weights and is shared; a System holds one evolving structure (its neighbour
-// list with a skin and every buffer) and belongs to one caller at a time. Nothing here knows Python,
-// MPI or LAMMPS: a host that spreads atoms over processes gives an Exchange.
+// list with a skin and every buffer) and belongs to one caller at a time. Nothing here depends on
+// Python, MPI or LAMMPS: a host that distributes atoms over processes provides an Exchange.
 #pragma once
 
 #include <memory>
@@ -39,7 +39,7 @@ struct NeighbourList {
   bool fully_periodic = false;
 };
 
-// What a host that spreads atoms over processes does between layers: copy rows of owned atoms to their
+// What a host that distributes atoms over processes does between layers: copy rows of owned atoms to their
 // copies elsewhere, or add the rows of copies to their owners. Row k starts at rows + k * stride values; a
 // value has `bytes` bytes (4: float, 8: double); the copies' rows follow the `owned` ones.
 class Exchange {
@@ -54,9 +54,9 @@ struct Results {
   double virial[9] = {};            // dE/d(strain), eV, symmetric
   std::vector<double> forces;       // (total, 3) eV/Angstrom
   std::vector<double> atom_energy;  // (owned,) eV
-  std::vector<double> atom_virial;  // (total, 9) eV, only where asked for; a pair gives half to each atom
+  std::vector<double> atom_virial;  // (total, 9) eV, only on request; half of a pair's for each atom
   std::vector<double> shortest;     // (Z, Z) Angstrom, the closest pair of each two species, infinite if none
-  std::vector<double> seconds;      // of each phase, only where asked for
+  std::vector<double> seconds;      // of each phase, only on request
   bool want_atom_virial = false, want_seconds = false;
 };
 
@@ -66,7 +66,7 @@ class System {
  public:
   virtual ~System() = default;
   virtual void set_list(const NeighbourList &) = 0;
-  // Gives the memory of list and buffers back, before a new list is made for a large structure.
+  // Releases the memory of list and buffers, before a new list is made for a large structure.
   virtual void release() = 0;
   // For lists with copies of other processes' atoms, before set_list(); forces on copies then come back in
   // Results::forces.

@@ -1,7 +1,7 @@
 // A small strict JSON reader (RFC 8259) for the headers of student files.
 //
-// Input may be hostile: nesting and the number of values are bounded, a name may stand once in an
-// object (two readers could otherwise see two files in one), text must be valid UTF-8, and a failure is
+// Input may be hostile: nesting and the number of values are bounded, names in an object are
+// unique (two readers could otherwise read different files), text must be valid UTF-8, and a failure is
 // json::Error with the place. Independent of the locale.
 #pragma once
 
@@ -42,10 +42,10 @@ struct Options {
   bool python = false;  // also NaN, Infinity, lone surrogates and 1e999, which Python's json reads and writes
 };
 
-// Bytes of the UTF-8 character at p, 0 where it is none (overlong, a surrogate, beyond U+10FFFF, cut off).
+// Bytes of the UTF-8 character at p, 0 if invalid (overlong, a surrogate, beyond U+10FFFF, cut off).
 int utf8_length(const char *p, const char *end);
 
-// The value that a whole text holds; throws json::Error.
+// The value of a whole text; throws json::Error.
 Value parse(std::string_view text, Options options = {});
 
 }  // namespace limbeck::json

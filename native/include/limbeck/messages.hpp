@@ -1,21 +1,21 @@
 // Messages of one interaction and their adjoints, over runs of pairs that share a centre.
 //
-// A row of features is cut into slices of one cache line a quantity, and what a pair needs of a slice lies
-// together:
+// A row of features is cut into slices of one cache line per quantity, and the values that a pair needs of a
+// slice are contiguous:
 //
 //     source   phi1 phi2 phi3 v0 v1 v2   (in the first interaction phi1 phi2, one row a species)
 //     sums     h v0 v1 v2                (what an atom receives; on the way back dE/d of it)
 //     back     phi1 phi2 k0 k1 k2        (adjoint of a source; k: of the carried vector phi3 v)
 //
-// A batch of pairs is worked off slice by slice: neighbours that consecutive centres share are then still in
-// the first cache. A centre's own slice stays in registers while its neighbours pass by.
+// A batch of pairs is processed slice by slice: neighbours that consecutive centres share are then still in
+// the first cache. A centre's own slice stays in registers over its neighbours.
 #pragma once
 
 #include "limbeck/gemm.hpp"
 
 namespace LIMBECK_ISA {
 
-// Values in a slice; numbers that are no machine type go one at a time.
+// Values in a slice; one for numbers that are not a machine type.
 template <class T>
 constexpr int kSlice = std::is_arithmetic<T>::value ? int(64 / sizeof(T)) : 1;
 
@@ -98,7 +98,7 @@ inline void message(const Run<T> &run, int e) {
   put<V>(ci, sum), put<V>(ci + S, sum0), put<V>(ci + 2 * S, sum1), put<V>(ci + 3 * S, sum2);
 }
 
-// `fresh`: the first slice, which finds nothing in `along`.
+// `fresh`: the first slice, for which `along` is empty.
 template <int NP, bool BOTH, class V, class T>
 inline void message_adjoint(const Run<T> &run, int e, bool fresh) {
   constexpr int S = kSlice<T>, W = Lanes<T>::width;

@@ -5,9 +5,8 @@
 //   forward   E and everything its derivative needs;
 //   backward  dE/d(vectors), with the adjoints kept;
 //   tangent   for a direction x' of the positions (and a strain), the tangent of both passes,
-//             which yields d/dw of (x' . grad E + sum_i c_i e_i): with x' = -dL/dF and
-//             c_i = dL/dE + dL/de_i this is dL/dw, at about three times the cost of one energy and
-//             force (no graph, no tape).
+//             which yields d/dw of (x' . grad E + c E): with x' = -dL/dF and c = dL/dE this is
+//             dL/dw, at about three times the cost of one energy and force (no graph, no tape).
 //
 // A pair is visited once for both directions: the filter depends on r alone, so it serves both,
 // and one thread owns one structure, so no write is shared.

@@ -115,7 +115,7 @@ inline void Evaluation<T, FC>::forward() {
   }
 }
 
-// m = phi_block2 * v, the vector a neighbour hands on
+// m = phi_block2 * v, the vector a neighbour sends
 template <class T, int FC>
 inline void Evaluation<T, FC>::carry(Layer &k) const {
   const int F = this->F();

@@ -1,8 +1,8 @@
 // Threads of the core, shared by training and inference.
 //
-// Threads that wait for each other in a busy loop keep the cores from the one they wait for: beside other
-// work, each wait then lasts until the scheduler comes round. Here a wait is a short loop and then sleep, and
-// nobody waits for a helper that has not begun: the caller does the task itself.
+// Threads that wait in a busy loop can occupy the core of the thread they wait for; on a busy machine each
+// wait then lasts until the scheduler intervenes. Here a wait is a short loop followed by sleep, and no
+// thread waits for a helper that has not started: the caller does the task itself.
 #pragma once
 
 #include <atomic>
@@ -27,10 +27,10 @@ class Pool {
   Pool &operator=(const Pool &) = delete;
 
   // Calls work(k) once for each k below `count`, on the caller's thread and at most `threads` - 1 helpers.
-  // The caller begins with 0 and a helper with the number that it always has, so that what stands in its
-  // core's cache is used again; then whoever is free takes the next k. Returns when all are done. After an
-  // exception no other task is begun, and the caller gets it (of several, that of the smallest k). May be
-  // called by several threads at once, and from within work.
+  // The caller starts with 0 and each helper with its own fixed number, to reuse its core's cache; then any
+  // free thread takes the next k. Returns when all are done. After an exception no further task starts, and
+  // the caller receives it (of several, that of the smallest k). May be called by several threads at once,
+  // and from within work.
   template <class Work>
   void run(int count, int threads, Work &&work) {
     using Plain = std::remove_reference_t<Work>;

@@ -1,4 +1,4 @@
-// Scalar functions that loops over floats can vectorise; the other types take the library's.
+// Scalar functions that loops over floats can vectorise; other types use the standard library.
 #pragma once
 
 #include <cmath>

@@ -1,9 +1,9 @@
 // Reading a student file (format 1) without Python: the counterpart of limbeck.artifact.file.
 //
 // A student file is a safetensors file: header length (8 bytes, little-endian), JSON header, data. The
-// entry `limbeck` of the header's `__metadata__` is the card, a JSON object as text. What Python's reader
-// refuses is refused here, in the same words where they fit. This reader is the stricter one about a name
-// that stands twice in one JSON object, nesting deeper than 127, more than a million JSON values, files above
+// entry `limbeck` of the header's `__metadata__` is the model card, a JSON object as text. This reader
+// refuses what Python's refuses, with the same messages where they fit. It is stricter about duplicate names
+// in a JSON object, nesting deeper than 127, more than a million JSON values, files above
 // 2 GiB, and values of a JSON type that Limbeck does not write though Python would convert them ("14" or
 // true for a number, 14.0 for an integer).
 #pragma once

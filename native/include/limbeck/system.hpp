@@ -42,7 +42,7 @@ class Structure {
     return listed_ && table_.covers(positions, cell);
   }
 
-  // Gives all memory back; set_list() comes next.
+  // Releases all memory; set_list() must follow.
   void release() {
     ready_ = listed_ = false;
     table_.release();
@@ -86,7 +86,7 @@ class Structure {
     for (int c = 0; c < 3; ++c) d[c] = xj[c] - xi[c] + shift[c];
   }
 
-  // Place in a batch of what is the at-th of all pairs.
+  // Place in its batch of the at-th of all pairs.
   static int within(std::size_t at, std::size_t base, int count) {
     return at <= base ? 0 : int(std::min<std::size_t>(at - base, count));
   }

@@ -4,7 +4,7 @@
 namespace LIMBECK_ISA {
 
 // filter (count, WIDTH) from the basis (K, kBatch) and weights (K, WIDTH). Flattened, so that the kernel
-// knows all strides: left to the compiler's mood, it costs a sixth of the filters' time.
+// knows all strides: left to the compiler, it takes a sixth of the filters' time longer.
 template <int WIDTH, class T>
 __attribute__((flatten)) inline void filter_product(int count, int K, const T *basis, const T *weights,
                                                     T *filter) {
@@ -59,7 +59,7 @@ inline void Structure<T>::geometry(Worker &part) {
   }
 }
 
-// Core repulsion of a close pair. A one-way pair stands twice, so it counts half.
+// Core repulsion of a close pair. A one-way pair is listed twice, so it counts half.
 template <class T>
 inline void Structure<T>::repel(Worker &part, int i, int e, const G *d, const G &r2) {
   using std::sqrt;
@@ -161,7 +161,7 @@ inline void Structure<T>::over_pairs(int l, Worker &part, int i0, int n) {
   }
 }
 
-// What the batch's pairs refer to, and their vectors: kept for all pairs they would cost 16 bytes each.
+// Indices and vectors of the batch's pairs, which would take 16 bytes each if kept for all pairs.
 template <class T>
 template <int NP, bool BACK>
 inline void Structure<T>::prepare(const Worker &part, int centre, std::size_t base, int count,

@@ -1,4 +1,4 @@
-// What happens to atoms between messages, for blocks of atoms that fit in cache. Included by system.hpp.
+// The update of atoms between messages, for blocks of atoms that fit in cache. Included by system.hpp.
 #pragma once
 
 namespace LIMBECK_ISA {
@@ -152,7 +152,7 @@ inline void Structure<T>::put_sums(T *sums, int n, Scratch<T> &k) const {
   }
 }
 
-// From the adjoints of what layer l + 1 received and sent to the adjoints of what layer l received.
+// From the adjoints of layer l + 1's input and messages to those of layer l's input.
 template <class T>
 inline void Structure<T>::update_back(int l, Worker &part, int i0, int n) {
   const Timer timer(profile_, part, kUpdateAdjoints);

@@ -138,7 +138,7 @@ def read_architecture(card: dict[str, Any], where: Path) -> Architecture:
     try:
         return Architecture.from_dict(card["architecture"])
     except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise _not_a_student(where, f"its card lacks or spoils {error}") from error
+        raise _not_a_student(where, f"its model card lacks a valid {error}") from error
 
 
 def read_baseline(card: dict[str, Any], architecture: Architecture, where: Path) -> Baseline:
@@ -150,7 +150,7 @@ def read_baseline(card: dict[str, Any], architecture: Architecture, where: Path)
             a, b = sorted(int(z) for z in pair.split("-"))
             radii[a, b] = float(radius)
     except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise _not_a_student(where, f"its card lacks or spoils {error}") from error
+        raise _not_a_student(where, f"its model card lacks a valid {error}") from error
     if not all(np.isfinite(v) for v in (*references.values(), *radii.values())):
         raise _not_a_student(where, "references or ZBL radii that are not finite")
     missing = [z for z in architecture.elements if z not in references]
