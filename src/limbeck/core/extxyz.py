@@ -89,7 +89,7 @@ def _frames(lines: TextIOWrapper, path: Path) -> Iterator[Atoms]:
 
 def _number_of_atoms(head: str, where: str, *, first: bool) -> int:
     text = head.strip()
-    if not text.isascii() or not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise InputError(
             "a frame does not begin with its number of atoms",
             where=where,

@@ -16,7 +16,7 @@ import numpy as np
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 
-FARTHEST_A = 1e8  #: coordinates beyond lose their digits: float64 holds 1e-8 Å there
+FARTHEST_A = 1e8  #: float64 resolves 1e-8 Å there
 PAIR_CUTOFF_A = 6.0  #: pairs of elements that never come closer are left out of a model card
 CROWDED = 100_000  #: neighbours an atom; a solid has 45,000 within 60 Å
 _FLAT, _THIN_A = 1e-5, 1e-6  # smallest singular value of the periodic vectors, of the largest and in Å

@@ -52,14 +52,13 @@ def read_any(path: Path | str, format: str | None = None) -> list[Atoms]:
     path = Path(path)
     if not path.is_file():
         raise InputError("no such file", where=path, wanted="a structure file that ASE reads")
+    wanted = "at least one structure"
     if not path.stat().st_size:
-        raise InputError("the file is empty", where=path, wanted="at least one structure")
+        raise InputError("the file is empty", where=path, wanted=wanted)
     format = format or format_of(path)
     frames = read_extxyz(path) if format == "extxyz" else _read_by_ase(path, format)
     if not frames:
-        raise InputError(
-            "no structures", where=path, got=f"a file read as {format}", wanted="at least one structure"
-        )
+        raise InputError("no structures", where=path, got=f"a file read as {format}", wanted=wanted)
     return frames
 
 
@@ -130,8 +129,7 @@ def _check_whole(path: Path, format: str, count: int, rest: int) -> None:
         raise InputError(
             "a part of the file would stay unread",
             where=path,
-            got=f"{count} {'structure' if count == 1 else 'structures'}, and more from line {rest} on, "
-            f"reading it as {format}",
+            got=f"{count} structure{'s' * (count != 1)}, and more from line {rest}, reading it as {format}",
             wanted="one structure a file in such formats, and no empty or cut structure in a series",
             remedy="take the file apart, or write it as extended XYZ",
         )

@@ -91,10 +91,9 @@ class NativeEngine(Engine):
         self.architecture, self.precision = architecture, precision
         self.instruction_set = instruction_set or _native.best_instruction_set()
         self.name = f"native-{self.instruction_set}"
-        hyper = native_hyperparameters(architecture)
-        kind = _native.TrainerF64 if precision == "float64" else _native.TrainerF32
-        self._dtype = np.float64 if precision == "float64" else np.float32
-        self._core = kind(hyper, max(1, threads), self.instruction_set)
+        kinds = {"float32": (_native.TrainerF32, np.float32), "float64": (_native.TrainerF64, np.float64)}
+        trainer, self._dtype = kinds[precision]
+        self._core = trainer(native_hyperparameters(architecture), max(1, threads), self.instruction_set)
 
     def set_structures(self, batch: StructureBatch, pairs: Pairs) -> None:
         species = self.architecture.species(batch.numbers).astype(np.int32)

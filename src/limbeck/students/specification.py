@@ -185,8 +185,9 @@ def initial_amplitudes(architecture: Architecture) -> np.ndarray:
 
 
 def basis_power(architecture: Architecture, distance: np.ndarray) -> np.ndarray:
-    """Mean square of a random initial filter at each distance (Å), (P,): the sum of squares of the radial
-    basis, weighted as in :func:`initial_amplitudes`.
+    """Mean square of a random initial filter at each distance (Å), (P,).
+
+    It is the sum of the squares of the radial basis, weighted as in :func:`initial_amplitudes`.
     """
     x = np.asarray(distance, np.float64) / architecture.cutoff
     envelope = np.where(x < 1, 1 - smooth_step(x), 0.0)

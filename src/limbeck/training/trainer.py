@@ -62,7 +62,12 @@ class Trainer:
         engine, self.validator = (make_engine(architecture, kind=config.engine, **options) for _ in range(2))
         engine.set_structures(train.structures, train.pairs)
         self.validator.set_structures(validation.structures, validation.pairs)
-        self.fabric = Fabric(accelerator="cpu", devices=1, loggers=self._loggers())
+        loggers: list[Any] = []
+        if config.tensorboard:
+            from lightning_fabric.loggers import TensorBoardLogger
+
+            loggers = [TensorBoardLogger(folder, name="tensorboard", version="")]
+        self.fabric = Fabric(accelerator="cpu", devices=1, loggers=loggers)
         student = TrainableStudent(engine, start)
         soap = config.optimizer == "soap"
         self.optimizer = Soap(
@@ -81,13 +86,6 @@ class Trainer:
         self.losses: list[float] = []  # of the batches since the last check
         self.force_scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
         self.labels = [torch.from_numpy(values) for values in (train.energy, train.forces, train.virial)]
-
-    def _loggers(self) -> list[Any]:
-        if not self.config.tensorboard:
-            return []
-        from lightning_fabric.loggers import TensorBoardLogger
-
-        return [TensorBoardLogger(self.folder, name="tensorboard", version="")]
 
     @contextlib.contextmanager
     def _few_torch_threads(self) -> Iterator[None]:
