@@ -154,7 +154,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["distill", "--bulk", "Cu", "--teacher", TEACHER, "--preset", "tiny,ultra-tiny"]
     code, errors = call(changed([*words, "--out", str(folder / "runs" / "si")], ("small",)))
     assert code == 0, errors
-    for name, seed, count in (("my_dft", 0, 12), ("held_out", 1, 4)):
+    for name, seed, count in (("my_dft", 0, 12), ("test", 1, 4)):
         write(folder / f"{name}.extxyz", labelled(count, seed))
     write(folder / "frames.extxyz", [bulk("Cu", cubic=True)])
     return folder

@@ -44,7 +44,9 @@ def test_iterations_add_labels_and_stand_in_the_metrics(done, tmp_path):
     # the test figures of the last iteration are those of the student that the run leaves
     last = iterations[-1]["students"]["tiny"]["test"]["force_rmse_mev_per_a"]
     assert metrics["tiny"]["test"]["all"]["force_rmse_mev_per_a"] == pytest.approx(last)
-    assert (out / "tiny.safetensors").read_bytes() != (out / "rounds/0/tiny.safetensors").read_bytes()
+    assert (out / "tiny.safetensors").read_bytes() != (
+        out / "active_learning/0/tiny.safetensors"
+    ).read_bytes()
 
     # Interrupted within the last iteration, it comes to the same end.
     for name in ("metrics.json", "tiny.safetensors", "ultra-tiny.safetensors"):
@@ -55,9 +57,9 @@ def test_iterations_add_labels_and_stand_in_the_metrics(done, tmp_path):
     assert json.loads((out / "metrics.json").read_text())["run"]["active_learning"] == iterations
 
 
-def test_rounds_may_be_a_number(tmp_path):
+def test_iterations_may_be_given_as_a_number(tmp_path):
     path = tmp_path / "a.yaml"
-    path.write_text("bulk: Cu\nteacher: ase.calculators.emt:EMT\nrounds: 3\n")
-    assert load_config(path).rounds.n == 3
-    assert load_config(path, rounds=1).rounds.n == 1
-    assert load_config(path, ["rounds.starts=4"]).rounds.starts == 4
+    path.write_text("bulk: Cu\nteacher: ase.calculators.emt:EMT\nactive_learning: 3\n")
+    assert load_config(path).active_learning.iterations == 3
+    assert load_config(path, active_learning=1).active_learning.iterations == 1
+    assert load_config(path, ["active_learning.starts=4"]).active_learning.starts == 4

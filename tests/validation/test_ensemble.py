@@ -37,7 +37,7 @@ def test_three_members():
     assert spread[0] == pytest.approx(0.5 * np.std([1.0, 2.0, 6.0]))
 
 
-def test_unfamiliar_is_what_is_far_from_both_limits():
+def test_a_frame_far_from_both_limits_is_outside_the_training_domain():
     members = [Springs(ANCHORS, k=2.0), Springs(ANCHORS, k=6.0)]
     # the two differ by half of the mean force on a moved atom, or more than a third of the frame's
     evaluate = Ensemble(members, moved((0.1, 0.1)), factor=3.0, share=0.4)
@@ -45,7 +45,7 @@ def test_unfamiliar_is_what_is_far_from_both_limits():
     assert evaluate.objection(moved((0.29, 0.0)).to_atoms()[0]) is None
     said = evaluate.objection(moved((0.5, 0.0)).to_atoms()[0])
     assert said == (
-        "outside the training domain: students differ by 1.00 eV/Å in the force on an atom, where 0.60 is usual at most "
+        "outside the training domain: committee force deviation 1.00 eV/Å on an atom, where 0.60 is usual at most "
         "and forces are 1.41"
     )
     tolerant = Ensemble(members, moved((0.1, 0.1)), factor=3.0, share=0.8)

@@ -158,7 +158,7 @@ def test_metrics_json_is_carried_whole_and_what_fits_no_field_is_left_out():
             "run": {"parameters": 7, "nve": {"drift_mev_per_atom_per_ps": 0.1, "completed": True},
                     "on_policy": {"stable": False, "reason": "it flew apart"}, "training": {"training_loss": 0.2}},
         },
-        "run": {"name": "si", "rounds": [{"number": 0}],
+        "run": {"name": "si", "active_learning": [{"number": 0}],
                 "teacher": {"name": "emt", "long_range": [{"radius_a": 8.0, "displacement_a": 0.1}]}},
     }  # fmt: skip
     found = Metrics.from_json(held)

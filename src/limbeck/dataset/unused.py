@@ -39,9 +39,9 @@ def warn_of_unused(frames: Sequence[Atoms], where: str, keys: Mapping[str, str |
     if pairs:
         named = ", ".join(name for name, _ in pairs)
         options = " ".join(f"{option} {name}" for name, option in pairs)
-        one = len(pairs) == 1
-        what, reads = ("a label and is", "reads it") if one else ("labels and are", "read them")
-        text = f"{named} look{'s' if one else ''} like {what} not used; {options} {reads}"
+        text = f"{named} look like labels and are not used; {options} read them"
+        if len(pairs) == 1:
+            text = f"{named} looks like a label and is not used; {options} reads it"
         warnings.warn(f"{where}: {text}", stacklevel=4)
 
 
