@@ -24,7 +24,7 @@ from limbeck.pipeline.training_data import LabelSource, Preparation, TrainingSet
 
 from .conftest import N_TEST, labelled_copper, small_distillation
 
-OLD_STORE = "they are of a test set, which earlier versions of Limbeck stored here"
+OLD_STORE = "they are of a test set that an earlier version of Limbeck stored here"
 
 
 def _hashes(frames) -> list[str]:
