@@ -100,7 +100,7 @@ def test_a_teacher_that_does_not_fit_is_a_reason(student):
         ({"sizes": [0]}, "atoms holds what is no number of them; got [0]; wanted 1 or more each"),
         ({"sizes": [], "batches": []}, "nothing to measure; got no batch and no size; wanted one of them"),
         ({"row_limit_s": 0}, "a limit of time is not positive; got 0; wanted seconds"),
-        ({"threads": 99_999}, "so many threads have no cores of their own here; got 99999; wanted 1 to"),
+        ({"threads": 99_999}, "invalid number of threads; got 99999; wanted 1 to"),
         ({"device": "tpu"}, "unknown device; got 'tpu'; wanted cpu, cuda or cuda:1"),
     ],
 )

@@ -297,7 +297,7 @@ def test_students_of_several_elements_and_an_old_checkpoint(run, refused, folder
         (["--target-force-rmse", -3], "--target-force-rmse: the target is no error; got -3.0"),
         (["--quantize", "int4"], "--quantize: unknown name; got int4"),
         (["--to", "onx"], "--to: unknown name; got 'onx'"),
-        (["--threads", 10_000], "--threads: so many threads have no cores of their own here; got 10000"),
+        (["--threads", 10_000], "--threads: invalid number of threads; got 10000"),
         (["--data", "nowhere.extxyz"], "nowhere.extxyz: no such file"),
         (["--teacher", "sevenet-0"], "sevenet-0"),
         (["--energy-key", "REF_energy"], "names of labels without a file; wanted --data FILE beside them"),
