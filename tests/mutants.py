@@ -37,7 +37,7 @@ ROOMS = {
     "students": ["src/limbeck/students/*.py"],
     "runtime": ["src/limbeck/runtime/**/*.py"],
     "splits": ["src/limbeck/dataset/split.py"],
-    "label store": ["src/limbeck/labelling/store.py", "src/limbeck/labelling/codec.py"],
+    "label store": ["src/limbeck/labelling/store.py", "src/limbeck/labelling/record.py"],
     "metrics": ["src/limbeck/validation/metrics.py"],
     "loss": ["src/limbeck/training/loss.py", "src/limbeck/training/optimizer.py"],
     "sampling": ["src/limbeck/sampling/*.py"],
@@ -168,7 +168,10 @@ def draw(count: int, seed: int) -> list[Mutant]:
     chosen: list[Mutant] = []
     for n, (room, patterns) in enumerate(ROOMS.items()):
         make = native_mutants if room == "native" else python_mutants
-        paths = sorted({p for pattern in patterns for p in REPOSITORY.glob(pattern)})
+        matches = {pattern: list(REPOSITORY.glob(pattern)) for pattern in patterns}
+        if missing := [pattern for pattern, found in matches.items() if not found]:
+            raise SystemExit(f"error: no file matches {', '.join(missing)}; remedy: correct ROOMS")
+        paths = sorted({path for found in matches.values() for path in found})
         found = [m for path in paths for m in make(room, path)]
         share = count * (n + 1) // len(ROOMS) - count * n // len(ROOMS)
         chosen += random.Random(f"{seed} {room}").sample(found, min(share, len(found)))
@@ -278,7 +281,7 @@ def build_native(root: Path) -> bool:
     return done.returncode == 0
 
 
-def judge(mutant: Mutant, root: Path, tests: list[str]) -> str:
+def outcome_of(mutant: Mutant, root: Path, tests: list[str]) -> str:
     """killed, survived, or uncovered."""
     if not tests:
         return "uncovered"
@@ -341,7 +344,7 @@ def run(waiting: list[Mutant], jobs: int, kept: Path, known: dict[str, str]) -> 
                 if mutant.room == "native"
                 else covered.get(mutant.file, {}).get(str(mutant.line), [])
             )
-            outcome = judge(mutant, root, tests)
+            outcome = outcome_of(mutant, root, tests)
         finally:
             free.append(root)
         known[mutant.key] = outcome

@@ -196,7 +196,7 @@ def test_another_student_under_the_same_name_and_a_budget_that_is_used_up(copy):
     found = verdicts(told)
     assert found["bench", None] == found["quantize int8", "ultra-tiny"] == "skipped"
     reason = next(one["reason"] for one in told["parts"] if one["part"] == "bench")
-    assert reason == "the budget, 1 s, is used up; the same command goes on with it"
+    assert reason == "the budget, 1 s, is used up; the same command resumes it"
     assert found["quantize int8", "tiny"] == "done"  # what is finished costs nothing
 
 

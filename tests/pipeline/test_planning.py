@@ -275,3 +275,10 @@ def test_molecular_and_organic_crystals_stay_cooler_than_an_oxide():
     assert summary(default_test_set([organic], recipe([organic]), 1000, 0)).endswith(
         "md 300, 500, 1000 K, 1 fs"
     )
+
+
+def test_break_even_is_the_cost_over_the_time_saved_in_each_step():
+    # two workers label in half the time that a step of MD takes the teacher: 0.2 s, less 0.1 s
+    costs = Costs(0.1, {"tiny": 0.1, "original": 0.3}, 2)
+    assert costs.break_even_steps(600.0, "tiny") == 6000
+    assert costs.break_even_steps(600.0, "original") is None  # slower than its teacher

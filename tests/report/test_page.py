@@ -335,7 +335,7 @@ def test_one_structure_of_one_atom_is_no_obstacle(run_folder):
 @pytest.mark.parametrize(
     ("missing", "what", "fact"),
     [
-        ("metrics.json", "the run is not finished", "start the command of the run again"),
+        ("metrics.json", "the run is not finished", "run the same command again"),
         ("config.yaml", "this is no run folder", "limbeck distill or limbeck train"),
     ],
 )

@@ -76,7 +76,7 @@ def finalize(
     """Validate, export with parity certificates, evaluate rounded weights, measure speed, recommend, report.
 
     A part that fails does not stop the others: it is told, and the command ends with 1. The same command
-    goes on where it was; finished parts are not repeated.
+    resumes; finished parts are not repeated.
     """
     from limbeck.cli.bench import teacher_choice
     from limbeck.cli.exports import parse_formats
@@ -137,7 +137,7 @@ def learning_curve(
 ) -> None:
     """Train a preset on nested subsets of the labels, in less time and at other widths; what limits it.
 
-    Errors are of test structures that no training sees. The same command goes on where it was.
+    Errors are of test structures that no training sees. The same command resumes an interrupted run.
     """
     from limbeck.config import load_label_keys, parse_budget
 

@@ -57,7 +57,7 @@ def distill(
     val: Val = None,
     keys: LabelKeyOptions,
     sets: Sets = None,
-    out: Annotated[Path | None, Option(help="Run folder; the same command goes on in it.")] = None,
+    out: Annotated[Path | None, Option(help="Run folder; the same command resumes the run.")] = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan with its times and stop.")] = False,
     json: JsonFile = None,
@@ -205,7 +205,7 @@ def lint(
 def train(
     context: typer.Context,
     data: Labels,
-    out: Annotated[Path, Option(help="Run folder; the same command goes on in it.")],
+    out: Annotated[Path, Option(help="Run folder; the same command resumes the run.")],
     *,
     preset: Presets = None,
     budget: Budget = None,

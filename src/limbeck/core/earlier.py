@@ -11,7 +11,7 @@ _PROVENANCE = {"group": "family", "config_type": "step"}
 _KEYS = {
     "test": "heldout",
     "n_groups": "n_families",
-    "stable": "stable",
+    "stable": "survived",
     "test_by_temperature": "heldout_by_temperature",
     "test_structures": "heldout_structures",
     "test_force_rmse_mev_per_a": "heldout_force_rmse_mev_per_a",

@@ -43,7 +43,7 @@ from limbeck.validation.metrics import compute_metrics
 from limbeck.validation.run import predict
 from limbeck.validation.stability import StabilityRun, run_stability, strained_starts
 
-_LATER_RATE = 0.5  #: of the peak learning rate, for training that goes on from a student
+_LATER_RATE = 0.5  #: of the peak learning rate, for training that starts from a student
 _LEAST_TO_SPLIT = 10  #: fewer new labels than this all train
 _HOTTER = 1.25  #: over the highest sampled temperature, where no other is given
 _REASONS = 3  #: the number kept of a student's failures
@@ -315,7 +315,7 @@ class ActiveLearning:
         return self._joined(sets, self.label(beyond, f"iteration-{number}-beyond")) if beyond else sets
 
     def _joined(self, sets: TrainingSets, more: LabelledSet) -> TrainingSets:
-        """``sets`` with more labels, cut by groups of their own: what validated goes on to."""
+        """``sets`` with more labels, split by their groups; the validation set keeps its structures."""
         config = self.run.config
         more = without_test(more, self.evaluation.test, self.run.say)
         if not len(more):

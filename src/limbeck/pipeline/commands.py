@@ -113,7 +113,7 @@ def run_label(
     progress: Progress = no_progress,
     say: Say = print,
 ) -> dict[str, Any]:
-    """`limbeck label`: a teacher's labels for frames of a file, into a store that goes on.
+    """`limbeck label`: a teacher's labels for frames of a file, into a store that resumes.
 
     ``extxyz``: all labels of the store are written there too, earlier ones included.
 

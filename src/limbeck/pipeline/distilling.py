@@ -162,7 +162,9 @@ def _distill(run: Run, starts: list[Atoms], about: dict[str, Any], say_end: Say)
     metrics[RUN] = dict(about)
     if iterations:
         metrics[RUN]["active_learning"] = [asdict(seen) for seen in iterations]
-    add_speeds(metrics, folder, config.presets, evaluation, run.state.time.spent_s)
+    # called again, a finished run has cost no more
+    cost_s = run.state.once("cost_s", run.state.time.spent_s)
+    add_speeds(metrics, folder, config.presets, evaluation, cost_s)
     metrics[RUN]["teacher"]["long_range"] = sets.teacher["long_range"]
     folder.write_metrics(metrics)
     say_results(metrics, folder, config.presets, evaluation, say_end)

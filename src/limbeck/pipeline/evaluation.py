@@ -8,7 +8,7 @@ name and command, the teacher) in ``metrics["run"]``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from limbeck.labelling.remote import WorkerPotential
 from limbeck.pipeline.recipes import timestep_fs
 from limbeck.pipeline.run_folder import RUN, RunFolder
 from limbeck.pipeline.students import receptive_field_a
-from limbeck.pipeline.table import format_table
+from limbeck.pipeline.table import break_even_text, format_table
 from limbeck.pipeline.telling import Say
 from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.progress import format_seconds
@@ -194,11 +194,6 @@ def add_speeds(
         "device": teacher.device,
     }
     metrics[RUN] |= {"load": load, "speed_atoms": len(atoms), "spent_s": spent_s}
-
-
-def break_even_text(steps: Mapping[str, int | None]) -> str:
-    """``41,000 (tiny), 40,000 (ultra-tiny)``; empty where no student is faster than the teacher."""
-    return ", ".join(f"{n:,} ({preset})" for preset, n in steps.items() if n)
 
 
 def say_results(

@@ -90,7 +90,7 @@ class Parts:
         kept = file and self._recall(part, student, file)
         if kept is None and self.deadline - time.monotonic() < needs_s:
             budget = f"the budget, {format_seconds(self.budget_s)}, is used up"
-            reason = f"{budget}; the same command goes on with it"
+            reason = f"{budget}; the same command resumes it"
             return self.note(Outcome(part, student, "skipped", reason))
         return self.note(kept or self._attempt(part, student, work, file))
 

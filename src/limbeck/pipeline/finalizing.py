@@ -73,7 +73,7 @@ def finalize(
     """Validate, export with certificates, round weights, measure speed, recommend, report.
 
     A part that fails is told, and the others go on. Finished parts are kept by the hashes of what they
-    were made from: the same command goes on after an interruption, and does again what failed or was
+    were made from: the same command resumes after an interruption, and does again what failed or was
     skipped. Returns what ``finalize.json`` in the folder holds; its ``failed`` lists what failed.
 
     Raises

@@ -85,7 +85,7 @@ def learning_curve(
 ) -> dict[str, Any]:
     """Train every point, measure its test error, and say what limits the student.
 
-    Points stand in ``out`` by the hash of what they were made from: the same command goes on, in training
+    Points stand in ``out`` by the hash of what they were made from: the same command resumes, in training
     too, and repeats nothing. Returns what ``--json`` writes, and ``PRESET.json`` in ``out``, which
     ``limbeck report`` shows.
 

@@ -23,6 +23,7 @@ from limbeck.pipeline.recipes import (
     timestep_fs,
 )
 from limbeck.pipeline.students import untrained_student
+from limbeck.pipeline.table import break_even_text
 from limbeck.pipeline.time_budget import FIRST_SHARE, LEAST_TRAINING_S, TimeBudget, share
 from limbeck.progress import format_seconds
 from limbeck.sampling import Contacts, Relax, SamplingConfig, count_evaluations, count_frames, run_sampling
@@ -190,7 +191,7 @@ class Plan:
         if self.iterations:
             more = f", {seconds(self.active_learning_s)}" if self.budget_s is not None else ""
             lines.append(f"active learning: up to {self.iterations}{more}")
-        if paid := ", ".join(f"{n:,} ({preset})" for preset, n in self.break_even.items() if n):
+        if paid := break_even_text(self.break_even):
             lines.append(f"pays off after about {paid} MD steps of {self.atoms} atoms")
         checks = sum(self.checking_s.values()) + self.finishing_s
         return [*lines, f"checks after training: {seconds(checks)}", f"disk: about {self.disk_mb:.0f} MB"]

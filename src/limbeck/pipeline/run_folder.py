@@ -146,7 +146,7 @@ class RunFolder:
         if self.finished:
             say(
                 f"note: the run in {self.path} is finished and its students stay as they are; remedy: "
-                "--overwrite starts over, limbeck train --init STUDENT goes on from one in another folder"
+                "--overwrite starts over, limbeck train --init STUDENT starts from one in another folder"
             )
         return self.finished
 

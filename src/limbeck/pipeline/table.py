@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = (
@@ -75,3 +75,8 @@ def format_table(rows: list[dict[str, Any]], shown: Sequence[tuple[str, str, str
         for line in lines
     ]
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+
+
+def break_even_text(steps: Mapping[str, int | None]) -> str:
+    """``41,000 (tiny), 40,000 (ultra-tiny)``; empty where no student is faster than the teacher."""
+    return ", ".join(f"{n:,} ({preset})" for preset, n in steps.items() if n)

@@ -180,7 +180,7 @@ def read_run(folder: Path | str, results: Path | None = None) -> Run:
             "the run is not finished",
             where=folder,
             got="no metrics.json",
-            remedy="start the command of the run again: it goes on where it was",
+            remedy="run the same command again: it resumes",
         )
     notes: list[str] = []
     metrics = Metrics.from_json(_read_json(folder / "metrics.json", notes))

@@ -36,7 +36,7 @@ class RattleRelax(Driven):
     n: children a tree. trees: trees a start. stdev_a: range from which the rattle's standard
     deviation is drawn, Å. strain: greatest standard deviation of the cell's random deformation (0: the
     cell stays). temperature_K: of the Boltzmann factor of the whole structure's energy. beta: near 1
-    stays at low energies, near 0 goes on from the latest generations. relax_steps: evaluations a
+    stays at low energies, near 0 starts from the latest generations. relax_steps: evaluations a
     child at most. max_force_ev_per_a, min_ratio: a child has no greater force, and no pair closer than
     this fraction of its sum of covalent radii.
     """
