@@ -27,10 +27,10 @@ from limbeck import Calculator, Student
 from limbeck.benchmark.models import TeacherChoice
 from limbeck.benchmark.run import run_benchmark
 from limbeck.config import load_config
+from limbeck.core.frames import read_any, write_frames
 from limbeck.core.machine import describe_machine
 from limbeck.core.timing import speedup, time_in_turns
 from limbeck.labelling.remote import WorkerPotential, open_teacher
-from limbeck.sampling.frames import read_any, write_frames
 
 BAR = 1.5
 STEPS, LOOPS = 100, 20

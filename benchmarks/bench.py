@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from limbeck.core.frames import read_any, write_frames
 from limbeck.runtime.released import list_students
-from limbeck.sampling.frames import read_any, write_frames
 from limbeck.sampling.liquids import Liquid, pack_liquid
 from limbeck.sampling.starts import bulk_structure, smiles_conformers
 from limbeck.students.specification import PRESETS

@@ -34,11 +34,11 @@ import torch
 from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
-from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.students import train_student
 from limbeck.pipeline.telling import say_nothing
 from limbeck.pipeline.training_data import TrainingSets, audited, make_training_sets
 from limbeck.progress import LineProgress
+from limbeck.records.label_store import LabelStore
 from limbeck.runtime.student import Student
 from limbeck.students import specification
 from limbeck.training.config import TrainingConfig

@@ -37,7 +37,7 @@ ROOMS = {
     "students": ["src/limbeck/students/*.py"],
     "runtime": ["src/limbeck/runtime/**/*.py"],
     "splits": ["src/limbeck/dataset/split.py"],
-    "label store": ["src/limbeck/labelling/store.py", "src/limbeck/labelling/record.py"],
+    "label store": ["src/limbeck/records/label_store.py", "src/limbeck/records/label_record.py"],
     "metrics": ["src/limbeck/validation/metrics.py"],
     "loss": ["src/limbeck/training/loss.py", "src/limbeck/training/optimizer.py"],
     "sampling": ["src/limbeck/sampling/*.py"],

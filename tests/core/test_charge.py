@@ -9,9 +9,9 @@ from ase.io import read
 from limbeck.core.charge import spin_multiplicity, stated_charge, total_charge
 from limbeck.core.checks import check_structures
 from limbeck.core.child import pack_batch, unpack_batch
+from limbeck.core.frames import make_frame, read_frames, write_frames
 from limbeck.core.structures import StructureBatch, concatenate
 from limbeck.errors import InputError
-from limbeck.sampling.frames import make_frame, read_frames, write_frames
 
 
 def cation(**info: object) -> Atoms:

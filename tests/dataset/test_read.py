@@ -16,8 +16,8 @@ from ase.io import write
 from limbeck.core.labels import Labels, concatenate_labelled
 from limbeck.dataset import read_labelled, split_isolated_atoms
 from limbeck.errors import InputError
-from limbeck.labelling.record import TeacherIdentity, make_record
-from limbeck.labelling.store import LabelStore
+from limbeck.records.label_record import TeacherIdentity, make_record
+from limbeck.records.label_store import LabelStore
 from tests.dataset.systems import labelled_by_emt
 
 NAMED = {"energy_key": "dft_energy", "forces_key": "dft_forces"}

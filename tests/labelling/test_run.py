@@ -17,8 +17,8 @@ from tests.labelling.conftest import make_frames
 from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling import LabellingConfig, LabelStore, label, open_teacher
+from limbeck.records.label_record import TeacherIdentity
 from limbeck.teachers import get_card
-from limbeck.teachers.card import TeacherIdentity
 
 _IDENTITY = TeacherIdentity("toy", "1", "f" * 64)
 

@@ -25,8 +25,15 @@ from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.messages import decode, encode
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling import LabelRecord, LabelStore
-from limbeck.labelling.record import MAGIC, collect, make_record, pack_record, scan, unpack_record
-from limbeck.teachers.card import TeacherIdentity
+from limbeck.records.label_record import (
+    MAGIC,
+    TeacherIdentity,
+    collect,
+    make_record,
+    pack_record,
+    scan,
+    unpack_record,
+)
 
 
 def label_record(seed: int, group: str = "", spin: int = 0) -> LabelRecord:
@@ -133,7 +140,7 @@ def test_labels_are_in_the_file_before_they_are_synced(
 ) -> None:
     """The end of the process costs nothing that was written; only a power cut needs the sync."""
     synced = []
-    monkeypatch.setattr("limbeck.labelling.store.sync_file", synced.append)
+    monkeypatch.setattr("limbeck.records.label_store.sync_file", synced.append)
     with LabelStore(tmp_path) as store:
         assert store.append_many([label_record(1), label_record(2)], sync=False) == 2
         assert synced == []
@@ -189,7 +196,7 @@ def test_extxyz_out_and_in(tmp_path: Path) -> None:
 
 def test_shards_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LabelStore(tmp_path)
-    monkeypatch.setattr("limbeck.labelling.store.SHARD_BYTES", 1500)
+    monkeypatch.setattr("limbeck.records.label_store.SHARD_BYTES", 1500)
     for i in range(6):
         store.append(label_record(i))
     names = [p.name for p in sorted(tmp_path.glob("*.lbk"))]

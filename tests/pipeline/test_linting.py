@@ -13,8 +13,8 @@ from limbeck import cli
 from limbeck.config import load_train_config
 from limbeck.dataset.lint import Expected
 from limbeck.errors import InputError
-from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.linting import preflight
+from limbeck.records.label_store import LabelStore
 from tests.dataset.corrupting import forces_flipped, repeated, scaled
 from tests.dataset.systems import alloy_frames, labelled_by_emt
 
@@ -98,8 +98,7 @@ def test_a_store_in_a_run_is_held_against_its_starting_structures(data, tmp_path
 
 def _records(frames):
     from limbeck.core.labels import Labels
-    from limbeck.labelling.record import make_record
-    from limbeck.teachers.card import TeacherIdentity
+    from limbeck.records.label_record import TeacherIdentity, make_record
 
     fields = TeacherIdentity.__dataclass_fields__
     identity = TeacherIdentity(**dict.fromkeys(fields, "emt"))

@@ -18,7 +18,6 @@ from limbeck.config import DistillConfig
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.potential import Capabilities, Potential
 from limbeck.labelling.remote import WorkerPotential
-from limbeck.labelling.store import LabelStore
 from limbeck.pipeline import planning
 from limbeck.pipeline.planning import Costs
 from limbeck.pipeline.run_folder import Run, RunFolder, RunState
@@ -26,8 +25,9 @@ from limbeck.pipeline.sample_and_label import LabelledSampling
 from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.pipeline.training_data import LabelSource
 from limbeck.progress import no_progress
+from limbeck.records.label_record import TeacherIdentity
+from limbeck.records.label_store import LabelStore
 from limbeck.sampling import MD, SamplingConfig
-from limbeck.teachers.card import TeacherIdentity
 
 PLANNED_S, SCOUT_S = 0.5, 2e-3
 BEGAN = 1000.0

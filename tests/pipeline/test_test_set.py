@@ -16,11 +16,11 @@ from limbeck.core.hashing import hash_structure
 from limbeck.dataset.lint import find_copies
 from limbeck.dataset.read import labelled_from_atoms, read_labelled
 from limbeck.errors import InputError
-from limbeck.labelling.store import LabelStore
 from limbeck.pipeline import distilling
 from limbeck.pipeline.active_learning import ActiveLearning
 from limbeck.pipeline.curve_data import read_curve_data
 from limbeck.pipeline.training_data import LabelSource, Preparation, TrainingSets, prepare_training_data
+from limbeck.records.label_store import LabelStore
 
 from .conftest import N_TEST, labelled_copper, small_distillation
 

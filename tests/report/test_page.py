@@ -14,8 +14,8 @@ import pytest
 
 from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
-from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.reporting import gather, write_report
+from limbeck.records.label_store import LabelStore
 from limbeck.report.page import render
 from limbeck.report.provenance import methods
 from limbeck.report.reading import Evidence, read_run

@@ -14,12 +14,12 @@ from ase.md.langevin import Langevin
 from pydantic import ValidationError
 from tests.sampling.support import Counting, copper, sample
 
+from limbeck.core.integrators import Condition, LangevinHoover
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.errors import InputError
 from limbeck.sampling import MD, Melt, SamplingConfig, count_evaluations, count_frames
 from limbeck.sampling.dynamics import run_trajectory
-from limbeck.sampling.integrators import Condition, LangevinHoover
 from limbeck.units import GPA
 
 
@@ -98,7 +98,7 @@ def test_einstein_crystal_has_the_spreads_of_its_ensemble(relaxed, monkeypatch):
             watched.append(self.atoms.get_temperature())
             return out
 
-    monkeypatch.setattr("limbeck.sampling.integrators.Langevin", Watched)
+    monkeypatch.setattr("limbeck.core.integrators.Langevin", Watched)
     origin, freedom = grid(4, 3.0), 3 * n - 3
     step = MD(
         temperature_K=kelvin, frames=60, every_fs=60, equilibrate_fs=400, timestep_fs=4, friction_per_ps=20,
@@ -375,7 +375,7 @@ def test_the_thermostat_follows_the_schedule(monkeypatch):
             set_to.append(self.temp / units.kB)
             return super().step(forces)
 
-    monkeypatch.setattr("limbeck.sampling.integrators.Langevin", Watched)
+    monkeypatch.setattr("limbeck.core.integrators.Langevin", Watched)
     step = Melt(melt_K=1000, quench_to_K=200, heat_fs=20, hold_fs=10, cool_fs=40, frames=1, timestep_fs=5)
     sample(copper(), step, teacher=Counting())
     heating, cooling = [400, 600, 800, 1000], [900, 800, 700, 600, 500, 400, 300, 200]

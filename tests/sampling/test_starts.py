@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.sampling.support import hashes
 
+from limbeck.core.frames import thin
 from limbeck.errors import InputError, MissingPackageError
-from limbeck.sampling.frames import thin
 from limbeck.sampling.starts import bulk_structure, read_folder, read_structures, smiles_conformers
 
 CIF = """data_alloy

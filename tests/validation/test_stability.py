@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
+from limbeck.core.frames import TrajectoryCache
 from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
-from limbeck.sampling.frames import TrajectoryCache
 from limbeck.validation.stability import run_stability, strained_starts
 from tests.validation.toys import emt
 

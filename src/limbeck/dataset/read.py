@@ -85,7 +85,7 @@ def read_labelled(
             raise InputError("the folder is not a label store", where=path, wanted=wanted)
         if named := [f"{kind}_key" for kind, key in keys.items() if key is not None]:
             raise InputError("a label store needs no keys", where=path, got=", ".join(named))
-        from limbeck.labelling.store import LabelStore
+        from limbeck.records.label_store import LabelStore
 
         with LabelStore(path) as store:
             labelled = store.read()

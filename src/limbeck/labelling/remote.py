@@ -19,8 +19,8 @@ from limbeck.core.machine import SHORT_WAIT, available_threads
 from limbeck.core.potential import Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
+from limbeck.records.label_record import TeacherIdentity
 from limbeck.teachers import custom
-from limbeck.teachers.card import TeacherIdentity
 from limbeck.teachers.environments import find_interpreter
 from limbeck.teachers.registry import check_teacher, get_card
 from limbeck.teachers.support import name_structure

@@ -14,10 +14,10 @@ from limbeck.core.labels import Labels
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.record import label_key, make_record
 from limbeck.labelling.remote import WorkerPotential
-from limbeck.labelling.store import LabelStore
 from limbeck.progress import Progress, no_progress
+from limbeck.records.label_record import label_key, make_record
+from limbeck.records.label_store import LabelStore
 from limbeck.teachers.card import TeacherCard, TeacherIdentity
 from limbeck.teachers.support import check_charges, check_supported
 

@@ -21,6 +21,7 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.core.files import write_whole
+from limbeck.core.frames import TrajectoryCache
 from limbeck.core.hashing import hash_file
 from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.dataset.split import split
@@ -35,7 +36,6 @@ from limbeck.pipeline.training_data import TrainingSets, without_test
 from limbeck.records.metrics import Errors, read
 from limbeck.runtime.student import Student
 from limbeck.sampling import MD, SamplingConfig, read_frames, run_sampling, write_frames
-from limbeck.sampling.frames import TrajectoryCache
 from limbeck.sampling.run import NoFrames
 from limbeck.training.loop import Stop
 from limbeck.validation.ensemble import Ensemble

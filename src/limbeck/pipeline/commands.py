@@ -19,7 +19,6 @@ from limbeck.core.structures import StructureBatch, concatenate
 from limbeck.dataset.read import read_labelled, read_reference
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.run import label
-from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.evaluation import about_run
 from limbeck.pipeline.opening import check_teacher_fits, open_configured, relaxed_first, starting_structures
 from limbeck.pipeline.planning import is_student_driven
@@ -30,6 +29,7 @@ from limbeck.pipeline.table import format_table
 from limbeck.pipeline.telling import Say, say_nothing, say_some
 from limbeck.pipeline.training_data import LabelSource, Preparation, prepare_training_data
 from limbeck.progress import Progress, format_seconds, no_progress
+from limbeck.records.label_store import LabelStore
 from limbeck.records.metrics import ValidationReport
 from limbeck.runtime.student import Student
 from limbeck.sampling import Relax, SamplingConfig, read_structures, run_sampling, write_frames

@@ -22,6 +22,7 @@ from limbeck.benchmark.run import require_figures, run_benchmark
 from limbeck.core.charge import ChargeState
 from limbeck.core.checks import suits
 from limbeck.core.files import write_whole
+from limbeck.core.frames import write_frames
 from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
 from limbeck.export.certificate import REVISION
@@ -40,7 +41,6 @@ from limbeck.report.card import model_card
 from limbeck.report.reading import BENCH, CURVES, FINAL_BENCH, read_run
 from limbeck.report.recommendation import PresetRow, preset_rows, recommend
 from limbeck.runtime.student import Student
-from limbeck.sampling.frames import write_frames
 from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import validate
 from limbeck.validation.worst import worst_atoms

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 
 from limbeck.config import DistillConfig, TeacherConfig
 from limbeck.core.checks import check_structures
+from limbeck.core.frames import thin
 from limbeck.core.kinds import LEAST_MOLECULES, finite_molecules, structure_kind
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset.lint.bonds import CUTOFF_A, nearest_bonds
@@ -26,7 +27,6 @@ from limbeck.sampling import (
     read_structures,
     smiles_conformers,
 )
-from limbeck.sampling.frames import thin
 from limbeck.teachers.custom import is_custom
 from limbeck.teachers.registry import get_card
 from limbeck.teachers.support import check_supported

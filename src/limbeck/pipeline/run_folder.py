@@ -18,10 +18,10 @@ from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError, LimbeckError
 from limbeck.labelling.remote import WorkerPotential
-from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.telling import Say
 from limbeck.pipeline.time_budget import TimeBudget
 from limbeck.progress import Progress
+from limbeck.records.label_store import LabelStore
 from limbeck.students.specification import PRESETS
 
 HEADER = "# Limbeck run: the resolved configuration\n"

@@ -14,7 +14,6 @@ from limbeck.core.labels import LabelledSet
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError
 from limbeck.labelling.run import LabelReport, label
-from limbeck.labelling.store import LabelStore
 from limbeck.pipeline.planning import INTERIM_PRESET, LEAST_LABELS, Plan, is_student_driven
 from limbeck.pipeline.run_folder import Run
 from limbeck.pipeline.students import save_student, train_student
@@ -25,6 +24,7 @@ from limbeck.pipeline.training_data import (
     make_training_sets,
     repaired,
 )
+from limbeck.records.label_store import LabelStore
 from limbeck.runtime.student import Student
 from limbeck.sampling import SamplingConfig, TimeLimit, run_sampling
 from limbeck.sampling.steps import Preparing

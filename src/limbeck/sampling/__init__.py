@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from limbeck.core.frames import read_frames, write_frames
 from limbeck.sampling.config import SamplingConfig, count_evaluations, count_frames
 from limbeck.sampling.contacts import Contacts
 from limbeck.sampling.defects import Interstitial, Vacancy
 from limbeck.sampling.dynamics import MD, Melt
-from limbeck.sampling.frames import read_frames, write_frames
 from limbeck.sampling.liquids import Liquid, pack_liquid
 from limbeck.sampling.modes import Modes
 from limbeck.sampling.perturb import Rattle, Strain, Torsions

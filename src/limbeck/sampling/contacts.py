@@ -16,8 +16,8 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.neighborlist import neighbor_list
 from pydantic import Field, PositiveInt, model_validator
 
+from limbeck.core.frames import group_of, make_frame
 from limbeck.core.scans import SCAN_STEP, is_scan
-from limbeck.sampling.frames import group_of, make_frame
 from limbeck.sampling.steps import Drawn, Made, RngOf
 
 REACH_A = 8.0  #: pairs farther apart are not pushed together

@@ -18,10 +18,10 @@ from pydantic import AfterValidator, Field, PositiveInt
 from scipy.spatial import Voronoi, cKDTree
 
 from limbeck.core.checks import contacts, periodic_images
+from limbeck.core.frames import group_of, make_frame
 from limbeck.core.kinds import heights, open_axis
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.frames import group_of, make_frame
 from limbeck.sampling.preparing import Varying
 from limbeck.sampling.steps import wrong_periodicity
 

@@ -6,31 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
-import numpy as np
 from ase import Atoms
-from ase.constraints import FixCom
-from ase.data import chemical_symbols
-from ase.md.velocitydistribution import thermalize_momenta
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from limbeck.core.checks import closest_contact
+from limbeck.core.frames import group_of
+from limbeck.core.integrators import Condition
 from limbeck.core.potential import Potential
-from limbeck.core.structures import StructureBatch
-from limbeck.errors import InputError, LimbeckError, WorkerDied
-from limbeck.sampling.frames import Trajectory, group_of, make_frame
-from limbeck.sampling.integrators import Condition, FixedCell, LangevinHoover
-from limbeck.sampling.steps import Driven, OnStep, Run, RunSize, Stop, wrong_periodicity
-
-CONTACT_FRACTION = 0.4  #: of the sum of covalent radii: closer than any bond at any temperature
-VOLUME_FACTOR = 2.5  #: a cell that grows or shrinks by more has boiled or collapsed (molten salts: 1.7)
-#: over the target: the trajectory gains energy instead of sampling (a relaxed start begins at twice it)
-TEMPERATURE_FACTOR = 3.0
-_ORTHOGONAL_A = 1e-6  # off-diagonal cell elements below this are rounding
-_CONTACT_EVERY = 5  # steps; atoms at 5 times the thermal velocity move 0.2 Å in that time
+from limbeck.core.trajectory import run_trajectory
+from limbeck.sampling.steps import Driven, Run, RunSize
 
 
 class Dynamics(Driven):
@@ -259,129 +246,3 @@ def spread(k: int, wanted: int, available: int, shift: float = 0.0) -> int:
     different frames; used again when too few.
     """
     return int((k + shift) * available / wanted) if wanted <= available else k % available
-
-
-def run_trajectory(
-    start: Atoms,
-    potential: Potential,
-    config: Dynamics,
-    condition: Condition | float,
-    rng: np.random.Generator,
-    group: str,
-    on_step: OnStep = lambda: None,
-    stop: Stop = lambda: False,
-    *,
-    watch: Callable[[Atoms], str | None] = lambda frame: None,
-) -> Trajectory:
-    """One trajectory under one of the conditions of ``config``; a number is a temperature, K.
-
-    Without a pressure it is Langevin dynamics with the centre of mass held by a constraint, which
-    samples the NVT ensemble of the other 3N - 3 degrees of freedom exactly (ASE's ``fixcm`` does not);
-    with one it is that of :class:`limbeck.sampling.integrators.LangevinHoover`. ``on_step`` is called
-    after each step and may raise to end the work. Once ``stop()`` is true after a step, the trajectory
-    ends with the frames it has, or with its present state where it has none yet. ``watch`` sees each
-    recorded frame and may end the trajectory after it by giving the cause.
-
-    Raises
-    ------
-    InputError: a pressure that the start or the Potential does not allow.
-    """
-    if isinstance(condition, float | int):
-        condition = Condition(condition)
-    moving = condition.pressure_gpa is not None  # the cell may change, now or later
-    atoms = make_frame(start, group)
-    if moving:
-        _check_cell(atoms, config, potential, f"step {config.title}, {group}")
-    atoms.calc = potential.make_calculator()
-    if len(atoms) > 1 and not moving:
-        atoms.set_constraint(FixCom())
-    target = config.target(0, condition)
-    thermalize_momenta(atoms, target.temperature_K * (2.0 if config.from_relaxed else 1.0), rng=rng)
-    settings = atoms, target, config.timestep_fs, config.friction_per_ps, rng
-    integrator: FixedCell | LangevinHoover = (
-        LangevinHoover(*settings, config.barostat_fs, config.barostat == "lengths")
-        if moving
-        else FixedCell(*settings)
-    )
-    volume = atoms.get_volume() if moving else None
-    frames: list[Atoms] = []
-    recorded = set(config.recorded)
-
-    def ended(cause: object) -> Trajectory:
-        at = f"{group} ended at step {n} of {config.steps}"
-        return Trajectory(frames, f"{at} with {len(frames)} of {config.frames} frames: {cause}")
-
-    # what was molten a moment ago gives off its heat on the way to a low temperature
-    origin_k = float(start.info.get("temperature_K", 0.0))
-    for n in range(1, config.steps + 1):
-        before, target = target, config.target(n, condition)
-        if target != before:
-            integrator.set_targets(target)
-        try:
-            forces = integrator.advance()
-        except WorkerDied:
-            raise
-        except LimbeckError as error:  # one frame that the Potential cannot treat ends one trajectory
-            return ended(error)
-        on_step()
-        record, kelvin = n in recorded, target.temperature_K
-        equilibrated = n > config.equilibration_steps
-        expected_k = kelvin if equilibrated else max(kelvin, origin_k)
-        cause = _unphysical(atoms, forces, expected_k, record or n % _CONTACT_EVERY == 0, volume)
-        if record and cause is None:
-            frames.append(make_frame(atoms, group, config.title, kelvin))
-            cause = watch(frames[-1])
-        if cause is not None:
-            return ended(cause)
-        if n < config.steps and stop():
-            # a frame from before the equilibration's end belongs to no temperature
-            state = make_frame(atoms, group, config.title, kelvin if equilibrated else None)
-            return Trajectory(frames or [state], cut=True)
-    return Trajectory(frames)
-
-
-def _check_cell(atoms: Atoms, config: Dynamics, potential: Potential, where: str) -> None:
-    """Refuse what cannot be held at a pressure."""
-    if not potential.capabilities.stress:
-        raise InputError(
-            "a pressure needs a driver with stress",
-            where=where,
-            got="one that gives energy and forces only",
-            remedy="leave pressure_gpa out, or strain the starts instead",
-        )
-    if not atoms.pbc.all():
-        what = "a pressure needs a structure that is periodic in three directions"
-        raise wrong_periodicity(what, where, atoms, "leave pressure_gpa out")
-    cell = atoms.cell.array
-    if config.barostat == "lengths" and np.abs(cell - np.diag(np.diag(cell))).max() > _ORTHOGONAL_A:
-        raise InputError(
-            "barostat: lengths needs an orthogonal cell along x, y and z",
-            where=where,
-            got=np.round(cell, 3).tolist(),
-            remedy="barostat: isotropic, or a supercell with an orthogonal cell (matrix)",
-        )
-
-
-def _unphysical(
-    atoms: Atoms, forces: np.ndarray, target_k: float, contacts: bool, volume: float | None
-) -> str | None:
-    """Why the trajectory must not go on, or None; ``volume``: that of the start where the cell moves."""
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(forces).all()):
-        return "positions or forces are not finite"
-    if volume is not None:
-        ratio = atoms.get_volume() / volume
-        if not 1 / VOLUME_FACTOR <= ratio <= VOLUME_FACTOR:
-            return f"the volume is {ratio:.2f} of that of the start"
-    freedom = max(1, 3 * len(atoms) - 3)
-    # Kinetic energy fluctuates by sqrt(2 / freedom) of itself, much for a few atoms; of a hundred
-    # trajectories of ethanol that begin at twice the target, one would be over a single deviation.
-    limit = TEMPERATURE_FACTOR * (1.0 + 3.0 * np.sqrt(2.0 / freedom)) * target_k
-    temperature = atoms.get_temperature()
-    if temperature > limit:
-        return f"the temperature is {temperature:.0f} K at a target of {target_k:.0f} K"
-    contact = closest_contact(StructureBatch.from_atoms([atoms]), CONTACT_FRACTION) if contacts else None
-    if contact is not None:
-        i, j, distance = contact
-        pair = [f"atom {k} ({chemical_symbols[atoms.numbers[k]]})" for k in (i, j)]
-        return f"{pair[0]} and {pair[1]} are {distance:.2f} Å apart"
-    return None

@@ -19,12 +19,13 @@ from ase import Atoms, units
 from ase.optimize import BFGS
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from limbeck.core.frames import Trajectory, group_of, make_frame
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
+from limbeck.core.trajectory import OnStep, Stop
 from limbeck.errors import LimbeckError
-from limbeck.sampling.frames import Trajectory, group_of, make_frame
 from limbeck.sampling.perturb import REDRAWS, drawn_apart, too_close
-from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, RunSize, Stop, n_blocks, wrong_periodicity
+from limbeck.sampling.steps import Driven, Ratio, Run, RunSize, n_blocks, wrong_periodicity
 
 _RANK = 1e-6  # a linear molecule has two rotations
 

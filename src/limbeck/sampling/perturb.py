@@ -20,9 +20,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from limbeck.core.checks import contacts
+from limbeck.core.frames import group_of, make_frame
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.sampling.frames import group_of, make_frame
 from limbeck.sampling.steps import Drawn, Made, Ratio, RngOf, n_blocks, wrong_periodicity
 
 Mode = Literal["uniaxial", "volumetric", "shear", "random"]

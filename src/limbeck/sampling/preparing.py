@@ -24,11 +24,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from limbeck.core.charge import repeat_charge
 from limbeck.core.checks import check_structures
+from limbeck.core.frames import Trajectory, group_of, make_frame, thin
 from limbeck.core.kinds import VACUUM_GAP_A, finite_molecules, heights, structure_kind, vacuum_gap
 from limbeck.core.potential import Potential
+from limbeck.core.trajectory import OnStep, Stop
 from limbeck.errors import InputError, LimbeckError, WorkerDied
-from limbeck.sampling.frames import Trajectory, group_of, make_frame, thin
-from limbeck.sampling.steps import OnStep, Preparing, Stop, wrong_periodicity
+from limbeck.sampling.steps import Preparing, wrong_periodicity
 
 Repeat = tuple[PositiveInt, PositiveInt, PositiveInt]
 

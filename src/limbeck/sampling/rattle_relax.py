@@ -17,12 +17,13 @@ from ase import Atoms, units
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from limbeck.core.checks import closest_contact
+from limbeck.core.frames import Trajectory, group_of, make_frame
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
+from limbeck.core.trajectory import OnStep, Stop
 from limbeck.errors import LimbeckError, WorkerDied
-from limbeck.sampling.frames import Trajectory, group_of, make_frame
 from limbeck.sampling.perturb import moved, rattle
-from limbeck.sampling.steps import Driven, OnStep, Ratio, Run, RunSize, Stop
+from limbeck.sampling.steps import Driven, Ratio, Run, RunSize
 
 _MOST_LIKELY_STOP = 0.25  # a child that lies below its parent relaxes on with three chances in four
 

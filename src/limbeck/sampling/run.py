@@ -14,12 +14,12 @@ import numpy as np
 from ase import Atoms
 
 from limbeck.core.checks import check_structures
+from limbeck.core.frames import Trajectory, TrajectoryCache, make_frame
 from limbeck.core.hashing import hash_json, hash_structure
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError, LimbeckError
 from limbeck.progress import Progress, no_progress
 from limbeck.sampling.config import SamplingConfig, choose_starts, count_evaluations
-from limbeck.sampling.frames import Trajectory, TrajectoryCache, make_frame
 from limbeck.sampling.preparing import Relax, relax
 from limbeck.sampling.schedule import Effort, Schedule, TimeLimit, Turn, even_order
 from limbeck.sampling.steps import Drawn, Driven, Preparing, Run

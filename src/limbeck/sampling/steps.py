@@ -14,14 +14,12 @@ import numpy as np
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict, Field
 
+from limbeck.core.frames import Trajectory, group_of
 from limbeck.core.potential import Potential
 from limbeck.errors import InputError
-from limbeck.sampling.frames import Trajectory, group_of
 
 GROUPS_PER_STEP = 10  #: that the draws from all starts make together
 
-OnStep = Callable[[], None]  #: called after each evaluation; may raise to end the work
-Stop = Callable[[], bool]  #: whether to end with what there is
 RngOf = Callable[[int], np.random.Generator]  #: random numbers for each incoming frame by its index
 Made = tuple[list[Atoms], list[str]]  #: frames, and a sentence for each thing that could not be made
 Ratio = Annotated[float, Field(ge=0.3, le=0.7)]

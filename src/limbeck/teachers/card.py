@@ -1,4 +1,4 @@
-"""The card of a teacher, readable without its package, and the identity that keys its labels."""
+"""The card of a teacher, readable without its package."""
 
 from __future__ import annotations
 
@@ -14,29 +14,7 @@ from typing import Any
 from limbeck.core.hashing import hash_file, hash_json
 from limbeck.core.potential import AsePotential, Capabilities, Potential
 from limbeck.errors import InputError, MissingPackageError
-
-
-@dataclass(frozen=True)
-class TeacherIdentity:
-    """Identity of a teacher: equal identities give equal labels.
-
-    Attributes
-    ----------
-    name: name of the teacher, such as ``sevennet-0`` or ``ase.calculators.emt:EMT``.
-    version: version of its package ("" if unknown); recorded, but not part of the key of a label.
-    weights_hash: SHA-256 of the weights; for ``module:callable``, of its source and the files in its options.
-    options: keyword arguments that affect labels, as JSON with sorted keys.
-    precision: floating-point precision of the evaluation.
-
-    A model file is part of ``weights_hash``, not of ``options``, because its path does not affect labels.
-    """
-
-    name: str
-    version: str
-    weights_hash: str
-    options: str = "{}"
-    precision: str = "float64"
-
+from limbeck.records.label_record import TeacherIdentity
 
 #: values of the option ``dtype`` of networks that support both
 DTYPES = ("float32", "float64")

@@ -16,9 +16,9 @@ from limbeck.core.labels import Labels
 from limbeck.core.nve import EVALUATION_ERRORS, count_steps
 from limbeck.core.potential import Potential
 from limbeck.core.structures import StructureBatch
+from limbeck.core.trajectory import Constant, run_trajectory
 from limbeck.errors import InputError, WorkerDied
 from limbeck.records.metrics import Errors
-from limbeck.sampling.dynamics import MD, run_trajectory
 from limbeck.validation.metrics import compute_metrics
 from limbeck.validation.run import predict
 
@@ -78,16 +78,10 @@ def on_policy_error(
     for k, (start, share) in enumerate(zip(starts, shares, strict=True)):
         if not share:
             continue
-        config = MD(
-            temperature_K=temperature_k,
-            frames=share,
-            every_fs=every_fs,
-            timestep_fs=timestep_fs,
-            equilibrate_fs=equilibrate_fs,
-        )
+        course = Constant("md", share, timestep_fs, every_fs, equilibrate_fs)
         rng = np.random.default_rng([seed, k])
         try:
-            trajectory = run_trajectory(start, student, config, temperature_k, rng, f"start {k}")
+            trajectory = run_trajectory(start, student, course, temperature_k, rng, f"start {k}")
         except EVALUATION_ERRORS as error:
             reasons.append(f"start {k}: the student failed: {type(error).__name__}: {error}")
             continue

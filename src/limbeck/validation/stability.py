@@ -7,16 +7,15 @@ or that ``objection`` finds outside the training domain; the student needs label
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from ase import Atoms
 
+from limbeck.core.frames import Trajectory, TrajectoryCache
 from limbeck.core.hashing import hash_json, hash_structure
 from limbeck.core.potential import Potential
-from limbeck.sampling.dynamics import MD, run_trajectory
-from limbeck.sampling.frames import Trajectory, TrajectoryCache
-from limbeck.sampling.perturb import apply_strain
+from limbeck.core.trajectory import Constant, OnStep, Stop, run_trajectory
 
 WATCH_EVERY_FS = 20.0  #: how often a run's frames are looked at and kept
 
@@ -59,7 +58,9 @@ def strained_starts(structures: Sequence[Atoms], count: int, strain: float) -> l
     for k in range(count):
         atoms = structures[k % len(structures)]
         size = (0.0, -strain, strain)[k % 3]
-        strained = apply_strain(atoms, size * np.eye(3)) if size and atoms.pbc.all() else atoms.copy()
+        strained = atoms.copy()
+        if size and atoms.pbc.all():
+            strained.set_cell((1 + size) * atoms.cell.array, scale_atoms=True)
         strained.info["group"] = f"{atoms.info.get('group', 'start')}/{k}"
         starts.append(strained)
     return starts
@@ -77,8 +78,8 @@ def run_stability(
     objection: Objection = lambda frame: None,
     cache: TrajectoryCache | None = None,
     key: str = "",
-    on_step: Callable[[], None] = lambda: None,
-    stop: Callable[[], bool] = lambda: False,
+    on_step: OnStep = lambda: None,
+    stop: Stop = lambda: False,
 ) -> list[StabilityRun]:
     """Langevin dynamics with the student from each start; the runs that came to their end.
 
@@ -89,26 +90,20 @@ def run_stability(
     cache, key: where finished runs are kept, and what tells this student and evaluate from others.
     stop: once true, the run at work is given up and no other is begun.
     """
-    config = MD(
-        name=name,
-        temperature_K=temperature_k,
-        frames=max(1, round(1000.0 * duration_ps / WATCH_EVERY_FS)),
-        every_fs=WATCH_EVERY_FS,
-        equilibrate_fs=0.0,
-        timestep_fs=timestep_fs,
-    )
+    frames = max(1, round(1000.0 * duration_ps / WATCH_EVERY_FS))
+    course = Constant(name, frames, timestep_fs, WATCH_EVERY_FS)
     cache = cache or TrajectoryCache(None)
     runs: list[StabilityRun] = []
     for k, start in enumerate(starts):
         group = f"{start.info.get('group', 'start')}/{name}-{temperature_k:g}K"
-        own = hash_json([key, config.model_dump(), seed, k, group, hash_structure(start)])
+        own = hash_json([key, asdict(course), temperature_k, seed, k, group, hash_structure(start)])
         trajectory = cache.get(own)
         if trajectory is None:
             if stop():
                 break
             rng = np.random.default_rng([seed, k])
             trajectory = run_trajectory(
-                start, student, config, temperature_k, rng, group, on_step, stop, watch=objection
+                start, student, course, temperature_k, rng, group, on_step, stop, watch=objection
             )
             if trajectory.cut:
                 break

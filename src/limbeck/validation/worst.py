@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from limbeck.core.frames import write_frames
 from limbeck.core.labels import LabelledSet
 from limbeck.errors import InputError
 from limbeck.records.metrics import ValidationReport
-from limbeck.sampling.frames import write_frames
 from limbeck.validation.metrics import select_labels
 
 FORCES, ENERGY, STRESS = "student_forces", "student_energy", "student_stress"

@@ -18,8 +18,15 @@ from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling.record import LabelRecord, collect, pack_record, scan, unpack_head, unpack_record
-from limbeck.teachers.card import TeacherIdentity
+from limbeck.records.label_record import (
+    LabelRecord,
+    TeacherIdentity,
+    collect,
+    pack_record,
+    scan,
+    unpack_head,
+    unpack_record,
+)
 
 #: prefix of the groups of a test set that earlier versions stored among the training labels
 _EARLIER_TEST = "heldout/"

@@ -22,10 +22,31 @@ from limbeck.core.hashing import hash_structure
 from limbeck.core.labels import LabelledSet, Labels, concatenate_labelled
 from limbeck.core.messages import decode, decode_meta, encode
 from limbeck.core.structures import StructureBatch
-from limbeck.teachers.card import TeacherIdentity
 
 MAGIC = b"LBKREC01"
 _HEADER = struct.Struct("<8sQ16s")
+
+
+@dataclass(frozen=True)
+class TeacherIdentity:
+    """Identity of a teacher: equal identities give equal labels.
+
+    Attributes
+    ----------
+    name: name of the teacher, such as ``sevennet-0`` or ``ase.calculators.emt:EMT``.
+    version: version of its package ("" if unknown); recorded, but not part of the key of a label.
+    weights_hash: SHA-256 of the weights; for ``module:callable``, of its source and the files in its options.
+    options: keyword arguments that affect labels, as JSON with sorted keys.
+    precision: floating-point precision of the evaluation.
+
+    A model file is part of ``weights_hash``, not of ``options``, because its path does not affect labels.
+    """
+
+    name: str
+    version: str
+    weights_hash: str
+    options: str = "{}"
+    precision: str = "float64"
 
 
 @dataclass(frozen=True)
