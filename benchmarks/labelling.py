@@ -30,7 +30,8 @@ from ase.build import bulk, molecule
 from support.processes import Worker, machine
 from support.tables import table, write_readme
 
-from limbeck.labelling import LabelStore, label, open_teacher
+from limbeck.labelling import label, open_teacher
+from limbeck.records.label_store import LabelStore
 
 RESULTS = Path(__file__).parent / "results" / "labelling.json"
 LIMIT_S = 600.0

@@ -34,16 +34,15 @@ import torch
 from limbeck.core.files import write_whole
 from limbeck.core.labels import LabelledSet
 from limbeck.dataset.read import read_labelled, split_isolated_atoms
-from limbeck.pipeline.students import train_student
-from limbeck.pipeline.telling import say_nothing
-from limbeck.pipeline.training_data import TrainingSets, audited, make_training_sets
-from limbeck.progress import LineProgress
+from limbeck.progress import LineProgress, say_nothing
 from limbeck.records.label_store import LabelStore
 from limbeck.runtime.student import Student
 from limbeck.students import specification
 from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import Stop
 from limbeck.validation.run import validate
+from limbeck.workflows.students import train_student
+from limbeck.workflows.training_data import TrainingSets, audited, make_training_sets
 
 RESULTS = Path(__file__).parent / "results" / "training_choices.json"
 ERRORS = ("force_rmse_mev_per_a", "force_mae_mev_per_a", "force_r2", "energy_mae_mev_per_atom")

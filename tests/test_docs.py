@@ -226,8 +226,8 @@ def check_certificates_told(folder: Path, text: str) -> None:
 @pytest.mark.ci
 def test_every_figure_is_told(finished_run):
     from limbeck.benchmark.rows import Row
-    from limbeck.pipeline.active_learning import Iteration, StudentInIteration
     from limbeck.records.metrics import WorstFrame
+    from limbeck.workflows.active_learning import Iteration, StudentInIteration
 
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     metrics = json.loads((finished_run / "runs" / "si" / "metrics.json").read_text(encoding="utf-8"))

@@ -101,7 +101,7 @@ def test_limbeck_reads_what_it_writes(command, tmp_path):
 
 
 def test_frames_have_the_numbers_of_the_file(command, tmp_path, shared_field):
-    from tests.pipeline.test_finalize import write_untrained
+    from tests.workflows.test_finalize import write_untrained
 
     write_untrained(tmp_path / "s.safetensors", "ultra-tiny")
     words = "validate s.safetensors {}/mace_test.xyz --worst w.extxyz --json v.json " + " ".join(NAMES)
@@ -118,8 +118,8 @@ def test_frames_have_the_numbers_of_the_file(command, tmp_path, shared_field):
 
 def test_waters_without_a_cell(shared_field):
     from limbeck.config import load_config
-    from limbeck.pipeline.opening import starting_structures
-    from limbeck.pipeline.recipes import describe_system
+    from limbeck.planning.recipes import describe_system
+    from limbeck.planning.start import starting_structures
 
     config = load_config(structures=Path(shared_field / "water-pos-1.xyz"), teacher="so3lr")
     notes: list[str] = []

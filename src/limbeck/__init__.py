@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Calculator": "limbeck.runtime.calculator",
     "Student": "limbeck.runtime.student",
-    "distill": "limbeck.pipeline",
+    "distill": "limbeck.workflows",
     "InputError": "limbeck.errors",
     "LimbeckError": "limbeck.errors",
 }

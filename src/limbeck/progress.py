@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TextIO
+
+Say = Callable[[str], None]  #: shows a line to the user
+_MOST_LINES = 5
 
 
 class Progress(Protocol):
@@ -21,6 +25,18 @@ class Progress(Protocol):
 
 def no_progress(task: str, done: int, total: int | None = None, text: str = "") -> None:
     """The default of stages called from Python: no output."""
+
+
+def say_nothing(line: str) -> None:
+    """For messages that were shown when the work was done."""
+
+
+def say_some(say: Say, lines: Sequence[str], what: str) -> None:
+    """The first few of ``lines``, and how many more there are of ``what``."""
+    for line in lines[:_MOST_LINES]:
+        say(line)
+    if len(lines) > _MOST_LINES:
+        say(f"... and {len(lines) - _MOST_LINES} more {what}")
 
 
 def format_seconds(seconds: float) -> str:

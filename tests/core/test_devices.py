@@ -54,7 +54,7 @@ def test_python_interface():
     ],
 )
 def test_commands_refuse_before_any_work(arguments, tmp_path, monkeypatch, capsys):
-    from tests.pipeline.conftest import labelled_copper
+    from tests.workflows.conftest import labelled_copper
 
     from limbeck import cli
 

@@ -98,7 +98,7 @@ def test_what_a_worker_is_given(
     heavy = {"pydantic", "typer", "rich", "torch", "yaml", "lightning_fabric", "safetensors", "vesin"}
     assert not {m.split(".")[0] for m in modules} & heavy
     ours = {m.split(".")[1] for m in modules if m.startswith("limbeck.")}
-    assert ours == {"core", "errors", "labelling", "teachers"}
+    assert ours == {"core", "errors", "labelling", "records", "teachers"}
 
 
 def test_a_large_structure_does_not_block_the_pipes(helper_calculators: Path) -> None:

@@ -16,8 +16,9 @@ from tests.labelling.conftest import make_frames
 
 from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling import LabellingConfig, LabelStore, label, open_teacher
+from limbeck.labelling import LabellingConfig, label, open_teacher
 from limbeck.records.label_record import TeacherIdentity
+from limbeck.records.label_store import LabelStore
 from limbeck.teachers import get_card
 
 _IDENTITY = TeacherIdentity("toy", "1", "f" * 64)
@@ -28,7 +29,9 @@ import os, signal, sys
 die, folder, log, here = sys.argv[1:]
 sys.path.insert(0, here)
 from conftest import make_frames
-from limbeck.labelling import LabelStore, label, open_teacher, store as shards
+from limbeck.labelling import label, open_teacher
+from limbeck.records import label_store as shards
+from limbeck.records.label_store import LabelStore
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)

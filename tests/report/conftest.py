@@ -39,11 +39,12 @@ def labelled_frame(seed: int, kelvin: float | None, group: str, step: str) -> At
 def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder; tests that change it take ``run_folder``."""
     from limbeck.dataset.read import labelled_from_atoms, read_labelled
-    from limbeck.pipeline.evaluation import card_metrics
-    from limbeck.pipeline.students import save_student, untrained_student
+    from limbeck.planning.plan import untrained_student
     from limbeck.records.label_record import TeacherIdentity, make_record
     from limbeck.records.label_store import LabelStore
     from limbeck.validation.run import validate
+    from limbeck.workflows.evaluation import card_metrics
+    from limbeck.workflows.students import save_student
 
     folder = tmp_path_factory.mktemp("runs") / "copper"
     folder.mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.pipeline.reporting import write_report
+from limbeck.workflows.report import write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

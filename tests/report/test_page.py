@@ -14,12 +14,12 @@ import pytest
 
 from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
-from limbeck.pipeline.reporting import gather, write_report
 from limbeck.records.label_store import LabelStore
 from limbeck.report.page import render
 from limbeck.report.provenance import methods
 from limbeck.report.reading import Evidence, read_run
 from limbeck.report.recommendation import Recommendation, preset_rows
+from limbeck.workflows.report import gather, write_report
 from tests.report.conftest import TEACHER, bench_rows, labelled_frame, unpack
 
 HOSTILE = "<script>alert('x')</script>&\"'"

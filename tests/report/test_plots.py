@@ -42,7 +42,7 @@ def test_one_structure_and_perfect_predictions_can_be_drawn(tmp_path, kelvin, fi
 
 
 def test_missing_matplotlib_is_said_before_anything_is_evaluated(monkeypatch, tmp_path):
-    from limbeck.pipeline.commands import run_validate
+    from limbeck.workflows.stages import run_validate
 
     report = case(1, None)
     original = builtins.__import__

@@ -273,7 +273,7 @@ def test_an_ideal_gas_has_its_volume(barostat, monkeypatch):
     start, kelvin = gas(3), 1000.0
     pressure = (len(start) + 1) * units.kB * kelvin / start.get_volume() / GPA
     # nothing keeps the atoms of a gas apart, which is no fault here
-    monkeypatch.setattr("limbeck.sampling.dynamics.closest_contact", lambda *_: None)
+    monkeypatch.setattr("limbeck.core.trajectory.closest_contact", lambda *_: None)
     config = MD(
         temperature_K=kelvin, pressure_gpa=pressure, barostat=barostat, barostat_fs=100, friction_per_ps=50,
         frames=60, every_fs=250, equilibrate_fs=1000, timestep_fs=10,

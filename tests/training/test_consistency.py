@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from limbeck.artifact.file import read_student
-from limbeck.pipeline.students import TrainingSets, save_student, train_student
 from limbeck.runtime.student import Student
 from limbeck.testing import check_potential
 from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import Stop
 from limbeck.validation.run import validate
+from limbeck.workflows.students import TrainingSets, save_student, train_student
 
 from .tools import emt_set, mixed_set
 

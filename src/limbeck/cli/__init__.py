@@ -1,6 +1,6 @@
 """The command line: parse, call one function of a stage, print; errors are one line.
 
-Stages are imported inside the commands, so that ``limbeck --help`` is quick, and ``pipeline``, which
+Stages are imported inside the commands, so that ``limbeck --help`` is quick, and ``workflows``, which
 loads torch, only once the configuration is known to be good.
 """
 

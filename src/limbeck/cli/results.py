@@ -86,9 +86,9 @@ def finalize(
     choice = teacher_choice(teacher, bool(trust), None, sets or ())
     formats = None if to is None else parse_formats(to)
     rounded = () if quantize == "none" else words("--quantize", quantize)
-    from limbeck.pipeline.final_inputs import FinalizeSettings
-    from limbeck.pipeline.finalizing import finalize as run_finalize
-    from limbeck.pipeline.finalizing import require_success
+    from limbeck.workflows.finalize import finalize as run_finalize
+    from limbeck.workflows.finalize import require_success
+    from limbeck.workflows.finalize_inputs import FinalizeSettings
 
     settings = FinalizeSettings(
         out, data, names, choice, formats, rounded,  # type: ignore[arg-type]
@@ -145,10 +145,10 @@ def learning_curve(
     numbers = None if labels is None else counts("--labels", labels)
     durations = None if times is None else tuple(parse_budget(one) for one in words("--times", times))
     others = None if widths is None else () if widths == "none" else words("--widths", widths)
-    from limbeck.pipeline.curve_data import read_curve_data
-    from limbeck.pipeline.curve_plot import check_curve_plot, write_curve_plot
-    from limbeck.pipeline.learning_curve import CurveSettings
-    from limbeck.pipeline.learning_curve import learning_curve as run_curve
+    from limbeck.workflows.curve_data import read_curve_data
+    from limbeck.workflows.curve_plot import check_curve_plot, write_curve_plot
+    from limbeck.workflows.learning_curve import CurveSettings
+    from limbeck.workflows.learning_curve import learning_curve as run_curve
 
     settings = CurveSettings(
         preset, numbers, durations, others, budget_s, began=invocation(context).began, seed=seed or 0
@@ -193,7 +193,7 @@ def report(
     names = load_label_keys(**keys).model_dump()
     if data is None and any(names.values()):
         raise InputError("names of labels without a file", wanted="--data FILE beside them")
-    from limbeck.pipeline.reporting import write_report
+    from limbeck.workflows.report import write_report
 
     with open_progress() as progress:
         written = write_report(

@@ -74,7 +74,7 @@ def distill(
     settings.required_teacher(writes=not dry_run)
     if not dry_run:
         settings.run_folder()
-    from limbeck.pipeline import distill as run
+    from limbeck.workflows import distill as run
 
     called = invocation(context)
     with open_progress() as progress:
@@ -128,7 +128,7 @@ def sample(
     from limbeck.config import load_config
 
     settings = load_config(config, sets or (), **start, **sampling)
-    from limbeck.pipeline import run_sample
+    from limbeck.workflows import run_sample
 
     with open_progress() as progress:
         run_sample(settings, out, overwrite=overwrite, progress=progress, say=typer.echo)
@@ -155,7 +155,7 @@ def label(
     from limbeck.config import load_label_config
 
     settings = load_label_config(sets or (), teacher=teacher, trust=trust, workers=workers, device=device)
-    from limbeck.pipeline import run_label
+    from limbeck.workflows import run_label
 
     with open_progress() as progress:
         run_label(settings, frames, out, extxyz=extxyz, progress=progress, say=typer.echo)
@@ -189,7 +189,7 @@ def lint(
 
     names = load_label_keys(**keys).model_dump()
     passed = words("--ignore", ignore) if ignore else ()
-    from limbeck.pipeline.linting import run_lint
+    from limbeck.workflows.lint import run_lint
 
     report = run_lint(data, keys=names, elements=elements, like=like, val=val, ignore=passed, say=typer.echo)
     write_json(json, report.to_dict())
@@ -227,7 +227,7 @@ def train(
         sets or (), **keys, presets=preset, budget=budget, epochs=epochs, val=val, seed=seed, init=init,
         device=device,
     )  # fmt: skip
-    from limbeck.pipeline import run_train
+    from limbeck.workflows import run_train
 
     called = invocation(context)
     with open_progress() as progress:
@@ -265,7 +265,7 @@ def validate(
     from limbeck.config import load_label_keys
 
     names = load_label_keys(**keys)
-    from limbeck.pipeline import run_validate
+    from limbeck.workflows import run_validate
 
     with open_progress() as progress:
         result = run_validate(

@@ -1,4 +1,4 @@
-"""Labels by a teacher: worker processes, a label store that is safe from interruption, an audit.
+"""Labels by a teacher: worker processes, repair of close-contact scans.
 
 Names are imported when first used, so that a worker process imports only what it needs.
 """
@@ -9,10 +9,8 @@ import importlib
 from typing import Any
 
 _LAZY = {
-    **dict.fromkeys(("LabelRecord", "label_key"), "record"),
     **dict.fromkeys(("WorkerPotential", "open_teacher"), "remote"),
     **dict.fromkeys(("LabelReport", "label"), "run"),
-    "LabelStore": "store",
     "LabellingConfig": "config",
     "isolated_atom_energies": "isolated",
 }

@@ -1,0 +1,1 @@
+"""What a run does where the user leaves it open: starting structures, recipes, and the plan of its time."""
