@@ -78,7 +78,7 @@ def student(name: str, folder: Path) -> tuple[str, str]:
 
 
 def _write_random(path: Path, preset: str, elements: tuple[int, ...]) -> None:
-    from limbeck.artifact.file import StudentRecord, write_student
+    from limbeck.artifact.file import StudentArtifact, write_student
     from limbeck.students.baseline import Baseline, zbl_radii
     from limbeck.students.specification import initial_weights, preset_architecture
 
@@ -86,4 +86,4 @@ def _write_random(path: Path, preset: str, elements: tuple[int, ...]) -> None:
     weights = initial_weights(architecture, seed=0, mean_neighbours=28.0)
     baseline = Baseline(dict.fromkeys(elements, 0.0), zbl_radii(elements, {}))
     single = {key: value.astype(np.float32) for key, value in weights.items()}
-    write_student(path, StudentRecord(architecture, baseline, single, {"preset": preset}))
+    write_student(path, StudentArtifact(architecture, baseline, single, {"preset": preset}))

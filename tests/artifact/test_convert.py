@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from limbeck.artifact.convert import checkpoint_state, convert_checkpoint
-from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.cli import main
 from limbeck.errors import InputError
 from limbeck.students.specification import flatten
@@ -21,23 +21,23 @@ from tests.students.tools import random_record
 
 
 @pytest.fixture(scope="module")
-def record() -> StudentRecord:
+def record() -> StudentArtifact:
     return random_record("ultra-tiny", (1, 8), dtype=np.float32)
 
 
-def tensors(record: StudentRecord, prefix: str = "") -> dict[str, torch.Tensor]:
+def tensors(record: StudentArtifact, prefix: str = "") -> dict[str, torch.Tensor]:
     return {prefix + k: torch.from_numpy(v.copy()) for k, v in record.weights.items()}
 
 
-def flat(record: StudentRecord) -> torch.Tensor:
+def flat(record: StudentArtifact) -> torch.Tensor:
     return torch.from_numpy(flatten(record.architecture, record.weights))
 
 
-def entry(record: StudentRecord) -> dict:
+def entry(record: StudentArtifact) -> dict:
     return json.loads(checkpoint_state(record)["limbeck"])
 
 
-def plain(record: StudentRecord) -> dict:
+def plain(record: StudentArtifact) -> dict:
     return {
         "elements": [1, 8],
         "cutoff": 5.0,
@@ -47,13 +47,13 @@ def plain(record: StudentRecord) -> dict:
     }
 
 
-def convert(content, tmp_path: Path) -> StudentRecord:
+def convert(content, tmp_path: Path) -> StudentArtifact:
     torch.save(content, tmp_path / "old.pt")
     convert_checkpoint(tmp_path / "old.pt", tmp_path / "new.safetensors")
     return read_student(tmp_path / "new.safetensors")
 
 
-def assert_same(back: StudentRecord, record: StudentRecord) -> None:
+def assert_same(back: StudentArtifact, record: StudentArtifact) -> None:
     assert back.architecture == record.architecture
     assert back.baseline == record.baseline
     for name, value in record.weights.items():

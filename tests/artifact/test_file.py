@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from limbeck import __version__, _native
 from limbeck.artifact.file import (
     FORMAT_VERSION,
-    StudentRecord,
+    StudentArtifact,
     read_card,
     read_student,
     write_student,
@@ -33,7 +33,7 @@ from tests.students.tools import random_weights
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def small_record(dtype=np.float32) -> StudentRecord:
+def small_record(dtype=np.float32) -> StudentArtifact:
     arch = Architecture(
         (1, 14), hidden_dim=3, interactions=2, rbf=2, gate_width=2, readout_width=2, energy_scale=0.5
     )
@@ -44,7 +44,7 @@ def small_record(dtype=np.float32) -> StudentRecord:
         "note": 'é€😀 "quoted" \\ \n\t\x7f',
         "metrics": {"force_r2": float("nan"), "worst": float("-inf")},
     }
-    return StudentRecord(arch, Baseline({1: -1.0, 14: -5.25}, {(1, 14): 1.2}), weights, card)
+    return StudentArtifact(arch, Baseline({1: -1.0, 14: -5.25}, {(1, 14): 1.2}), weights, card)
 
 
 def rewritten(path: Path, *, card=None, weights=None) -> Path:
@@ -87,7 +87,7 @@ def test_round_trip(seed, dtype, card, references, radius):
     base = small_record(dtype)
     weights = {k: v.astype(dtype) for k, v in random_weights(base.architecture, seed).items()}
     baseline = Baseline(dict(zip((1, 14), references, strict=True)), {(1, 14): radius, (14, 14): 2.0})
-    record = StudentRecord(base.architecture, baseline, weights, card)
+    record = StudentArtifact(base.architecture, baseline, weights, card)
     with tempfile.TemporaryDirectory() as folder:
         write_student(Path(folder) / "s.safetensors", record)
         back = read_student(Path(folder) / "s.safetensors")

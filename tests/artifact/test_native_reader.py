@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from limbeck import _native
-from limbeck.artifact.file import StudentRecord, read_student, write_student
+from limbeck.artifact.file import StudentArtifact, read_student, write_student
 from limbeck.errors import InputError
 from limbeck.students.baseline import Baseline
 from limbeck.students.specification import PRESETS, flatten
@@ -39,7 +39,7 @@ def pair_table(pairs: dict[tuple[int, int], float], elements: tuple[int, ...]) -
     return table
 
 
-def assert_same(path: Path, native: dict, record: StudentRecord) -> None:
+def assert_same(path: Path, native: dict, record: StudentArtifact) -> None:
     """Every field of the core's reading is what Python read, to the last bit."""
     arch, baseline = record.architecture, record.baseline
     assert native["hyperparameters"] == {
@@ -107,7 +107,7 @@ def test_mixed_types_and_elements_beyond_the_student(tmp_path):
     record = small_record()
     weights = record.weights | {"readout.0.weight": record.weights["readout.0.weight"].astype(np.float64)}
     baseline = Baseline({1: -1.0, 14: -5.25, 92: 3.0}, {(1, 92): 2.0, (14, 14): -1.0, (1, 14): 1.2})
-    write_student(path, StudentRecord(record.architecture, baseline, weights, record.card))
+    write_student(path, StudentArtifact(record.architecture, baseline, weights, record.card))
     assert_same(path, _native.read_student(str(path)), read_student(path))
 
 

@@ -10,9 +10,9 @@ import pytest
 from ase.build import bulk, molecule
 
 from limbeck import cli
-from limbeck.artifact.file import write_student
+from limbeck.artifact.file import StudentFile, write_student
 from limbeck.benchmark import run
-from limbeck.benchmark.models import StudentFile, card_teacher
+from limbeck.benchmark.models import card_teacher
 from limbeck.benchmark.plots import write_plot
 from limbeck.benchmark.rows import Row
 from limbeck.benchmark.run import run_benchmark

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ase.build import bulk
 
-from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.export.certificate import References
@@ -34,7 +34,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA devic
 
 
 @functools.cache
-def record_of(student: str) -> StudentRecord:
+def record_of(student: str) -> StudentArtifact:
     if student == "two elements":
         return random_record("ultra-tiny", (6, 14), dtype=np.float32)
     return read_student(find_student(student))

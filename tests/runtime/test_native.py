@@ -16,7 +16,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.vibrations import Vibrations, VibrationsData
 
 from limbeck import _native
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.core.structures import StructureBatch
 from limbeck.runtime.backends.native import NativeBackend
 from limbeck.runtime.backends.torch import TorchBackend
@@ -41,13 +41,13 @@ BATCH = StructureBatch.from_atoms(FRAMES)
 SHALLOW = replace(ODD, hidden_dim=40, interactions=1)
 
 
-def record_of(name: str) -> StudentRecord:
+def record_of(name: str) -> StudentArtifact:
     if name in PRESETS:
         return random_record(name)
     architecture = {"odd widths": ODD, "one interaction": SHALLOW}[name]
     references = {z: -0.1 * z for z in ORGANIC_AND_SILICON}
     baseline = Baseline(references, zbl_radii(ORGANIC_AND_SILICON, {}))
-    return StudentRecord(architecture, baseline, random_weights(architecture), {})
+    return StudentArtifact(architecture, baseline, random_weights(architecture), {})
 
 
 def many_atoms() -> Atoms:

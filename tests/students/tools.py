@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.students.baseline import Baseline, zbl_radii
 from limbeck.students.specification import (
     Architecture,
@@ -46,7 +46,7 @@ def random_record(
     seed: int = 0,
     dtype=np.float64,
     zbl: bool = True,
-) -> StudentRecord:
+) -> StudentArtifact:
     architecture = replace(preset_architecture(preset, elements), energy_scale=0.7)
     rng = np.random.default_rng([seed, 2])
     references = {int(z): float(-10 * rng.random()) for z in architecture.elements}
@@ -55,7 +55,7 @@ def random_record(
         # cores so large that bonds lie within them: 1.2 sums of covalent radii, where ZBL has 0.8
         architecture = with_cores(architecture, {pair: 3.0 * radius for pair, radius in radii.items()})
     weights = {k: v.astype(dtype) for k, v in random_weights(architecture, seed).items()}
-    return StudentRecord(architecture, Baseline(references, radii), weights, {"preset": preset})
+    return StudentArtifact(architecture, Baseline(references, radii), weights, {"preset": preset})
 
 
 def rattled(atoms: Atoms, seed: int, width: float = 0.08) -> Atoms:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.artifact.file import (
-    StudentRecord,
+    StudentArtifact,
     check_weights,
     read_architecture,
     read_baseline,
@@ -62,10 +62,10 @@ def convert_checkpoint(old: Path | str, out: Path | str) -> None:
     extra |= {"converted_from": {"file": old.name, "sha256": hash_file(old)}}
     if preset is not None:
         extra.setdefault("preset", preset)
-    write_student(out, StudentRecord(architecture, _baseline(card, architecture, old), weights, extra))
+    write_student(out, StudentArtifact(architecture, _baseline(card, architecture, old), weights, extra))
 
 
-def checkpoint_state(record: StudentRecord) -> dict[str, Any]:
+def checkpoint_state(record: StudentArtifact) -> dict[str, Any]:
     """What ``torch.save`` may write of a student so that ``convert_checkpoint`` reads it again."""
     import torch
 

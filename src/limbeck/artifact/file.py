@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from limbeck import __version__
 from limbeck.core.charge import ChargeState
 from limbeck.core.earlier import with_new_keys
 from limbeck.core.files import write_whole
+from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
 from limbeck.students.baseline import Baseline
 from limbeck.students.specification import Architecture
@@ -28,7 +31,7 @@ _OWN_KEYS = (
 
 
 @dataclass(frozen=True)
-class StudentRecord:
+class StudentArtifact:
     """Everything a student file holds.
 
     Attributes
@@ -54,7 +57,36 @@ class StudentRecord:
         return ChargeState.of_card(self.card, self.card.get("preset", "student"))
 
 
-def write_student(path: Path | str, record: StudentRecord) -> None:
+@dataclass(frozen=True)
+class StudentFile:
+    """A student file with its model card; weights are not read.
+
+    name: how tables call it, the file's name without its ending unless given.
+    """
+
+    path: Path
+    card: Mapping[str, Any]
+    name: str
+
+    @classmethod
+    def read(cls, path: Path, name: str | None = None) -> StudentFile:
+        """Raises InputError where it is no student file."""
+        return cls(path, read_card(path), name or path.stem)
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture.from_dict(self.card["architecture"])
+
+    @property
+    def parameters(self) -> int:
+        return self.architecture.n_parameters
+
+    @cached_property
+    def sha256(self) -> str:
+        return hash_file(self.path)
+
+
+def write_student(path: Path | str, record: StudentArtifact) -> None:
     """Write the file whole."""
     from safetensors.numpy import save
 
@@ -110,7 +142,7 @@ def read_card(path: Path | str) -> dict[str, Any]:
     return dict(with_new_keys(card))
 
 
-def read_student(path: Path | str) -> StudentRecord:
+def read_student(path: Path | str) -> StudentArtifact:
     """Read and check a student file.
 
     Raises
@@ -130,7 +162,7 @@ def read_student(path: Path | str) -> StudentRecord:
     baseline = read_baseline(card, architecture, path)
     check_weights(architecture, weights, path)
     more = {k: v for k, v in card.items() if k not in _OWN_KEYS}
-    return StudentRecord(architecture, baseline, weights, more)
+    return StudentArtifact(architecture, baseline, weights, more)
 
 
 def read_architecture(card: dict[str, Any], where: Path) -> Architecture:

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limbeck.artifact.file import read_card
+from limbeck.artifact.file import StudentFile
 from limbeck.benchmark.process import ProcessSubject
 from limbeck.benchmark.rows import Model
-from limbeck.core.hashing import hash_file
 from limbeck.core.structures import StructureBatch
 from limbeck.core.timing import Subject, Unmeasured
 from limbeck.errors import LimbeckError
 from limbeck.runtime.released import find_student
-from limbeck.students.specification import Architecture
 from limbeck.teachers.custom import is_custom
 from limbeck.teachers.environments import OWN, find_interpreter
 from limbeck.teachers.registry import check_teacher, get_card
@@ -33,19 +31,6 @@ class TeacherChoice:
     options: Mapping[str, Any] = field(default_factory=dict)
     python: Path | None = None
     trust: bool = False
-
-
-@dataclass(frozen=True)
-class StudentFile:
-    """A student to be measured: its file and card, and a name that no other one here has."""
-
-    path: Path
-    card: Mapping[str, Any]
-    name: str
-
-    @property
-    def architecture(self) -> Architecture:
-        return Architecture.from_dict(self.card["architecture"])
 
 
 @dataclass(frozen=True)
@@ -87,8 +72,8 @@ def read_students(names: Sequence[Path | str]) -> list[StudentFile]:
     found = []
     for path, stem in zip(paths, stems, strict=True):
         name = stem if stems.count(stem) == 1 else f"{path.absolute().parent.name}/{stem}"
-        found.append(StudentFile(path, read_card(path), name))
-    return sorted(found, key=lambda student: -student.architecture.n_parameters)
+        found.append(StudentFile.read(path, name))
+    return sorted(found, key=lambda student: -student.parameters)
 
 
 def by_elements(students: Sequence[StudentFile]) -> list[list[StudentFile]]:
@@ -109,8 +94,8 @@ def make_contenders(
         for student in students:
             model = Model(
                 student.name, engine, "cpu" if engine == "native" else device, threads,
-                preset=student.card.get("preset"), parameters=student.architecture.n_parameters,
-                sha256=hash_file(student.path),
+                preset=student.card.get("preset"), parameters=student.parameters,
+                sha256=student.sha256,
             )  # fmt: skip
             made.append(Contender(model, student))
     return made

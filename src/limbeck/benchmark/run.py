@@ -14,10 +14,10 @@ from typing import Any, get_args
 from ase.data import chemical_symbols
 
 from limbeck import __version__
+from limbeck.artifact.file import StudentFile
 from limbeck.benchmark.models import (
     NO_TEACHER,
     Contender,
-    StudentFile,
     TeacherChoice,
     by_elements,
     card_teacher,

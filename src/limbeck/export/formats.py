@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import fx
 
 from limbeck import __version__
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.export.model import ExportedStudent
 from limbeck.export.quantise import Quantisation, Stored
@@ -50,7 +50,7 @@ def make_graph(stored: Stored, *, student_hash: str, name: str, quantisation: Qu
 
 
 def make_metadata(
-    record: StudentRecord, *, student_hash: str, name: str, quantisation: Quantisation | None
+    record: StudentArtifact, *, student_hash: str, name: str, quantisation: Quantisation | None
 ) -> dict[str, Any]:
     """What a file says of itself, JSON-able."""
     from ase.data import chemical_symbols

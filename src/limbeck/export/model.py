@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.core.pairwise import COULOMB_EV_A, smooth_step, zbl_terms
 from limbeck.students.painn import Graph, Network
 from limbeck.students.specification import Architecture
@@ -63,7 +63,7 @@ class ExportedStudent(nn.Module):
     serves as well.
     """
 
-    def __init__(self, record: StudentRecord, store: WeightStore, dtype: torch.dtype) -> None:
+    def __init__(self, record: StudentArtifact, store: WeightStore, dtype: torch.dtype) -> None:
         super().__init__()
         arch, baseline = record.architecture, record.baseline
         self.network = StoredNetwork(arch, store, dtype)

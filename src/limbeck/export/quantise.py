@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.core.nve import nve_drift
 from limbeck.errors import InputError
 from limbeck.export.model import WeightStore
@@ -47,11 +47,11 @@ class Stored:
     """
 
     store: WeightStore
-    record: StudentRecord
+    record: StudentArtifact
     dtype: torch.dtype
 
 
-def store_weights(record: StudentRecord, quantisation: Quantisation | None) -> Stored:
+def store_weights(record: StudentArtifact, quantisation: Quantisation | None) -> Stored:
     """The weights as they are, or rounded.
 
     Biases and the last layer, a hundredth of the weights, stay as they are: rounded, they would shift

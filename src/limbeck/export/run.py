@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ase import Atoms
 
-from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.core.devices import require_torch
 from limbeck.core.files import write_whole
 from limbeck.core.hashing import hash_file
@@ -162,7 +162,10 @@ def describe(done: dict[str, Any]) -> str:
 
 
 def _prepare(
-    record: StudentRecord, structures: dict[str, list[Atoms]], options: ExportOptions, summary: dict[str, Any]
+    record: StudentArtifact,
+    structures: dict[str, list[Atoms]],
+    options: ExportOptions,
+    summary: dict[str, Any],
 ) -> _Work:
     """Round and evaluate the weights, trace, and evaluate the student; RefusedError where that costs much."""
     quantisation, name = options.quantisation, summary["student"]

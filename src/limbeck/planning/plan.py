@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.config import DistillConfig, ValidationConfig
 from limbeck.core.charge import ChargeState, spin_multiplicity, total_charge
 from limbeck.core.potential import Potential
@@ -95,7 +95,7 @@ def untrained_student(preset: str, atoms: Atoms, cutoff: float) -> Student:
     )
     card = {"preset": preset, **ChargeState(total_charge(atoms), spin_multiplicity(atoms)).on_card()}
     float32 = {name: weight.astype(np.float32) for name, weight in weights.items()}
-    return Student(StudentRecord(architecture, baseline, float32, card))
+    return Student(StudentArtifact(architecture, baseline, float32, card))
 
 
 def untrained_step_s(preset: str, atoms: Atoms, cutoff: float) -> float:

@@ -10,9 +10,10 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from limbeck import __version__
+from limbeck.artifact.file import StudentFile
 from limbeck.records.metrics import as_dict, is_number
 from limbeck.report.markup import code, details, facts, linked, number, table, text
-from limbeck.report.reading import Run, StudentFile
+from limbeck.report.reading import Run
 from limbeck.students.specification import Architecture
 
 PAINN = "K. T. Schütt, O. T. Unke, M. Gastegger, Proc. 38th ICML 2021, arXiv:2102.03150"
@@ -158,7 +159,7 @@ def _models(run: Run, students: list[StudentFile], cite: Callable[[str], str]) -
     for student in students:
         size = Architecture.from_dict(student.card["architecture"])
         described.append(
-            f"{student.preset}: {size.n_parameters:,} parameters, {size.hidden_dim} features, "
+            f"{student.name}: {size.n_parameters:,} parameters, {size.hidden_dim} features, "
             f"{size.interactions} interaction layers, {size.rbf} radial basis functions"
         )
     cutoff = ", ".join(sorted({f"{float(s.card['cutoff_a']):g}" for s in students}))
@@ -202,7 +203,7 @@ def _training(students: list[StudentFile], cite: Callable[[str], str]) -> list[s
             f"{_each(settings, 'ema_decay')})."
         )
     epochs = [
-        f"{student.preset} was trained for {card['epochs']:,} epochs"
+        f"{student.name} was trained for {card['epochs']:,} epochs"
         for student, card in zip(students, cards, strict=True)
         if card.get("epochs") is not None
     ]
@@ -216,7 +217,7 @@ def _training(students: list[StudentFile], cite: Callable[[str], str]) -> list[s
 
 def _accuracy(run: Run, students: list[StudentFile]) -> list[str]:
     """One sentence a metric: the values of all students on the split that they are compared on."""
-    errors = {student.preset: run.errors(student.preset) for student in students}
+    errors = {student.name: run.errors(student.name) for student in students}
     sentences = []
     for key, label, form, unit in _METRICS:
         found = {preset: getattr(one, key) for preset, one in errors.items()}

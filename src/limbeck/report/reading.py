@@ -12,8 +12,7 @@ import numpy as np
 import yaml
 from ase import Atoms
 
-from limbeck.artifact.file import read_card
-from limbeck.core.hashing import hash_file
+from limbeck.artifact.file import StudentFile
 from limbeck.core.labels import LabelledSet
 from limbeck.core.scans import scan_mask
 from limbeck.errors import InputError, LimbeckError
@@ -28,25 +27,10 @@ from limbeck.records.metrics import (
     as_dict,
     is_number,
 )
-from limbeck.students.specification import Architecture
 
 TARGET = "target_force_rmse_mev_per_a"
 CURVES = "learning-curve"  #: folder of the trainings, and of what came out, a file a preset
 BENCH, FINAL_BENCH = "bench.json", "finalize.bench.json"  #: a user's own, and that of limbeck finalize
-
-
-@dataclass(frozen=True)
-class StudentFile:
-    """One student of a run: its file, its card, and what identifies it."""
-
-    preset: str
-    path: Path
-    card: dict[str, Any]
-    sha256: str
-
-    @property
-    def parameters(self) -> int:
-        return Architecture.from_dict(self.card["architecture"]).n_parameters
 
 
 @dataclass(frozen=True)
@@ -216,8 +200,7 @@ def _read_students(folder: Path, presets: list[str], notes: list[str]) -> dict[s
     for preset in presets:
         path = folder / f"{preset}.safetensors"
         try:
-            card = read_card(path)
-            found[preset] = StudentFile(preset, path, card, hash_file(path))
+            found[preset] = StudentFile.read(path, preset)
             _ = found[preset].parameters
         except (LimbeckError, KeyError, TypeError, ValueError, OSError) as error:
             found.pop(preset, None)

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from pathlib import Path
 
-from limbeck.artifact.file import read_card
+from limbeck.artifact.file import StudentFile
 from limbeck.errors import InputError
-
-
-@dataclass(frozen=True)
-class ReleasedStudent:
-    """Name, file and model card."""
-
-    name: str
-    path: Path
-    card: dict
 
 
 def _folders() -> list[Path]:
@@ -29,9 +19,9 @@ def _files() -> dict[str, Path]:
     return {p.stem: p for folder in reversed(_folders()) for p in sorted(folder.glob("*.safetensors"))}
 
 
-def list_students() -> list[ReleasedStudent]:
+def list_students() -> list[StudentFile]:
     """Bundled students, by name."""
-    return [ReleasedStudent(name, path, read_card(path)) for name, path in sorted(_files().items())]
+    return [StudentFile.read(path) for _, path in sorted(_files().items())]
 
 
 def find_student(name: Path | str) -> Path:

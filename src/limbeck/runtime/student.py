@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.core.charge import stated_charge
 from limbeck.core.devices import require_device
 from limbeck.core.labels import Labels
@@ -44,7 +44,7 @@ class Student(Potential):
 
     def __init__(
         self,
-        record: StudentRecord,
+        record: StudentArtifact,
         *,
         name: str | None = None,
         threads: int | None = None,

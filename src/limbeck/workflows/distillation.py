@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from ase import Atoms
 
-from limbeck.artifact.file import StudentRecord, read_student
+from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.config import (
     DistillConfig,
     ValidationConfig,
@@ -288,7 +288,7 @@ class _Presets:
         run.state.save()
         return evaluated
 
-    def _learned(self, preset: str) -> tuple[StudentRecord, dict[str, Any]]:
+    def _learned(self, preset: str) -> tuple[StudentArtifact, dict[str, Any]]:
         """The last iteration's student, saved as the run's; how long all its iterations trained."""
         folder = self.run.folder
         records = [read_student(folder.iteration(seen.number).student(preset)) for seen in self.iterations]
@@ -296,7 +296,7 @@ class _Presets:
         cards = [record.card["training"] for record in records]
         return records[-1], {key: sum(c[key] for c in cards) for key in ("seconds", "epochs", "labels_seen")}
 
-    def _train(self, preset: str) -> tuple[StudentRecord, dict[str, Any]]:
+    def _train(self, preset: str) -> tuple[StudentArtifact, dict[str, Any]]:
         """Train the preset and save it; what was trained, and how long."""
         run, config, clock = self.run, self.run.config, self.run.state.time
         remaining = config.presets[config.presets.index(preset) :]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ase.io import read
 
-from limbeck.benchmark.models import StudentFile
+from limbeck.artifact.file import StudentFile
 from limbeck.benchmark.run import require_figures, run_benchmark
 from limbeck.core.charge import ChargeState
 from limbeck.core.checks import suits

@@ -12,8 +12,8 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from limbeck.artifact.convert import convert_checkpoint
-from limbeck.artifact.file import read_student
-from limbeck.benchmark.models import StudentFile, TeacherChoice, read_students
+from limbeck.artifact.file import StudentFile, read_student
+from limbeck.benchmark.models import TeacherChoice, read_students
 from limbeck.config import LabelKeys
 from limbeck.core.labels import LabelledSet
 from limbeck.core.machine import usable_cores

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from limbeck import __version__
-from limbeck.benchmark.models import StudentFile
+from limbeck.artifact.file import StudentFile
 from limbeck.core.charge import ChargeState
 from limbeck.core.hashing import hash_file
 from limbeck.core.machine import describe_machine

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from limbeck.artifact.file import StudentRecord, read_student, write_student
+from limbeck.artifact.file import StudentArtifact, read_student, write_student
 from limbeck.core.checks import state_of_set
 from limbeck.core.hashing import hash_json
 from limbeck.core.labels import LabelledSet
@@ -78,7 +78,7 @@ def train_student(
     init: Path | None = None,
     same_origin: bool = False,
     progress: Progress = no_progress,
-) -> tuple[StudentRecord, Trained]:
+) -> tuple[StudentArtifact, Trained]:
     """Train one preset; interrupted, the same call resumes.
 
     ``init``: a student whose weights it starts from. ``same_origin``: that student learned from labels
@@ -130,7 +130,7 @@ def train_student(
         "metrics": {"validation": trained.validation},
     }
     weights = {name: weight.copy() for name, weight in unflatten(architecture, trained.flat).items()}
-    return StudentRecord(architecture, begin.baseline, weights, card), trained
+    return StudentArtifact(architecture, begin.baseline, weights, card), trained
 
 
 def _begin(
@@ -167,7 +167,7 @@ def _begin(
 
 
 def _check_continues(
-    start: StudentRecord, architecture: Architecture, train: LabelledSet, path: Path
+    start: StudentArtifact, architecture: Architecture, train: LabelledSet, path: Path
 ) -> None:
     """Refuse a student to start from that is of another preset, charge or spin, or misses an element."""
     have, wanted = ((a.hidden_dim, a.interactions, a.rbf) for a in (start.architecture, architecture))
@@ -199,7 +199,7 @@ def _check_continues(
         )
 
 
-def _moved(start: StudentRecord, train: LabelledSet) -> Baseline:
+def _moved(start: StudentArtifact, train: LabelledSet) -> Baseline:
     """The student's baseline for labels with another zero of energy.
 
     References move by what is left between the labels and the student, fitted for each element.
@@ -229,6 +229,6 @@ def limits(architecture: Architecture, reach: Sequence[dict[str, Any]] | None) -
     }
 
 
-def save_student(path: Path, record: StudentRecord, **entries: Any) -> None:
+def save_student(path: Path, record: StudentArtifact, **entries: Any) -> None:
     """Write a student file; ``entries`` replace those on its card."""
     write_student(path, replace(record, card=record.card | entries))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.runtime.backends.interface import Backend
 from limbeck.runtime.backends.native import NativeBackend
 from limbeck.runtime.backends.torch import TorchBackend
@@ -12,7 +12,7 @@ from limbeck.students.engine import EngineKind, Precision, native_available, req
 
 
 def make_backend(
-    record: StudentRecord, *, kind: EngineKind, precision: Precision, device: str, where: str
+    record: StudentArtifact, *, kind: EngineKind, precision: Precision, device: str, where: str
 ) -> Backend:
     """The compiled core on the CPU, else PyTorch.
 

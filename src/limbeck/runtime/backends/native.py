@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.core.neighbours import find_pairs, neighbour_list
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
@@ -28,7 +28,7 @@ class NativeBackend(Backend):
     gives_atom_virials = True
 
     def __init__(
-        self, record: StudentRecord, *, precision: Precision, instruction_set: str | None = None
+        self, record: StudentArtifact, *, precision: Precision, instruction_set: str | None = None
     ) -> None:
         from limbeck import _native
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from limbeck.artifact.file import StudentRecord
+from limbeck.artifact.file import StudentArtifact
 from limbeck.core.neighbours import Pairs, check_apart, find_pairs, neighbour_list, pair_vectors
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
@@ -23,7 +23,7 @@ class TorchBackend(Backend):
 
     gives_atom_virials = False
 
-    def __init__(self, record: StudentRecord, *, precision: Precision, device: str) -> None:
+    def __init__(self, record: StudentArtifact, *, precision: Precision, device: str) -> None:
         self.record, self._precision, self._device = record, precision, device
         self.name = f"torch-{device}"
         self._lock = threading.Lock()
