@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +64,7 @@ class StudentFile:
     """
 
     path: Path
-    card: Mapping[str, Any]
+    card: dict[str, Any]
     name: str
 
     @classmethod
