@@ -213,6 +213,16 @@ class PySystem {
     return give(std::move(product), {size_t(atoms_), 3});
   }
 
+  nb::ndarray<nb::numpy, double> centroid_virial(In<double> positions, In<double> cell) {
+    check(positions, cell);
+    std::vector<double> virial(3 * positions.size());
+    {
+      nb::gil_scoped_release release;
+      system_->centroid_virial(positions.data(), cell.data(), virial.data());
+    }
+    return give(std::move(virial), {size_t(atoms_), 3, 3});
+  }
+
   size_t bytes() const { return system_->bytes(); }
 
  private:
@@ -252,6 +262,7 @@ void bind_engine(nb::module_ &m) {
       .def("evaluate", &PySystem::evaluate, "positions"_a, "cell"_a, "atom_virials"_a = false,
            "seconds"_a = false)
       .def("hessian_product", &PySystem::hessian_product, "positions"_a, "cell"_a, "direction"_a)
+      .def("centroid_virial", &PySystem::centroid_virial, "positions"_a, "cell"_a)
       .def_prop_ro("bytes", &PySystem::bytes);
   nb::list phases;
   for (const auto &name : limbeck::kPhases) phases.append(name);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "arrays.hpp"
+#include "limbeck/engine.hpp"
 #include "limbeck/trainer.hpp"
 
 using namespace nb::literals;

@@ -135,11 +135,6 @@ void set_pair(const StudentFile &student, std::vector<double> &table, int za, in
   if (a >= 0 && b >= 0) table[std::size_t(a * n + b)] = table[std::size_t(b * n + a)] = value;
 }
 
-int atomic_number_of(std::string_view symbol) {
-  const auto at = std::find(std::begin(kSymbols), std::end(kSymbols), symbol);
-  return at == std::end(kSymbols) ? 0 : static_cast<int>(at - std::begin(kSymbols)) + 1;
-}
-
 }  // namespace
 
 Value read_card(const std::string &text, const std::string &where) {
@@ -228,10 +223,26 @@ void read_baseline(const Value &card, const std::string &where, StudentFile &stu
   if (!missing.empty()) not_a_student(where, "no energy reference for Z = [" + missing + "]");
 }
 
-// As in Python, nothing here makes a file unreadable: invalid distances count as absent.
-void read_shortest(const Value &card, StudentFile &student) {
+const char *symbol_of(int z) { return z >= 1 && z <= kMostElements ? kSymbols[z - 1] : "?"; }
+
+int atomic_number_of(std::string_view symbol) {
+  const auto at = std::find(std::begin(kSymbols), std::end(kSymbols), symbol);
+  return at == std::end(kSymbols) ? 0 : static_cast<int>(at - std::begin(kSymbols)) + 1;
+}
+
+// As in Python, nothing here makes a file unreadable: what is invalid counts as absent.
+void read_domain(const Value &card, StudentFile &student) {
   student.shortest_pair.assign(student.elements.size() * student.elements.size(), 0.0);
   const Value *data = card.find("data");
+  const auto range = [&](const char *name, double *low) {
+    const Value *found = data ? data->find(name) : nullptr;
+    if (!found || found->items.size() != 2) return;
+    const double a = found->items[0].number, b = found->items[1].number;
+    if (a <= b && std::isfinite(a) && std::isfinite(b)) low[0] = a, low[1] = b;
+  };
+  range("density_g_per_cm3", student.density_g_per_cm3);
+  range("temperature_k", student.temperature_k);
+  if (const Value *charge = card.find("total_charge")) student.charge = charge->number;
   const Value *pairs = data ? data->find("shortest_pair_a") : nullptr;
   if (!pairs) return;
   for (std::size_t k = 0; k < pairs->names.size(); ++k) {
@@ -242,6 +253,13 @@ void read_shortest(const Value &card, StudentFile &student) {
     const double distance = pairs->items[k].number;
     if (distance > 0 && std::isfinite(distance)) set_pair(student, student.shortest_pair, za, zb, distance);
   }
+}
+
+Model model_of(const StudentFile &student) {
+  Model model;
+  model.hp = student.hp, model.weights = student.weights, model.numbers = student.elements;
+  model.references = student.references, model.zbl_radius = student.zbl_radius;
+  return model;
 }
 
 }  // namespace limbeck

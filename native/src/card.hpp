@@ -14,6 +14,6 @@ json::Value read_card(const std::string &text, const std::string &where);
 // Each fills its part of the student; the first one goes first, for it sets the elements.
 void read_architecture(const json::Value &card, const std::string &where, StudentFile &student);
 void read_baseline(const json::Value &card, const std::string &where, StudentFile &student);
-void read_shortest(const json::Value &card, StudentFile &student);
+void read_domain(const json::Value &card, StudentFile &student);
 
 }  // namespace limbeck

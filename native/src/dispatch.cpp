@@ -37,6 +37,7 @@ std::string best_instruction_set() {
   return "portable";
 }
 
+#ifdef LIMBECK_TRAINER
 template <class T>
 std::unique_ptr<Trainer<T>> make_trainer(const Hyperparameters &hp, int threads, const std::string &name) {
   if (!runs_here(name)) throw std::invalid_argument("this machine does not run the instruction set " + name);
@@ -49,6 +50,7 @@ std::unique_ptr<Trainer<T>> make_trainer(const Hyperparameters &hp, int threads,
 
 template std::unique_ptr<Trainer<float>> make_trainer(const Hyperparameters &, int, const std::string &);
 template std::unique_ptr<Trainer<double>> make_trainer(const Hyperparameters &, int, const std::string &);
+#endif
 
 const std::vector<std::string> kPhases = {"geometry",         "filters",         "messages", "updates",
                                           "message adjoints", "update adjoints", "forces"};

@@ -40,6 +40,22 @@ class OneSystem final : public System {
           product[3 * i + c] = -structure_.forces()[3 * structure_.place(i) + c].slope;
     }
   }
+  void centroid_virial(const double *positions, const double *cell, double *virial) override {
+    if constexpr (std::is_arithmetic<T>::value) {
+      throw std::logic_error("centroid virials need dual numbers");
+    } else {
+      lift(positions, nullptr, cell);
+      for (int axis = 0; axis < 3; ++axis) {
+        structure_.set_axis(axis);
+        structure_.evaluate(lifted_.data(), lifted_cell_, scratch_);
+        for (int i = 0; i < structure_.total(); ++i)
+          for (int c = 0; c < 3; ++c)
+            virial[9 * std::size_t(i) + 3 * axis + c] =
+                -structure_.forces()[3 * structure_.place(i) + c].slope;
+      }
+      structure_.set_axis(-1);
+    }
+  }
   std::size_t bytes() const override { return structure_.bytes(); }
 
  private:

@@ -115,7 +115,7 @@ StudentFile parse(const unsigned char *bytes, std::size_t size, const std::strin
   const Tensors tensors = read_tensors(header, where);
   read_architecture(card, where, student);
   read_baseline(card, where, student);
-  read_shortest(card, student);
+  read_domain(card, student);
   read_weights(header, tensors, where, student);
   return student;
 }

@@ -24,8 +24,8 @@ enum Phase { kGeometry, kFilters, kMessages, kUpdates, kAdjoints, kUpdateAdjoint
 // Scratch of one thread.
 template <class T>
 struct Scratch {
-  Array<T> mixed, x, q, t, s, a, rt, ab, sb, tb, xb, mixedb, h, v, phi;  // a block of atoms
-  Array<T> filter, dfilter, along, unit, vector;                         // a batch of pairs
+  Array<T> mixed, x, q, t, s, a, rt, ab, sb, tb, xb, mixedb, h, v, phi;    // a block of atoms
+  Array<T> filter, dfilter, along, unit, vector, to_centre, to_neighbour;  // a batch of pairs
   RadialBasis<T> radial;
   std::vector<int> row, atom, source, back_row;
   void fit(const Packed<T> &w) {
@@ -39,6 +39,7 @@ struct Scratch {
     radial.fit(w.model.hp.radial);
     for (Array<T> *b : {&filter, &dfilter}) b->resize(3 * kSlice<T> * B);
     along.resize(4 * Lanes<T>::width * B), unit.resize(3 * B), vector.resize(3 * B);
+    if (!std::is_arithmetic<T>::value) to_centre.resize(B), to_neighbour.resize(B);
     for (std::vector<int> *b : {&row, &atom, &source, &back_row}) b->resize(B);
   }
 };

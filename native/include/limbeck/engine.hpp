@@ -78,6 +78,11 @@ class System {
   // only.
   virtual void hessian_product(const double *positions, const double *cell, const double *direction,
                                double *product) = 0;
+  // (total, 9) eV: W_i = sum_k (r_k - r_i) dU_k/dr_i, all nine components, rows the displacement, over the
+  // atomic energies U_k (Surblys et al. 2019, Phys. Rev. E 99, 051301; for message passing Langer et al.
+  // 2023, Phys. Rev. B 108, L100302). Displacements are added up edge by edge, so that no image enters. Dual
+  // numbers only; what belongs to another process's atom is in its copy's row.
+  virtual void centroid_virial(const double *positions, const double *cell, double *virial) = 0;
   virtual std::size_t bytes() const = 0;
 };
 
@@ -86,6 +91,10 @@ class Engine {
   virtual ~Engine() = default;
   virtual std::unique_ptr<System> system(int threads) const = 0;
 };
+
+// Instruction set chosen at run time: "avx512", "avx2" or "portable" (also the accepted names).
+std::string best_instruction_set();
+bool runs_here(const std::string &instruction_set);
 
 enum class Scalar { f32, f64, dual };
 std::unique_ptr<Engine> make_engine(const Model &, Scalar, const std::string &instruction_set);

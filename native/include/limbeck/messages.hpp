@@ -56,6 +56,9 @@ struct Run {
   T *sums, *back;
   T *along;  // (batch, 4, lanes) partial sums of dE/dr along the filter and of dE/d(unit)
   int sources_width, sums_width, back_width;
+  // (batch,) of dual numbers: from an adjoint about the neighbour to one about the centre; see
+  // centroid_virial
+  const T *to_centre, *to_neighbour;
 };
 
 template <int NP, bool BOTH, class V, class T>
@@ -128,13 +131,18 @@ inline void message_adjoint(const Run<T> &run, int e, bool fresh) {
       w3 = get<V>(w + 2 * S);
       wb3 = get<V>(s + 2 * S) * (v0 * get<V>(s + 3 * S) + v1 * get<V>(s + 4 * S) + v2 * get<V>(s + 5 * S));
       T *bj = run.back + std::size_t(run.back_row[p]) * run.back_width + e;
-      add<V>(bj, w1 * h);
-      add<V>(bj + S, w2 * vu);
-      add<V>(bj + 2 * S, w3 * v0), add<V>(bj + 3 * S, w3 * v1), add<V>(bj + 4 * S, w3 * v2);
+      V f1 = w1, f2 = w2, f3 = w3;
+      if constexpr (!std::is_arithmetic<T>::value)
+        f1 *= run.to_neighbour[p], f2 *= run.to_neighbour[p], f3 *= run.to_neighbour[p];
+      add<V>(bj, f1 * h);
+      add<V>(bj + S, f2 * vu);
+      add<V>(bj + 2 * S, f3 * v0), add<V>(bj + 3 * S, f3 * v1), add<V>(bj + 4 * S, f3 * v2);
     }
     if (BOTH) {  // and back
       const T *cj = run.sums + std::size_t(run.atom[p]) * run.sums_width + e;
-      const V g = get<V>(cj), y0 = get<V>(cj + S), y1 = get<V>(cj + 2 * S), y2 = get<V>(cj + 3 * S);
+      V g = get<V>(cj), y0 = get<V>(cj + S), y1 = get<V>(cj + 2 * S), y2 = get<V>(cj + 3 * S);
+      if constexpr (!std::is_arithmetic<T>::value)
+        for (V *x : {&g, &y0, &y1, &y2}) *x *= run.to_centre[p];
       const V yu = y0 * u0 + y1 * u1 + y2 * u2;
       wb1 += g * p1i, wb2 -= yu * p2i;
       const V b = w2 * p2i;

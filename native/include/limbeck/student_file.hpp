@@ -11,8 +11,10 @@
 #include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "limbeck/engine.hpp"
 #include "limbeck/model.hpp"
 
 namespace limbeck {
@@ -33,7 +35,14 @@ struct StudentFile {
   std::string dtype;                  // "float64" where any stored weight is, else "float32"
   std::string card;                   // the JSON text
   std::vector<double> shortest_pair;  // (Z, Z) Angstrom, from data.shortest_pair_a, 0 where absent
+  // of the training data, lowest and highest, 0 and 0 where the card has none
+  double density_g_per_cm3[2] = {0, 0}, temperature_k[2] = {0, 0};
+  double charge = 0;  // the one total charge of the training data, e
 };
+
+int atomic_number_of(std::string_view symbol);  // 0 if unknown
+const char *symbol_of(int atomic_number);
+Model model_of(const StudentFile &);
 
 // Throws FileError; `where` names the file in its line.
 StudentFile parse_student(const unsigned char *bytes, std::size_t size, const std::string &where);

@@ -49,6 +49,10 @@ class Structure {
     b_.release();
   }
 
+  // Of dual numbers alone: the slopes of the forces on atom i become sum_k (r_i - r_k)_axis dU_k/dr_i, over
+  // the atomic energies U_k; -1: what the caller's slopes give.
+  void set_axis(int axis) { axis_ = axis; }
+
   // positions (total, 3) and cell (3, 3) as G.
   void evaluate(const G *positions, const G *cell, Results &out);
 
@@ -62,7 +66,7 @@ class Structure {
   using Worker = LIMBECK_ISA::Worker<T>;
 
   std::shared_ptr<const Packed<T>> w_;
-  int threads_;
+  int threads_, axis_ = -1;
   bool listed_ = false, ready_ = false, dirty_ = false, profile_ = false;
   Exchange *exchange_ = nullptr;
   limbeck::NeighbourTable table_;
@@ -125,7 +129,7 @@ class Structure {
   // system_passes.hpp
   void geometry(Worker &part);
   void repel(Worker &part, int i, int e, const G *d, const G &r2);
-  void push(Worker &part, int i, int row, const G *g, const G *d);
+  void push(Worker &part, int i, int row, const G *g, const G *d, const G &to_neighbour);
   template <int NP, bool BACK>
   void over_pairs(int l, Worker &part, int i0, int n);
   template <int NP, bool BACK>

@@ -74,16 +74,27 @@ inline void Structure<T>::repel(Worker &part, int i, int e, const G *d, const G 
   const G half_energy = energy * G(0.5);
   b_.energy[i] += half_energy;
   if (both) b_.energy[table_.row[e]] += half_energy;
-  const G along = slope * G(both ? 1.0 : 0.5) / r;
+  G along = slope * G(both ? 1.0 : 0.5) / r, to_neighbour(1);
+  if constexpr (!std::is_arithmetic<T>::value)
+    if (axis_ >= 0) {  // half of the energy is the neighbour's
+      const double x = double(d[axis_]);
+      along *= G(1, 0.5 * x), to_neighbour = G(1, -x);
+    }
   const G g[3] = {along * d[0], along * d[1], along * d[2]};
-  push(part, i, table_.row[e], g, d);
+  push(part, i, table_.row[e], g, d, to_neighbour);
 }
 
 // dE/d(vector) = g of a pair into forces and virial.
 template <class T>
-inline void Structure<T>::push(Worker &part, int i, int row, const G *g, const G *d) {
+inline void Structure<T>::push(Worker &part, int i, int row, const G *g, const G *d, const G &to_neighbour) {
   G *fi = &b_.force[3 * std::size_t(i)], *fj = &b_.force[3 * std::size_t(row)];
-  for (int c = 0; c < 3; ++c) fi[c] += g[c], fj[c] -= g[c];
+  for (int c = 0; c < 3; ++c) {
+    fi[c] += g[c];
+    if constexpr (std::is_arithmetic<T>::value)
+      fj[c] -= g[c];
+    else
+      fj[c] -= g[c] * to_neighbour;
+  }
   for (int a = 0; a < 3; ++a)
     for (int b = 0; b < 3; ++b) part.virial[3 * a + b] += g[a] * d[b];
   if (out_->want_atom_virial)
@@ -108,6 +119,7 @@ inline void Structure<T>::over_pairs(int l, Worker &part, int i0, int n) {
   run.back_row = k.back_row.data();
   run.unit = k.unit.data(), run.filter = k.filter.data(), run.slope = k.dfilter.data();
   run.along = k.along.data();
+  run.to_centre = k.to_centre.data(), run.to_neighbour = k.to_neighbour.data();
   run.sources_width = NP == 2 ? 2 * F : 6 * F, run.sums_width = 4 * F, run.back_width = 5 * F;
   int first_centre = i0;
   for (std::size_t base = b_.first_active[i0]; base < end; base += kBatch) {
@@ -175,6 +187,10 @@ inline void Structure<T>::prepare(const Worker &part, int centre, std::size_t ba
     G d[3];
     vector(centre, atom, table_.image[e], d);
     for (int c = 0; c < 3; ++c) k.vector[3 * p + c] = T(d[c]);
+    if constexpr (!std::is_arithmetic<T>::value) {
+      const double x = axis_ < 0 ? 0 : double(d[axis_]);
+      k.to_centre[p] = T(1, x), k.to_neighbour[p] = T(1, -x);
+    }
   }
   const T *d = k.vector.data();
   LIMBECK_SIMD
@@ -207,7 +223,10 @@ inline void Structure<T>::pull(Worker &part, int i0, std::size_t base, int count
       g[c] = G(sum[0] * u[c] + (sum[1 + c] - bu * u[c]) * inverse);
       d[c] = G(vector[c]);
     }
-    push(part, centre, k.row[p], g, d);
+    if constexpr (std::is_arithmetic<T>::value)
+      push(part, centre, k.row[p], g, d, G(1));
+    else
+      push(part, centre, k.row[p], g, d, k.to_neighbour[p]);
   }
 }
 

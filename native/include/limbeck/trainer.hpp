@@ -43,10 +43,6 @@ class Trainer {
                         T *gradient) = 0;
 };
 
-// Instruction set chosen at run time: "avx512", "avx2" or "portable" (also the accepted names).
-std::string best_instruction_set();
-bool runs_here(const std::string &instruction_set);
-
 template <class T>
 std::unique_ptr<Trainer<T>> make_trainer(const Hyperparameters &, int threads,
                                          const std::string &instruction_set);
