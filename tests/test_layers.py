@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "limbeck"
 LIBRARIES = "teachers students artifact runtime".split()
-STAGES = "sampling labelling dataset training validation benchmark export testing report physics".split()
+STAGES = "sampling labelling dataset training validation benchmark export testing report physics interfaces".split()
 #: rooms from the bottom up; a configuration gathers the settings that stages own
 ROOMS = [
     *"units errors _native progress core records".split(),

@@ -160,7 +160,7 @@ int PairLimbeck::widest() const {
 }
 
 void PairLimbeck::refuse_dropped_pairs() {
-  if (neighbor->exclude)
+  if (neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol)  // `exclude` is set later
     error->all(
         FLERR,
         "pair_style limbeck: neigh_modify exclude drops pairs that the student needs; remedy: remove it");

@@ -1,0 +1,1 @@
+"""Students in the engines that others run."""
