@@ -29,6 +29,7 @@ namespace {
 // PairHybrid copies the sizes of messages before the student is read: those of `original` with centroid
 // virials.
 constexpr int kWidest = 12 * 128;
+constexpr double kSkin = 0.5;             // Angstrom
 constexpr double kDistanceMargin = 1e-3;  // Angstrom; these margins are those of limbeck.runtime.guard
 constexpr double kNoPairBelow = 6.0;      // Angstrom: a pair that the card lacks was never closer
 constexpr double kDensityMargin = 0.05, kTemperatureMargin = 0.10, kTemperatureDeviations = 5.0;
@@ -213,10 +214,10 @@ void PairLimbeck::find_owners() {
   sending_owners_ = false;
 }
 
-void PairLimbeck::make_list() {
+// Rows of the core for atoms and ghosts, after LAMMPS made its list.
+void PairLimbeck::map_atoms() {
   find_owners();
   const int nlocal = atom->nlocal, all = nlocal + atom->nghost;
-  double **x = atom->x;
   row_of_.assign(all, -1);
   atoms_.clear(), species_.clear();
   const auto take = [&](int i) {
@@ -233,6 +234,12 @@ void PairLimbeck::make_list() {
     else
       take(j);
   }
+}
+
+// The pairs within the cutoff and a skin of the core's own: LAMMPS's skin of 2 A would double their number.
+void PairLimbeck::set_pairs() {
+  double **x = atom->x;
+  const double skin = std::min(neighbor->skin, kSkin), reach = student_.hp.cutoff + skin;
   first_.clear(), second_.clear(), shift_.clear();
   const double *inverse = domain->h_inv;
   for (int k = 0; k < list->inum; ++k) {
@@ -240,9 +247,10 @@ void PairLimbeck::make_list() {
     if (a < 0) continue;
     for (int p = 0; p < list->numneigh[i]; ++p) {
       const int j = list->firstneigh[i][p] & NEIGHMASK, b = row_of_[j];
-      if (b < 0) continue;
+      const double dx = x[j][0] - x[i][0], dy = x[j][1] - x[i][1], dz = x[j][2] - x[i][2];
+      if (b < 0 || !(dx * dx + dy * dy + dz * dz < reach * reach)) continue;
       int n[3] = {0, 0, 0};
-      if (j >= nlocal && b < owned_) {  // an image: counted in cell vectors
+      if (j >= atom->nlocal && b < owned_) {  // an image: counted in cell vectors
         const double *from = x[atoms_[b]], *to = x[j];
         const double d[3] = {to[0] - from[0], to[1] - from[1], to[2] - from[2]};
         n[0] = int(std::lround(inverse[0] * d[0] + inverse[5] * d[1] + inverse[4] * d[2]));
@@ -257,11 +265,10 @@ void PairLimbeck::make_list() {
       shift_.insert(shift_.end(), n, n + 3);
     }
   }
-  gather_positions();
   pairs_.owned = owned_, pairs_.total = int(atoms_.size());
   pairs_.species = species_.data(), pairs_.pairs = first_.size();
   pairs_.first = first_.data(), pairs_.second = second_.data(), pairs_.shift = shift_.data();
-  pairs_.skin = neighbor->skin, pairs_.positions = positions_.data(), pairs_.cell = cell_;
+  pairs_.skin = skin, pairs_.positions = positions_.data(), pairs_.cell = cell_;
   pairs_.fully_periodic = domain->nonperiodic == 0;
   system_->set_list(pairs_);
   dual_listed_ = false;
@@ -279,14 +286,13 @@ void PairLimbeck::evaluate() {
   // Every rank decides alike, because finding owners is a collective step.
   int again = neighbor->ago == 0 || types_changed();
   if (neighbor->ago != 0 && comm->nprocs > 1) MPI_Allreduce(MPI_IN_PLACE, &again, 1, MPI_INT, MPI_MAX, world);
-  if (again)
-    make_list();
-  else
-    gather_positions();
+  if (again) map_atoms();
+  gather_positions();
   for (std::size_t k = 0; k < positions_.size(); ++k)
     if (!std::isfinite(positions_[k]))
       error->one(FLERR, "pair_style limbeck: the position of atom {} is not finite",
                  atom->tag[atoms_[k / 3]]);
+  if (again || !system_->covers(positions_.data(), cell_)) set_pairs();
   system_->evaluate(positions_.data(), cell_, results_);
 }
 

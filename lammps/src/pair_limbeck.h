@@ -50,7 +50,8 @@ class PairLimbeck : public Pair {
   int widest() const;
   bool types_changed() const;
   void find_owners();
-  void make_list();
+  void map_atoms();
+  void set_pairs();
   void gather_positions();
   void evaluate();
   void add_results();
