@@ -17,13 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from limbeck import __version__, _native
-from limbeck.artifact.file import (
-    FORMAT_VERSION,
-    StudentArtifact,
-    read_card,
-    read_student,
-    write_student,
-)
+from limbeck.artifact.file import FORMAT_VERSION, StudentArtifact, read_card, read_student, write_student
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline

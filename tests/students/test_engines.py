@@ -178,9 +178,7 @@ def test_nothing_chosen_and_no_evaluation():
 @pytest.mark.parametrize("kind", ["native", "torch"])
 def test_an_unknown_element_is_refused(kind):
     engine = make_engine(preset_architecture("ultra-tiny", (1, 8)), kind=kind, threads=1)
-    with pytest.raises(
-        InputError, match=r"does not know; got Z = \[6, 14\]; wanted Z among \[1, 8\]; remedy: train on"
-    ):
+    with pytest.raises(InputError, match=r"does not know; got Z = \[6, 14\]; wanted Z among \[1, 8\]"):
         loaded(engine).evaluate(EVERY)
 
 

@@ -110,11 +110,7 @@ class Student(Potential):
         return Session(self, **options)
 
     def evaluate(
-        self,
-        batch: StructureBatch | Iterable[Atoms],
-        threads: int | None = None,
-        *,
-        strict: bool = False,
+        self, batch: StructureBatch | Iterable[Atoms], threads: int | None = None, *, strict: bool = False
     ) -> Labels:
         """Energies (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³ where periodic, atomic energies.
 
