@@ -20,9 +20,8 @@ from limbeck.export.quantise import store_weights
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.structures import of_size, parity_structures
 from limbeck.export.trace import example_inputs
-from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.released import find_student
-from limbeck.runtime.student import Student
+from limbeck.runtime.student import Calculator, Student
 from limbeck.students.engine import make_engine
 from limbeck.students.specification import flatten
 from tests.export.tools import need, small_graph

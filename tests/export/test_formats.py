@@ -23,8 +23,7 @@ from limbeck.export.quantise import store_weights
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.runtimes import Runtime, make_inputs
 from limbeck.export.structures import MANY
-from limbeck.runtime.calculator import Calculator
-from limbeck.runtime.student import Student
+from limbeck.runtime.student import Calculator, Student
 from tests.export.tools import STRUCTURES, crowd, need, small_graph, small_record, small_student
 from tests.students.tools import SYSTEMS
 

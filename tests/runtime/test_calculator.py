@@ -26,8 +26,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from limbeck.core.labels import Labels
 from limbeck.core.potential import Capabilities, Potential, PotentialCalculator
 from limbeck.errors import InputError
-from limbeck.runtime.calculator import Calculator
-from limbeck.runtime.student import Student
+from limbeck.runtime.student import Calculator, Student
 from tests.students.tools import random_record, rattled
 
 
@@ -260,7 +259,7 @@ def test_copies_keep_results_and_options_and_go_their_own_way(student, clone):
 
 
 def test_invalid_options(student):
-    with pytest.raises(InputError, match="options .* got precision; remedy: give them to Student.load, or"):
+    with pytest.raises(InputError, match="options .* got precision; remedy: give them to Student.load"):
         Calculator(student, precision="float32")
     with pytest.raises(InputError, match="skin; got -1; wanted Å, zero or more"):
         Calculator(student, skin=-1)

@@ -14,9 +14,8 @@ from ase.data import atomic_masses
 
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.guard import KINDS, OutOfDomainError, OutOfDomainWarning
-from limbeck.runtime.student import Student
+from limbeck.runtime.student import Calculator, Student
 from tests.students.tools import random_record
 
 DATA = {

@@ -20,8 +20,7 @@ from limbeck.artifact.file import StudentArtifact
 from limbeck.core.structures import StructureBatch
 from limbeck.runtime.backends.native import NativeBackend
 from limbeck.runtime.backends.torch import TorchBackend
-from limbeck.runtime.calculator import Calculator
-from limbeck.runtime.student import Student
+from limbeck.runtime.student import Calculator, Student
 from limbeck.students.baseline import Baseline, zbl_radii
 from limbeck.students.engine import Outputs, native_hyperparameters
 from limbeck.students.specification import PRESETS, flatten
@@ -93,7 +92,7 @@ def test_float32_is_within_its_bound(name, isa, exact):
 
 
 def evaluated(system, atoms: Atoms, **options):
-    return system.evaluate(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **options)
+    return system.evaluate(atoms, **options)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -133,10 +132,10 @@ def test_forces_and_virial_are_derivatives_of_the_energy():
     backend, atoms, step = NativeBackend(random_record("tiny"), precision="float64"), triclinic(), 1e-4
 
     def energy(positions: np.ndarray, cell: np.ndarray) -> float:
-        return backend.system(0.0, 1).evaluate(atoms.numbers, positions, cell, atoms.pbc).energy
+        return backend.system(0.0, 1).evaluate(Atoms(atoms.numbers, positions, cell=cell, pbc=True)).energy
 
     x, cell = atoms.positions, atoms.cell.array
-    found = backend.system(0.0, 1).evaluate(atoms.numbers, x, cell, atoms.pbc)
+    found = backend.system(0.0, 1).evaluate(atoms)
     rng = np.random.default_rng(0)
     for _ in range(3):
         d = rng.normal(size=x.shape)

@@ -12,7 +12,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from limbeck.errors import InputError, LimbeckError
-from limbeck.runtime.backends import choose, native
+from limbeck.runtime import student as student_module
+from limbeck.runtime.backends import native
 from limbeck.runtime.backends import torch as backend
 from limbeck.runtime.session import Session
 from limbeck.runtime.student import Student
@@ -164,7 +165,7 @@ def test_threads_of_a_call(student):
 
 
 def test_without_the_core_pytorch_runs_with_a_warning(monkeypatch):
-    monkeypatch.setattr(choose, "native_available", lambda: False)
+    monkeypatch.setattr(student_module, "native_available", lambda: False)
     with pytest.warns(UserWarning, match=r"the native core is not built, so PyTorch runs this student"):
         slow = Student(random_record(), threads=1)
     assert slow.backend.name == "torch-cpu"

@@ -14,9 +14,8 @@ from limbeck.artifact.file import write_student
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.runtime import released
-from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.released import find_student, list_students
-from limbeck.runtime.student import Student
+from limbeck.runtime.student import Calculator, Student
 from tests.students.tools import SYSTEMS, random_record
 
 

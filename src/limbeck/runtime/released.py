@@ -38,9 +38,6 @@ def find_student(name: Path | str) -> Path:
     if str(name) in files:
         return files[str(name)]
     near = difflib.get_close_matches(str(name), files, n=1, cutoff=0.3)
-    raise InputError(
-        "no such student",
-        got=repr(str(name)),
-        wanted="a .safetensors file or one of " + (", ".join(sorted(files)) or "(none bundled)"),
-        remedy=f"did you mean {near[0]!r}?" if near else "limbeck students lists them",
-    )
+    remedy = f"did you mean {near[0]!r}?" if near else "limbeck students lists them"
+    wanted = "a .safetensors file or one of " + (", ".join(sorted(files)) or "(none bundled)")
+    raise InputError("no such student", got=repr(str(name)), wanted=wanted, remedy=remedy)

@@ -48,9 +48,11 @@ def make_graph(
     species = architecture.species(batch.numbers)
 
     indices = (species, batch.structure_of_atom, pairs.first + base, pairs.second + base, pair_structure)
-    tensors = [torch.as_tensor(index, dtype=torch.int64, device=device) for index in indices]
+    species, structure, centre, neighbour, pair_structure = (
+        torch.as_tensor(index, dtype=torch.int64, device=device) for index in indices
+    )
     vectors = torch.as_tensor(pairs.vectors, dtype=dtype, device=device)
-    return Graph(*tensors, vectors=vectors, n_structures=len(batch))
+    return Graph(species, structure, centre, neighbour, pair_structure, vectors, len(batch))
 
 
 def radial_basis(distance: Tensor, n_radial: int, cutoff: float, core: Tensor | None = None) -> Tensor:

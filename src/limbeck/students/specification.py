@@ -34,8 +34,8 @@ class Architecture:
     cutoff: Å.
     norm_offset: e in sqrt(|V v|² + e²), which keeps the energy smooth where a vector vanishes.
     energy_scale: eV for one unit of network output.
-    core_a: (Z, Z) Å row by row, or empty: below it the network's part of a pair fades (C2), to zero at half of
-        it, where only the baseline's ZBL repulsion is left: no extrapolated energy exceeds that.
+    core_a: (Z, Z) Å row by row, or empty: below it the network's part of a pair fades (C2), to zero at half
+        of it, where only the baseline's ZBL repulsion is left: no extrapolated energy exceeds that.
     """
 
     elements: tuple[int, ...]
@@ -151,8 +151,8 @@ def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float
 def initial_amplitudes(architecture: Architecture) -> np.ndarray:
     """Size of a filter's initial weights by radial function, (B + 1,): damped short waves, then the constant.
 
-    Their mean square is 1. With equal waves a random filter is as rough as its shortest wave and, where labels
-    are few, stays so: presets with more waves generalised worse.
+    Their mean square is 1. With equal waves a random filter is as rough as its shortest wave and, where
+    labels are few, stays so: presets with more waves generalised worse.
     """
     wavelength = 2 * architecture.cutoff / np.arange(1, architecture.rbf + 1)  # Å
     fading = np.exp(-((SMOOTH_A / wavelength) ** 2) / 2)
@@ -173,8 +173,8 @@ def initial_weights(
 ) -> dict[str, np.ndarray]:
     """Random float64 weights that give features and messages of unit size at the start.
 
-    The variance of a sum of messages is about half of ``mean_neighbours`` or, where short bonds make it larger,
-    ``power``: the mean over atoms of ``basis_power`` summed over neighbours.
+    The variance of a sum of messages is about half of ``mean_neighbours`` or, where short bonds make it
+    larger, ``power``: the mean over atoms of ``basis_power`` summed over neighbours.
     """
     rng = np.random.default_rng(seed)
     variance = max(mean_neighbours / 2, power, 0.5)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from ase import Atoms
 
 from limbeck.artifact.file import StudentArtifact
 from limbeck.core.neighbours import Pairs, check_apart, find_pairs, neighbour_list, pair_vectors
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import LimbeckError
 from limbeck.runtime.backends.interface import Backend, Evaluation, System, extent
 from limbeck.students.baseline import Baseline
 from limbeck.students.engine import Engine, Outputs, Precision, make_engine
@@ -20,8 +20,6 @@ from limbeck.students.specification import flatten
 
 class TorchBackend(Backend):
     """One engine for each concurrent call, kept for later ones."""
-
-    gives_atom_virials = False
 
     def __init__(self, record: StudentArtifact, *, precision: Precision, device: str) -> None:
         self.record, self._precision, self._device = record, precision, device
@@ -65,17 +63,8 @@ class TorchSystem(System):
         self._skin = skin
         self._at: StructureBatch | None = None
 
-    def evaluate(
-        self,
-        numbers: np.ndarray,
-        positions: np.ndarray,
-        cell: np.ndarray,
-        pbc: np.ndarray,
-        atom_virials: bool = False,
-    ) -> Evaluation:
-        if atom_virials:
-            raise LimbeckError("no virials of atoms on this engine", remedy="use engine='native'")
-        batch = StructureBatch.of_one(numbers, positions, cell, pbc)
+    def evaluate(self, atoms: Atoms, atom_virials: bool = False) -> Evaluation:
+        batch = StructureBatch.from_atoms([atoms])
         pairs = self._pairs(batch)
         out = evaluate_pairs(self._engine, self._record.baseline, batch, pairs)
         arch = self._record.architecture
@@ -84,12 +73,11 @@ class TorchSystem(System):
         np.minimum.at(shortest, (place[pairs.first], place[pairs.second]), pairs.distances)
         shortest = np.minimum(shortest, shortest.T)
         energy, virial = float(out.energy[0]), out.virial[0]
-        return Evaluation(energy, out.forces, virial, out.atom_energies, shortest, *extent(cell, pbc))
+        return Evaluation(energy, out.forces, virial, out.atom_energies, shortest, *extent(atoms))
 
     def _pairs(self, batch: StructureBatch) -> Pairs:
         points, cell, cutoff = batch.positions, batch.cell[0], self._record.architecture.cutoff
         if not self._still_hold(batch):
-            self._at = None
             self._list = neighbour_list(points, cell, batch.pbc[0], cutoff + self._skin, where="structure 0")
             self._at = batch
         first, second, shifts = self._list
@@ -113,11 +101,5 @@ class TorchSystem(System):
 def evaluate_pairs(engine: Engine, baseline: Baseline, batch: StructureBatch, pairs: Pairs) -> Outputs:
     """Network and baseline together, for every structure of the batch."""
     engine.set_structures(batch, pairs)
-    out = engine.evaluate(np.arange(len(batch)))
-    base = baseline.evaluate(batch, pairs)
-    return Outputs(
-        energy=out.energy + base.energy,
-        forces=out.forces + base.forces,
-        virial=out.virial + base.virial,
-        atom_energies=out.atom_energies + base.atom_energies,
-    )
+    network, base = vars(engine.evaluate(np.arange(len(batch)))), vars(baseline.evaluate(batch, pairs))
+    return Outputs(**{name: network[name] + base[name] for name in network})
