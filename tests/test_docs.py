@@ -179,8 +179,8 @@ def lay_out(finished: Path, folder: Path) -> None:
     """What a page that is `given` finds in its folder."""
     import torch
 
-    from limbeck.artifact.convert import checkpoint_state
     from limbeck.artifact.file import read_student
+    from tests.students.tools import checkpoint_state
 
     shutil.copytree(finished, folder, dirs_exist_ok=True)
     record = read_student(folder / "runs" / "si" / "tiny.safetensors")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from limbeck.artifact.convert import checkpoint_state, convert_checkpoint
+from limbeck.artifact.convert import convert_checkpoint
 from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.cli import main
 from limbeck.errors import InputError
 from limbeck.students.specification import flatten
-from tests.students.tools import random_record
+from tests.students.tools import checkpoint_state, random_record
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_pickled_code_is_never_executed(tmp_path, old_format, capsys):
     torch.load(tmp_path / "evil.pt", weights_only=False)
     assert trap.exists()  # the trap works
     trap.unlink()
-    text = r"evil.pt: the checkpoint holds pickled code, which is never executed; got [\w.]+; wanted a state dict: tensors and plain values; remedy: save model.state_dict\(\) instead of the model$"
+    text = r"evil.pt: the checkpoint holds pickled code, which is never executed; got [\w.]+; wanted a state dict: tensors and plain values; remedy: save model.state_dict\(\), not the model$"
     with pytest.raises(InputError, match=text):
         convert_checkpoint(tmp_path / "evil.pt", tmp_path / "new.safetensors")
     assert not trap.exists()

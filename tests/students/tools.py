@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -56,6 +58,14 @@ def random_record(
         architecture = with_cores(architecture, {pair: 3.0 * radius for pair, radius in radii.items()})
     weights = {k: v.astype(dtype) for k, v in random_weights(architecture, seed).items()}
     return StudentArtifact(architecture, Baseline(references, radii), weights, {"preset": preset})
+
+
+def checkpoint_state(record: StudentArtifact) -> dict[str, Any]:
+    """What ``torch.save`` writes of a student and ``convert_checkpoint`` reads again."""
+    import torch
+
+    weights = {name: torch.from_numpy(np.array(value)) for name, value in record.weights.items()}
+    return {"model_state_dict": weights, "limbeck": json.dumps(record.own_fields() | record.card)}
 
 
 def rattled(atoms: Atoms, seed: int, width: float = 0.08) -> Atoms:

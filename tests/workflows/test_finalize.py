@@ -17,13 +17,13 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from limbeck.artifact.convert import checkpoint_state
 from limbeck.artifact.file import read_student, write_student
 from limbeck.planning.plan import untrained_student
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 from limbeck.workflows import finalize as finalizing
 from limbeck.workflows.finalize_inputs import FinalizeSettings
+from tests.students.tools import checkpoint_state
 
 from .conftest import labelled_copper
 
