@@ -85,12 +85,9 @@ def _load(path: Path) -> Any:
         pickled = re.search(r"GLOBAL ([\w.]+)", str(error))
         if pickled is None:
             raise _damaged(path) from error
-        wanted, remedy = (
-            "a state dict: tensors and plain values",
-            "save model.state_dict() instead of the model",
-        )
-        what = "the checkpoint holds pickled code, which is never executed"
-        raise InputError(what, where=path, got=pickled.group(1), wanted=wanted, remedy=remedy) from error
+        what, got = "the checkpoint holds pickled code, which is never executed", pickled.group(1)
+        wanted, remedy = "a state dict: tensors and plain values", "save model.state_dict(), not the model"
+        raise InputError(what, where=path, got=got, wanted=wanted, remedy=remedy) from error
     # torch reports a damaged archive through any of these
     except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(path) from error
