@@ -16,7 +16,6 @@ from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.export.certificate import References
 from limbeck.export.formats import SUFFIXES, Graph, make_graph, write_format
-from limbeck.export.quantise import store_weights
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.structures import of_size, parity_structures
 from limbeck.export.trace import example_inputs
@@ -24,7 +23,7 @@ from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Calculator, Student
 from limbeck.students.engine import make_engine
 from limbeck.students.specification import flatten
-from tests.export.tools import need, small_graph
+from tests.export.tools import make_model, need, small_graph
 from tests.students.tools import random_record, rattled
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exported"
@@ -41,8 +40,9 @@ def record_of(student: str) -> StudentArtifact:
 
 @functools.cache
 def graph_of(student: str) -> Graph:
-    stored = store_weights(record_of(student), None)
-    return make_graph(stored, student_hash="0" * 64, name="student", quantisation=None)
+    return make_graph(
+        make_model(record_of(student)), student_hash="0" * 64, name="student", quantisation=None
+    )
 
 
 @functools.cache

@@ -19,12 +19,11 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
 from limbeck.export.certificate import References
 from limbeck.export.formats import OPSET, SUFFIXES, make_graph, write_format
-from limbeck.export.quantise import store_weights
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.runtimes import Runtime, make_inputs
 from limbeck.export.structures import MANY
 from limbeck.runtime.student import Calculator, Student
-from tests.export.tools import STRUCTURES, crowd, need, small_graph, small_record, small_student
+from tests.export.tools import STRUCTURES, crowd, make_model, need, small_graph, small_record, small_student
 from tests.students.tools import SYSTEMS
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exported"
@@ -227,7 +226,7 @@ def test_relaxation_with_torch_export(folder, tmp_path):
 def test_a_float64_student_keeps_its_digits_in_onnx(tmp_path):
     need("onnx")
     record = small_record(np.float64)
-    graph = make_graph(store_weights(record, None), student_hash="0" * 64, name="small", quantisation=None)
+    graph = make_graph(make_model(record), student_hash="0" * 64, name="small", quantisation=None)
     path = tmp_path / "small.onnx"
     write_format(graph, "onnx", path)
     references = References(Student(record, threads=1), {k: STRUCTURES[k] for k in ("molecule", "triclinic")})

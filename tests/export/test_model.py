@@ -68,7 +68,7 @@ def test_no_operator_names_a_device_and_no_constant_is_large():
     assert not [n for n in traced.graph.nodes if "device" in n.kwargs]
     held = dict(traced.named_buffers())
     record = small_record()
-    weights = {name: v for name, v in held.items() if name.startswith("network_store_")}
+    weights = {name: v for name, v in held.items() if name.startswith("network_weight_")}
     assert sum(v.numel() for v in weights.values()) == record.architecture.n_parameters
     assert max(v.numel() for name, v in held.items() if name not in weights) <= 119
     assert not [name for name in held if name.startswith("_tensor_constant")]

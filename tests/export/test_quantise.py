@@ -44,12 +44,10 @@ def test_halves_keep_their_bits():
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])
 def test_the_graph_computes_with_the_rounded_weights(kind):
-    stored = store_weights(small_record(), kind)
-    from limbeck.export.model import ExportedStudent
-
+    model = store_weights(small_record(), kind)
     frames = STRUCTURES["triclinic"] + STRUCTURES["molecule"]
-    found = evaluate(ExportedStudent(stored.record, stored.store, stored.dtype), frames)
-    wanted = Student(stored.record, threads=1).evaluate(frames)
+    found = evaluate(model, frames)
+    wanted = Student(model.record, threads=1).evaluate(frames)
     assert np.abs(found["forces"] - wanted.forces).max() < 1e-5
     before = small_student().evaluate(frames)
     assert np.abs(wanted.forces - before.forces).max() > 1e-5  # rounding does something
@@ -60,8 +58,8 @@ def test_the_graph_computes_with_the_rounded_weights(kind):
 def test_weights_are_stored_in_few_bytes():
     sizes = {}
     for kind in (None, "float16", "int8"):
-        store = store_weights(small_record(), kind).store
-        sizes[kind] = sum(v.numel() * v.element_size() for v in store.buffers())
+        network = store_weights(small_record(), kind).network
+        sizes[kind] = sum(v.numel() * v.element_size() for v in network.buffers())
     assert sizes["float16"] < 0.52 * sizes[None]
     assert sizes["int8"] < 0.31 * sizes[None]
 

@@ -35,8 +35,7 @@ def small_student() -> Student:
 
 @functools.cache
 def small_graph() -> Graph:
-    stored = store_weights(small_record(), None)
-    return make_graph(stored, student_hash="0" * 64, name="small", quantisation=None)
+    return make_graph(make_model(), student_hash="0" * 64, name="small", quantisation=None)
 
 
 @functools.cache
@@ -48,8 +47,7 @@ def crowd(repeats: int) -> Atoms:
 
 
 def make_model(record=None) -> ExportedStudent:
-    stored = store_weights(record or small_record(), None)
-    return ExportedStudent(stored.record, stored.store, stored.dtype)
+    return store_weights(record or small_record(), None)
 
 
 def need(kind: str) -> None:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import fx
 
 from limbeck import __version__
 from limbeck.artifact.file import StudentArtifact
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.export.model import ExportedStudent
-from limbeck.export.quantise import Quantisation, Stored
+from limbeck.export.quantise import Quantisation
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
-from limbeck.export.sums import Sums, add_distant_pair
+from limbeck.export.sums import add_distant_pair, translations
 from limbeck.export.trace import to_program, trace_student
 
 FormatName = Literal["onnx", "torch-export", "torchscript"]
@@ -40,13 +41,13 @@ class Graph:
     metadata: str
 
 
-def make_graph(stored: Stored, *, student_hash: str, name: str, quantisation: Quantisation | None) -> Graph:
+def make_graph(
+    model: ExportedStudent, *, student_hash: str, name: str, quantisation: Quantisation | None
+) -> Graph:
     """Trace a student once for all formats."""
-    model = ExportedStudent(stored.record, stored.store, stored.dtype)
-    card = make_metadata(stored.record, student_hash=student_hash, name=name, quantisation=quantisation)
+    card = make_metadata(model.record, student_hash=student_hash, name=name, quantisation=quantisation)
     with _quiet():
-        traced = trace_student(model)
-    return Graph(traced, model, json.dumps(card, sort_keys=True))
+        return Graph(trace_student(model), model, json.dumps(card, sort_keys=True))
 
 
 def make_metadata(
@@ -90,25 +91,14 @@ def make_metadata(
 
 def check_installed(formats: tuple[FormatName, ...]) -> None:
     """MissingPackageError where a package that a format needs is not there."""
-    if "onnx" in formats:
-        missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(n) is None]
-        if missing:
-            raise MissingPackageError(
-                "ONNX needs packages that are not installed",
-                got=f"no {', '.join(missing)}",
-                remedy="pip install -c constraints.txt -e '.[export]'",
-            )
+    needed = ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ()
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        got, remedy = f"no {', '.join(missing)}", "pip install -c constraints.txt -e '.[export]'"
+        raise MissingPackageError("ONNX needs packages that are not installed", got=got, remedy=remedy)
 
 
 def write_format(graph: Graph, kind: FormatName, path: Path) -> dict[str, Any]:
-    """Write the graph to ``path``; what was written: opset, torch's version.
-
-    Raises
-    ------
-    LimbeckError: the exporter fails.
-    """
-    import torch
-
+    """Write the graph to ``path`` and return the versions that wrote it; LimbeckError where that fails."""
     if kind not in FORMATS:
         raise InputError("unknown format", got=repr(kind), wanted=" or ".join(FORMATS))
     writers = {"onnx": _write_onnx, "torch-export": _write_program, "torchscript": _write_torchscript}
@@ -122,16 +112,12 @@ def write_format(graph: Graph, kind: FormatName, path: Path) -> dict[str, Any]:
 
 
 def _write_program(graph: Graph, path: Path) -> dict[str, Any]:
-    import torch
-
     program = to_program(graph.traced, graph.model)
     torch.export.save(program, path, extra_files={METADATA_KEY: graph.metadata})
     return {}
 
 
 def _write_torchscript(graph: Graph, path: Path) -> dict[str, Any]:
-    import torch
-
     copied = fx.Graph()
     copied.output(copied.graph_copy(graph.traced.graph, val_map={}))
     scripted = fx.GraphModule(graph.traced, copied)
@@ -147,7 +133,6 @@ def _write_torchscript(graph: Graph, path: Path) -> dict[str, Any]:
 def _write_onnx(graph: Graph, path: Path) -> dict[str, Any]:
     import onnx
     import onnxscript.optimizer
-    import torch
 
     # exported without its own optimisation, which would fold half precision back to float32 and
     # keep transposed copies of weights
@@ -155,7 +140,7 @@ def _write_onnx(graph: Graph, path: Path) -> dict[str, Any]:
         to_program(graph.traced, graph.model), dynamo=True, optimize=False, verbose=False,
         external_data=False, opset_version=OPSET,
         input_names=list(INPUT_NAMES), output_names=list(OUTPUT_NAMES),
-        custom_translation_table=Sums().translations(),
+        custom_translation_table=translations(),
     )  # fmt: skip
     add_distant_pair(program.model, graph.model.network.architecture.cutoff)
     onnxscript.optimizer.optimize_ir(

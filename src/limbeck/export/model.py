@@ -18,62 +18,50 @@ from limbeck.students.specification import Architecture
 _TABLE = 119  #: atomic numbers 0 to 118
 
 
-class WeightStore(nn.Module):
-    """Weights as buffers in the form in which a file keeps them; ``forward`` gives them for computing.
+class StoredNetwork(Network):
+    """PaiNN on weights in the form in which a file keeps them.
 
-    Arrays of float32 or float64 are kept as they are, half precision is widened, and integers are
-    multiplied by the scale of their output channel (``scales``, by name).
+    Half precision is widened, and integers are multiplied by the scale of their output channel (``scales``,
+    by name).
     """
 
-    def __init__(self, stored: dict[str, Tensor], scales: dict[str, Tensor], dtype: torch.dtype) -> None:
-        super().__init__()
-        self._names, self._scaled, self._dtype = tuple(stored), frozenset(scales), dtype
-        for name, value in stored.items():
-            self.register_buffer(_buffer(name), value)
-        for name, value in scales.items():
-            self.register_buffer(_buffer(name) + "_scale", value)
-
-    def forward(self) -> dict[str, Tensor]:
-        """Name -> weight in the computing precision."""
-        found = {}
-        for name in self._names:
-            value = getattr(self, _buffer(name))
-            value = value if value.dtype == self._dtype else value.to(self._dtype)
-            if name in self._scaled:
-                value = value * getattr(self, _buffer(name) + "_scale")
-            found[name] = value
-        return found
-
-
-class StoredNetwork(Network):
-    """PaiNN on the weights of a :class:`WeightStore`."""
-
-    def __init__(self, architecture: Architecture, store: WeightStore, dtype: torch.dtype) -> None:
+    def __init__(
+        self, architecture: Architecture, stored: dict[str, Tensor], scales: dict[str, Tensor],
+        dtype: torch.dtype,
+    ) -> None:  # fmt: skip
         super().__init__(architecture, dtype)
-        self.store = store
+        self.dtype, self._names, self._scaled = dtype, tuple(stored), frozenset(scales)
+        for prefix, values in (("weight", stored), ("scale", scales)):
+            for name, value in values.items():
+                self.register_buffer(f"{prefix}_{name}".replace(".", "_"), value)
 
     def named_weights(self) -> dict[str, Tensor]:
-        return self.store()
+        found = {}
+        for name in self._names:
+            buffer = name.replace(".", "_")
+            value = getattr(self, f"weight_{buffer}")
+            value = value if value.dtype == self.dtype else value.to(self.dtype)
+            found[name] = value * getattr(self, f"scale_{buffer}") if name in self._scaled else value
+        return found
 
 
 class ExportedStudent(nn.Module):
     """A student over plain tensors of N atoms, E directed edges and S structures.
 
     Both directions of a pair are listed; edges beyond the cutoff do nothing, so a list with a skin
-    serves as well.
+    serves as well. ``record``: the student with the weights that the network computes with.
     """
 
-    def __init__(self, record: StudentArtifact, store: WeightStore, dtype: torch.dtype) -> None:
+    def __init__(self, record: StudentArtifact, network: StoredNetwork) -> None:
         super().__init__()
-        arch, baseline = record.architecture, record.baseline
-        self.network = StoredNetwork(arch, store, dtype)
-        self._dtype = dtype
+        self.record, self.network = record, network
+        elements, baseline = list(record.architecture.elements), record.baseline
         species = np.zeros(_TABLE, np.int64)
-        species[list(arch.elements)] = np.arange(len(arch.elements))
+        species[elements] = np.arange(len(elements))
         # an element that the student does not know gives NaN instead of a number to trust
         reference = np.full(_TABLE, np.nan)
-        reference[list(arch.elements)] = [baseline.references[z] for z in arch.elements]
-        radii = baseline.radius_table(arch.elements)
+        reference[elements] = [baseline.references[z] for z in elements]
+        radii = baseline.radius_table(elements)
         self._repels = bool(radii.any())
         for name, value in {"species_of": species, "reference_of": reference, "zbl_radius": radii}.items():
             self.register_buffer(name, torch.as_tensor(value))
@@ -84,14 +72,8 @@ class ExportedStudent(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
         """Energy (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³, atomic energies (N,) eV; float64.
 
-        Parameters
-        ----------
-        atomic_numbers: (N,) int64. positions: (N, 3) float64, Å.
-        edge_index: (2, E) int64, centre i and neighbour j. edge_shift: (E, 3) float64, Å, Cartesian;
-            the vector of an edge is x_j + shift - x_i.
-        batch: (N,) int64, structure of each atom. cell: (S, 3, 3) float64, Å, rows; zero without one.
-
-        Stress is positive in tension (ASE's sign), and zero where the cell has no volume.
+        Inputs as ``formats.make_metadata`` describes them. Stress is positive in tension (ASE's sign), and
+        zero where the cell has no volume.
         """
         i, j = edge_index[0], edge_index[1]
         vectors = positions[j] + edge_shift - positions[i]  # (E, 3)
@@ -102,7 +84,7 @@ class ExportedStudent(nn.Module):
             (pull,) = torch.autograd.grad([atom], [vectors], [torch.ones_like(atom)])  # (E, 3) dE/dvector
         atom, vectors = atom.detach() + reference, vectors.detach()
         energy = cell.new_zeros(cell.shape[0]).index_add(0, batch, atom)
-        zero = torch.zeros_like(positions) + (reference * 0)[:, None]  # (N, 3), NaN for a suspicious element
+        zero = torch.zeros_like(positions) + (reference * 0)[:, None]  # (N, 3), NaN for an unknown element
         forces = zero.index_add(0, i, pull).index_add(0, j, -pull)
         outer = pull[:, :, None] * vectors[:, None, :]  # (E, 3, 3)
         each = cell.new_zeros(positions.shape[0], 3, 3).index_add(0, i, (outer + outer.transpose(1, 2)) / 2)
@@ -115,17 +97,13 @@ class ExportedStudent(nn.Module):
     def atom_energies(self, atomic_numbers: Tensor, i: Tensor, j: Tensor, vectors: Tensor) -> Tensor:
         """Energy of each atom over its reference, (N,) float64, eV: network and core repulsion."""
         species = self.species_of[atomic_numbers]
-        graph = Graph(
-            species=species, structure=species, centre=i, neighbour=j, pair_structure=i,
-            vectors=vectors, n_structures=0, directed=True,
-        )  # fmt: skip
-        atom = self.network.atom_energies(graph, vectors.to(self._dtype)).to(torch.float64)
+        graph = Graph(species, species, i, j, i, vectors, n_structures=0, directed=True)
+        atom = self.network.atom_energies(graph, vectors.to(self.network.dtype)).to(torch.float64)
         if not self._repels:
             return atom
-        repulsion = zbl_energy(
-            atomic_numbers[i], atomic_numbers[j],
-            torch.linalg.vector_norm(vectors, dim=1), self.zbl_radius[species[i], species[j]],
-        )  # fmt: skip
+        distance = torch.linalg.vector_norm(vectors, dim=1)
+        radius = self.zbl_radius[species[i], species[j]]
+        repulsion = zbl_energy(atomic_numbers[i], atomic_numbers[j], distance, radius)
         return atom.index_add(0, i, repulsion / 2)
 
 
@@ -142,7 +120,3 @@ def zbl_energy(z1: Tensor, z2: Tensor, r: Tensor, radius: Tensor) -> Tensor:
     half = (radius / 2).clamp(min=1e-12)
     x = ((r - half) / half).clamp(0.0, 1.0)
     return COULOMB_EV_A * first * second / r * sum(terms) * (1 - smooth_step(x))
-
-
-def _buffer(name: str) -> str:
-    return name.replace(".", "_")

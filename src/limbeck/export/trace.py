@@ -21,19 +21,15 @@ _WHOLE = 9223372036854775807  #: the end of a slice that has none
 def trace_student(model: ExportedStudent) -> fx.GraphModule:
     """The model as a graph of aten operators whose sizes are all open.
 
-    Weights and tables are its buffers, under the names they have in the model, and no operator names
-    a device, so that the graph runs where its buffers and inputs are.
+    Weights and tables are its buffers, named as in the model; it runs where its buffers and inputs are.
     """
     from torch._decomp import get_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    inputs = example_inputs(model)
     # ONNX knows no derivative of SiLU; everything else stays whole, which is fastest
     table = get_decompositions([_ATEN.silu_backward])
-    traced = make_fx(
-        model.requires_grad_(False), decomposition_table=table, tracing_mode="symbolic",
-        _allow_non_fake_inputs=True,
-    )(*inputs)  # fmt: skip
+    options = {"decomposition_table": table, "tracing_mode": "symbolic", "_allow_non_fake_inputs": True}
+    traced = make_fx(model.requires_grad_(False), **options)(*example_inputs(model))
     _name_buffers(traced, model)
     _simplify(traced)
     _hold_constants(traced)
@@ -50,14 +46,9 @@ def example_inputs(model: ExportedStudent) -> tuple[Tensor, ...]:
     elements = np.array(model.network.architecture.elements)
     first = rng.integers(0, _ATOMS, _EDGES)
     second = (first + rng.integers(1, _ATOMS, _EDGES)) % _ATOMS
-    arrays: tuple[np.ndarray, ...] = (
-        elements[rng.integers(0, len(elements), _ATOMS)],
-        3.0 * rng.random((_ATOMS, 3)),
-        np.stack([first, second]),
-        np.zeros((_EDGES, 3)),
-        np.sort(np.arange(_ATOMS) % _STRUCTURES),
-        np.tile(10.0 * np.eye(3), (_STRUCTURES, 1, 1)),
-    )
+    numbers, positions = elements[rng.integers(0, len(elements), _ATOMS)], 3.0 * rng.random((_ATOMS, 3))
+    batch, cell = np.sort(np.arange(_ATOMS) % _STRUCTURES), np.tile(10.0 * np.eye(3), (_STRUCTURES, 1, 1))
+    arrays = (numbers, positions, np.stack([first, second]), np.zeros((_EDGES, 3)), batch, cell)
     return tuple(torch.as_tensor(array) for array in arrays)
 
 
@@ -77,14 +68,12 @@ def to_program(traced: fx.GraphModule, model: ExportedStudent) -> Any:
 def _name_buffers(traced: fx.GraphModule, model: ExportedStudent) -> None:
     """Give the tensors that the trace met the names of the model's buffers, and register them."""
     names = {id(value): name.replace(".", "_") for name, value in model.named_buffers()}
-    for node in traced.graph.find_nodes(op="get_attr"):
-        value = getattr(traced, node.target, None)
-        if id(value) in names:
-            old, new = node.target, names[id(value)]
+    for old, value in list(traced.named_buffers()):
+        if (new := names.get(id(value), old)) != old:
             delattr(traced, old)
             traced.register_buffer(new, value)
-            for other in traced.graph.find_nodes(op="get_attr"):
-                other.target = new if other.target == old else other.target
+            for node in traced.graph.find_nodes(op="get_attr", target=old):
+                node.target = new
 
 
 def _simplify(traced: fx.GraphModule) -> None:
@@ -102,7 +91,7 @@ def _simplify(traced: fx.GraphModule) -> None:
 
 
 def _put(node: fx.Node, other: fx.Node) -> None:
-    """Another node in the place of one."""
+    """Replace a node by another one."""
     other.meta = node.meta
     node.replace_all_uses_with(other)
     node.graph.erase_node(node)
@@ -131,12 +120,7 @@ def _does_nothing(node: fx.Node) -> bool:
 
 
 def _hold_constants(traced: fx.GraphModule) -> None:
-    """Tensors made of constants become buffers: made in the graph, they would name the device of the trace.
-
-    Raises
-    ------
-    LimbeckError: an operator that names a device is left.
-    """
+    """Tensors of constants become buffers: made in the graph, they would name the device of the trace."""
     graph = traced.graph
     for node in list(graph.nodes):
         if node.op != "call_function":
@@ -149,9 +133,8 @@ def _hold_constants(traced: fx.GraphModule) -> None:
             node.kwargs = {k: v for k, v in node.kwargs.items() if k != "device"}
             continue
         if node.all_input_nodes:
-            raise LimbeckError(
-                "the traced graph names a device", where=str(node.target), got=node.format_node()
-            )
+            got = node.format_node()
+            raise LimbeckError("the traced graph names a device", where=str(node.target), got=got)
         name = f"constant_{node.name}"
         traced.register_buffer(name, node.target(*node.args, **node.kwargs))
         with graph.inserting_before(node):
@@ -159,22 +142,15 @@ def _hold_constants(traced: fx.GraphModule) -> None:
 
 
 #: operators of a tensor and a number, and what does the same with a tensor of one number
-_WITH_NUMBER = {
-    _ATEN.mul.Tensor: _ATEN.mul.Tensor,
-    _ATEN.mul.Scalar: _ATEN.mul.Tensor,
-    _ATEN.add.Tensor: _ATEN.add.Tensor,
-    _ATEN.sub.Tensor: _ATEN.sub.Tensor,
-    _ATEN.div.Tensor: _ATEN.div.Tensor,
-    _ATEN.pow.Tensor_Scalar: _ATEN.pow.Tensor_Tensor,
-}
+_WITH_NUMBER = {op.Tensor: op.Tensor for op in (_ATEN.mul, _ATEN.add, _ATEN.sub, _ATEN.div)}
+_WITH_NUMBER |= {_ATEN.mul.Scalar: _ATEN.mul.Tensor, _ATEN.pow.Tensor_Scalar: _ATEN.pow.Tensor_Tensor}
 
 
 def _hold_double_scalars(traced: fx.GraphModule) -> None:
     """Numbers that multiply float64 become buffers: the ONNX exporter would round them to float32."""
     graph = traced.graph
     for node in list(graph.nodes):
-        value = node.meta.get("val")
-        if node.target not in _WITH_NUMBER or not isinstance(value, Tensor) or value.dtype != torch.float64:
+        if node.target not in _WITH_NUMBER or node.meta["val"].dtype != torch.float64:
             continue
         number = node.args[1]
         if not isinstance(number, float) or float(np.float32(number)) == number:
