@@ -204,8 +204,8 @@ def test_blocks_do_what_the_page_says(page, tmp_path, monkeypatch, request):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     # what exports are timed on; the figures are not looked at
-    monkeypatch.setattr("limbeck.export.speed.SIZES", (16, 100))
-    monkeypatch.setattr("limbeck.export.speed._ENOUGH_S", 0.05)
+    monkeypatch.setattr("limbeck.export.runtimes.SIZES", (16, 100))
+    monkeypatch.setattr("limbeck.export.runtimes._ENOUGH_S", 0.05)
     monkeypatch.setattr("limbeck.export.structures.MANY_ATOMS", 150)
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))

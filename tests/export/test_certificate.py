@@ -21,8 +21,8 @@ from limbeck.export.structures import (
 )
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
-from limbeck.students.specification import preset_architecture
 from tests.export.tools import STRUCTURES, HereRuntime, make_model, small_record, small_student
+from tests.students.tools import random_record
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,7 @@ def references():
 def silicon():
     """A released student, and its references on the structures that every certificate has."""
     record = read_student(find_student("silicon-ultra-tiny"))
-    classes = parity_structures(
-        record.architecture, record.card, student_file=None, given=None, zbl_radius=record.baseline.zbl_radius
-    )
+    classes = parity_structures(record)
     del classes[MANY]  # what it is for is tested below
     return record, References(Student(record, threads=1), classes)
 
@@ -218,9 +216,11 @@ def test_structures_are_made_for_any_elements(elements):
 
 
 def test_the_classes_that_break_exports_are_always_there():
-    classes = parity_structures(small_record().architecture, {}, student_file=None, given=None)
+    record = small_record()
+    classes = parity_structures(record)
     assert list(classes) == [
-        "generated", "triclinic", "cell smaller than the cutoff", "molecule", "isolated atom", "many atoms",
+        "generated", "triclinic", "cell smaller than the cutoff", "molecule", "isolated atom", "close pair",
+        "many atoms",
     ]  # fmt: skip
     (sheared,) = classes["triclinic"]
     assert np.abs(np.cos(np.radians(sheared.cell.angles()))).min() > 0.01
@@ -228,21 +228,19 @@ def test_the_classes_that_break_exports_are_always_there():
     assert np.abs(sheared.positions).max() > 250
     assert [len(atoms) for atoms in classes["isolated atom"]] == [1] * 5
     assert [900 <= len(atoms) <= 1100 for atoms in classes["many atoms"]] == [True]
-    radii = small_record().baseline.zbl_radius
-    classes = parity_structures(
-        small_record().architecture, {}, student_file=None, given=None, zbl_radius=radii
-    )
+    radii = record.baseline.zbl_radius
     for atoms in classes["close pair"]:
         first, second = sorted(atoms.numbers.tolist())
         assert 0.5 < atoms.get_distance(0, 1) / radii[first, second] < 1
     assert len(classes["close pair"]) == len(radii) == 15
+    bare = replace(record, baseline=replace(record.baseline, zbl_radius={}))
+    assert "close pair" not in parity_structures(bare)
 
 
 def test_generated_crystals_have_the_density_of_the_training_data():
     """Molten LiCl has 1.4 to 1.5 g/cm³: 1.45 are 48.5 Å³ a formula unit."""
-    architecture = preset_architecture("ultra-tiny", (3, 17))
     card = {"data": {"density_g_per_cm3": [1.3, 1.6]}}
-    classes = parity_structures(architecture, card, student_file=None, given=None)
+    classes = parity_structures(replace(random_record(elements=(3, 17)), card=card))
     for atoms in classes["generated"] + classes["many atoms"]:
         assert 2 * atoms.get_volume() / len(atoms) == pytest.approx(48.55, abs=0.1)
 
@@ -277,15 +275,14 @@ def test_a_runs_held_out_set_is_filled_up_by_its_validation_set(tmp_path):
     for name, count, scale in (("test", 60, 1.0), ("validation", 300, 1.1), ("own", 60, 1.0)):
         frames = [bulk("Si", a=scale * (5.4 + 1e-4 * k), cubic=True) for k in range(count)]
         write(tmp_path / f"{name}.extxyz", frames)
-    architecture = preset_architecture("ultra-tiny", (14,))
+    record = random_record(elements=(14,))
 
-    def lengths(name: str, **beside) -> np.ndarray:
-        given = {"student_file": None, "given": tmp_path / f"{name}.extxyz"} | beside
-        structures = parity_structures(architecture, {}, **given)["test"]
-        return np.array([atoms.cell.lengths()[0] for atoms in structures])
+    def lengths(**files) -> np.ndarray:
+        return np.array([atoms.cell.lengths()[0] for atoms in parity_structures(record, **files)["test"]])
 
-    for found in (lengths("test"), lengths("", given=None, student_file=tmp_path / "tiny.safetensors")):
+    given = tmp_path / "test.extxyz"
+    for found in (lengths(given=given), lengths(student_file=tmp_path / "tiny.safetensors")):
         assert len(found) == 100
         np.testing.assert_allclose(found[:60], 5.4 + 1e-4 * np.arange(60))
         np.testing.assert_allclose(found[60:] / 1.1, 5.4 + 1e-4 * np.linspace(0, 299, 40).round())
-    assert len(lengths("own")) == 60
+    assert len(lengths(given=tmp_path / "own.extxyz")) == 60

@@ -49,10 +49,7 @@ def graph_of(student: str) -> Graph:
 def references_of(student: str) -> References:
     """The student on the CPU, in float32 and float64, on structures of 1 to hundreds of atoms."""
     record = record_of(student)
-    radii = record.baseline.zbl_radius
-    classes = parity_structures(
-        record.architecture, record.card, student_file=None, given=None, zbl_radius=radii
-    )
+    classes = parity_structures(record)
     classes["large"] = [of_size(classes["triclinic"][0], 300, record.architecture.elements)]
     return References(Student(record, engine="torch", precision="float32", threads=1), classes)
 

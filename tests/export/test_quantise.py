@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from limbeck.errors import InputError
 from limbeck.export.quantise import Loss, own_force_error, round_to_bytes, slower, store_weights
-from limbeck.export.speed import Latency
+from limbeck.export.runtimes import Latency
 from limbeck.runtime.student import Student
 from tests.export.tools import STRUCTURES, evaluate, make_model, small_record, small_student
 

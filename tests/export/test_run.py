@@ -38,8 +38,8 @@ def student(tmp_path_factory):
 def quick(monkeypatch):
     """Certificates and latencies on fewer atoms; their real size is for the graph that races."""
     monkeypatch.setattr("limbeck.export.structures.MANY_ATOMS", 150)
-    monkeypatch.setattr("limbeck.export.speed.SIZES", (16, 100))
-    monkeypatch.setattr("limbeck.export.speed._ENOUGH_S", 0.05)
+    monkeypatch.setattr("limbeck.export.runtimes.SIZES", (16, 100))
+    monkeypatch.setattr("limbeck.export.runtimes._ENOUGH_S", 0.05)
 
 
 @pytest.fixture

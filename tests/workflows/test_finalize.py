@@ -42,8 +42,8 @@ def write_untrained(path: Path, preset: str) -> Path:
 def small_measurements() -> Iterator[None]:
     """Exports are repeated and timed, and students benchmarked, on a few atoms."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("limbeck.export.speed.SIZES", (16,))
-        patch.setattr("limbeck.export.speed._ENOUGH_S", 0.02)
+        patch.setattr("limbeck.export.runtimes.SIZES", (16,))
+        patch.setattr("limbeck.export.runtimes._ENOUGH_S", 0.02)
         patch.setattr("limbeck.export.structures.MANY_ATOMS", 64)
         patch.setattr(finalizing, "SIZES", (16,))
         patch.setattr(finalizing, "BATCHES", (1,))

@@ -19,7 +19,7 @@ from limbeck.artifact.file import StudentArtifact
 from limbeck.core.nve import nve_drift
 from limbeck.errors import InputError
 from limbeck.export.model import ExportedStudent, StoredNetwork
-from limbeck.export.speed import Latency
+from limbeck.export.runtimes import Latency
 from limbeck.progress import format_figure
 from limbeck.runtime.student import Student
 from limbeck.units import EV_TO_MEV
