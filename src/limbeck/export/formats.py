@@ -53,7 +53,7 @@ def make_graph(
 def make_metadata(
     record: StudentArtifact, *, student_hash: str, name: str, quantisation: Quantisation | None
 ) -> dict[str, Any]:
-    """What a file says of itself, JSON-able."""
+    """What every file holds in addition to the graph, JSON-able."""
     from ase.data import chemical_symbols
 
     arch, teacher = record.architecture, record.card.get("teacher") or {}
@@ -173,7 +173,7 @@ def _clean(proto: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters tell of packages they do not find, and that TorchScript is deprecated."""
+    """Without warnings of missing packages, and that TorchScript is deprecated."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,6 @@
 """Weights in fewer bits: half precision, or bytes with a scale for each output channel, and what that costs.
 
-Only storage shrinks: weights are widened in the graph and all arithmetic stays float32. Forces, dynamics
-and speed are held against the student in float32.
+Only storage shrinks: weights are widened in the graph and all arithmetic stays float32.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def round_to_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def own_force_error(card: dict[str, Any]) -> float | None:
-    """The student's force RMSE, meV/Å, test or else on validation structures, as its card says."""
+    """The student's force RMSE, meV/Å, test or else on validation structures, as on its card."""
     for split in ("test", "validation"):
         figures = (card.get("metrics") or {}).get(split) or {}
         for part in (figures, figures.get("all") or {}):

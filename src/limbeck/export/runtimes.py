@@ -15,7 +15,7 @@ from ase import Atoms
 
 from limbeck.core.child import ChildProcess
 from limbeck.core.messages import Message
-from limbeck.core.neighbours import neighbour_list
+from limbeck.core.neighbours import find_pairs
 from limbeck.core.structures import StructureBatch
 from limbeck.core.timing import Limits, LocalSubject, Prepared, Subject, measure_in_turns, require_timings
 from limbeck.errors import LimbeckError
@@ -32,30 +32,19 @@ _ENOUGH_S = 1.5  # of calls of each model
 
 def make_inputs(batch: StructureBatch, cutoff: float) -> Arrays:
     """The inputs of an exported student: every pair closer than the cutoff (Å) in both directions."""
-    edges, shifts = [np.zeros((2, 0), np.int64)], [np.zeros((0, 3))]
-    for s in range(len(batch)):
-        atoms = slice(batch.offsets[s], batch.offsets[s + 1])
-        points, cell = batch.positions[atoms], batch.cell[s]
-        first, second, images = neighbour_list(points, cell, batch.pbc[s], cutoff, where=f"structure {s}")
-        shift = images @ cell
-        there = np.stack([first, second]).astype(np.int64) + batch.offsets[s]
-        edges += [there, there[::-1]]
-        shifts += [shift, -shift]
-    values = (
-        batch.numbers, batch.positions, np.concatenate(edges, axis=1), np.concatenate(shifts),
-        batch.structure_of_atom, batch.cell,
-    )  # fmt: skip
+    pairs = find_pairs(batch, cutoff)
+    there = np.stack([pairs.first, pairs.second]) + np.repeat(batch.offsets[:-1], np.diff(pairs.offsets))
+    shift = pairs.vectors - (batch.positions[there[1]] - batch.positions[there[0]])
+    edges, shifts = np.concatenate([there, there[::-1]], axis=1), np.concatenate([shift, -shift])
+    values = (batch.numbers, batch.positions, edges, shifts, batch.structure_of_atom, batch.cell)
     return {k: np.ascontiguousarray(v) for k, v in zip(INPUT_NAMES, values, strict=True)}
 
 
 class Runtime(AbstractContextManager["Runtime"]):
     """A process that loads exported files and evaluates them.
 
-    No variable of the environment limits its threads: a runtime takes its default, or what ``load`` says.
-
-    Raises
-    ------
-    LimbeckError: from every method, where the runtime refuses a file, fails or dies.
+    No variable of the environment limits its threads: a runtime takes its default, or what ``load`` is given.
+    Every method raises LimbeckError where the runtime refuses a file, fails or dies.
     """
 
     def __init__(self) -> None:
@@ -103,8 +92,7 @@ class Latency:
     rounds: blocks of calls, the models in turn.
     export_ms, native_ms: the file in its runtime, the student in the native engine.
     float32_ms: the same format with float32 weights, where weights are quantised.
-    export_best_ms, float32_best_ms: the quickest of the calls, which other work on the machine, unlike
-        a median, cannot slow; what the two are compared by.
+    export_best_ms, float32_best_ms: the quickest calls, which other work on the machine hardly slows.
     """
 
     atoms: int
