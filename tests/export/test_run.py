@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 from dataclasses import replace
 
@@ -15,6 +13,7 @@ from ase.io import write
 
 from limbeck import cli
 from limbeck.artifact.file import read_student, write_student
+from limbeck.core.hashing import hash_file
 from limbeck.errors import LimbeckError
 from limbeck.export import run as run_module
 from limbeck.export.quantise import Loss, measure_loss, store_weights
@@ -52,10 +51,6 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def hash_of(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @pytest.fixture
 def command(capsys, student):
     """command(*arguments) -> (exit code, stdout, stderr) of ``limbeck export small.safetensors``."""
@@ -82,20 +77,18 @@ def test_an_export_and_its_certificate(command, student, tmp_path, quick):
     certificate = json.loads((out / "small.torchscript.pt.certificate.json").read_text())
     assert told["exports"] == [certificate]
     exported = out / "small.torchscript.pt"
-    assert (certificate["sha256"], certificate["bytes"]) == (hash_of(exported), exported.stat().st_size)
+    assert (certificate["sha256"], certificate["bytes"]) == (hash_file(exported), exported.stat().st_size)
     assert (certificate["verdict"], certificate["torch"]) == ("pass", torch.__version__)
     assert certificate["threads"] == 1
     assert certificate["n_structures"] == 2 + 1 + 1 + 1 + 5 + 15 + 1
     repeats = certificate["repeats"]
-    assert repeats["repeats"] == 20
-    assert repeats["threads"] > 1
-    assert 0 <= repeats["share"] <= 1
+    assert (repeats["repeats"], repeats["threads"] > 1, 0 <= repeats["share"] <= 1) == (20, True, True)
     small, large = certificate["latency"]
     assert small["atoms"] < 50 < 90 < large["atoms"]
     assert all(row["export_ms"] > 0 and row["native_ms"] > 0 for row in (small, large))
     metadata = {"limbeck": ""}
     torch.jit.load(exported, _extra_files=metadata)
-    assert json.loads(metadata["limbeck"])["student_sha256"] == hash_of(student)
+    assert json.loads(metadata["limbeck"])["student_sha256"] == hash_file(student)
 
 
 @pytest.mark.slow
@@ -177,7 +170,7 @@ def test_dynamics_that_fails_in_float32_as_well_is_no_fault_of_the_rounding(stud
     assert found.to_dict()["objection"] is None or "force RMSE" in found.to_dict()["objection"]
 
 
-def test_what_rounding_costs_is_said_and_why_force_was_needed():
+def test_what_rounding_costs_is_shown_and_why_force_was_needed():
     done = {
         "path": "small.int8.onnx", "bytes": 64_000, "n_structures": 9, "latency": [], "threads": 1,
         "parity": {"against_student": {"generated": {"force_mev_per_a": 0.0022}}},
@@ -185,8 +178,7 @@ def test_what_rounding_costs_is_said_and_why_force_was_needed():
     }  # fmt: skip
     assert run_module.describe(done) == (
         "small.int8.onnx: 64 kB, certified on 9 structures, forces of generated ones within 0.0022 meV/Å; int8 "
-        f"changes forces by 7.5 meV/Å (rms); kept for --force in spite of {AGAINST}, "
-        "and 16 atoms 2 ms, float32 1 ms"
+        f"changes forces by 7.5 meV/Å (rms); kept for --force in spite of {AGAINST}, and 16 atoms 2 ms, float32 1 ms"
     )
     half = Loss("float16", 4, 0.0, 0.1, 0.3, 28.0, True, 0.0, 0.0)
     done["quantisation"] = half.to_dict() | {"slower": None}
@@ -228,10 +220,7 @@ def test_structures_or_folders_that_cannot_serve_are_one_line(command, tmp_path)
 
 
 def test_a_missing_extra_names_the_remedy(command, tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name, *a: None if name.startswith("onnx") else find(name, *a)
-    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None)
     code, _, err = command("--to", "all", "--out", tmp_path)
     assert code == 2
     assert (

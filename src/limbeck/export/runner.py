@@ -43,11 +43,7 @@ def load(path: str, kind: str, threads: int | None) -> tuple[Call, dict[str, Any
         return [value.numpy() for value in outputs]
 
     facts = {"versions": {"torch": torch.__version__}, "threads": torch.get_num_threads()}
-    return run, {
-        "card": json.loads(card["limbeck"]),
-        "versions": versions,
-        "threads": torch.get_num_threads(),
-    }
+    return run, {"card": json.loads(card["limbeck"]), **facts}
 
 
 def _load_onnx(path: str, threads: int | None) -> tuple[Call, dict[str, Any]]:
