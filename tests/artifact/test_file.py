@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import tempfile
 from dataclasses import replace
@@ -58,12 +57,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "s.safetensors"
 
 
+scalars = st.none() | st.booleans() | st.integers(-(2**50), 2**50) | st.floats(allow_nan=False)
 plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**50), 2**50)
-    | st.floats(allow_nan=False)
-    | st.text(max_size=8),
+    scalars | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=8,
 )
@@ -94,16 +90,14 @@ def test_round_trip(seed, dtype, card, references, radius):
         assert back.weights[name].dtype == dtype
 
 
-def test_card_says_what_the_design_asks(path):
-    card = read_card(path)
-    assert card["format_version"] == FORMAT_VERSION == 1
-    assert card["limbeck_version"] == __version__
-    assert card["elements"] == [1, 14]
-    assert card["cutoff_a"] == 5.0
-    assert card["dtype"] == "float32"
-    assert card["energy_references_ev"] == {"1": -1.0, "14": -5.25}
-    assert card["zbl_radius_a"] == {"1-14": 1.2}
-    assert card["preset"] == "small"
+def test_what_a_card_has(path):
+    card, own = read_card(path), small_record()
+    wanted = {
+        "format_version": 1, "limbeck_version": __version__, "elements": [1, 14], "cutoff_a": 5.0,
+        "dtype": "float32", "energy_references_ev": {"1": -1.0, "14": -5.25}, "zbl_radius_a": {"1-14": 1.2},
+    }  # fmt: skip
+    assert {k: v for k, v in card.items() if k not in ("architecture", *own.card)} == wanted
+    assert card["architecture"] == own.architecture.to_dict()
 
 
 def test_every_truncation_is_refused(path):
@@ -131,6 +125,9 @@ def test_every_truncation_is_refused(path):
         (save({"x": np.zeros(3)}, metadata={"limbeck": "{"}), "no Limbeck card in its metadata"),
         (save({"x": np.zeros(3)}, metadata={"limbeck": "[1]"}), "its card is no JSON object"),
         (save({"x": np.zeros(3)}, metadata={"limbeck": '{"format_version": 1}'}), "its model card lacks a valid 'architecture'"),
+        # beyond what JSON holds
+        *((save({"x": np.zeros(3)}, metadata={"limbeck": text}), "no Limbeck card in its metadata")
+          for text in ("[" * 100_000, "9" * 5000, '{"a":' * 50_000)),
     ],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path, content, reason):
@@ -155,17 +152,13 @@ def test_missing_file(tmp_path):
         assert str(native.value) == str(python.value)
 
 
-def unchanged(card: dict) -> None:
-    pass
-
-
 @pytest.mark.parametrize(("change", "weights", "text", "alike"), [
-    (unchanged, {"embedding": np.full((2, 3), np.nan, np.float32)}, "weight 'embedding' is not finite; remedy: train the student again", True),
-    (unchanged, {"readout.1.bias": np.array([np.inf], np.float32)}, "weight 'readout.1.bias' is not finite", True),
-    (unchanged, {"embedding": np.zeros((3, 2), np.float32)}, r"weight 'embedding' has the wrong shape; got \(3, 2\); wanted \(2, 3\)", True),
-    (unchanged, {"embedding": np.zeros((2, 3), np.int32)}, "weight 'embedding' has the wrong type; got int32", False),
-    (unchanged, {"extra": np.zeros(1, np.float32)}, r"do not fit the architecture; got names such as \['extra'\]", True),
-    (unchanged, {"embedding": None}, r"do not fit the architecture; got names such as \['embedding'\]", True),
+    (lambda c: None, {"embedding": np.full((2, 3), np.nan, np.float32)}, "weight 'embedding' is not finite; remedy: train the student again", True),
+    (lambda c: None, {"readout.1.bias": np.array([np.inf], np.float32)}, "weight 'readout.1.bias' is not finite", True),
+    (lambda c: None, {"embedding": np.zeros((3, 2), np.float32)}, r"weight 'embedding' has the wrong shape; got \(3, 2\); wanted \(2, 3\)", True),
+    (lambda c: None, {"embedding": np.zeros((2, 3), np.int32)}, "weight 'embedding' has the wrong type; got int32", False),
+    (lambda c: None, {"extra": np.zeros(1, np.float32)}, r"do not fit the architecture; got names such as \['extra'\]", True),
+    (lambda c: None, {"embedding": None}, r"do not fit the architecture; got names such as \['embedding'\]", True),
     (lambda c: c.update(format_version=2), {}, "unknown student file format; got 2; wanted format 1; remedy: upgrade Limbeck$", True),
     (lambda c: c.pop("format_version"), {}, "unknown student file format", True),
     (lambda c: c.pop("energy_references_ev"), {}, "its model card lacks a valid 'energy_references_ev'", True),
@@ -211,19 +204,11 @@ def test_a_type_that_numpy_lacks_is_refused(path):
         read_student(path)
 
 
-def test_no_permission(path):
+def test_no_place_to_write(path):
     blocked = path.parent / "file"
     blocked.write_text("not a folder")
-    with pytest.raises(
-        LimbeckError, match="s.safetensors: cannot write the file; got (Not a directory|File exists)"
-    ):
+    with pytest.raises(LimbeckError, match="s.safetensors: cannot write the file; got "):
         write_student(blocked / "s.safetensors", small_record())
-    folder = path.parent / "locked"
-    folder.mkdir()
-    folder.chmod(0o500)
-    if not os.access(folder, os.W_OK):  # root writes anywhere
-        with pytest.raises(LimbeckError, match="cannot write the file; got Permission denied"):
-            write_student(folder / "s.safetensors", small_record())
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
@@ -231,9 +216,8 @@ def test_no_permission(path):
 def test_golden_file_gives_the_figures_it_gave(version, engine):
     """Written once by this format's writer; the figures are those of PyTorch in float64 then."""
     wanted = json.loads((GOLDEN / f"format-{version}.json").read_text())
-    student = Student.load(
-        GOLDEN / f"format-{version}.safetensors", precision="float64", engine=engine, threads=1
-    )
+    path = GOLDEN / f"format-{version}.safetensors"
+    student = Student.load(path, precision="float64", engine=engine, threads=1)
     frames = read(GOLDEN / "structures.extxyz", ":")
     labels = student.evaluate(frames)
     np.testing.assert_allclose(labels.energy, wanted["energy_ev"], rtol=1e-10)
@@ -241,12 +225,3 @@ def test_golden_file_gives_the_figures_it_gave(version, engine):
     periodic = [frame.pbc.all() for frame in frames]
     np.testing.assert_allclose(labels.stress[periodic], wanted["stress_ev_per_a3"], atol=1e-10)
     assert student.card["preset"] == "ultra-tiny"
-
-
-@pytest.mark.parametrize("depth_or_digits", ["[" * 100_000, "9" * 5000, '{"a":' * 50_000])
-def test_a_card_beyond_what_json_holds_is_refused_in_one_line(tmp_path, depth_or_digits):
-    header = json.dumps({"__metadata__": {"limbeck": depth_or_digits}}).encode()
-    path = tmp_path / "odd.safetensors"
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
-    with pytest.raises(InputError, match="this is no student file"):
-        read_card(path)
