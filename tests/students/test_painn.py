@@ -64,17 +64,13 @@ def energy_by_the_equations(arch: Architecture, w: dict[str, np.ndarray], atoms:
             v[i] = v[i] + dv[i]
             u_v, v_v = p["mix.weight"][:, :f].T @ v[i], p["mix.weight"][:, f:].T @ v[i]  # (F, 3)
             norm = np.sqrt((v_v**2).sum(1) + arch.norm_offset**2)
-            a = (
-                silu(np.concatenate([s[i], norm]) @ p["gate.weight"] + p["gate.bias"]) @ p["out.weight"]
-                + p["out.bias"]
-            )
+            gate = silu(np.concatenate([s[i], norm]) @ p["gate.weight"] + p["gate.bias"])
+            a = gate @ p["out.weight"] + p["out.bias"]
             s[i] = s[i] + a[:f] + a[f : 2 * f] * (u_v * v_v).sum(1)  # eq. 9
             if layer < arch.interactions - 1:
                 v[i] = v[i] + a[2 * f :, None] * u_v  # eq. 10
-    return float(
-        arch.energy_scale
-        * sum(silu(x @ w["readout.0.weight"] + w["readout.0.bias"]) @ w["readout.1.weight"] + w["readout.1.bias"][0] for x in s)
-    )  # fmt: skip
+    hidden = silu(np.array(s) @ w["readout.0.weight"] + w["readout.0.bias"])
+    return float(arch.energy_scale * (hidden @ w["readout.1.weight"] + w["readout.1.bias"]).sum())
 
 
 @pytest.mark.parametrize("interactions", [1, 2, 3])
@@ -94,12 +90,11 @@ def test_module_follows_the_equations(interactions, name):
     assert float(energy.detach()) == pytest.approx(wanted, rel=1e-12)
     assert float(atom.detach().sum()) == pytest.approx(wanted, rel=1e-12)
     if len(atoms) < 6:
-        ends, h = [], 1e-5
-        for sign in (1, -1):
-            moved = atoms.copy()
+        ends, h = [atoms.copy(), atoms.copy()], 1e-5
+        for moved, sign in zip(ends, (1, -1), strict=True):
             moved.positions[1, 2] += sign * h
-            ends.append(energy_by_the_equations(arch, weights, moved))
-        force = -(ends[0] - ends[1]) / (2 * h)
+        plus, minus = (energy_by_the_equations(arch, weights, moved) for moved in ends)
+        force = -(plus - minus) / (2 * h)
         assert float(forces[1, 2].detach()) == pytest.approx(force, rel=1e-6, abs=1e-8)
 
 
@@ -109,9 +104,7 @@ def test_energy_vanishes_with_the_third_power_at_the_cutoff():
     model = PaiNN(arch, random_weights(arch), torch.float64)
 
     def interaction(r: float) -> tuple[float, float]:
-        batch = StructureBatch.from_atoms(
-            [Atoms("Si2", [[0, 0, 0], [r, 0, 0]]), Atoms("Si2", [[0, 0, 0], [99, 0, 0]])]
-        )
+        batch = StructureBatch.from_atoms([Atoms("Si2", [[0, 0, 0], [x, 0, 0]]) for x in (r, 99)])
         energy, forces, _, _ = model(make_graph(arch, batch, find_pairs(batch, arch.cutoff)))
         return float((energy[0] - energy[1]).detach()), float(forces[0, 0].detach())
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limbeck import _native
 from limbeck.errors import InputError
+from limbeck.students.engine import native_hyperparameters
 from limbeck.students.specification import (
     PRESETS,
     Architecture,
@@ -64,17 +64,7 @@ def test_flat_weights_round_trip(arch, seed):
     for name, value in weights.items():
         np.testing.assert_array_equal(back[name], value)
     assert Architecture.from_dict(arch.to_dict()) == arch
-
-
-@given(architectures)
-@settings(max_examples=30, deadline=None)
-def test_native_core_counts_the_same_parameters(arch):
-    hyper = _native.Hyperparameters(
-        features=arch.hidden_dim, interactions=arch.interactions, radial=arch.rbf, gate_width=arch.gate_width,
-        readout_width=arch.readout_width, elements=len(arch.elements), cutoff=arch.cutoff,
-        norm_offset=arch.norm_offset, energy_scale=arch.energy_scale,
-    )  # fmt: skip
-    assert hyper.parameters == arch.n_parameters
+    assert native_hyperparameters(arch).parameters == arch.n_parameters
 
 
 @pytest.mark.parametrize(

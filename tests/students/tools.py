@@ -76,9 +76,8 @@ def rattled(atoms: Atoms, seed: int, width: float = 0.08) -> Atoms:
 
 def triclinic() -> Atoms:
     atoms = bulk("Si", cubic=True)
-    atoms.set_cell(
-        atoms.cell.array @ np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]]), scale_atoms=True
-    )
+    strain = np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]])
+    atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
     atoms.symbols[::3] = "O"
     return rattled(atoms, 1)
 
