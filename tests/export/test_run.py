@@ -118,8 +118,8 @@ def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch, quick, tr
 def test_an_export_that_races_is_removed(student, tmp_path, monkeypatch, traced):
     """With the operator that PyTorch translates sums to, whose threads overwrite each other."""
     need("onnx")
-    monkeypatch.setattr("limbeck.export.formats.add_distant_pair", lambda *_: None)
-    monkeypatch.setattr("limbeck.export.formats.translations", lambda: None)
+    monkeypatch.setattr("limbeck.export.sums.add_distant_pair", lambda *_: None)
+    monkeypatch.setattr("limbeck.export.sums.translations", lambda: None)
     told = export_student(student, ["onnx"], tmp_path, ExportOptions(timed=False))
     (failure,) = told["failures"]
     # the first evaluation of many atoms may show it, else one of the twenty

@@ -13,8 +13,7 @@ from limbeck.export.runtimes import Arrays, Runtime, make_inputs
 from limbeck.export.structures import MANY
 from limbeck.runtime.student import Student
 
-#: of what exported files hold and certificates ask: those of an earlier one are made anew by finalize
-REVISION = 2
+REVISION = 2  #: of files and certificates: finalize makes those of an earlier one anew
 TOGETHER = 8  #: structures evaluated in one call at most, so that batches are compared as well
 REPEATS = 20  #: evaluations of one structure on all threads
 #: quantity of a certificate -> output of an export
@@ -25,25 +24,19 @@ Deviations = dict[str, float]  #: by quantity, eV and Å; without stress where t
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What two paths of one precision may differ by: what is rounding, and what is damage.
+    """What two paths of one precision may differ by: what is rounding, and what is damage (docs/exports.md).
 
     Largest deviations, a structure at a time: forces ``force_a`` eV/Å + ``force_r`` · max|F|; the energy, and
-    each atom's, ``energy_r`` · Σ|eᵢ - E0ᵢ|, the sum over N atoms of their interaction energies, at least N
-    times the energy scale (least-squares references may cancel nearly all of it); stress N · rc / V times the
-    tolerance of forces, as if they acted over the cutoff on every atom.
+    each atom's, ``energy_r`` · Σ|eᵢ - E0ᵢ|, at least N times the energy scale, as least-squares references
+    may cancel nearly all of it; stress N · rc / V times the tolerance of forces.
 
-    A student rounds as well, far from its training data more than that. Where ``noise`` times its own
-    distance from float64 is more, that is the limit, and the structure counts as ``widened``; from the
-    student itself an export may be the student's distance further.
+    Where ``noise`` times the student's own distance from float64 is more, that is the limit, and the
+    structure is ``widened``. That distance is the root mean square over copies turned in space, until a class
+    has ``copied_atoms``, ``copies`` times (least, most); by its engine or PyTorch, whichever is more.
 
     Rounding is random and damage is not. So root mean squares from float64 over the other structures of a
-    class may be only ``rms_share`` of those limits for forces and stress, ``rms_energy`` of the energy's an
-    atom for atomic energies, or ``rms_noise`` times the student's own in the worst of its copies if that is
-    more, and for n atoms ``1 + rms_scatter / sqrt(n)`` times that.
-
-    The student's own distance is the root mean square over copies of the structure turned in space, the same
-    arithmetic on other digits, by its engine or PyTorch in the same precision, whichever is more. A class is
-    turned until it has ``copied_atoms``, ``copies`` times (least, most).
+    class may be only ``rms_share`` of the limits of forces and stress and ``rms_energy`` of the energy's an
+    atom, or ``rms_noise`` times the student's own; for n atoms ``1 + rms_scatter / sqrt(n)`` times that.
     """
 
     force_a: float
@@ -148,7 +141,7 @@ class Repeats:
 
 @dataclass(frozen=True)
 class _Place:
-    """Structure ``s`` of batch ``k``: tolerance, and the student's own rounding, of copies and as it is."""
+    """Structure ``s`` of batch ``k``: tolerance; the student's rounding of copies, widened, and as it is."""
 
     k: int
     s: int
@@ -156,14 +149,13 @@ class _Place:
     limits: Deviations
     rounding: Deviations
     own: Deviations
-    noise: float
 
     @property
     def widened(self) -> bool:
-        return any(self.noise * size > self.limits[name] for name, size in self.rounding.items())
+        return any(size > self.limits[name] for name, size in self.rounding.items())
 
     def limit(self, name: str, further: float) -> float:
-        return max(self.limits[name], self.noise * self.rounding[name] + further * self.own[name])
+        return max(self.limits[name], self.rounding[name] + further * self.own[name])
 
 
 class References:
@@ -189,7 +181,7 @@ class References:
         #: batch -> engine -> copy -> the student's own answer, turned back
         self.rounded: list[list[list[Arrays]]] = []
         for kind, batch in self.batches:
-            atoms = sum(len(one.numbers) for of, one in self.batches if of == kind)
+            atoms = sum(one.n_atoms for of, one in self.batches if of == kind)
             copies = int(np.clip(self.tolerance.copied_atoms // max(atoms, 1), *self.tolerance.copies))
             self.rounded.append([[turned(one, batch, turn) for turn in turns(copies)] for one in engines])
         table = student.record.baseline.references
@@ -197,8 +189,7 @@ class References:
 
     def compare(self, runtime: Runtime) -> Comparison:
         """What ``runtime`` makes of the file it has loaded as ``model``."""
-        found = [runtime.evaluate(inputs)[0] for inputs in self.inputs]
-        kinds = list(dict.fromkeys(kind for kind, _ in self.batches))
+        found, kinds = [runtime.evaluate(inputs)[0] for inputs in self.inputs], dict(self.batches)
         student = {kind: self._parity(kind, found, self.own) for kind in kinds}
         exact = {kind: self._parity(kind, found, self.exact) for kind in kinds}
         return Comparison(student, exact, self.student.backend.name)
@@ -249,7 +240,8 @@ class References:
         own = largest(differences(batch, s, self.own[k], exact))
         engines = [[largest(differences(batch, s, one, exact)) for one in row] for row in self.rounded[k]]
         noise = {name: max(_rms([one[name] for one in copies]) for copies in engines) for name in own}
-        return _Place(k, s, int(batch.counts[s]), self._limits(k, s), noise, own, self.tolerance.noise)
+        rounding = {name: self.tolerance.noise * size for name, size in noise.items()}
+        return _Place(k, s, int(batch.counts[s]), self._limits(k, s), rounding, own)
 
     def _limits(self, k: int, s: int) -> Deviations:
         """The tolerance of one structure, in eV and Å."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from ase.data import chemical_symbols
 from torch import fx
 
 from limbeck import __version__
@@ -21,7 +22,6 @@ from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.export.model import ExportedStudent
 from limbeck.export.quantise import Quantisation
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
-from limbeck.export.sums import add_distant_pair, translations
 from limbeck.export.trace import to_program, trace_student
 
 FormatName = Literal["onnx", "torch-export", "torchscript"]
@@ -54,8 +54,6 @@ def make_metadata(
     record: StudentArtifact, *, student_hash: str, name: str, quantisation: Quantisation | None
 ) -> dict[str, Any]:
     """What every file holds in addition to the graph, JSON-able."""
-    from ase.data import chemical_symbols
-
     arch, teacher = record.architecture, record.card.get("teacher") or {}
     return {
         "format_version": 1,
@@ -134,30 +132,21 @@ def _write_onnx(graph: Graph, path: Path) -> dict[str, Any]:
     import onnx
     import onnxscript.optimizer
 
+    from limbeck.export import sums
+
     # exported without its own optimisation, which would fold half precision back to float32 and
     # keep transposed copies of weights
     program = torch.onnx.export(
         to_program(graph.traced, graph.model), dynamo=True, optimize=False, verbose=False,
         external_data=False, opset_version=OPSET,
         input_names=list(INPUT_NAMES), output_names=list(OUTPUT_NAMES),
-        custom_translation_table=translations(),
+        custom_translation_table=sums.translations(),
     )  # fmt: skip
-    add_distant_pair(program.model, graph.model.network.architecture.cutoff)
-    onnxscript.optimizer.optimize_ir(
-        program.model, onnx_shape_inference=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED
-    )
+    sums.add_distant_pair(program.model, graph.model.network.architecture.cutoff)
+    limits = {"input_size_limit": _FOLDED, "output_size_limit": _FOLDED}
+    onnxscript.optimizer.optimize_ir(program.model, onnx_shape_inference=False, **limits)
     proto = program.model_proto
-    _clean(proto)
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, graph.metadata
-    proto.producer_name, proto.producer_version = "limbeck", __version__
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, path)
-    return {"opset": OPSET, "onnx": onnx.__version__}
-
-
-def _clean(proto: Any) -> None:
-    """Leave out the trace's records, and name the open sizes."""
+    # leave out the trace's records, and name the open sizes
     for node in proto.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
@@ -169,6 +158,12 @@ def _clean(proto: Any) -> None:
         value.ClearField("metadata_props")
         open_dimension = value.type.tensor_type.shape.dim[1 if value.name == "edge_index" else 0]
         open_dimension.dim_param = sizes.get(value.name, "atoms")
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, graph.metadata
+    proto.producer_name, proto.producer_version = "limbeck", __version__
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    return {"opset": OPSET, "onnx": onnx.__version__}
 
 
 @contextmanager

@@ -52,12 +52,9 @@ class ExportOptions:
 
 
 class RefusedError(LimbeckError):
-    """Rounded weights that cost too much: a finding about the student, no fault of the export.
+    """Rounded weights that cost too much: a finding about the student, no fault of the export."""
 
-    ``figures``: what is known of the file that was refused.
-    """
-
-    figures: dict[str, Any] | None = None
+    figures: dict[str, Any] | None = None  #: of the file that was refused, if one was made
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,7 @@ def parity_structures(
 
 
 def of_size(base: Atoms, atoms: int, elements: tuple[int, ...]) -> Atoms:
-    """About ``atoms`` atoms: the structure repeated, or copies of a molecule side by side.
-
-    Where the structure is larger, one made of the elements takes its place.
-    """
+    """About ``atoms`` atoms: copies of a structure, or of one made of the elements where it is larger."""
     if len(base) > 1.5 * atoms:
         base = make_crystal(elements) if base.pbc.all() else make_molecule(elements)
     copies = max(1, round(atoms / len(base)))

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnxscript import opset20 as op
+
 
 def translations() -> dict[Any, Any]:
     """What ``index_add`` along the first axis becomes: ``custom_translation_table`` of ``torch.onnx.export``.
 
     To be made anew for each file. The first pair must add nothing: see ``add_distant_pair``.
     """
-    import torch
-    from onnxscript import opset20 as op
-
     tables: dict[Any, Any] = {}  # of pairs by index
 
     def index_add(into: Any, dim: int, index: Any, values: Any, alpha: float = 1.0) -> Any:
@@ -36,8 +38,6 @@ def translations() -> dict[Any, Any]:
 
 def _make_table(index: Any, n_atoms: Any) -> Any:
     """(N, M) int64 of an index (E,): in row a the numbers of the pairs whose index is a, then zeros."""
-    from onnxscript import opset20 as op
-
     zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
     n_pairs = op.Shape(index)  # (1,)
     atom, pair = op.TopK(index, n_pairs, axis=0, largest=0, sorted=1)  # pairs in the order of their atoms
@@ -54,8 +54,6 @@ def _make_table(index: Any, n_atoms: Any) -> Any:
 
 def _add_elements(into: Any, index: Any, values: Any) -> Any:
     """Values added to ``into`` by an index that is as large as they are."""
-    from onnxscript import opset20 as op
-
     rank = len(values.shape)
     if rank > 1:
         column = op.Reshape(index, op.Constant(value_ints=[-1] + [1] * (rank - 1)))
@@ -68,16 +66,10 @@ def add_distant_pair(model: Any, cutoff: float) -> None:
 
     It adds exactly zero to every sum, which fills the table's rows of atoms with fewer pairs than others.
     """
-    import numpy as np
-    import onnx_ir as ir
-
     graph = model.graph
     inputs = {value.name: value for value in graph.inputs}
-    extra = {
-        "edge_index": (np.zeros((2, 1), np.int64), 1),
-        "edge_shift": (np.array([[2 * cutoff, 0.0, 0.0]]), 0),
-    }
-    for name, (row, axis) in extra.items():
+    atoms, shift = np.zeros((2, 1), np.int64), np.array([[2 * cutoff, 0.0, 0.0]])
+    for name, row, axis in (("edge_index", atoms, 1), ("edge_shift", shift, 0)):
         held = ir.Value(name=f"distant_{name}", const_value=ir.tensor(row, name=f"distant_{name}"))
         graph.register_initializer(held)
         longer = ir.node("Concat", [held, inputs[name]], attributes={"axis": axis})

@@ -131,14 +131,14 @@ def _hold_constants(traced: fx.GraphModule) -> None:
         if any(isinstance(given.meta.get("val"), Tensor) for given in node.all_input_nodes):
             # a conversion of what is on the same device already, or zeros like it
             node.kwargs = {k: v for k, v in node.kwargs.items() if k != "device"}
-            continue
-        if node.all_input_nodes:
+        elif node.all_input_nodes:
             got = node.format_node()
             raise LimbeckError("the traced graph names a device", where=str(node.target), got=got)
-        name = f"constant_{node.name}"
-        traced.register_buffer(name, node.target(*node.args, **node.kwargs))
-        with graph.inserting_before(node):
-            _put(node, graph.get_attr(name))
+        else:
+            name = f"constant_{node.name}"
+            traced.register_buffer(name, node.target(*node.args, **node.kwargs))
+            with graph.inserting_before(node):
+                _put(node, graph.get_attr(name))
 
 
 #: operators of a tensor and a number, and what does the same with a tensor of one number

@@ -25,12 +25,7 @@ def list_students() -> list[StudentFile]:
 
 
 def find_student(name: Path | str) -> Path:
-    """The path itself, or the file of a bundled student (also where a folder has its name).
-
-    Raises
-    ------
-    InputError: neither a file nor a bundled student; the nearest name is offered.
-    """
+    """The path itself, or the file of a bundled student (if a folder has its name too), else InputError."""
     path = Path(name)
     if path.suffix or len(path.parts) > 1 or path.is_file():
         return path

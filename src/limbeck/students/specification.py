@@ -136,12 +136,7 @@ def check_preset(name: str) -> str:
 
 
 def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float = 5.0) -> Architecture:
-    """Architecture of a preset for the given elements.
-
-    Raises
-    ------
-    InputError: unknown preset, or no elements.
-    """
+    """Architecture of a preset for the given elements; InputError where either is unknown or missing."""
     shape = _PRESETS[check_preset(preset)]
     if not elements:
         raise InputError("a student needs at least one element", got="none")
