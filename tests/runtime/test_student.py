@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
+from ase.io import read
 
 import limbeck
 from limbeck.artifact.file import write_student
@@ -53,8 +55,12 @@ def test_list_batch_and_one_by_one_agree(student):
     np.testing.assert_array_equal(np.concatenate([part.energy for part in alone]), together.energy)
     np.testing.assert_array_equal(np.concatenate([part.forces for part in alone]), together.forces)
     nothing = student.evaluate([])
-    assert nothing.energy.shape == (0,)
-    assert nothing.forces.shape == (0, 3)
+    assert (nothing.energy.shape, nothing.forces.shape) == ((0,), (0, 3))
+    for threads in (1, 2, 3):
+        np.testing.assert_array_equal(student.evaluate(frames, threads=threads).forces, together.forces)
+    for bad in (0, -1, 1.5, True, "2"):
+        with pytest.raises(InputError, match="number of threads; got .*; wanted 1 or more"):
+            student.evaluate(frames, threads=bad)
 
 
 def not_finite(value: float) -> Atoms:
@@ -119,3 +125,34 @@ def test_released_students_are_found_by_name(tmp_path, monkeypatch):
     assert list_students() == []
     with pytest.raises(InputError, match=r"one of \(none bundled\)"):
         find_student("silicon-tiny")
+
+
+LICL = Path(__file__).parents[2] / "examples" / "licl.cif"
+# without silicon-hot, which was trained without close-contact scans (students/README.md)
+CRYSTALS = {
+    "silicon": lambda: bulk("Si", cubic=True) * (2, 2, 2),
+    "cu111": lambda: bulk("Cu", cubic=True) * (3, 3, 3),
+    "licl": lambda: read(LICL) * (2, 2, 2),
+}
+
+
+def pushed(crystal: Atoms, distances: np.ndarray) -> list[Atoms]:
+    """The first atom and its nearest neighbour at each of the relative distances, their midpoint fixed."""
+    apart = crystal.get_distances(0, range(len(crystal)), mic=True)
+    other = int(np.argsort(apart)[1])
+    along = crystal.get_distance(0, other, mic=True, vector=True) / apart[other]
+    frames = []
+    for distance in distances * apart[other]:
+        frames.append(crystal.copy())
+        frames[-1].positions[0] += along * (apart[other] - distance) / 2
+        frames[-1].positions[other] -= along * (apart[other] - distance) / 2
+    return frames
+
+
+@pytest.mark.parametrize("preset", ["tiny", "ultra-tiny"])
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_released_students_repel_at_close_contact(name, preset):
+    student = Student.load(f"{name}-{preset}", threads=1)
+    energies = student.evaluate(pushed(CRYSTALS[name](), np.linspace(0.9, 0.15, 40))).energy
+    assert (np.diff(energies) > 0).all(), np.round(energies - energies[0], 2)
+    assert energies[-1] - energies[0] > 50  # Thomas and Fermi: hundreds of eV well inside 1 Å

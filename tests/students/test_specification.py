@@ -41,12 +41,8 @@ def test_presets_have_their_shape_and_keep_to_the_budget(preset, shape):
     assert 0.85 * BUDGETS[preset] < n <= BUDGETS[preset]
     arch = preset_architecture(preset, (8, 1, 8))
     assert (arch.hidden_dim, arch.interactions, arch.rbf) == shape
-    assert arch.elements == (1, 8)
-    assert arch.cutoff == 5.0
+    assert (arch.elements, arch.cutoff) == ((1, 8), 5.0)
     assert set(PRESETS) == set(BUDGETS)
-
-
-def test_unknown_preset_and_no_elements():
     with pytest.raises(InputError, match="got 'tinny'; wanted original or tiny or ultra-tiny; .*'tiny'"):
         preset_architecture("tinny", (1,))
     with pytest.raises(InputError, match="at least one element; got none"):
@@ -82,6 +78,8 @@ def test_flat_weights_round_trip(arch, seed):
         ({"elements": []}, "wanted ascending atomic numbers"),
         ({"elements": [119]}, "wanted ascending atomic numbers"),
         ({"name": "schnet"}, "name 'schnet', wanted 'painn'"),
+        ({"core_a": [1.0]}, "wanted one for each pair"),
+        ({"core_a": [0.1, 0.1, 0.1, -1.0]}, "wanted distances"),
     ],
 )
 def test_invalid_fields_are_refused(change, text):
