@@ -19,7 +19,7 @@ from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.structures import of_size, parity_structures
 from limbeck.export.trace import example_inputs
 from limbeck.runtime.released import find_student
-from limbeck.runtime.student import Calculator, Student
+from limbeck.runtime.student import Student
 from limbeck.students.engine import make_engine
 from limbeck.students.specification import flatten
 from tests.export.tools import make_model, need, small_graph
@@ -139,7 +139,7 @@ def test_an_export_on_cuda_is_within_the_certificate(loader, student, written):
     ],
 )
 def test_an_example_runs_on_cuda(script, calculator, kind, written):
-    """Its calculator as it stands, on two structures one after the other."""
+    """Its calculator as it is, which follows its atoms from one structure to another."""
     spec = importlib.util.spec_from_file_location(script, EXAMPLES / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -200,19 +200,6 @@ def test_gradients_of_a_loss_on_cuda_are_those_of_the_cpu():
     largest = np.abs(gradients[0]).max()
     assert largest > 0
     np.testing.assert_allclose(gradients[1], gradients[0], rtol=0, atol=1e-9 * largest)
-
-
-@on_gpu
-def test_a_calculator_on_cuda_follows_its_atoms():
-    atoms = rattled(bulk("Si", cubic=True), 0)
-    record = record_of("silicon-ultra-tiny")
-    atoms.calc = Calculator(Student(record, device="cuda"), guarded=False)
-    wanted = Student(record, engine="torch", precision="float64", threads=1)
-    for step in range(3):
-        atoms.positions[0] += 0.02 * step
-        exact = wanted.evaluate([atoms])
-        np.testing.assert_allclose(atoms.get_forces(), exact.forces, rtol=0, atol=2e-4)
-        assert atoms.get_potential_energy() == pytest.approx(exact.energy[0], abs=2e-4)
 
 
 def test_no_operator_holds_to_the_cpu():

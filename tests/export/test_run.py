@@ -201,7 +201,7 @@ def test_structures_or_folders_that_cannot_serve_are_one_line(command, tmp_path)
     for name, told in [
         ("empty.extxyz", "the file is empty; wanted at least one structure"),
         ("gold.extxyz", "the student does not know an element; got Au; wanted H C N O Si"),
-        ("nan.extxyz", "structure 0: positions or cell are not finite"),
+        ("nan.extxyz", "nan.extxyz, atom 0: positions or cell are not finite"),
         ("none.extxyz", "no such file"),
     ]:
         path, out = tmp_path / name, tmp_path / "out"

@@ -7,8 +7,6 @@ import functools
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
-from ase.build import bulk
 
 from limbeck.core.structures import StructureBatch
 from limbeck.export.formats import Graph, make_graph
@@ -36,14 +34,6 @@ def small_student() -> Student:
 @functools.cache
 def small_graph() -> Graph:
     return make_graph(make_model(), student_hash="0" * 64, name="small", quantisation=None)
-
-
-@functools.cache
-def crowd(repeats: int) -> Atoms:
-    """Silicon off its places, 8 atoms times the cube of ``repeats``."""
-    atoms = bulk("Si", cubic=True) * repeats
-    atoms.rattle(0.05, seed=0)
-    return atoms
 
 
 def make_model(record=None) -> ExportedStudent:

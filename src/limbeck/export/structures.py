@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import covalent_radii
 
 from limbeck.artifact.file import StudentArtifact
 from limbeck.core.building import best_repeats, element_crystal, rattled, set_density, side_by_side
 from limbeck.core.reading import read_any
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
+from limbeck.runtime.student import check_known
 
 Structures = dict[str, list[Atoms]]  #: by class
 MOST = 100  #: test structures
@@ -60,9 +61,8 @@ def parity_structures(
         first = {"test": StructureBatch.from_atoms(frames).to_atoms()}
     small = smaller_than(crystal, record.architecture.cutoff)
     sheared = enlarged(crystal, 4)
-    sheared.set_cell(
-        sheared.cell.array @ np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]]), scale_atoms=True
-    )
+    shear = np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]])
+    sheared.set_cell(sheared.cell.array @ shear, scale_atoms=True)
     gone = _rattled(sheared, 0.05, 11)
     gone.positions += _FAR_A
     close = [
@@ -128,14 +128,7 @@ def _read(path: Path, elements: tuple[int, ...]) -> list[Atoms]:
     frames = [frame for frame in read_any(path) if len(frame)]
     if not frames:
         raise InputError("no structures", where=path, got="an empty file", wanted="one at least")
-    unknown = {z for frame in frames for z in frame.numbers.tolist()} - set(elements)
-    if unknown:
-        got, wanted = (" ".join(chemical_symbols[z] for z in sorted(some)) for some in (unknown, elements))
-        raise InputError("the student does not know an element", where=path, got=got, wanted=wanted)
-    for k, frame in enumerate(frames):
-        if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell.array).all()):
-            where = f"{path}, structure {k}"
-            raise InputError("positions or cell are not finite", where=where, got="NaN or inf")
+    check_known(StructureBatch.from_atoms(frames), elements, path)
     return frames
 
 

@@ -191,18 +191,21 @@ class Student(Potential):
 
     def check(self, batch: StructureBatch) -> None:
         """InputError unless the student knows every element and all numbers are finite."""
-        known = self.record.architecture.elements
-        unknown = sorted(set(np.unique(batch.numbers).tolist()) - set(known))
-        if unknown:
-            symbols = dict(enumerate(chemical_symbols))
-            got = ", ".join(symbols.get(z, str(z)) for z in unknown)
-            what, wanted = "the student does not know an element", " ".join(symbols[z] for z in known)
-            remedy = "train a student on structures that hold it"
-            raise InputError(what, where=self.name, got=got, wanted=wanted, remedy=remedy)
-        if not (np.isfinite(batch.positions).all() and np.isfinite(batch.cell).all()):
-            atom = int(np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))[:1].sum())
-            where = f"{self.name}, atom {atom}"
-            raise InputError("positions or cell are not finite", where=where, got="NaN or inf")
+        check_known(batch, self.architecture.elements, self.name)
+
+
+def check_known(batch: StructureBatch, elements: tuple[int, ...], where: object) -> None:
+    """InputError unless all elements are known and all numbers are finite."""
+    unknown = sorted(set(batch.numbers.tolist()) - set(elements))
+    if unknown:
+        symbols = dict(enumerate(chemical_symbols))
+        got = ", ".join(symbols.get(z, str(z)) for z in unknown)
+        what, wanted = "the student does not know an element", " ".join(symbols[z] for z in elements)
+        remedy = "train a student on structures that hold it"
+        raise InputError(what, where=where, got=got, wanted=wanted, remedy=remedy)
+    if not (np.isfinite(batch.positions).all() and np.isfinite(batch.cell).all()):
+        atom = int(np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))[:1].sum())
+        raise InputError("positions or cell are not finite", where=f"{where}, atom {atom}", got="NaN or inf")
 
 
 class Calculator(CachingCalculator):
