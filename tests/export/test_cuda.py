@@ -15,9 +15,9 @@ from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.core.neighbours import find_pairs
 from limbeck.export.certificate import References
 from limbeck.export.formats import SUFFIXES, Graph, make_graph, write_format
+from limbeck.export.model import example_inputs
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.structures import of_size, parity_structures
-from limbeck.export.trace import example_inputs
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 from limbeck.students.engine import make_engine

@@ -9,10 +9,9 @@ from ase import Atoms
 from torch import fx
 
 from limbeck.core.structures import StructureBatch
-from limbeck.export.model import cell_volume, zbl_energy
+from limbeck.export.model import cell_volume, example_inputs, to_program, zbl_energy
 from limbeck.export.runner import INPUT_NAMES
 from limbeck.export.runtimes import make_inputs
-from limbeck.export.trace import example_inputs, to_program
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import zbl
 from tests.export.tools import STRUCTURES, evaluate, make_model, small_graph, small_record, small_student

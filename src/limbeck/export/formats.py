@@ -19,10 +19,9 @@ from torch import fx
 from limbeck import __version__
 from limbeck.artifact.file import StudentArtifact
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
-from limbeck.export.model import ExportedStudent
+from limbeck.export.model import ExportedStudent, to_program, trace_student
 from limbeck.export.quantise import Quantisation
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
-from limbeck.export.trace import to_program, trace_student
 
 FormatName = Literal["onnx", "torch-export", "torchscript"]
 SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".torchscript.pt"}
