@@ -23,7 +23,15 @@ from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.runtimes import Runtime
 from limbeck.export.structures import MANY
 from limbeck.runtime.student import Calculator, Student
-from tests.export.tools import STRUCTURES, make_model, need, small_graph, small_record, small_student
+from tests.export.tools import (
+    STRUCTURES,
+    make_model,
+    need,
+    slow_in_ci,
+    small_graph,
+    small_record,
+    small_student,
+)
 from tests.students.tools import SYSTEMS
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exported"
@@ -52,8 +60,7 @@ def written(kind, folder):
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 @pytest.mark.parametrize("kind", ["onnx", "torch-export", "torchscript"])
 def test_parity_in_its_own_runtime(kind, folder, references):
     path = written(kind, folder)
@@ -80,8 +87,7 @@ def test_parity_in_its_own_runtime(kind, folder, references):
     assert path.stat().st_size < 4 * record.architecture.n_parameters + 600_000
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 def test_the_onnx_file_is_plain(folder):
     need("onnx")
     import onnx
@@ -158,8 +164,7 @@ def run_example(python: Path, *arguments: object, absent: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 @pytest.mark.parametrize(
     ("script", "kind", "absent"),
     [("onnx_md", "onnx", "limbeck torch functorch"), ("torchscript_md", "torchscript", "limbeck")],
@@ -176,8 +181,7 @@ def test_dynamics_without_limbeck(script, kind, absent, folder, tmp_path):
     assert still["energy_ev"] == pytest.approx(wanted, abs=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 def test_relaxation_with_torch_export(folder, tmp_path):
     python, structure = make_environment(tmp_path / "env", "limbeck"), tmp_path / "start.extxyz"
     write(structure, START)
@@ -192,8 +196,7 @@ def test_relaxation_with_torch_export(folder, tmp_path):
     assert abs(atoms.get_volume() - START.get_volume()) > 0.01  # the cell moved
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 def test_a_float64_student_keeps_its_digits_in_onnx(tmp_path):
     need("onnx")
     record = small_record(np.float64)

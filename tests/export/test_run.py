@@ -19,7 +19,7 @@ from limbeck.export import run as run_module
 from limbeck.export.quantise import Loss, measure_loss, store_weights
 from limbeck.export.run import ExportOptions, export_student
 from limbeck.runtime.student import Student
-from tests.export.tools import need, small_graph, small_record
+from tests.export.tools import need, slow_in_ci, small_graph, small_record
 from tests.students.tools import SYSTEMS
 
 COSTLY = Loss("int8", 4, 0.5, 7.5, 30.0, 28.0, True, 0.0, 0.0)
@@ -63,8 +63,7 @@ def command(capsys, student):
     return _run
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 def test_an_export_and_its_certificate(command, student, tmp_path, quick):
     out, summary, held = tmp_path / "out", tmp_path / "summary.json", tmp_path / "held.extxyz"
     write(held, [SYSTEMS["molecule"], SYSTEMS["triclinic"]])
@@ -91,8 +90,7 @@ def test_an_export_and_its_certificate(command, student, tmp_path, quick):
     assert json.loads(metadata["limbeck"])["student_sha256"] == hash_file(student)
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch, quick, traced):
     honest = run_module.write_format
 
@@ -113,8 +111,7 @@ def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch, quick, tr
     assert files(out) == json.loads((tmp_path / "told.json").read_text())["exports"] == []
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 def test_an_export_that_races_is_removed(student, tmp_path, monkeypatch, traced):
     """With the operator that PyTorch translates sums to, whose threads overwrite each other."""
     need("onnx")
@@ -127,8 +124,7 @@ def test_an_export_that_races_is_removed(student, tmp_path, monkeypatch, traced)
     assert told["exports"] == files(tmp_path) == []
 
 
-@pytest.mark.slow
-@pytest.mark.ci
+@slow_in_ci
 def test_rounded_weights_are_smaller_and_agree(student, tmp_path, quick):
     need("onnx")
     options = ExportOptions(quantisation="int8", force=True, timed=False)

@@ -21,6 +21,11 @@ from tests.students.tools import SYSTEMS, random_record
 STRUCTURES = {name: [atoms] for name, atoms in SYSTEMS.items()} | {"all": list(SYSTEMS.values())}
 
 
+def slow_in_ci(test):
+    """Takes long, and ``make test`` runs it all the same."""
+    return pytest.mark.slow(pytest.mark.ci(test))
+
+
 @functools.cache
 def small_record(dtype=np.float32):
     return random_record("ultra-tiny", dtype=dtype)

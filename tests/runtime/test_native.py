@@ -24,7 +24,7 @@ from limbeck.runtime.student import Calculator, Student
 from limbeck.students.baseline import Baseline, zbl_radii
 from limbeck.students.engine import Outputs, native_hyperparameters
 from limbeck.students.specification import PRESETS, flatten
-from tests.students.test_engines import INSTRUCTION_SETS, ODD, largest_relative, worst
+from tests.students.test_engines import INSTRUCTION_SETS, ODD, assert_within_float32, largest_relative, worst
 from tests.students.test_painn import energy_by_the_equations
 from tests.students.tools import (
     ORGANIC_AND_SILICON,
@@ -78,12 +78,8 @@ def test_native_equals_torch(name, isa, exact):
         scale = max(1.0, np.abs(forces).max(initial=0.0))
         np.testing.assert_allclose(one.forces, forces, rtol=0, atol=1e-10 * scale)
         assert one.energy == pytest.approx(exact[name].energy[s], rel=1e-10)
-    if name not in PRESETS:
-        return
     native = NativeBackend(record_of(name), precision="float32", instruction_set=isa).evaluate(BATCH, 1)
-    assert np.abs(native.forces - exact[name].forces).max() <= 1e-5 + 2e-5 * np.abs(exact[name].forces).max()
-    size = np.bincount(BATCH.structure_of_atom, np.abs(exact[name].atom_energies))
-    assert (np.abs(native.energy - exact[name].energy) <= 1e-6 * size + 1e-6).all()
+    assert_within_float32(native, exact[name], BATCH)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
