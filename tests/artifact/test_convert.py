@@ -118,7 +118,7 @@ def changed(record, **change):
         (lambda r: {"state_dict": tensors(r), "limbeck": entry(r) | {"energy_references_ev": {"1": 0.0}}}, r"no energy reference for Z = \[8\]"),
         (lambda r: {"state_dict": tensors(r)} | plain(r) | {"cutoff": -1.0}, "wanted positive numbers"),
         (lambda r: {"state_dict": tensors(r)} | plain(r) | {"elements": 3}, "elements, cutoff or energy_scale do not fit"),
-        *((lambda r, name=name: without(r, name), f"the checkpoint does not say what its weights need; got no {name}; remedy: add an entry")
+        *((lambda r, name=name: without(r, name), f"the checkpoint lacks what its weights need; got no {name}; remedy: add an entry")
           for name in ("elements", "cutoff", "energy_scale", "energy_references_ev", "zbl_radius_a")),
     ],
 )  # fmt: skip

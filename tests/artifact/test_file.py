@@ -106,7 +106,7 @@ def test_every_truncation_is_refused(path):
         path.write_bytes((whole + b"\0")[:length])
         with pytest.raises(InputError, match=r"s.safetensors: this is no student file"):
             read_student(path)
-    # the card alone tells too: no command prints the card of a file that cannot be used
+    # so is the card alone: no command prints the card of a file that cannot be used
     for damaged in (whole[:-1], whole + b"\0"):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=f"got {len(damaged):,} bytes of {len(whole):,}: damaged"):

@@ -173,9 +173,9 @@ def test_dynamics_without_limbeck(script, kind, absent, folder, tmp_path):
     python, example = make_environment(tmp_path / "env", *absent.split()), EXAMPLES / f"{script}.py"
     structure, absent = tmp_path / "start.extxyz", absent.replace(" functorch", "")
     write(structure, START)
-    told = run_example(python, example, written(kind, folder), structure, "--steps", 40, absent=absent)
-    assert abs(told.get("drift_mev_per_atom", 0.0)) < 0.5
-    assert 50 < told.get("temperature_k", 300.0) < 1000
+    found = run_example(python, example, written(kind, folder), structure, "--steps", 40, absent=absent)
+    assert abs(found.get("drift_mev_per_atom", 0.0)) < 0.5
+    assert 50 < found.get("temperature_k", 300.0) < 1000
     still = run_example(python, example, written(kind, folder), structure, "--steps", 0, absent=absent)
     wanted = float(small_student().evaluate([START]).energy[0])
     assert still["energy_ev"] == pytest.approx(wanted, abs=1e-5)
@@ -187,12 +187,12 @@ def test_relaxation_with_torch_export(folder, tmp_path):
     write(structure, START)
     script, path = EXAMPLES / "torch_export_relax.py", written("torch-export", folder)
     options = ("--fmax", 0.01, "--steps", 12, "--cell")
-    told = run_example(python, script, path, structure, *options, absent="limbeck")
+    found = run_example(python, script, path, structure, *options, absent="limbeck")
     atoms = START.copy()
     atoms.calc = Calculator(small_student(), guarded=False)
     BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.01, steps=12)
-    assert told["energy_ev"] == pytest.approx(atoms.get_potential_energy(), abs=1e-3)
-    assert told["volume_a3"] == pytest.approx(atoms.get_volume(), rel=1e-4)
+    assert found["energy_ev"] == pytest.approx(atoms.get_potential_energy(), abs=1e-3)
+    assert found["volume_a3"] == pytest.approx(atoms.get_volume(), rel=1e-4)
     assert abs(atoms.get_volume() - START.get_volume()) > 0.01  # the cell moved
 
 

@@ -71,10 +71,10 @@ def test_an_export_and_its_certificate(command, student, tmp_path, quick):
     assert (code, err) == (0, "")
     assert "certified on 26 structures, forces of test ones within" in printed
     assert files(out) == ["small.torchscript.pt", "small.torchscript.pt.certificate.json"]
-    told = json.loads(summary.read_text())
-    assert (told["failures"], told["structures"]["test"]) == ([], 2)
+    result = json.loads(summary.read_text())
+    assert (result["failures"], result["structures"]["test"]) == ([], 2)
     certificate = json.loads((out / "small.torchscript.pt.certificate.json").read_text())
-    assert told["exports"] == [certificate]
+    assert result["exports"] == [certificate]
     exported = out / "small.torchscript.pt"
     assert (certificate["sha256"], certificate["bytes"]) == (hash_file(exported), exported.stat().st_size)
     assert (certificate["verdict"], certificate["torch"]) == ("pass", torch.__version__)
@@ -105,10 +105,10 @@ def test_a_corrupted_export_is_removed(command, tmp_path, monkeypatch, quick, tr
 
     monkeypatch.setattr(run_module, "write_format", corrupt)
     out = tmp_path / "out"
-    code, _, err = command("--to", "torchscript", "--out", out, "--json", tmp_path / "told.json")
+    code, _, err = command("--to", "torchscript", "--out", out, "--json", tmp_path / "result.json")
     assert (code, err.count("\n")) == (1, 1)
     assert "the export does not agree with the student, so it was removed" in err
-    assert files(out) == json.loads((tmp_path / "told.json").read_text())["exports"] == []
+    assert files(out) == json.loads((tmp_path / "result.json").read_text())["exports"] == []
 
 
 @slow_in_ci
@@ -117,20 +117,20 @@ def test_an_export_that_races_is_removed(student, tmp_path, monkeypatch, traced)
     need("onnx")
     monkeypatch.setattr("limbeck.export.sums.add_distant_pair", lambda *_: None)
     monkeypatch.setattr("limbeck.export.sums.translations", lambda: None)
-    told = export_student(student, ["onnx"], tmp_path, ExportOptions(timed=False))
-    (failure,) = told["failures"]
+    result = export_student(student, ["onnx"], tmp_path, ExportOptions(timed=False))
+    (failure,) = result["failures"]
     # the first evaluation of many atoms may show it, else one of the twenty
     assert "many atoms" in failure or "evaluated 20 times on" in failure
-    assert told["exports"] == files(tmp_path) == []
+    assert result["exports"] == files(tmp_path) == []
 
 
 @slow_in_ci
 def test_rounded_weights_are_smaller_and_agree(student, tmp_path, quick):
     need("onnx")
     options = ExportOptions(quantisation="int8", force=True, timed=False)
-    told = export_student(student, ["onnx"], tmp_path, options)
-    assert told["failures"] == []
-    (done,) = told["exports"]
+    result = export_student(student, ["onnx"], tmp_path, options)
+    assert result["failures"] == []
+    (done,) = result["exports"]
     assert ".int8." in done["path"]
     assert done["quantisation"]["force_rmse_mev_per_a"] > 0.001
     assert done["quantisation"]["nve_completed"]
@@ -139,12 +139,12 @@ def test_rounded_weights_are_smaller_and_agree(student, tmp_path, quick):
 
 def test_costly_rounding_is_refused_and_leaves_nothing(command, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "measure_loss", lambda *_: COSTLY)
-    out, told = tmp_path / "out", tmp_path / "told.json"
-    code, _, err = command("--to", "torchscript", "--quantize", "int8", "--out", out, "--json", told)
+    out, result = tmp_path / "out", tmp_path / "result.json"
+    code, _, err = command("--to", "torchscript", "--quantize", "int8", "--out", out, "--json", result)
     assert code == 1
     assert err.startswith(f"error: small: int8 is refused; got {AGAINST}; remedy: --quantize float16, or")
     assert files(out) == []
-    assert json.loads(told.read_text())["loss"]["limit_mev_per_a"] == pytest.approx(2.8)
+    assert json.loads(result.read_text())["loss"]["limit_mev_per_a"] == pytest.approx(2.8)
 
 
 def test_dynamics_that_fails_in_float32_as_well_is_no_fault_of_the_rounding(student):
@@ -194,7 +194,7 @@ def test_structures_or_folders_that_cannot_serve_are_one_line(command, tmp_path)
     (tmp_path / "empty.extxyz").write_text("")
     write(tmp_path / "gold.extxyz", Atoms("Au"))
     write(tmp_path / "nan.extxyz", Atoms("O", positions=[[np.nan, 0, 0]]))
-    for name, told in [
+    for name, result in [
         ("empty.extxyz", "the file is empty; wanted at least one structure"),
         ("gold.extxyz", "the student does not know an element; got Au; wanted H C N O Si"),
         ("nan.extxyz", "nan.extxyz, atom 0: positions or cell are not finite"),
@@ -203,7 +203,7 @@ def test_structures_or_folders_that_cannot_serve_are_one_line(command, tmp_path)
         path, out = tmp_path / name, tmp_path / "out"
         code, _, err = command("--to", "torchscript", "--structures", path, "--out", out)
         assert (code, err.count("\n")) == (2, 1)
-        assert told in err, err
+        assert result in err, err
     code, _, err = command("--to", "torchscript", "--out", tmp_path / "empty.extxyz" / "out")
     assert code == 1
     assert "cannot write into the folder; got Not a directory; remedy: choose another --out" in err
@@ -229,7 +229,7 @@ def test_one_format_that_fails_does_not_stop_the_others(student, tmp_path, monke
     monkeypatch.setattr(run_module, "_prepare", lambda *_: None)
     monkeypatch.setattr(run_module, "check_installed", lambda formats: None)
     lines: list[str] = []
-    told = export_student(student, ["onnx", "torchscript"], tmp_path, say=lines.append)
-    assert told["failures"] == ["x.onnx: no luck"]
-    assert [done["format"] for done in told["exports"]] == ["torchscript"]
+    result = export_student(student, ["onnx", "torchscript"], tmp_path, say=lines.append)
+    assert result["failures"] == ["x.onnx: no luck"]
+    assert [done["format"] for done in result["exports"]] == ["torchscript"]
     assert lines[0] == "onnx: failed: x.onnx: no luck"

@@ -50,7 +50,7 @@ def convert_checkpoint(old: Path | str, out: Path | str) -> None:
     if missing:
         got = "no " + ", no ".join(missing)
         remedy = "add an entry 'limbeck' with them (zbl_radius_a: {} where there is no core repulsion)"
-        what = "the checkpoint does not say what its weights need"
+        what = "the checkpoint lacks what its weights need"
         raise InputError(what, where=old, got=got, remedy=remedy)
     if "architecture" not in card:
         card["architecture"] = _find_preset(card, weights, old)
@@ -99,7 +99,7 @@ def _damaged(path: Path) -> InputError:
 
 
 def _unwrap(content: Any, path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The innermost state dict and what the file says about it."""
+    """The innermost state dict and what the file has on it."""
     card: dict[str, Any] = {}
     while True:
         if not isinstance(content, Mapping):

@@ -19,7 +19,7 @@ from limbeck.students.painn import Graph, Network
 from limbeck.students.specification import Architecture
 
 _TABLE = 119  #: atomic numbers 0 to 118
-#: sizes while tracing, told apart by their values: all differ, and none is 2 or 3, the fixed ones
+#: sizes while tracing: all differ, and none is 2 or 3, the fixed ones, so that values identify them
 _STRUCTURES, _ATOMS, _EDGES = 5, 11, 29
 _ATEN = torch.ops.aten
 _WHOLE = 9223372036854775807  #: the end of a slice that has none

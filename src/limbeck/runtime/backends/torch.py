@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from ase import Atoms
@@ -14,43 +12,30 @@ from limbeck.core.neighbours import Pairs, check_apart, find_pairs, neighbour_li
 from limbeck.core.structures import StructureBatch
 from limbeck.runtime.backends.interface import Backend, Evaluation, System, extent
 from limbeck.students.baseline import Baseline
-from limbeck.students.engine import Engine, Outputs, Precision, make_engine
+from limbeck.students.engine import Engine, Outputs, Precision, TorchEngine
 from limbeck.students.specification import flatten
 
 
 class TorchBackend(Backend):
-    """One engine for each concurrent call, kept for later ones."""
+    """One engine, for one call at a time: PyTorch has threads of its own."""
 
     def __init__(self, record: StudentArtifact, *, precision: Precision, device: str) -> None:
         self.record, self._precision, self._device = record, precision, device
         self.name = f"torch-{device}"
-        self._lock = threading.Lock()
-        # made here, so that failures show at once
-        self._idle: list[Engine] = [self.make_engine()]
+        self._lock, self._engine = threading.Lock(), self.make_engine()
 
     def system(self, skin: float, threads: int) -> System:
         return TorchSystem(self, skin)
 
     def evaluate(self, batch: StructureBatch, threads: int) -> Outputs:
         pairs = find_pairs(batch, self.record.architecture.cutoff)
-        with self._engine() as engine:
-            return evaluate_pairs(engine, self.record.baseline, batch, pairs)
-
-    @contextmanager
-    def _engine(self) -> Iterator[Engine]:
         with self._lock:
-            engine = self._idle.pop() if self._idle else None
-        engine = engine or self.make_engine()
-        try:
-            yield engine
-        finally:
-            with self._lock:
-                self._idle.append(engine)
+            return evaluate_pairs(self._engine, self.record.baseline, batch, pairs)
 
     def make_engine(self) -> Engine:
         """A new engine with this student's weights."""
         arch = self.record.architecture
-        engine = make_engine(arch, kind="torch", precision=self._precision, device=self._device)
+        engine = TorchEngine(arch, precision=self._precision, device=self._device)
         engine.set_weights(flatten(arch, self.record.weights, np.float64))
         return engine
 
