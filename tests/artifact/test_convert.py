@@ -17,6 +17,7 @@ from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.cli import main
 from limbeck.errors import InputError
 from limbeck.students.specification import flatten
+from tests.artifact.test_file import assert_same
 from tests.students.tools import checkpoint_state, random_record
 
 
@@ -49,17 +50,7 @@ def convert(content, tmp_path: Path) -> StudentArtifact:
     return read_student(tmp_path / "new.safetensors")
 
 
-def assert_same(back: StudentArtifact, record: StudentArtifact) -> None:
-    assert back.architecture == record.architecture
-    assert back.baseline == record.baseline
-    for name, value in record.weights.items():
-        np.testing.assert_array_equal(back.weights[name], value)
-        assert back.weights[name].dtype == value.dtype
-
-
-@pytest.mark.parametrize(
-    "prefix", ["", "model.", "module.", "_orig_mod.", "module._orig_mod.model.", "model.model.module."]
-)
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "_orig_mod.", "module._orig_mod.model."])
 @pytest.mark.parametrize("wrapper", [None, "model_state_dict", "state_dict"])
 @pytest.mark.parametrize("names", ["by name", "flat"])
 def test_wrapped_weights(tmp_path, record, prefix, wrapper, names):

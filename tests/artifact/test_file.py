@@ -27,9 +27,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def small_record(dtype=np.float32) -> StudentArtifact:
-    arch = Architecture(
-        (1, 14), hidden_dim=3, interactions=2, rbf=2, gate_width=2, readout_width=2, energy_scale=0.5
-    )
+    arch = Architecture((1, 14), 3, 2, 2, gate_width=2, readout_width=2, energy_scale=0.5)
     weights = {k: v.astype(dtype) for k, v in random_weights(arch).items()}
     card = {
         "preset": "small",
@@ -40,15 +38,12 @@ def small_record(dtype=np.float32) -> StudentArtifact:
     return StudentArtifact(arch, Baseline({1: -1.0, 14: -5.25}, {(1, 14): 1.2}), weights, card)
 
 
-def rewritten(path: Path, *, card=None, weights=None) -> Path:
-    """The same file with changes to its card (a function) or weights."""
-    body, arrays = read_card(path), dict(load(path.read_bytes()))
-    if card is not None:
-        card(body)
-    arrays |= weights or {}
-    arrays = {k: v for k, v in arrays.items() if v is not None}
-    path.write_bytes(save(arrays, metadata={"limbeck": json.dumps(body)}))
-    return path
+def assert_same(back: StudentArtifact, record: StudentArtifact) -> None:
+    assert (back.architecture, back.baseline) == (record.architecture, record.baseline)
+    assert back.weights.keys() == record.weights.keys()
+    for name, value in record.weights.items():
+        np.testing.assert_array_equal(back.weights[name], value)
+        assert back.weights[name].dtype == value.dtype
 
 
 @pytest.fixture
@@ -81,13 +76,8 @@ def test_round_trip(seed, dtype, card, references, radius):
     with tempfile.TemporaryDirectory() as folder:
         write_student(Path(folder) / "s.safetensors", record)
         back = read_student(Path(folder) / "s.safetensors")
-    assert back.architecture == record.architecture
-    assert back.baseline == record.baseline
-    assert back.card == card
-    assert back.dtype == record.dtype
-    for name, value in weights.items():
-        np.testing.assert_array_equal(back.weights[name], value)
-        assert back.weights[name].dtype == dtype
+    assert_same(back, record)
+    assert (back.card, back.dtype) == (card, record.dtype)
 
 
 def test_what_a_card_has(path):
@@ -176,7 +166,10 @@ def test_missing_file(tmp_path):
     (lambda c: c.update(architecture=None), {}, "its model card lacks a valid", False),
 ])  # fmt: skip
 def test_a_spoilt_file_is_refused_by_python_and_the_core(path, change, weights, text, alike):
-    rewritten(path, card=change, weights=weights)
+    card, arrays = read_card(path), dict(load(path.read_bytes())) | weights
+    change(card)
+    arrays = {name: value for name, value in arrays.items() if value is not None}
+    path.write_bytes(save(arrays, metadata={"limbeck": json.dumps(card)}))
     with pytest.raises(InputError, match=text) as python:
         read_student(path)
     with pytest.raises(ValueError) as native:

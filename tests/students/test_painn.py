@@ -78,9 +78,8 @@ def energy_by_the_equations(arch: Architecture, w: dict[str, np.ndarray], atoms:
 )
 def test_module_follows_the_equations(interactions, name):
     atoms = SYSTEMS[name][:5] if name == "molecule" else SYSTEMS[name]
-    arch = Architecture(
-        (1, 6, 8, 14), 6, interactions, 4, gate_width=5, readout_width=3, cutoff=3.4, energy_scale=1.7
-    )
+    widths = {"gate_width": 5, "readout_width": 3}
+    arch = Architecture((1, 6, 8, 14), 6, interactions, 4, **widths, cutoff=3.4, energy_scale=1.7)
     weights = random_weights(arch, seed=interactions)
     batch = StructureBatch.from_atoms([atoms])
     model = PaiNN(arch, weights, torch.float64)

@@ -105,8 +105,7 @@ def export_student(
     except RefusedError as refused:
         _fail(summary, refused)
         return summary
-    if not record.state.is_plain:
-        state = record.state
+    if not (state := record.state).is_plain:
         say(f"note: {path.stem} is for structures of {state}; the files have no input for it, nor check it")
     for kind in formats:
         try:
