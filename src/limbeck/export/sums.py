@@ -27,7 +27,10 @@ def translations() -> dict[Any, Any]:
         if dim != 0 or alpha != 1.0:
             raise ValueError("only plain sums along the first axis are translated")
         if index.is_graph_input():  # only `batch` is one: the structure of each atom
-            return _add_elements(into, index, values)
+            if rank := len(values.shape) - 1:
+                column = op.Reshape(index, op.Constant(value_ints=[-1] + [1] * rank))
+                index = op.Expand(column, op.Shape(values))
+            return op.ScatterElements(into, index, values, axis=0, reduction="add")
         if index not in tables:
             tables[index] = _make_table(index, op.Shape(into, start=0, end=1))
         gathered = op.Gather(values, tables[index], axis=0)  # (N, M, ...)
@@ -50,15 +53,6 @@ def _make_table(index: Any, n_atoms: Any) -> Any:
     place = op.Add(op.Mul(atom, most), column)  # each once
     table = op.ScatterElements(op.Expand(zero, op.Mul(n_atoms, most)), place, pair, axis=0)
     return op.Reshape(table, op.Concat(n_atoms, most, axis=0))
-
-
-def _add_elements(into: Any, index: Any, values: Any) -> Any:
-    """Values added to ``into`` by an index that is as large as they are."""
-    rank = len(values.shape)
-    if rank > 1:
-        column = op.Reshape(index, op.Constant(value_ints=[-1] + [1] * (rank - 1)))
-        index = op.Expand(column, op.Shape(values))
-    return op.ScatterElements(into, index, values, axis=0, reduction="add")
 
 
 def add_distant_pair(model: Any, cutoff: float) -> None:
