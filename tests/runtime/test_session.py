@@ -37,9 +37,9 @@ def assert_same(found, labels, atoms):
         np.testing.assert_allclose(found.virial, virial, rtol=0, atol=1e-11 * max(1, np.abs(virial).max()))
 
 
-@pytest.mark.parametrize("skin", [0.0, 0.4])
-def test_one_session_serves_any_structure_after_any_other(student, skin):
-    session = student.session(skin=skin)
+@pytest.mark.parametrize(("engine", "skin"), [("native", 0.0), ("native", 0.4), ("torch", 0.4)])
+def test_one_session_serves_any_structure_after_any_other(student, engine, skin):
+    session = Student(student.record, engine=engine, threads=1).session(skin=skin)
     for name in [*SYSTEMS, *reversed(SYSTEMS)]:
         assert_same(session.evaluate(SYSTEMS[name]), student.evaluate([SYSTEMS[name]]), SYSTEMS[name])
 
@@ -59,11 +59,13 @@ def fresh(student) -> Student:
     return Student(student.record, threads=1, engine="torch")
 
 
+@pytest.mark.parametrize("engine", ["native", "torch"])
 @pytest.mark.parametrize(
     "name", ["molecule", "triclinic", "slab", "two atoms in a cell smaller than the cutoff"]
 )
-def test_a_walk_with_a_skin_equals_fresh_lists(student, fresh, name, searches):
-    session, atoms, rng = student.session(skin=0.6), SYSTEMS[name].copy(), np.random.default_rng(5)
+def test_a_walk_with_a_skin_equals_fresh_lists(student, fresh, name, engine, searches):
+    session = (student if engine == "native" else fresh).session(skin=0.6)
+    atoms, rng = SYSTEMS[name].copy(), np.random.default_rng(5)
     for step in range(60):
         atoms.positions += rng.normal(size=atoms.positions.shape) * 0.01
         if step == 20:
@@ -101,7 +103,7 @@ def test_two_atoms_that_approach_are_seen_in_time(student):
     assert met[-1]
 
 
-def test_shortest_contacts(student):
+def test_shortest_contacts(student, fresh):
     atoms = rattled(bulk("Si", cubic=True), 2)
     atoms.numbers[[1, 5]] = 8
     everything = atoms * (3, 3, 3)
@@ -110,7 +112,8 @@ def test_shortest_contacts(student):
     of = [everything.numbers == z for z in student.architecture.elements]
     wanted = np.array([[distance[np.ix_(a, b)].min(initial=np.inf) for b in of] for a in of])
     wanted[wanted >= 5.0] = np.inf
-    np.testing.assert_allclose(student.session().evaluate(atoms).shortest, wanted, rtol=1e-6)
+    for one in (student, fresh):
+        np.testing.assert_allclose(one.session().evaluate(atoms).shortest, wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])  # noqa: S301
