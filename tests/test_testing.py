@@ -367,7 +367,7 @@ def no_left_hands(batch: StructureBatch, labels: Labels) -> Labels:
     ("change", "text"),
     [
         (lambda b, y: replace(y, forces=y.forces.astype(np.float32)), "forces is float32, wanted float64"),
-        (lambda b, y: replace(y, stress=None), "stress is claimed but None for a periodic structure"),
+        (lambda b, y: replace(y, stress=None), "stress is NoneType, wanted float64"),
         (no_left_hands, "raised ValueError: left-handed cell"),
     ],
 )

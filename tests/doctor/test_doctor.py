@@ -184,11 +184,7 @@ def test_limbecks_folder(monkeypatch, tmp_path):
     assert said(checks.check_home()) == ("warning", f"{tmp_path}/not/there: cannot be written", remedy)
     (tmp_path / "file").touch()
     monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "file"))
-    assert said(checks.check_home()) == (
-        "warning",
-        f"{tmp_path}/file: {tmp_path}/file is a file",
-        remedy,
-    )
+    assert said(checks.check_home()) == ("warning", f"{tmp_path}/file: {tmp_path}/file is a file", remedy)
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
