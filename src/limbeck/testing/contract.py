@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -80,6 +79,9 @@ def check_potential(
     if not report.passed:
         raise CheckFailure(report)
     return report
+
+
+Check = Callable[..., Iterator[CheckResult]]
 
 
 class _Run:
@@ -162,13 +164,7 @@ class _Run:
             else:
                 yield System(name, atoms, tolerance)
 
-    def _gather(
-        self,
-        name: str,
-        check: Callable[..., Iterable[CheckResult]],
-        system: System | list[System],
-        *rest: Any,
-    ) -> None:
+    def _gather(self, name: str, check: Check, system: System | list[System], *rest: object) -> None:
         try:
             self.results.extend(check(self.probe, system, *rest))
         # Whatever a potential raises is a finding about it, to be listed with the others.
