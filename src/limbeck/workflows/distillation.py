@@ -26,7 +26,7 @@ from limbeck.core.devices import require_training
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.core.timing import seconds_per_step
-from limbeck.labelling.isolated import isolated_atom_energies
+from limbeck.labelling.run import isolated_atom_energies
 from limbeck.planning.plan import (
     DYNAMICS_OVERHEAD_S,
     Costs,
