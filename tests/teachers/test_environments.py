@@ -226,12 +226,6 @@ def test_two_installations_do_not_meet(card: TeacherCard, home: Path) -> None:
         install_environment(card)
 
 
-def test_a_refused_installation_leaves_no_lock(card: TeacherCard, home: Path) -> None:
-    with pytest.raises(InputError, match="no suitable interpreter"):
-        install_environment(dataclasses.replace(card, pythons=("2.7",)))
-    assert not list((home / "teachers").iterdir())
-
-
 def test_a_fitting_interpreter_is_wanted(card: TeacherCard) -> None:
     assert find_base(card) == Path(sys.executable)
     none = dataclasses.replace(card, pythons=("2.7",))

@@ -16,8 +16,7 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +32,7 @@ from limbeck.teachers.environments import (
     installed_python,
     is_current,
     limbeck_home,
+    run_short,
 )
 
 #: ``ok``; ``missing`` (something else does without it); ``warning`` (works, but not as it could);
@@ -135,7 +135,7 @@ def check_compiler() -> Finding:
     for name in filter(None, (os.environ.get("CXX"), *_COMPILERS)):
         words = shlex.split(name)
         if words and shutil.which(words[0]):
-            code, out, _ = run([*words, "--version"])
+            code, out, _ = run_short([*words, "--version"])
             if code == 0:
                 version = (out.strip().splitlines() or ["unknown version"])[0]
                 facts = {"name": name, "version": version}
@@ -146,7 +146,7 @@ def check_compiler() -> Finding:
 
 def check_core(has_compiler: bool, vectors: list[str]) -> Finding:
     """Whether the core loads, for which instruction sets it is compiled, and which of ``vectors`` it uses."""
-    code, out, errors = run([str(OWN.path), "-c", _PROBE], OWN.environment())
+    code, out, errors = run_short([str(OWN.path), "-c", _PROBE], OWN.environment())
     if code != 0 or not out.strip():
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
         reason = lines[-1][:200] if lines else f"exit code {code}"
@@ -289,15 +289,3 @@ def module_file(name: str) -> Path | None:
     except ModuleNotFoundError:
         return None
     return None if spec is None or spec.origin is None else Path(spec.origin)
-
-
-def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    """(exit code, output, errors) of a short command; 1 and the reason where it does not start."""
-    try:
-        done = subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=60, check=False, env=environment,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return 1, "", str(error)
-    return done.returncode, done.stdout, done.stderr
