@@ -17,7 +17,7 @@ from limbeck.core.machine import cgroup_cores, processor_name, vector_instructio
 from limbeck.doctor import checks
 from limbeck.doctor.checks import examine
 from limbeck.students.engine import native_available
-from limbeck.teachers import get_card, list_cards
+from limbeck.teachers import environments, get_card, list_cards
 from limbeck.teachers.card import TeacherCard
 
 BUILD = "pip install -c constraints.txt --force-reinstall --no-deps -e ."
@@ -42,7 +42,7 @@ def quiet(monkeypatch):
 def test_compilers(monkeypatch):
     monkeypatch.setenv("CXX", "mycxx -std=c++17")
     monkeypatch.setattr(checks.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(checks, "run_short", lambda command: (0, f"{' '.join(command)} 13.1\nmore", ""))
+    monkeypatch.setattr(environments, "run_short", lambda command: (0, f"{' '.join(command)} 13.1\nmore", ""))
     assert shown(checks.check_compiler()) == ("ok", "mycxx -std=c++17: mycxx -std=c++17 --version 13.1", None)
     monkeypatch.delenv("CXX")
     monkeypatch.setattr(checks.shutil, "which", lambda name: "/bin/clang++" if name == "clang++" else None)
@@ -75,7 +75,7 @@ def test_the_core_of_this_installation():
     ],
 )
 def test_a_core_that_does_not_load(monkeypatch, answer, has_compiler, expected):
-    monkeypatch.setattr(checks, "run_short", lambda *args: answer)
+    monkeypatch.setattr(environments, "run_short", lambda *args: answer)
     assert shown(checks.check_core(has_compiler, [])) == expected
 
 
@@ -91,7 +91,7 @@ def test_what_a_core_is_compiled_for(monkeypatch, tmp_path, held, vectors, statu
     (tmp_path / "_native.so").write_bytes(b"..".join(f"limbeck_{name}".encode() for name in held))
     used = "avx2" if "avx2" in held else "portable"
     answer = json.dumps({"file": str(tmp_path / "_native.so"), "used": used, "runs": [used]})
-    monkeypatch.setattr(checks, "run_short", lambda *args: (0, f"a warning\n{answer}\n", ""))
+    monkeypatch.setattr(environments, "run_short", lambda *args: (0, f"a warning\n{answer}\n", ""))
     found = checks.check_core(True, vectors)
     assert (found.status, found.remedy) == (status, BUILD if status == "warning" else None)
     assert found.detail.endswith(detail)
@@ -192,7 +192,7 @@ def test_teachers_here_elsewhere_and_nowhere(monkeypatch, tmp_path):
     monkeypatch.setenv("LIMBECK_HOME", str(tmp_path))
     monkeypatch.setattr(TeacherCard, "installed", property(lambda card: card.name == "chgnet"))
     monkeypatch.setattr(TeacherCard, "version", lambda card: "0.4.2")
-    folder = checks.environment_folder(get_card("ani-1x"))
+    folder = environments.environment_folder(get_card("ani-1x"))
     (folder / "bin").mkdir(parents=True)
     (folder / "limbeck.json").write_text("{}")
     found = {card.name: shown(checks.check_teacher(card)) for card in list_cards()}
@@ -206,7 +206,7 @@ def test_teachers_here_elsewhere_and_nowhere(monkeypatch, tmp_path):
         f"in {folder}, made from an older list of versions",
         remedy,
     )
-    monkeypatch.setattr(checks, "is_current", lambda card: True)
+    monkeypatch.setattr(environments, "is_current", lambda card: True)
     assert shown(checks.check_teacher(get_card("ani-1x"))) == ("ok", f"in {folder}", None)
 
 
@@ -237,7 +237,7 @@ def test_extras_named_in_remedies_are_there():
 
 
 def test_what_is_not_there_is_no_crash(tmp_path):
-    code, out, errors = checks.run_short([str(tmp_path / "none")])
+    code, out, errors = environments.run_short([str(tmp_path / "none")])
     assert (code, out, "No such file" in errors) == (1, "", True)
     assert checks.module_file("limbeck_no_such_module") is None
     assert checks.package_version("limbeck-no-such-distribution") is None
@@ -249,7 +249,7 @@ def healthy(monkeypatch):
     monkeypatch.setattr(checks, "module_file", lambda name: Path("torch/__init__.py"))
     monkeypatch.setattr(checks.shutil, "which", lambda name: name)
     core = json.dumps({"file": "", "used": "portable", "runs": ["portable"]})
-    monkeypatch.setattr(checks, "run_short", lambda command, environment=None: (0, core, ""))
+    monkeypatch.setattr(environments, "run_short", lambda command, environment=None: (0, core, ""))
     monkeypatch.setattr("limbeck.core.machine.vector_instructions", list)
     return monkeypatch
 

@@ -17,8 +17,8 @@ from ase.io import read
 from limbeck.core.labels import Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
-from limbeck.labelling.run import isolated_atom_energies
 from limbeck.labelling.remote import WorkerPotential, open_teacher
+from limbeck.labelling.run import isolated_atom_energies
 from limbeck.teachers import get_card, teacher_names
 from limbeck.testing import CheckFailure, check_potential
 

@@ -24,16 +24,7 @@ from typing import Any, Literal
 from limbeck import __version__
 from limbeck.core import machine
 from limbeck.core.devices import REMEDY
-from limbeck.teachers import TeacherCard, list_cards
-from limbeck.teachers.environments import (
-    OWN,
-    RECORD,
-    environment_folder,
-    installed_python,
-    is_current,
-    limbeck_home,
-    run_short,
-)
+from limbeck.teachers import TeacherCard, environments, list_cards
 
 #: ``ok``; ``missing`` (something else does without it); ``warning`` (works, but not as it could);
 #: ``broken`` (Limbeck cannot work)
@@ -135,7 +126,7 @@ def check_compiler() -> Finding:
     for name in filter(None, (os.environ.get("CXX"), *_COMPILERS)):
         words = shlex.split(name)
         if words and shutil.which(words[0]):
-            code, out, _ = run_short([*words, "--version"])
+            code, out, _ = environments.run_short([*words, "--version"])
             if code == 0:
                 version = (out.strip().splitlines() or ["unknown version"])[0]
                 facts = {"name": name, "version": version}
@@ -146,7 +137,8 @@ def check_compiler() -> Finding:
 
 def check_core(has_compiler: bool, vectors: list[str]) -> Finding:
     """Whether the core loads, for which instruction sets it is compiled, and which of ``vectors`` it uses."""
-    code, out, errors = run_short([str(OWN.path), "-c", _PROBE], OWN.environment())
+    own = environments.OWN
+    code, out, errors = environments.run_short([str(own.path), "-c", _PROBE], own.environment())
     if code != 0 or not out.strip():
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
         reason = lines[-1][:200] if lines else f"exit code {code}"
@@ -225,18 +217,18 @@ def count_gpus() -> int:
 
 def check_teacher(card: TeacherCard) -> Finding:
     """One teacher: in this environment, in one of its own, or not installed."""
-    folder = environment_folder(card)
+    folder = environments.environment_folder(card)
     facts: dict[str, str | None] = {"installed": None, "version": None}
     again = f"{card.remedy} --overwrite"
     if card.installed:
         version = card.version()
         facts = {"installed": "this environment", "version": version or None}
         found: _State = "ok", f"{card.distribution} {version}".strip(), None
-    elif installed_python(card) is not None:
+    elif environments.installed_python(card) is not None:
         facts["installed"] = str(folder)
         older: _State = "warning", f"in {folder}, made from an older list of versions", again
-        found = ("ok", f"in {folder}", None) if is_current(card) else older
-    elif (folder / RECORD).is_file():
+        found = ("ok", f"in {folder}", None) if environments.is_current(card) else older
+    elif (folder / environments.RECORD).is_file():
         found = "warning", f"in {folder}, whose Python is gone", again
     else:
         found = "missing", card.domain, card.remedy
@@ -258,7 +250,7 @@ def check_packages() -> list[Finding]:
 
 def check_home() -> Finding:
     """Whether Limbeck's folder, where environments of teachers go, can be written and has room."""
-    home = limbeck_home()
+    home = environments.limbeck_home()
     near = next(path for path in (home, *home.parents) if path.exists())
     writable = near.is_dir() and os.access(near, os.W_OK | os.X_OK)
     free_gb = shutil.disk_usage(near).free / 1e9

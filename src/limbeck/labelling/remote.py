@@ -7,6 +7,7 @@ import queue
 import selectors
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.records.label_record import TeacherIdentity
 from limbeck.teachers import custom
 from limbeck.teachers.environments import find_interpreter
-from limbeck.teachers.registry import check_teacher, get_card
-from limbeck.teachers.support import name_structure
+from limbeck.teachers.registry import check_teacher, get_card, name_structure
 
 _DEPTH = 2  # requests of a worker: one being computed and one waiting, so that it is never idle
 _REMEDY = "SIGKILL often means that memory ran out: use fewer workers; stored labels are kept"
@@ -103,7 +103,7 @@ class WorkerPotential(Potential):
         self.identity = TeacherIdentity(**greeting["identity"])
         self.n_parameters: int | None = greeting["n_parameters"]
         card = custom.make_card(name) if custom.is_custom(name) else get_card(name).of(greeting["options"])
-        self.card = card.with_capabilities(self.capabilities)
+        self.card = replace(card, **vars(self.capabilities))
         self._team = team
         self._serials = itertools.count(1)
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the last used first: its caches are warm

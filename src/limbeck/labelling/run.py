@@ -19,7 +19,7 @@ from limbeck.progress import Progress, no_progress
 from limbeck.records.label_record import label_key, make_record
 from limbeck.records.label_store import LabelStore
 from limbeck.teachers.card import TeacherCard, TeacherIdentity
-from limbeck.teachers.support import check_charges, check_supported
+from limbeck.teachers.registry import check_charges, check_supported
 
 _SYNC_S = 1.0  # between fsyncs; a power cut loses the labels of this time, a killed process none
 _HOPELESS = 10  # failures on structures from all over the set, without any label, end the run

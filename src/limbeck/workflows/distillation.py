@@ -44,7 +44,7 @@ from limbeck.records.run_folder import RUN, RunFolder, RunState
 from limbeck.records.time_budget import LEAST_TRAINING_S, TimeBudget
 from limbeck.runtime.student import Student
 from limbeck.sampling import write_frames
-from limbeck.teachers.support import check_supported
+from limbeck.teachers.registry import check_supported
 from limbeck.training.loop import Stop
 from limbeck.workflows.active_learning import ActiveLearning, Iteration
 from limbeck.workflows.evaluation import (
