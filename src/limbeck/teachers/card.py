@@ -168,12 +168,10 @@ class TeacherCard(Capabilities):
         """Raise InputError if a model file would be unpickled without ``trust``."""
         path = self.model_file(options)
         if path is not None and self.unpickles and not trust:
-            raise InputError(
-                f"{self.distribution} unpickles a model file, which runs any code stored in it",
-                where=f"teacher {self.name}: {path}",
-                wanted="a file from a source that you trust",
-                remedy="add --trust, or trust: true under teacher in the configuration",
-            )
+            what = f"{self.distribution} unpickles a model file, which runs any code stored in it"
+            where, wanted = f"teacher {self.name}: {path}", "a file from a source that you trust"
+            remedy = "add --trust, or trust: true under teacher in the configuration"
+            raise InputError(what, where=where, wanted=wanted, remedy=remedy)
 
     def identity(
         self, options: Mapping[str, Any], capabilities: Capabilities, weights: Path | None = None

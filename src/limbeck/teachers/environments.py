@@ -109,12 +109,8 @@ def installed_python(card: TeacherCard, folder: Path | None = None) -> Path | No
 def find_interpreter(card: TeacherCard | None, python: Path | None = None, name: str = "") -> Interpreter:
     """The Python for a teacher's workers: the given one, else this one, else the installed one.
 
-    ``card`` is None for ``module:callable``, which uses this Python unless ``python`` (``teacher.python``) is
-    given; ``name`` is the teacher's name for messages.
-
-    Raises
-    ------
-    InputError: ``python`` is not usable. MissingPackageError: the teacher is not installed.
+    ``card`` is None for ``module:callable``; ``python`` is ``teacher.python``; ``name`` is for messages.
+    Raises InputError: ``python`` is not usable. MissingPackageError: the teacher is not installed.
     """
     if python is not None:
         check_python(python, [] if card is None else [card.package], name or (card.name if card else ""))
@@ -172,15 +168,9 @@ def run_short(command: Sequence[str], environment: Mapping[str, str] | None = No
     return done.returncode, done.stdout, done.stderr
 
 
-# installation by limbeck teachers install
-
-
 def read_pins(card: TeacherCard) -> tuple[str, ...]:
-    """Requirements of the teacher: its frozen list, else its package and those of a worker."""
-    path = PINS / f"{card.environment_name}.txt"
-    if not path.is_file():
-        return (card.requirement, *_WORKER_NEEDS)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    """Requirements of the teacher's environment."""
+    lines = (PINS / f"{card.environment_name}.txt").read_text(encoding="utf-8").splitlines()
     return tuple(pin for line in lines if (pin := line.partition("#")[0].strip()))
 
 
@@ -261,12 +251,9 @@ def find_base(card: TeacherCard, python: Path | None = None) -> Path:
         # the shim of a version manager may exist and fail
         if path is not None and _version(path) == version:
             return Path(path)
-    raise InputError(
-        f"no suitable interpreter for teacher {card.name!r}",
-        got=f"Python {platform.python_version()} and no other on PATH",
-        wanted=wanted,
-        remedy="install one and give --python PATH",
-    )
+    what, got = f"no suitable interpreter for teacher {card.name!r}", platform.python_version()
+    remedy = "install one and give --python PATH"
+    raise InputError(what, got=f"Python {got} and no other on PATH", wanted=wanted, remedy=remedy)
 
 
 def _version(python: str) -> str | None:

@@ -21,6 +21,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.teachers import crystals, custom, model_files, molecules
 from limbeck.teachers.card import Loaded, TeacherCard, TeacherIdentity, nearest
 
+_REMOVE = "remove these structures or choose another teacher (limbeck teachers)"
 _CARDS = {card.name: card for module in (crystals, molecules, model_files) for card in module.CARDS}
 
 
@@ -140,12 +141,8 @@ def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
     if card.elements is not None and foreign.any():
         first = int(batch.structure_of_atom[np.flatnonzero(foreign)[0]])
         names = ", ".join(chemical_symbols[z] for z in np.unique(batch.numbers[foreign]))
-        raise InputError(
-            f"teacher {card.name!r} was not trained on {names}",
-            where=name_structure(batch, first),
-            wanted=describe_elements(card.elements),
-            remedy="remove these structures or choose another teacher (limbeck teachers)",
-        )
+        what, where = f"teacher {card.name!r} was not trained on {names}", name_structure(batch, first)
+        raise InputError(what, where=where, wanted=describe_elements(card.elements), remedy=_REMOVE)
     cell = "give it a cell (atoms.center(vacuum=8); atoms.pbc = True)"
     crystals = "that repeat in all three directions", "pbc TTT and a cell", cell
     molecules = "without periodicity", "pbc FFF", "set atoms.pbc = False"
@@ -156,13 +153,10 @@ def check_supported(card: TeacherCard, batch: StructureBatch) -> None:
         if wrong.any():
             s = int(np.flatnonzero(wrong)[0])
             flags = "".join("T" if p else "F" for p in batch.pbc[s])
-            raise InputError(
-                f"teacher {card.name!r} treats only structures {only}",
-                where=name_structure(batch, s),
-                got=f"pbc {flags}" + ("" if batch.volume[s] > 0 else " without a cell"),
-                wanted=wanted,
-                remedy=f"{remedy} or choose another teacher",
-            )
+            what = f"teacher {card.name!r} treats only structures {only}"
+            remedy += " or choose another teacher"
+            got = f"pbc {flags}" + ("" if batch.volume[s] > 0 else " without a cell")
+            raise InputError(what, where=name_structure(batch, s), got=got, wanted=wanted, remedy=remedy)
 
 
 def check_charges(name: str, capabilities: Capabilities, batch: StructureBatch) -> None:
@@ -171,23 +165,16 @@ def check_charges(name: str, capabilities: Capabilities, batch: StructureBatch) 
     for (what, values), among in zip(states, compared(batch), strict=True):
         if (pair := first_other(values, among)) is not None:
             first, s = pair
-            raise InputError(
-                f"structures of different {what} in one set",
-                where=name_structure(batch, s),
-                got=f"{what} {values[s]:g} here and {values[first]:g} in structure {first}",
-                wanted=f"one {what} in the set",
-                remedy=f"one store and one student for each {what}",
-            )
+            where, differ = name_structure(batch, s), f"structures of different {what} in one set"
+            got = f"{what} {values[s]:g} here and {values[first]:g} in structure {first}"
+            wanted, remedy = f"one {what} in the set", f"one store and one student for each {what}"
+            raise InputError(differ, where=where, got=got, wanted=wanted, remedy=remedy)
     beyond = {"charge": batch.charge != 0, "spin": batch.spin > 1}
     for (what, values), (field, mask) in zip(states, beyond.items(), strict=True):
         if mask.any() and not getattr(capabilities, field):
             s = int(np.flatnonzero(mask)[0])
-            other = "remove these structures or choose another teacher (limbeck teachers)"
             declare = f"if it does, declare it: --set 'teacher.options.capabilities={{{field}: true}}'"
-            raise InputError(
-                f"teacher {name!r} does not treat a {what}",
-                where=name_structure(batch, s),
-                got=f"{what} {values[s]:g}",
-                wanted=f"{what} {0 if field == 'charge' else 1}, or no entry",
-                remedy=declare if custom.is_custom(name) else other,
-            )
+            remedy = declare if custom.is_custom(name) else _REMOVE
+            refused, got = f"teacher {name!r} does not treat a {what}", f"{what} {values[s]:g}"
+            wanted = f"{what} {0 if field == 'charge' else 1}, or no entry"
+            raise InputError(refused, where=name_structure(batch, s), got=got, wanted=wanted, remedy=remedy)
