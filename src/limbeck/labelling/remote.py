@@ -43,6 +43,7 @@ def open_teacher(
     Parameters
     ----------
     name: a teacher of the registry, or ``module:callable`` for any ASE calculator.
+    options: keyword arguments of the teacher.
     threads: threads of each worker; None divides the available cores among them.
     python: interpreter of the environment with the teacher's package; None takes this environment, or where
         the package is missing the one of ``limbeck teachers install``.
@@ -104,8 +105,7 @@ class WorkerPotential(Potential):
         self.n_parameters: int | None = greeting["n_parameters"]
         card = custom.make_card(name) if custom.is_custom(name) else get_card(name).of(greeting["options"])
         self.card = replace(card, **vars(self.capabilities))
-        self._team = team
-        self._serials = itertools.count(1)
+        self._team, self._serials = team, itertools.count(1)
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the last used first: its caches are warm
         for worker in team:
             self._idle.put(worker)

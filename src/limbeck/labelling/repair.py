@@ -136,10 +136,7 @@ def repair_scans(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tupl
 
 
 def scans_of(labelled: LabelledSet) -> list[Scan]:
-    """The close-contact scans of a set: frames of one group, in which two atoms move along a line.
-
-    A scan with fewer than two labels left cannot be recognised and is not among them.
-    """
+    """The close-contact scans of a set (two labels or more): frames in which two atoms move along a line."""
     members = np.flatnonzero(scan_mask(labelled.config_type))
     groups = labelled.group[members]
     found = (_scan(labelled, members[groups == group]) for group in dict.fromkeys(groups.tolist()))

@@ -224,13 +224,10 @@ def install_environment(
             say(f"installing {card.requirement} into {target}: some minutes, 1 to 6 GB; log: {log}")
             _make(card, base, target, log)
     except OSError as error:
-        raise LimbeckError(
-            f"cannot create the environment of teacher {card.name!r}",
-            where=error.filename or target,
-            got=error.strerror or str(error),
-            wanted="a writable folder with a few gigabytes free",
-            remedy="set LIMBECK_HOME to such a folder, or give --dir",
-        ) from error
+        what, where = f"cannot create the environment of teacher {card.name!r}", error.filename or target
+        got, wanted = error.strerror or str(error), "a writable folder with a few gigabytes free"
+        remedy = "set LIMBECK_HOME to such a folder, or give --dir"
+        raise LimbeckError(what, where=where, got=got, wanted=wanted, remedy=remedy) from error
     return target / "bin" / "python"
 
 
