@@ -118,18 +118,18 @@ def test_threads(monkeypatch, given, container, detail, remedy):
 
 
 def test_a_containers_limit_is_read_in_both_versions(tmp_path):
-    assert cgroup_cores(tmp_path) is None
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert cgroup_cores(tmp_path) == 1.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cgroup_cores(tmp_path) is None
     older = tmp_path / "older"
     (older / "cpu").mkdir(parents=True)
     (older / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    (older / "cpu" / "cpu.cfs_quota_us").write_text("200000\n")
-    assert cgroup_cores(older) == 2.0
-    (older / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    assert cgroup_cores(older) is None
+    assert cgroup_cores(tmp_path) is None
+    for folder, file, text, cores in (
+        (tmp_path, "cpu.max", "150000 100000\n", 1.5),
+        (tmp_path, "cpu.max", "max 100000\n", None),
+        (older, "cpu/cpu.cfs_quota_us", "200000\n", 2.0),
+        (older, "cpu/cpu.cfs_quota_us", "-1\n", None),
+    ):
+        (folder / file).write_text(text)
+        assert cgroup_cores(folder) == cores
 
 
 def test_processor_and_its_vectors(tmp_path):
@@ -161,19 +161,20 @@ def test_builds_of_torch(monkeypatch, tmp_path, text, gpus, status, detail):
 
 
 def test_limbecks_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "not" / "there"))
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=50e9))
-    assert shown(checks.check_home()) == ("ok", f"{tmp_path}/not/there: 50.0 GB free", None)
-    remedy = "export LIMBECK_HOME=FOLDER    (one that can be written and has room)"
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
-    assert shown(checks.check_home()) == (
-        "warning", f"{tmp_path}/not/there: 1.0 GB free, and an environment of a teacher takes up to 3", remedy
-    )  # fmt: skip
+    def state(name: str, free_gb: float) -> tuple:
+        monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / name))
+        monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free_gb * 1e9))
+        found = checks.check_home()
+        assert (found.remedy is None) == (found.status == "ok")
+        return found.status, found.detail.removeprefix(f"{tmp_path / name}: ")
+
+    assert state("not/there", 50) == ("ok", "50.0 GB free")
+    full = "1.0 GB free, and an environment of a teacher takes up to 3"
+    assert state("not/there", 1) == ("warning", full)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert shown(checks.check_home()) == ("warning", f"{tmp_path}/not/there: cannot be written", remedy)
+    assert state("not/there", 50) == ("warning", "cannot be written")
     (tmp_path / "file").touch()
-    monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "file"))
-    assert shown(checks.check_home()) == ("warning", f"{tmp_path}/file: {tmp_path}/file is a file", remedy)
+    assert state("file", 50) == ("warning", f"{tmp_path}/file is a file")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 

@@ -16,7 +16,7 @@ from tests.labelling.conftest import make_frames
 
 from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.errors import InputError, LimbeckError
-from limbeck.labelling import LabellingConfig, label, open_teacher
+from limbeck.labelling import label, open_teacher
 from limbeck.records.label_record import TeacherIdentity
 from limbeck.records.label_store import LabelStore
 from limbeck.teachers import get_card
@@ -161,10 +161,3 @@ def test_unsupported_structures_are_refused_before_any_label(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"structure 1 \(H4Si\): .*so3lr.*Si"):
         label([molecule("H2O"), molecule("SiH4")], teacher, store, identity=_IDENTITY, card=get_card("so3lr"))
     assert not (tmp_path / "labels").exists()
-
-
-@pytest.mark.parametrize("wrong", [{"workers": 0}, {"max_force_ev_per_a": -1.0}, {"wokers": 2}])
-def test_settings_refuse_nonsense(wrong: dict[str, float]) -> None:
-    assert LabellingConfig().max_force_ev_per_a == 50.0
-    with pytest.raises(ValueError):
-        LabellingConfig(**wrong)

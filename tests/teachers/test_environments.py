@@ -85,14 +85,9 @@ def card(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Teacher
             (site / "borrowed.pth").write_text("\n".join(folders) + "\n")
 
     monkeypatch.setattr(environments, "_run", with_this_environments_packages)
-    return dataclasses.replace(
-        get_card("chgnet"),
-        name="tiny",
-        package=PACKAGE,
-        requirement=f"{PACKAGE}==1.0",
-        environment="tiny",
-        pythons=("{}.{}".format(*sys.version_info[:2]),),
-    )
+    python = "{}.{}".format(*sys.version_info)
+    names = {"name": "tiny", "environment": "tiny", "package": PACKAGE, "requirement": f"{PACKAGE}==1.0"}
+    return dataclasses.replace(get_card("chgnet"), **names, pythons=(python,))
 
 
 def _leftovers(folder: Path) -> list[str]:

@@ -136,12 +136,12 @@ def _installed(name: str) -> None:
         pytest.skip(get_card(name).remedy)
 
 
-def _known() -> list[object]:
-    names = [n for n in teacher_names() if n in _BY_ITS_OWN_API]
-    return [pytest.param(n, marks=[pytest.mark.slow] * (n in _VARIANTS)) for n in names]
+_KNOWN = [n for n in teacher_names() if n in _BY_ITS_OWN_API]
 
 
-@pytest.fixture(scope="module", params=_known())
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n in _VARIANTS)) for n in _KNOWN]
+)
 def name(request: pytest.FixtureRequest) -> str:
     _installed(request.param)
     return request.param
