@@ -152,14 +152,11 @@ def deepmd(path: str) -> None:
     from deepmd.pt.train.wrapper import ModelWrapper
 
     descriptor = {"type": "se_e2_a", "sel": [30, 20, 20, 20], "rcut_smth": 0.5, "rcut": 4.0}
-    heads = {
-        name: {
-            "type_map": ["H", "C", "O", "Si"],
-            "descriptor": {**descriptor, "neuron": [4, 8, 16], "axis_neuron": 4, "seed": seed},
-            "fitting_net": {"neuron": [16, 16], "resnet_dt": True, "seed": seed},
-        }
-        for seed, name in enumerate("ab")
-    }
+    heads = {}
+    for seed, name in enumerate("ab"):
+        first = {**descriptor, "neuron": [4, 8, 16], "axis_neuron": 4, "seed": seed}
+        fitting = {"neuron": [16, 16], "resnet_dt": True, "seed": seed}
+        heads[name] = {"type_map": ["H", "C", "O", "Si"], "descriptor": first, "fitting_net": fitting}
     models = {name: get_model(parameters).eval() for name, parameters in heads.items()}
     with torch.no_grad():
         for model in models.values():

@@ -151,8 +151,8 @@ def test_any_ase_calculator_with_keywords() -> None:
     np.testing.assert_allclose(labels.stress[0], atoms.get_stress(voigt=False))
     assert loaded.card.elements is None
 
-    narrow = load_teacher("ase.calculators.lj:LennardJones", {"sigma": 2.3, "rc": 5.0})
-    wide = load_teacher("ase.calculators.lj:LennardJones", {"sigma": 2.3, "rc": 9.0})
+    lj = "ase.calculators.lj:LennardJones"
+    narrow, wide = (load_teacher(lj, {"sigma": 2.3, "rc": rc}) for rc in (5.0, 9.0))
     assert narrow.potential.evaluate(batch).energy[0] != wide.potential.evaluate(batch).energy[0]
     assert narrow.identity.options != wide.identity.options
     assert narrow.identity.weights_hash == wide.identity.weights_hash
@@ -228,8 +228,6 @@ def test_restricted_packages_get_vacuum_and_right_handed_cells() -> None:
 def test_groups_cover_all_in_order_and_keep_to_the_limit(counts: list[int], batch_atoms: int) -> None:
     found = list(groups(np.array(counts, np.int64), batch_atoms))
     assert [s for group in found for s in group] == list(range(len(counts)))
-    for k, group in enumerate(found):
-        atoms = sum(counts[s] for s in group)
-        assert atoms <= batch_atoms or len(group) == 1
-        if k + 1 < len(found):
-            assert atoms + counts[found[k + 1][0]] > batch_atoms
+    sums = [sum(counts[s] for s in group) for group in found]
+    assert all(n <= batch_atoms or len(group) == 1 for n, group in zip(sums, found, strict=True))
+    assert all(n + counts[later[0]] > batch_atoms for n, later in zip(sums, found[1:], strict=False))
