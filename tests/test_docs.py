@@ -125,13 +125,14 @@ def test_the_index_lists_every_page():
 
 
 def test_the_presets_are_as_told():
-    from limbeck.students.specification import PRESETS, parameter_budget, preset_architecture
+    from limbeck.students.specification import PRESETS, preset_architecture
+    from tests.students.test_specification import BUDGETS
 
     text = (DOCS / "choosing-a-preset.md").read_text(encoding="utf-8")
     for preset in PRESETS:
         shape = preset_architecture(preset, tuple(range(1, 11)))
         reach = shape.cutoff * shape.interactions
-        row = f"| `{preset}` | {shape.hidden_dim} | {shape.interactions} | {shape.rbf} | {shape.n_parameters:,} | {parameter_budget(preset):,} | {reach:g} |"
+        row = f"| `{preset}` | {shape.hidden_dim} | {shape.interactions} | {shape.rbf} | {shape.n_parameters:,} | {BUDGETS[preset]:,} | {reach:g} |"
         assert row in text
 
 
@@ -178,8 +179,8 @@ def lay_out(finished: Path, folder: Path) -> None:
     """What a page that is `given` finds in its folder."""
     import torch
 
-    from limbeck.artifact.convert import checkpoint_state
     from limbeck.artifact.file import read_student
+    from tests.students.tools import checkpoint_state
 
     shutil.copytree(finished, folder, dirs_exist_ok=True)
     record = read_student(folder / "runs" / "si" / "tiny.safetensors")
@@ -203,8 +204,8 @@ def test_blocks_do_what_the_page_says(page, tmp_path, monkeypatch, request):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     # what exports are timed on; the figures are not looked at
-    monkeypatch.setattr("limbeck.export.speed.SIZES", (16, 100))
-    monkeypatch.setattr("limbeck.export.speed._ENOUGH_S", 0.05)
+    monkeypatch.setattr("limbeck.export.runtimes.SIZES", (16, 100))
+    monkeypatch.setattr("limbeck.export.runtimes._ENOUGH_S", 0.05)
     monkeypatch.setattr("limbeck.export.structures.MANY_ATOMS", 150)
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))

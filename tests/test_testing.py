@@ -37,12 +37,8 @@ class FastMorse(Potential):
     epsilon, r0, rho0, cutoff, inner = 2.0, 1.6, 4.0, 4.0, 2.4
 
     def evaluate(self, batch: StructureBatch) -> Labels:
-        parts = [
-            self._single(batch.positions[a:b], cell, pbc)
-            for a, b, cell, pbc in zip(
-                batch.offsets[:-1], batch.offsets[1:], batch.cell, batch.pbc.all(axis=1), strict=True
-            )
-        ]
+        cells = zip(batch.offsets, batch.offsets[1:], batch.cell, batch.pbc.all(axis=1), strict=False)
+        parts = [self._single(batch.positions[a:b], cell, pbc) for a, b, cell, pbc in cells]
         energy, forces, stress = zip(*parts, strict=True)
         return Labels(np.array(energy), np.concatenate(forces), np.array(stress))
 
@@ -147,13 +143,10 @@ def test_a_many_body_potential_passes_on_given_structures():
 
 
 def test_what_is_not_claimed_is_not_checked():
-    crystal_only = lennard_jones(molecular=False)
-    report = check_potential(crystal_only)
+    report = check_potential(lennard_jones(molecular=False))
     assert not any("far fragments" in r.name or r.system == "molecule" for r in report.results)
-    molecule_only = lennard_jones(periodic=False, stress=False, isolated_atoms=False)
-    report = check_potential(molecule_only)
-    assert not any("cell" in r.name or "stress" in r.name for r in report.results)
-    assert not any("one atom" in r.name for r in report.results)
+    report = check_potential(lennard_jones(periodic=False, stress=False, isolated_atoms=False))
+    assert not any(word in r.name for r in report.results for word in ("cell", "stress", "one atom"))
     assert "cells: periodic structures are not claimed" in report.skipped
 
 
@@ -178,7 +171,7 @@ def field(batch: StructureBatch, labels: Labels) -> Labels:
 
 
 def along_z(batch: StructureBatch, labels: Labels) -> Labels:
-    """A variance along z alone, with its exact forces: invariant to translation, not to rotation."""
+    """A variance along z alone: invariant to translation, not to rotation."""
     s = batch.structure_of_atom
     z = batch.positions[:, 2] - (np.bincount(s, batch.positions[:, 2]) / batch.counts)[s]
     forces = labels.forces - 2e-3 * z[:, None] * [0, 0, 1]
@@ -262,11 +255,6 @@ def test_each_fault_fails_its_check(name):
     assert name != "field" or FORCES not in found  # they are its exact forces
 
 
-@pytest.mark.parametrize("change", [one_percent, swap_diagonal_stress])
-def test_wrong_derivatives_of_an_ase_calculator_fail(change):
-    assert failures(Altered(lennard_jones(), change))
-
-
 def test_a_preferred_axis_fails_rotation():
     found = failures(Altered(free_morse(), along_z))
     assert found >= {"rotation: energy", "rotation: forces", "reflection: energy"}
@@ -291,42 +279,21 @@ def test_jump_of_forces_at_the_cutoff_fails():
     assert failures(lennard_jones(smooth=False)) == {"forces continuous at the cutoff"}
 
 
-def test_minimum_image_fails_in_small_cells():
-    class MinimumImage(Potential):
-        """Lennard-Jones between nearest images only: right in cells twice the cutoff."""
-
-        name, cutoff = "minimum image", LJ_CUTOFF_A
-        capabilities = Capabilities(stress=False)
-
-        def evaluate(self, batch: StructureBatch) -> Labels:
-            frames = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in batch.to_atoms()]
-            energy, forces = [], []
-            for atoms in frames:
-                vectors = atoms.get_all_distances(mic=True, vector=True)
-                r2 = (vectors**2).sum(axis=-1)
-                np.fill_diagonal(r2, np.inf)
-                c6 = (1.3**2 / r2) ** 3
-                energy.append(float((c6**2 - c6).sum()))
-                forces.append((((6 * c6 - 12 * c6**2) / r2 * 2)[..., None] * vectors).sum(axis=1))
-            return Labels(np.array(energy), np.concatenate(forces))
-
-    assert "cell smaller than the cutoff = supercell: energy" in failures(MinimumImage())
-
-
 def in_single_precision(
     offset: float, *, added_in_double: bool
 ) -> Callable[[StructureBatch, Labels], Labels]:
     """Round as a float32 model does, with a large constant an atom added before or after."""
 
+    def single(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32).astype(np.float64)
+
     def change(batch: StructureBatch, labels: Labels) -> Labels:
         constant = offset * batch.counts
         if added_in_double:
-            energy = labels.energy.astype(np.float32).astype(np.float64) + constant
+            energy = single(labels.energy) + constant
         else:
-            energy = (labels.energy + constant).astype(np.float32).astype(np.float64)
-        forces = labels.forces.astype(np.float32).astype(np.float64)
-        stress = labels.stress.astype(np.float32).astype(np.float64)
-        return Labels(energy, forces, stress)
+            energy = single(labels.energy + constant)
+        return Labels(energy, single(labels.forces), single(labels.stress))
 
     return change
 
@@ -338,18 +305,16 @@ def test_single_precision_passes_and_one_percent_still_fails(offset, added_in_do
     single = Altered(FastMorse(), rounding)
     single.capabilities = replace(single.capabilities, precision="float32")
     assert check_potential(single, seed=seed).passed
-    wrong = Altered(single, one_percent)
-    assert failures(wrong, seed=seed) == {"forces against finite differences"}
-    wrong = Altered(single, swap_diagonal_stress)
-    assert "stress against finite differences" in failures(wrong, seed=seed)
+    assert failures(Altered(single, one_percent), seed=seed) == {FORCES}
+    assert STRESS in failures(Altered(single, swap_diagonal_stress), seed=seed)
 
 
-def test_large_energies_in_single_precision_pass_and_the_report_lists_what_they_hide():
+def test_what_large_energies_in_single_precision_hide_is_listed():
     single = Altered(FastMorse(), in_single_precision(-20_000.0, added_in_double=False))
     single.capabilities = replace(single.capabilities, precision="float32")
     report = check_potential(single)
     assert any(reason.startswith("forces to 1% [molecule]: noise") for reason in report.skipped)
-    assert "forces against finite differences" in failures(Altered(single, flip))
+    assert FORCES in failures(Altered(single, flip))
 
 
 def test_single_precision_declared_double_is_found():
@@ -367,7 +332,7 @@ def no_left_hands(batch: StructureBatch, labels: Labels) -> Labels:
     ("change", "text"),
     [
         (lambda b, y: replace(y, forces=y.forces.astype(np.float32)), "forces is float32, wanted float64"),
-        (lambda b, y: replace(y, stress=None), "stress is claimed but None for a periodic structure"),
+        (lambda b, y: replace(y, stress=None), "stress is NoneType, wanted float64"),
         (no_left_hands, "raised ValueError: left-handed cell"),
     ],
 )
@@ -380,7 +345,5 @@ def test_message_lists_every_failed_check_with_numbers():
     both = Altered(FastMorse(), lambda batch, labels: flip(batch, turn_stress(batch, labels)))
     with pytest.raises(CheckFailure, match=r"^altered: .*checks failed, seed 7") as caught:
         check_potential(both, seed=7)
-    text = str(caught.value)
-    assert f"FAIL {FORCES} [molecule]" in text
-    assert f"FAIL {STRESS} [triclinic crystal]" in text
-    assert "eV/Å³ (xy: stress " in text
+    for text in (f"FAIL {FORCES} [molecule]", f"FAIL {STRESS} [triclinic crystal]", "eV/Å³ (xy: stress "):
+        assert text in str(caught.value)

@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Calculator": "limbeck.runtime.calculator",
+    "Calculator": "limbeck.runtime.student",
     "Student": "limbeck.runtime.student",
     "distill": "limbeck.workflows",
     "InputError": "limbeck.errors",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import tempfile
 from dataclasses import replace
@@ -17,13 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from limbeck import __version__, _native
-from limbeck.artifact.file import (
-    FORMAT_VERSION,
-    StudentArtifact,
-    read_card,
-    read_student,
-    write_student,
-)
+from limbeck.artifact.file import FORMAT_VERSION, StudentArtifact, read_card, read_student, write_student
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import Baseline
@@ -34,9 +27,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def small_record(dtype=np.float32) -> StudentArtifact:
-    arch = Architecture(
-        (1, 14), hidden_dim=3, interactions=2, rbf=2, gate_width=2, readout_width=2, energy_scale=0.5
-    )
+    arch = Architecture((1, 14), 3, 2, 2, gate_width=2, readout_width=2, energy_scale=0.5)
     weights = {k: v.astype(dtype) for k, v in random_weights(arch).items()}
     card = {
         "preset": "small",
@@ -47,15 +38,12 @@ def small_record(dtype=np.float32) -> StudentArtifact:
     return StudentArtifact(arch, Baseline({1: -1.0, 14: -5.25}, {(1, 14): 1.2}), weights, card)
 
 
-def rewritten(path: Path, *, card=None, weights=None) -> Path:
-    """The same file with changes to its card (a function) or weights."""
-    body, arrays = read_card(path), dict(load(path.read_bytes()))
-    if card is not None:
-        card(body)
-    arrays |= weights or {}
-    arrays = {k: v for k, v in arrays.items() if v is not None}
-    path.write_bytes(save(arrays, metadata={"limbeck": json.dumps(body)}))
-    return path
+def assert_same(back: StudentArtifact, record: StudentArtifact) -> None:
+    assert (back.architecture, back.baseline) == (record.architecture, record.baseline)
+    assert back.weights.keys() == record.weights.keys()
+    for name, value in record.weights.items():
+        np.testing.assert_array_equal(back.weights[name], value)
+        assert back.weights[name].dtype == value.dtype
 
 
 @pytest.fixture
@@ -64,12 +52,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "s.safetensors"
 
 
+scalars = st.none() | st.booleans() | st.integers(-(2**50), 2**50) | st.floats(allow_nan=False)
 plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**50), 2**50)
-    | st.floats(allow_nan=False)
-    | st.text(max_size=8),
+    scalars | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=8,
 )
@@ -91,25 +76,18 @@ def test_round_trip(seed, dtype, card, references, radius):
     with tempfile.TemporaryDirectory() as folder:
         write_student(Path(folder) / "s.safetensors", record)
         back = read_student(Path(folder) / "s.safetensors")
-    assert back.architecture == record.architecture
-    assert back.baseline == record.baseline
-    assert back.card == card
-    assert back.dtype == record.dtype
-    for name, value in weights.items():
-        np.testing.assert_array_equal(back.weights[name], value)
-        assert back.weights[name].dtype == dtype
+    assert_same(back, record)
+    assert (back.card, back.dtype) == (card, record.dtype)
 
 
-def test_card_says_what_the_design_asks(path):
-    card = read_card(path)
-    assert card["format_version"] == FORMAT_VERSION == 1
-    assert card["limbeck_version"] == __version__
-    assert card["elements"] == [1, 14]
-    assert card["cutoff_a"] == 5.0
-    assert card["dtype"] == "float32"
-    assert card["energy_references_ev"] == {"1": -1.0, "14": -5.25}
-    assert card["zbl_radius_a"] == {"1-14": 1.2}
-    assert card["preset"] == "small"
+def test_what_a_card_has(path):
+    card, own = read_card(path), small_record()
+    wanted = {
+        "format_version": 1, "limbeck_version": __version__, "elements": [1, 14], "cutoff_a": 5.0,
+        "dtype": "float32", "energy_references_ev": {"1": -1.0, "14": -5.25}, "zbl_radius_a": {"1-14": 1.2},
+    }  # fmt: skip
+    assert {k: v for k, v in card.items() if k not in ("architecture", *own.card)} == wanted
+    assert card["architecture"] == own.architecture.to_dict()
 
 
 def test_every_truncation_is_refused(path):
@@ -118,7 +96,7 @@ def test_every_truncation_is_refused(path):
         path.write_bytes((whole + b"\0")[:length])
         with pytest.raises(InputError, match=r"s.safetensors: this is no student file"):
             read_student(path)
-    # the card alone tells too: no command prints the card of a file that cannot be used
+    # so is the card alone: no command prints the card of a file that cannot be used
     for damaged in (whole[:-1], whole + b"\0"):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=f"got {len(damaged):,} bytes of {len(whole):,}: damaged"):
@@ -137,6 +115,9 @@ def test_every_truncation_is_refused(path):
         (save({"x": np.zeros(3)}, metadata={"limbeck": "{"}), "no Limbeck card in its metadata"),
         (save({"x": np.zeros(3)}, metadata={"limbeck": "[1]"}), "its card is no JSON object"),
         (save({"x": np.zeros(3)}, metadata={"limbeck": '{"format_version": 1}'}), "its model card lacks a valid 'architecture'"),
+        # beyond what JSON holds
+        *((save({"x": np.zeros(3)}, metadata={"limbeck": text}), "no Limbeck card in its metadata")
+          for text in ("[" * 100_000, "9" * 5000, '{"a":' * 50_000)),
     ],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path, content, reason):
@@ -161,17 +142,13 @@ def test_missing_file(tmp_path):
         assert str(native.value) == str(python.value)
 
 
-def unchanged(card: dict) -> None:
-    pass
-
-
 @pytest.mark.parametrize(("change", "weights", "text", "alike"), [
-    (unchanged, {"embedding": np.full((2, 3), np.nan, np.float32)}, "weight 'embedding' is not finite; remedy: train the student again", True),
-    (unchanged, {"readout.1.bias": np.array([np.inf], np.float32)}, "weight 'readout.1.bias' is not finite", True),
-    (unchanged, {"embedding": np.zeros((3, 2), np.float32)}, r"weight 'embedding' has the wrong shape; got \(3, 2\); wanted \(2, 3\)", True),
-    (unchanged, {"embedding": np.zeros((2, 3), np.int32)}, "weight 'embedding' has the wrong type; got int32", False),
-    (unchanged, {"extra": np.zeros(1, np.float32)}, r"do not fit the architecture; got names such as \['extra'\]", True),
-    (unchanged, {"embedding": None}, r"do not fit the architecture; got names such as \['embedding'\]", True),
+    (lambda c: None, {"embedding": np.full((2, 3), np.nan, np.float32)}, "weight 'embedding' is not finite; remedy: train the student again", True),
+    (lambda c: None, {"readout.1.bias": np.array([np.inf], np.float32)}, "weight 'readout.1.bias' is not finite", True),
+    (lambda c: None, {"embedding": np.zeros((3, 2), np.float32)}, r"weight 'embedding' has the wrong shape; got \(3, 2\); wanted \(2, 3\)", True),
+    (lambda c: None, {"embedding": np.zeros((2, 3), np.int32)}, "weight 'embedding' has the wrong type; got int32", False),
+    (lambda c: None, {"extra": np.zeros(1, np.float32)}, r"do not fit the architecture; got names such as \['extra'\]", True),
+    (lambda c: None, {"embedding": None}, r"do not fit the architecture; got names such as \['embedding'\]", True),
     (lambda c: c.update(format_version=2), {}, "unknown student file format; got 2; wanted format 1; remedy: upgrade Limbeck$", True),
     (lambda c: c.pop("format_version"), {}, "unknown student file format", True),
     (lambda c: c.pop("energy_references_ev"), {}, "its model card lacks a valid 'energy_references_ev'", True),
@@ -189,7 +166,10 @@ def unchanged(card: dict) -> None:
     (lambda c: c.update(architecture=None), {}, "its model card lacks a valid", False),
 ])  # fmt: skip
 def test_a_spoilt_file_is_refused_by_python_and_the_core(path, change, weights, text, alike):
-    rewritten(path, card=change, weights=weights)
+    card, arrays = read_card(path), dict(load(path.read_bytes())) | weights
+    change(card)
+    arrays = {name: value for name, value in arrays.items() if value is not None}
+    path.write_bytes(save(arrays, metadata={"limbeck": json.dumps(card)}))
     with pytest.raises(InputError, match=text) as python:
         read_student(path)
     with pytest.raises(ValueError) as native:
@@ -217,19 +197,11 @@ def test_a_type_that_numpy_lacks_is_refused(path):
         read_student(path)
 
 
-def test_no_permission(path):
+def test_no_place_to_write(path):
     blocked = path.parent / "file"
     blocked.write_text("not a folder")
-    with pytest.raises(
-        LimbeckError, match="s.safetensors: cannot write the file; got (Not a directory|File exists)"
-    ):
+    with pytest.raises(LimbeckError, match="s.safetensors: cannot write the file; got "):
         write_student(blocked / "s.safetensors", small_record())
-    folder = path.parent / "locked"
-    folder.mkdir()
-    folder.chmod(0o500)
-    if not os.access(folder, os.W_OK):  # root writes anywhere
-        with pytest.raises(LimbeckError, match="cannot write the file; got Permission denied"):
-            write_student(folder / "s.safetensors", small_record())
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
@@ -237,9 +209,8 @@ def test_no_permission(path):
 def test_golden_file_gives_the_figures_it_gave(version, engine):
     """Written once by this format's writer; the figures are those of PyTorch in float64 then."""
     wanted = json.loads((GOLDEN / f"format-{version}.json").read_text())
-    student = Student.load(
-        GOLDEN / f"format-{version}.safetensors", precision="float64", engine=engine, threads=1
-    )
+    path = GOLDEN / f"format-{version}.safetensors"
+    student = Student.load(path, precision="float64", engine=engine, threads=1)
     frames = read(GOLDEN / "structures.extxyz", ":")
     labels = student.evaluate(frames)
     np.testing.assert_allclose(labels.energy, wanted["energy_ev"], rtol=1e-10)
@@ -247,12 +218,3 @@ def test_golden_file_gives_the_figures_it_gave(version, engine):
     periodic = [frame.pbc.all() for frame in frames]
     np.testing.assert_allclose(labels.stress[periodic], wanted["stress_ev_per_a3"], atol=1e-10)
     assert student.card["preset"] == "ultra-tiny"
-
-
-@pytest.mark.parametrize("depth_or_digits", ["[" * 100_000, "9" * 5000, '{"a":' * 50_000])
-def test_a_card_beyond_what_json_holds_is_refused_in_one_line(tmp_path, depth_or_digits):
-    header = json.dumps({"__metadata__": {"limbeck": depth_or_digits}}).encode()
-    path = tmp_path / "odd.safetensors"
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
-    with pytest.raises(InputError, match="this is no student file"):
-        read_card(path)

@@ -13,19 +13,16 @@ from ase.build import bulk
 
 from limbeck.artifact.file import StudentArtifact, read_student
 from limbeck.core.neighbours import find_pairs
-from limbeck.core.structures import StructureBatch
 from limbeck.export.certificate import References
 from limbeck.export.formats import SUFFIXES, Graph, make_graph, write_format
-from limbeck.export.quantise import store_weights
+from limbeck.export.model import example_inputs
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
 from limbeck.export.structures import of_size, parity_structures
-from limbeck.export.trace import example_inputs
-from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 from limbeck.students.engine import make_engine
 from limbeck.students.specification import flatten
-from tests.export.tools import need, small_graph
+from tests.export.tools import make_model, need, small_graph
 from tests.students.tools import random_record, rattled
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exported"
@@ -42,18 +39,16 @@ def record_of(student: str) -> StudentArtifact:
 
 @functools.cache
 def graph_of(student: str) -> Graph:
-    stored = store_weights(record_of(student), None)
-    return make_graph(stored, student_hash="0" * 64, name="student", quantisation=None)
+    return make_graph(
+        make_model(record_of(student)), student_hash="0" * 64, name="student", quantisation=None
+    )
 
 
 @functools.cache
 def references_of(student: str) -> References:
     """The student on the CPU, in float32 and float64, on structures of 1 to hundreds of atoms."""
     record = record_of(student)
-    radii = record.baseline.zbl_radius
-    classes = parity_structures(
-        record.architecture, record.card, student_file=None, given=None, zbl_radius=radii
-    )
+    classes = parity_structures(record)
     classes["large"] = [of_size(classes["triclinic"][0], 300, record.architecture.elements)]
     return References(Student(record, engine="torch", precision="float32", threads=1), classes)
 
@@ -96,10 +91,26 @@ def load_program_moved(path: Path):
     return move_to_device_pass(torch.export.load(path), "cuda").module()
 
 
+def load_onnx(path: Path):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDAExecutionProvider")
+    session = onnxruntime.InferenceSession(path, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert session.get_providers()[0] == "CUDAExecutionProvider"
+
+    def call(*inputs):
+        feed = {name: value.cpu().numpy() for name, value in zip(INPUT_NAMES, inputs, strict=True)}
+        return [torch.as_tensor(value, device="cuda") for value in session.run(list(OUTPUT_NAMES), feed)]
+
+    return call
+
+
 LOADERS = {
     "torchscript": ("torchscript", lambda path: torch.jit.load(path, map_location="cuda")),
     "torch-export, module moved": ("torch-export", lambda path: torch.export.load(path).module().to("cuda")),
     "torch-export, program moved": ("torch-export", load_program_moved),
+    "onnx": ("onnx", load_onnx),
 }
 
 
@@ -108,36 +119,15 @@ LOADERS = {
 @pytest.mark.parametrize("loader", LOADERS)
 def test_an_export_on_cuda_is_within_the_certificate(loader, student, written):
     kind, load = LOADERS[loader]
+    need(kind)
     references = references_of(student)
     sizes = {len(batch.numbers) for _, batch in references.batches}
     assert min(sizes) <= 2
     assert max(sizes) >= 200
     comparison = references.compare(CudaRuntime(load(written(student, kind))))
     assert comparison.passes, comparison.failure()
-    assert {"triclinic", "molecule", "isolated atom", "close pair", "large", "mixed batch"} <= set(
-        comparison.against_float64
-    )
-
-
-@on_gpu
-@pytest.mark.parametrize("student", STUDENTS)
-def test_onnx_on_cuda_is_within_the_certificate(student, written):
-    need("onnx")
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has no CUDAExecutionProvider")
-    session = onnxruntime.InferenceSession(
-        written(student, "onnx"), providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    assert session.get_providers()[0] == "CUDAExecutionProvider"
-
-    def call(*inputs):
-        feed = {name: value.cpu().numpy() for name, value in zip(INPUT_NAMES, inputs, strict=True)}
-        return [torch.as_tensor(value, device="cuda") for value in session.run(list(OUTPUT_NAMES), feed)]
-
-    comparison = references_of(student).compare(CudaRuntime(call))
-    assert comparison.passes, comparison.failure()
+    kinds = {"triclinic", "molecule", "isolated atom", "close pair", "large", "mixed batch"}
+    assert kinds <= set(comparison.against_float64)
 
 
 @on_gpu
@@ -149,7 +139,7 @@ def test_onnx_on_cuda_is_within_the_certificate(student, written):
     ],
 )
 def test_an_example_runs_on_cuda(script, calculator, kind, written):
-    """Its calculator as it stands, on two structures one after the other."""
+    """Its calculator as it is, which follows its atoms from one structure to another."""
     spec = importlib.util.spec_from_file_location(script, EXAMPLES / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -178,26 +168,20 @@ class StudentRuntime:
 
 @on_gpu
 @pytest.mark.parametrize("student", STUDENTS)
-def test_a_student_on_cuda_is_within_the_certificate(student):
+def test_a_student_on_cuda_agrees_with_the_cpu(student):
     references = references_of(student)
     moved = Student(record_of(student), precision="float32", device="cuda")
     assert moved.backend.name == "torch-cuda"
     comparison = references.compare(StudentRuntime(moved, references))
     assert comparison.passes, comparison.failure()
-
-
-@on_gpu
-@pytest.mark.parametrize("student", STUDENTS)
-def test_cuda_and_cpu_agree_in_float64(student):
-    references = references_of(student)
     moved = Student(record_of(student), precision="float64", device="cuda")
     for (_, batch), exact in zip(references.batches, references.exact, strict=True):
-        found = moved.evaluate(batch)
-        largest = np.abs(exact["forces"]).max()
+        found = vars(moved.evaluate(batch))
+        largest = 1e-10 * (1 + np.abs(exact["forces"]).max())
         for name in ("forces", "stress"):
-            np.testing.assert_allclose(vars(found)[name], exact[name], rtol=0, atol=1e-10 * (1 + largest))
-        np.testing.assert_allclose(found.atom_energies, exact["atom_energies"], rtol=1e-11, atol=1e-10)
-        np.testing.assert_allclose(found.energy, exact["energy"], rtol=1e-11, atol=1e-9)
+            np.testing.assert_allclose(found[name], exact[name], rtol=0, atol=largest)
+        for name in ("atom_energies", "energy"):
+            np.testing.assert_allclose(found[name], exact[name], rtol=1e-11, atol=1e-10)
 
 
 @on_gpu
@@ -206,37 +190,16 @@ def test_gradients_of_a_loss_on_cuda_are_those_of_the_cpu():
     arch = record.architecture
     batch = references_of("two elements").batches[0][1]
     rng, gradients = np.random.default_rng(0), []
-    seeds = (
-        rng.normal(size=len(batch)),
-        rng.normal(size=(len(batch.numbers), 3)),
-        np.zeros((len(batch), 3, 3)),
-    )
+    energy, forces = rng.normal(size=len(batch)), rng.normal(size=(len(batch.numbers), 3))
     for device in ("cpu", "cuda"):
         engine = make_engine(arch, kind="torch", precision="float64", device=device)
         engine.set_weights(flatten(arch, record.weights, np.float64))
         engine.set_structures(batch, find_pairs(batch, arch.cutoff))
         engine.evaluate(np.arange(len(batch)))
-        gradients.append(engine.gradient(*seeds))
+        gradients.append(engine.gradient(energy, forces, np.zeros((len(batch), 3, 3))))
     largest = np.abs(gradients[0]).max()
     assert largest > 0
     np.testing.assert_allclose(gradients[1], gradients[0], rtol=0, atol=1e-9 * largest)
-
-
-@on_gpu
-def test_a_calculator_on_cuda_follows_its_atoms():
-    atoms = rattled(bulk("Si", cubic=True), 0)
-    moved = Student(record_of("silicon-ultra-tiny"), device="cuda")
-    atoms.calc = Calculator(moved, guarded=False)
-    for step in range(3):
-        atoms.positions[0] += 0.02 * step
-        exact = references_exact(atoms)
-        np.testing.assert_allclose(atoms.get_forces(), exact.forces, rtol=0, atol=2e-4)
-        assert atoms.get_potential_energy() == pytest.approx(exact.energy[0], abs=2e-4)
-
-
-def references_exact(atoms):
-    student = Student(record_of("silicon-ultra-tiny"), engine="torch", precision="float64", threads=1)
-    return student.evaluate(StructureBatch.from_atoms([atoms]))
 
 
 def test_no_operator_holds_to_the_cpu():

@@ -9,10 +9,9 @@ from ase import Atoms
 from torch import fx
 
 from limbeck.core.structures import StructureBatch
-from limbeck.export.model import cell_volume, zbl_energy
+from limbeck.export.model import cell_volume, example_inputs, to_program, zbl_energy
 from limbeck.export.runner import INPUT_NAMES
 from limbeck.export.runtimes import make_inputs
-from limbeck.export.trace import example_inputs, to_program
 from limbeck.runtime.student import Student
 from limbeck.students.baseline import zbl
 from tests.export.tools import STRUCTURES, evaluate, make_model, small_graph, small_record, small_student
@@ -41,16 +40,11 @@ def assert_same(found, wanted, frames, *, relative):
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_the_module_in_float64_is_the_torch_student(name):
-    record = small_record(np.float64)
-    exact = Student(record, engine="torch", threads=1).evaluate(STRUCTURES[name])
-    found = evaluate(make_model(record), STRUCTURES[name])
-    assert_same(found, exact, STRUCTURES[name], relative=1e-12)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-def test_the_trace_serves_sizes_that_it_has_not_seen(name, program):
-    frames, wanted = STRUCTURES[name], small_student().evaluate(STRUCTURES[name])
+def test_the_module_and_its_trace_are_the_student(name, program):
+    frames, record = STRUCTURES[name], small_record(np.float64)
+    exact = Student(record, engine="torch", threads=1).evaluate(frames)
+    assert_same(evaluate(make_model(record), frames), exact, frames, relative=1e-12)
+    wanted = small_student().evaluate(frames)
     with torch.no_grad():  # the backward pass is in the graph: nothing is differentiated any more
         for call in (small_graph().traced, program.module()):
             assert_same(evaluate(call, frames), wanted, frames, relative=3e-6)
@@ -63,35 +57,23 @@ def test_neighbours_beyond_the_cutoff_change_nothing():
     np.testing.assert_allclose(skin["forces"], evaluate(model, [atoms])["forces"], rtol=0, atol=1e-14)
 
 
-def test_no_operator_names_a_device_and_no_constant_is_large():
+def test_no_operator_names_a_device_and_no_constant_is_large(program):
     traced: fx.GraphModule = small_graph().traced
     assert not [n for n in traced.graph.nodes if "device" in n.kwargs]
     held = dict(traced.named_buffers())
     record = small_record()
-    weights = {name: v for name, v in held.items() if name.startswith("network_store_")}
+    weights = {name: v for name, v in held.items() if name.startswith("network_weight_")}
     assert sum(v.numel() for v in weights.values()) == record.architecture.n_parameters
     assert max(v.numel() for name, v in held.items() if name not in weights) <= 119
     assert not [name for name in held if name.startswith("_tensor_constant")]
-
-
-def test_numbers_that_multiply_float64_are_float64_tensors():
-    # a number in the graph is rounded to float32 by the ONNX exporter: 1e-8 of every repulsion
-    for node in small_graph().traced.graph.nodes:
-        value = node.meta.get("val")
-        if (
-            isinstance(value, torch.Tensor)
-            and value.dtype == torch.float64
-            and "clamp" not in str(node.target)
-        ):
-            assert all(float(np.float32(x)) == x for x in node.args if isinstance(x, float)), (
-                node.format_node()
-            )
-
-
-def test_nothing_in_the_graph_needs_a_gradient(program):
-    inputs = example_inputs(small_graph().model)
     with torch.inference_mode():
-        assert not any(value.requires_grad for value in program.module()(*inputs))
+        outputs = program.module()(*example_inputs(small_graph().model))
+    assert not any(value.requires_grad for value in outputs)
+    # a number in the graph is rounded to float32 by the ONNX exporter: 1e-8 of every repulsion
+    for node in traced.graph.nodes:
+        if getattr(node.meta.get("val"), "dtype", None) == torch.float64 and "clamp" not in str(node.target):
+            numbers = [x for x in node.args if isinstance(x, float)]
+            assert numbers == np.float32(numbers).tolist(), node.format_node()
 
 
 def test_an_unknown_element_gives_nan_and_a_number_that_is_none_an_error():
@@ -107,7 +89,7 @@ def test_an_unknown_element_gives_nan_and_a_number_that_is_none_an_error():
             small_graph().traced(*(torch.from_numpy(inputs[name]) for name in INPUT_NAMES))
 
 
-def test_repulsion_is_that_of_the_baseline():
+def test_repulsion_is_that_of_the_baseline_and_the_volume_a_determinant():
     rng = np.random.default_rng(0)
     z1, z2 = rng.integers(1, 80, (2, 50))
     r, radius = rng.uniform(0.05, 3.0, 50), rng.uniform(0.5, 2.5, 50)
@@ -118,8 +100,6 @@ def test_repulsion_is_that_of_the_baseline():
     (derivative,) = torch.autograd.grad(energy.sum(), distance)
     np.testing.assert_allclose(derivative, slope, rtol=1e-10, atol=1e-12)
 
-
-def test_volume_is_the_determinant():
     cells = np.random.default_rng(1).normal(size=(7, 3, 3))
     cells[3] = 0
     np.testing.assert_allclose(cell_volume(torch.from_numpy(cells)), np.abs(np.linalg.det(cells)), atol=1e-12)

@@ -7,8 +7,6 @@ import functools
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
-from ase.build import bulk
 
 from limbeck.core.structures import StructureBatch
 from limbeck.export.formats import Graph, make_graph
@@ -23,6 +21,11 @@ from tests.students.tools import SYSTEMS, random_record
 STRUCTURES = {name: [atoms] for name, atoms in SYSTEMS.items()} | {"all": list(SYSTEMS.values())}
 
 
+def slow_in_ci(test):
+    """Takes long, and ``make test`` runs it all the same."""
+    return pytest.mark.slow(pytest.mark.ci(test))
+
+
 @functools.cache
 def small_record(dtype=np.float32):
     return random_record("ultra-tiny", dtype=dtype)
@@ -35,21 +38,11 @@ def small_student() -> Student:
 
 @functools.cache
 def small_graph() -> Graph:
-    stored = store_weights(small_record(), None)
-    return make_graph(stored, student_hash="0" * 64, name="small", quantisation=None)
-
-
-@functools.cache
-def crowd(repeats: int) -> Atoms:
-    """Silicon off its places, 8 atoms times the cube of ``repeats``."""
-    atoms = bulk("Si", cubic=True) * repeats
-    atoms.rattle(0.05, seed=0)
-    return atoms
+    return make_graph(make_model(), student_hash="0" * 64, name="small", quantisation=None)
 
 
 def make_model(record=None) -> ExportedStudent:
-    stored = store_weights(record or small_record(), None)
-    return ExportedStudent(stored.record, stored.store, stored.dtype)
+    return store_weights(record or small_record(), None)
 
 
 def need(kind: str) -> None:

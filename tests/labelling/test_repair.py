@@ -58,13 +58,8 @@ def evaluate(frames: list[Atoms], pit: bool) -> Labels:
 
 
 def labelled(frames: list[Atoms], labels: Labels) -> LabelledSet:
-    return LabelledSet(
-        StructureBatch.from_atoms(frames),
-        labels,
-        np.array([f.info["group"] for f in frames]),
-        np.array([f.info["config_type"] for f in frames]),
-        np.full(len(frames), np.nan),
-    )
+    group, kind = (np.array([f.info[key] for f in frames]) for key in ("group", "config_type"))
+    return LabelledSet(StructureBatch.from_atoms(frames), labels, group, kind, np.full(len(frames), np.nan))
 
 
 @functools.cache
@@ -145,9 +140,7 @@ def test_replaced_energies_and_forces_agree():
 
 
 def test_distances_that_were_sampled_are_trusted():
-    """Within distances that were sampled the teacher is trusted."""
-    _, repairs = repair_scans(scanned(pit=True), dict.fromkeys(SHORTEST, 0.25))
-    assert repairs == []
+    assert repair_scans(scanned(pit=True), dict.fromkeys(SHORTEST, 0.25))[1] == []
 
 
 def test_a_scan_without_a_trusted_label_is_left_out():

@@ -14,9 +14,8 @@ from ase.data import atomic_masses
 
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.guard import KINDS, OutOfDomainError, OutOfDomainWarning
-from limbeck.runtime.student import Student
+from limbeck.runtime.student import Calculator, Student
 from tests.students.tools import random_record
 
 DATA = {
@@ -26,16 +25,13 @@ DATA = {
 }
 
 
-def student_with(data) -> Student:
-    record = random_record()
-    return Student(
-        replace(record, card={"preset": "ultra-tiny"} | ({"data": data} if data else {})), threads=1
-    )
+def student_with(**card: object) -> Student:
+    return Student(replace(random_record(), card={"preset": "ultra-tiny", **card}), threads=1)
 
 
 @pytest.fixture(scope="module")
 def student() -> Student:
-    return student_with(DATA)
+    return student_with(data=DATA)
 
 
 def water(stretch: float = 1.0) -> Atoms:
@@ -69,19 +65,10 @@ def evaluate(calculator: Calculator, atoms: Atoms) -> dict[str, int]:
     return calculator.guard.counts
 
 
-def test_no_warning_inside_the_domain(student):
-    calculator = Calculator(student, strict=True)
-    for atoms in (water(), at_density(2.3), at_temperature(600)):
-        assert evaluate(calculator, atoms) == dict.fromkeys(KINDS, 0)
-
-
 BREACHES = {
     "distance": (lambda: water(0.9), r"^ultra-tiny, atoms 0 and 1: .*got O-H 0\.872 Å apart; wanted at least 0\.900 Å; "),
     "density": (lambda: at_density(2.7), r"^ultra-tiny: .*got 2\.700 g/cm³; wanted 2\.100 to 2\.500 g/cm³.* 5%; "),
-    "temperature": (
-        lambda: at_temperature(5000),
-        r"^ultra-tiny: .*got 5000 K; wanted at most 600 K \(2074 K with the fluctuations of 3 atoms\); ",
-    ),
+    "temperature": (lambda: at_temperature(5000), r"^ultra-tiny: .*got 5000 K; wanted at most 600 K \(2074 K with the fluctuations of 3 atoms\); "),
 }  # fmt: skip
 
 
@@ -107,9 +94,7 @@ def test_a_breach_warns_once_or_raises_and_counts_every_time(student, kind):
     assert strict.results == {}
 
 
-def test_margins():
-    student = student_with(DATA)
-
+def test_margins(student):
     def breached(atoms) -> bool:
         try:
             evaluate(Calculator(student, strict=True), atoms)
@@ -159,29 +144,24 @@ def test_slabs_frozen_atoms_and_isotopes(student):
 
 @pytest.mark.parametrize("data", [None, {}, dict.fromkeys(DATA), {"shortest_pair_a": {}}])
 def test_a_card_without_ranges_guards_nothing(data):
-    calculator = Calculator(student_with(data), strict=True)
+    calculator = Calculator(student_with(data=data), strict=True)
     for make, _ in BREACHES.values():
         assert not any(evaluate(calculator, make()).values())
 
 
+INVALID = {
+    "shortest_pair_a": [{"H-H": -1.0}, {"H-H": "near"}, ["H-H"], {"HH": 1.0}],
+    "density_g_per_cm3": [[2.0], [3.0, 2.0]],
+    "temperature_k": ["hot", [float("nan"), 3.0]],
+}
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("shortest_pair_a", {"H-H": -1.0}),
-        ("shortest_pair_a", {"H-H": "near"}),
-        ("shortest_pair_a", ["H-H"]),
-        ("shortest_pair_a", {"HH": 1.0}),
-        ("density_g_per_cm3", [2.0]),
-        ("density_g_per_cm3", [3.0, 2.0]),
-        ("temperature_k", "hot"),
-        ("temperature_k", [float("nan"), 3.0]),
-    ],
+    ("key", "value"), [(key, value) for key, values in INVALID.items() for value in values]
 )
 def test_invalid_ranges_in_the_model_card(key, value):
-    with pytest.raises(
-        InputError, match=rf"^ultra-tiny: .*data\.{key}.*; got .*; remedy: make the file again"
-    ):
-        Calculator(student_with({key: value}))
+    with pytest.raises(InputError, match=rf"^ultra-tiny: .*data\.{key}.*; got .*; remedy: make the file"):
+        Calculator(student_with(data={key: value}))
 
 
 def test_a_released_student_is_guarded():
@@ -190,9 +170,7 @@ def test_a_released_student_is_guarded():
     calculator = Calculator("silicon-tiny", strict=True, threads=1)
     assert evaluate(calculator, atoms) == dict.fromkeys(KINDS, 0)
     atoms.set_cell(atoms.cell.array * 0.8, scale_atoms=True)
-    with pytest.raises(
-        OutOfDomainError, match="silicon-tiny: the density is outside the training data; got 4.5"
-    ):
+    with pytest.raises(OutOfDomainError, match="silicon-tiny: the density is outside .* got 4.5"):
         calculator.get_stress(atoms)
 
 
@@ -202,9 +180,7 @@ def ethanol(**info: object) -> Atoms:
     return atoms
 
 
-CHARGED = (
-    r"^3bpa-tiny: .*another total charge.*got total charge \+1; wanted total charge 0, or no entry; remedy: "
-)
+CHARGED = r"^3bpa-tiny: .*another total charge.*got total charge \+1; wanted total charge 0, or no entry; "
 
 
 @pytest.mark.parametrize("key", ["charge", "total_charge", "overall_charge"])
@@ -219,16 +195,13 @@ def test_a_charged_structure_of_a_neutral_student(key):
         Calculator("3bpa-tiny", threads=1, strict=True).get_potential_energy(atoms)
 
 
-@pytest.mark.parametrize(
-    "info", [{}, {"charge": 0}, {"charge": np.array([0])}, {"charge": None}, {"spin": 1}]
-)
-def test_no_warning_for_a_neutral_structure(info):
+def test_no_warning_for_a_neutral_structure():
     # warnings of limbeck are errors here
-    calculator = Calculator("3bpa-tiny", threads=1, strict=True)
-    calculator.get_potential_energy(ethanol(**info))
     student = Student.load("3bpa-tiny", threads=1)
-    student.evaluate([ethanol(**info)], strict=True)
-    student.evaluate(StructureBatch.from_atoms([ethanol(**info)]), strict=True)
+    for info in ({}, {"charge": 0}, {"charge": np.array([0])}, {"charge": None}, {"spin": 1}):
+        Calculator(student, strict=True).get_potential_energy(ethanol(**info))
+        student.evaluate([ethanol(**info)], strict=True)
+        student.evaluate(StructureBatch.from_atoms([ethanol(**info)]), strict=True)
     assert student.guard.counts == dict.fromkeys(KINDS, 0)
 
 
@@ -245,22 +218,15 @@ def test_a_student_warns_of_charges_as_the_calculator_does():
         student.evaluate(frames, strict=True)
 
 
-def of_state(**card: object) -> Student:
-    return Student(replace(random_record(), card={"preset": "cation", **card}), threads=1)
-
-
 def test_a_charged_student():
-    student = of_state(total_charge=1.0, spin_multiplicity=2)
+    student = student_with(total_charge=1.0, spin_multiplicity=2)
     atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1]])
     # a structure without entries fits any student, and so does a batch's zero
     student.evaluate([atoms], strict=True)
     student.evaluate(StructureBatch.from_atoms([atoms]), strict=True)
+    wanted = r"total charge \+1, spin multiplicity 2, or no entry"
     for info, kind, text in (
-        (
-            {"charge": 0},
-            "charge",
-            r"got total charge 0; wanted total charge \+1, spin multiplicity 2, or no entry",
-        ),
+        ({"charge": 0}, "charge", f"got total charge 0; wanted {wanted}"),
         ({"charge": 1, "spin": 4}, "spin", "another spin than the student's; got spin multiplicity 4"),
     ):
         atoms.info = dict(info)
@@ -272,10 +238,8 @@ def test_a_charged_student():
         assert calculator.guard.counts == dict.fromkeys(KINDS, 0) | {kind: 1}
     atoms.info = {"charge": 1, "multiplicity": 2}
     Calculator(student, strict=True).get_potential_energy(atoms)
-
-
-def test_a_student_without_a_spin_goes_with_any():
-    of_state().evaluate([Atoms("OH", [[0, 0, 0], [0, 0, 1]], info={"spin": 4})], strict=True)
+    atoms.info = {"spin": 4}  # a student without a spin fits any
+    student_with().evaluate([atoms], strict=True)
 
 
 @pytest.mark.parametrize(
@@ -283,4 +247,4 @@ def test_a_student_without_a_spin_goes_with_any():
 )
 def test_invalid_charge_in_the_model_card(card):
     with pytest.raises(InputError, match="invalid total charge or spin"):
-        of_state(**card)
+        student_with(**card)

@@ -55,15 +55,15 @@ def test_two_derivatives_are_continuous_where_the_switch_starts_and_ends(r):
     assert one(14, 14, r - 1e-7, 2.0) == pytest.approx(one(14, 14, r + 1e-7, 2.0), abs=1e-5 * size)
 
 
-def total(baseline: Baseline, atoms: Atoms):
-    batch = StructureBatch.from_atoms([atoms])
+def total(baseline: Baseline, *frames: Atoms):
+    batch = StructureBatch.from_atoms(frames)
     return baseline.evaluate(batch, find_pairs(batch, 5.0))
 
 
 def test_references_add_up():
-    baseline = Baseline({1: -1.5, 8: -4.0, 14: -9.0}, {})
-    batch = StructureBatch.from_atoms([Atoms("H2O", np.eye(3)), Atoms("Si", [[0, 0, 0]])])
-    labels = baseline.evaluate(batch, find_pairs(batch, 5.0))
+    labels = total(
+        Baseline({1: -1.5, 8: -4.0, 14: -9.0}, {}), Atoms("H2O", np.eye(3)), Atoms("Si", [[0, 0, 0]])
+    )
     assert labels.energy.tolist() == [-7.0, -9.0]
     assert labels.atom_energies.tolist() == [-1.5, -1.5, -4.0, -9.0]
     assert not labels.forces.any()
@@ -97,12 +97,11 @@ def test_forces_and_strain_derivative_are_derivatives_of_the_energy(name):
         assert force == pytest.approx(labels.forces[a, c], rel=1e-6, abs=1e-6)
     for a, b in ((0, 0), (0, 2), (1, 2)) if atoms.pbc.all() else ():
         unit = (np.outer(np.eye(3)[a], np.eye(3)[b]) + np.outer(np.eye(3)[b], np.eye(3)[a])) / 2
-        strained = slope(
-            lambda moved, step, unit=unit: moved.set_cell(
-                atoms.cell.array @ (np.eye(3) + step * unit), scale_atoms=True
-            )
-        )
-        assert strained == pytest.approx(labels.virial[0, a, b], rel=1e-6, abs=1e-5)
+
+        def strain(moved, step, unit=unit) -> None:
+            moved.set_cell(atoms.cell.array @ (np.eye(3) + step * unit), scale_atoms=True)
+
+        assert slope(strain) == pytest.approx(labels.virial[0, a, b], rel=1e-6, abs=1e-5)
 
 
 def test_radii_stay_below_bonds_seen_and_covalent():

@@ -19,26 +19,16 @@ def mace(path: str) -> None:
     from mace import modules
 
     torch.set_default_dtype(torch.float64)
+    block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
+    radial = {"r_max": 4.0, "num_bessel": 6, "num_polynomial_cutoff": 5, "radial_type": "bessel"}
+    sizes = {"max_ell": 2, "num_interactions": 2, "num_elements": 4, "correlation": 2}
+    scales = {"avg_num_neighbors": 8.0, "atomic_inter_scale": 1.5, "atomic_inter_shift": 0.1}
     model = modules.ScaleShiftMACE(
-        r_max=4.0,
-        num_bessel=6,
-        num_polynomial_cutoff=5,
-        max_ell=2,
-        interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
-        interaction_cls_first=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
-        num_interactions=2,
-        num_elements=4,
-        hidden_irreps=o3.Irreps("8x0e + 8x1o"),
-        MLP_irreps=o3.Irreps("8x0e"),
-        gate=torch.nn.functional.silu,
+        **radial, **sizes, **scales, interaction_cls=block, interaction_cls_first=block,
+        hidden_irreps=o3.Irreps("8x0e + 8x1o"), MLP_irreps=o3.Irreps("8x0e"),
+        gate=torch.nn.functional.silu, atomic_numbers=[1, 6, 8, 14],
         atomic_energies=np.array([-0.5, -1.0, -1.5, -2.0]),
-        avg_num_neighbors=8.0,
-        atomic_numbers=[1, 6, 8, 14],
-        correlation=2,
-        radial_type="bessel",
-        atomic_inter_scale=1.5,
-        atomic_inter_shift=0.1,
-    )
+    )  # fmt: skip
     torch.save(model, path)
 
 
@@ -162,14 +152,11 @@ def deepmd(path: str) -> None:
     from deepmd.pt.train.wrapper import ModelWrapper
 
     descriptor = {"type": "se_e2_a", "sel": [30, 20, 20, 20], "rcut_smth": 0.5, "rcut": 4.0}
-    heads = {
-        name: {
-            "type_map": ["H", "C", "O", "Si"],
-            "descriptor": {**descriptor, "neuron": [4, 8, 16], "axis_neuron": 4, "seed": seed},
-            "fitting_net": {"neuron": [16, 16], "resnet_dt": True, "seed": seed},
-        }
-        for seed, name in enumerate("ab")
-    }
+    heads = {}
+    for seed, name in enumerate("ab"):
+        first = {**descriptor, "neuron": [4, 8, 16], "axis_neuron": 4, "seed": seed}
+        fitting = {"neuron": [16, 16], "resnet_dt": True, "seed": seed}
+        heads[name] = {"type_map": ["H", "C", "O", "Si"], "descriptor": first, "fitting_net": fitting}
     models = {name: get_model(parameters).eval() for name, parameters in heads.items()}
     with torch.no_grad():
         for model in models.values():

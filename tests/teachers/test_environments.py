@@ -6,7 +6,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,14 +85,9 @@ def card(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Teacher
             (site / "borrowed.pth").write_text("\n".join(folders) + "\n")
 
     monkeypatch.setattr(environments, "_run", with_this_environments_packages)
-    return dataclasses.replace(
-        get_card("chgnet"),
-        name="tiny",
-        package=PACKAGE,
-        requirement=f"{PACKAGE}==1.0",
-        environment="tiny",
-        pythons=("{}.{}".format(*sys.version_info[:2]),),
-    )
+    python = "{}.{}".format(*sys.version_info)
+    names = {"name": "tiny", "environment": "tiny", "package": PACKAGE, "requirement": f"{PACKAGE}==1.0"}
+    return dataclasses.replace(get_card("chgnet"), **names, pythons=(python,))
 
 
 def _leftovers(folder: Path) -> list[str]:
@@ -101,14 +95,16 @@ def _leftovers(folder: Path) -> list[str]:
 
 
 def test_home_is_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LIMBECK_HOME", str(tmp_path / "a"))
-    assert limbeck_home() == tmp_path / "a"
-    monkeypatch.delenv("LIMBECK_HOME")
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "b"))
-    assert limbeck_home() == tmp_path / "b" / "limbeck"
-    monkeypatch.delenv("XDG_DATA_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "c"))
-    assert limbeck_home() == tmp_path / "c" / ".local" / "share" / "limbeck"
+    for name, folder in (
+        ("HOME", ".local/share/limbeck"),
+        ("XDG_DATA_HOME", "limbeck"),
+        ("LIMBECK_HOME", ""),
+    ):
+        monkeypatch.delenv("LIMBECK_HOME", raising=False)
+        if name == "HOME":
+            monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+        monkeypatch.setenv(name, str(tmp_path / name))
+        assert limbeck_home() == tmp_path / name / folder
 
 
 def test_an_environment_is_made_once_and_found(card: TeacherCard, home: Path) -> None:
@@ -158,27 +154,28 @@ def test_a_worker_runs_there_with_this_very_limbeck(
 
 
 @pytest.mark.parametrize(
-    ("damage", "text"),
+    ("name", "content", "text"),
     [
         (
-            lambda s: (s / "backend.py").write_text("raise OSError(28, 'No space left on device')"),
+            "backend.py",
+            "raise OSError(28, 'No space left on device')",
             "environment of teacher tiny: pip failed; got ",
         ),
         (
-            lambda s: (s / f"{PACKAGE}.py").write_text("import limbeck_no_such_package"),
-            "cannot import the package; got ModuleNotFoundError: No module named 'limbeck_no_such_package'",
+            f"{PACKAGE}.py",
+            "import limbeck_no_such",
+            "cannot import the package; got ModuleNotFoundError: No module",
         ),
     ],
 )
 def test_a_failed_installation_leaves_nothing(
-    card: TeacherCard, home: Path, damage: Callable[[Path], object], text: str
+    card: TeacherCard, home: Path, name: str, content: str, text: str
 ) -> None:
-    damage(Path(read_pins(card)[0]))
+    (Path(read_pins(card)[0]) / name).write_text(content)
     with pytest.raises(LimbeckError) as caught:
         install_environment(card, say=lambda _: None)
     assert text in str(caught.value)
     assert f"remedy: see {home / 'teachers' / 'tiny.log'}" in str(caught.value)
-    assert "\n" not in str(caught.value)
     assert _leftovers(home / "teachers") == []
     assert installed_python(card) is None
 
@@ -221,109 +218,88 @@ def test_places_that_cannot_be_used(card: TeacherCard, home: Path, tmp_path: Pat
 def test_two_installations_do_not_meet(card: TeacherCard, home: Path) -> None:
     with (
         environments._lock(environment_folder(card)),
-        pytest.raises(LimbeckError, match="another installation is running"),
+        pytest.raises(LimbeckError, match="another installation"),
     ):
         install_environment(card)
-
-
-def test_a_refused_installation_leaves_no_lock(card: TeacherCard, home: Path) -> None:
-    with pytest.raises(InputError, match="no suitable interpreter"):
-        install_environment(dataclasses.replace(card, pythons=("2.7",)))
-    assert not list((home / "teachers").iterdir())
 
 
 def test_a_fitting_interpreter_is_wanted(card: TeacherCard) -> None:
     assert find_base(card) == Path(sys.executable)
     none = dataclasses.replace(card, pythons=("2.7",))
-    with pytest.raises(
-        InputError, match=r"got Python [\d.]+ and no other on PATH; wanted Python 2\.7; remedy"
+    for asked, python, text in (
+        (none, None, r"got Python [\d.]+ and no other on PATH; wanted Python 2\.7; remedy"),
+        (card, Path("/bin/ls"), "unsuitable interpreter .*; got no Python interpreter"),
+        (none, Path(sys.executable), r"unsuitable interpreter .*; got Python 3\.\d+; wanted Python 2\.7"),
     ):
-        find_base(none)
-    with pytest.raises(InputError, match="unsuitable interpreter .*; got no Python interpreter"):
-        find_base(card, Path("/bin/ls"))
-    with pytest.raises(InputError, match=r"unsuitable interpreter .*; got Python 3\.\d+; wanted Python 2\.7"):
-        find_base(none, Path(sys.executable))
-
-
-def _python_error(python: Path, packages: tuple[str, ...] = ()) -> str:
-    with pytest.raises(LimbeckError) as caught:
-        check_python(python, packages, "mace")
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 2
-    return str(caught.value)
+        with pytest.raises(InputError, match=text):
+            find_base(asked, python)
 
 
 def test_teacher_python_is_checked(tmp_path: Path) -> None:
-    where = "teacher mace: teacher.python"
-    wanted = "wanted the path of a Python 3.11 or newer"
-    gone = tmp_path / "gone"
-    assert _python_error(gone) == f"{where} {gone}: no such file; {wanted}"
-    text = tmp_path / "text"
-    text.write_text("print(1)")
-    assert _python_error(text) == f"{where} {text}: not an executable file; {wanted}"
-    assert _python_error(tmp_path) == f"{where} {tmp_path}: not an executable file; {wanted}"
-    assert f"{where} /bin/ls: not a Python interpreter; got " in _python_error(Path("/bin/ls"))
-    silent = tmp_path / "true"
-    silent.write_text("#!/bin/sh\n")
-    silent.chmod(0o755)
-    assert "not a Python interpreter; got exit code 0 and no answer" in _python_error(silent)
-    old = tmp_path / "old"
-    old.write_text('#!/bin/sh\necho \'limbeck-probe [[3, 9, 1], ["numpy", "ase"]]\'\n')
-    old.chmod(0o755)
-    assert _python_error(old) == f"{where} {old}: Python is too old; got 3.9.1; {wanted}"
     here = Path(sys.executable)
     check_python(here, ["numpy"], "mace")
-    assert _python_error(here, ("limbeck_no_such",)) == (
-        f"{where} {here}: missing packages in the environment; got no limbeck_no_such; "
-        f"wanted numpy, ase, limbeck_no_such; remedy: {here} -m pip install limbeck_no_such"
-    )
+    (tmp_path / "text").write_text("print(1)")
+    for name, script in (("silent", ""), ("old", 'echo \'limbeck-probe [[3, 9, 1], ["numpy", "ase"]]\'\n')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}")
+        (tmp_path / name).chmod(0o755)
+    for python, what, got in (
+        (tmp_path / "gone", "no such file", None),
+        (tmp_path / "text", "not an executable file", None),
+        (tmp_path, "not an executable file", None),
+        (tmp_path / "silent", "not a Python interpreter", "exit code 0 and no answer"),
+        (tmp_path / "old", "Python is too old", "3.9.1"),
+        (here, "missing packages in the environment", "no limbeck_no_such"),
+    ):
+        with pytest.raises(LimbeckError) as caught:
+            check_python(python, ["limbeck_no_such"] * (python == here), "mace")
+        assert (caught.value.what, caught.value.got, caught.value.exit_code) == (what, got, 2)
+        assert caught.value.where == f"teacher mace: teacher.python {python}"
+    assert caught.value.wanted == "numpy, ase, limbeck_no_such"
+    assert caught.value.remedy == f"{here} -m pip install limbeck_no_such"
 
 
 def test_every_teacher_has_a_list_of_pins() -> None:
     for card in registry.list_cards():
         pins = read_pins(card)
-        if (environments.PINS / f"{card.environment_name}.txt").is_file():
-            assert card.requirement in pins
-            assert all("==" in pin for pin in pins)
-            assert {"ase", "numpy"} <= {pin.partition("==")[0].lower() for pin in pins}
+        assert card.requirement in pins
+        assert all("==" in pin for pin in pins)
+        assert {"ase", "numpy"} <= {pin.partition("==")[0].lower() for pin in pins}
     assert len(read_pins(get_card("mace"))) > 30
     assert "torch==2.13.0" in read_pins(get_card("orb"))
 
 
-def _refusal(name: str, options: dict, trust: bool = False) -> str:
+def _refusal(name: str, options: dict) -> InputError:
     with pytest.raises(InputError) as caught:
-        registry.check_teacher(name, options, trust=trust)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+        registry.check_teacher(name, options)
+    return caught.value
 
 
 def test_model_files_are_checked_before_any_process_starts(tmp_path: Path) -> None:
-    mace = get_card("mace")
-    assert _refusal("mace", {}).startswith(
-        "missing model of teacher 'mace'; wanted a model file, or one of small,"
-    )
-    gone = tmp_path / "gone.model"
-    assert _refusal("mace", {"model": str(gone)}).startswith(
-        f"teacher mace: model {gone}: no such file; wanted a model file, or one of small, medium"
-    )
-    empty = tmp_path / "empty.model"
-    empty.write_bytes(b"")
-    assert "not a model file; got an empty file" in _refusal("mace", {"model": str(empty)})
-    assert "not a model file; got a folder" in _refusal("mace", {"model": str(tmp_path)})
-    there = tmp_path / "there.model"
+    mace, there = get_card("mace"), tmp_path / "there.model"
+    assert _refusal("mace", {}).what == "missing model of teacher 'mace'"
+    (tmp_path / "empty.model").write_bytes(b"")
     there.write_bytes(b"something")
-    assert _refusal("mace", {"model": str(there)}) == (
-        f"teacher mace: {there}: mace-torch unpickles a model file, which runs any code stored in it; "
-        "wanted a file from a source that you trust; "
-        "remedy: add --trust, or trust: true under teacher in the configuration"
-    )
+    for path, what, got in (
+        (tmp_path / "gone.model", "no such file", None),
+        (tmp_path / "empty.model", "not a model file", "an empty file"),
+        (tmp_path, "not a model file", "a folder"),
+    ):
+        error = _refusal("mace", {"model": str(path)})
+        assert (error.what, error.got, error.where) == (what, got, f"teacher mace: model {path}")
+        assert error.wanted.startswith("a model file, or one of small, medium")
+    error = _refusal("mace", {"model": str(there)})
+    assert (error.where, "unpickles a model file" in error.what) == (f"teacher mace: {there}", True)
+    assert error.remedy == "add --trust, or trust: true under teacher in the configuration"
     registry.check_teacher("mace", {"model": str(there)}, trust=True)
     registry.check_teacher("mace", {"model": "small"})  # its package's own model
     registry.check_teacher("orb", {"weights": str(there)})  # read without unpickling
-    assert (
-        "unknown type of model file; got there.model; wanted .pth or .pt; "
-        "remedy: dp convert-backend model.pb model.pth"
-    ) in _refusal("deepmd", {"model": str(there)})
+    error = _refusal("deepmd", {"model": str(there)})
+    assert (error.what, error.got, error.wanted) == (
+        "unknown type of model file",
+        "there.model",
+        ".pth or .pt",
+    )
+    assert error.remedy == "dp convert-backend model.pb model.pth"
     assert mace.of({"model": "small"}).licence == "MIT"
     assert mace.of({"model": "off-small"}).elements == {1, 6, 7, 8, 9, 15, 16, 17, 35, 53}
 

@@ -13,12 +13,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read
+from tests.teachers.oracle import labels_by_package
 
 from limbeck.core.labels import Labels
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
-from limbeck.labelling.isolated import isolated_atom_energies
 from limbeck.labelling.remote import WorkerPotential, open_teacher
+from limbeck.labelling.run import isolated_atom_energies
 from limbeck.teachers import get_card, teacher_names
 from limbeck.testing import CheckFailure, check_potential
 
@@ -34,72 +35,49 @@ _PARAMETERS = {
 }
 LabelledFrames = tuple[StructureBatch, Labels]
 
-# Nothing of Limbeck is imported here: the package's API is the oracle. Stress as (3, 3) in eV/Å³.
-_PRELUDE = """
-import contextlib, io, json, sys
-import numpy as np
-from ase import Atoms
-frames = [Atoms(**f) for f in json.load(sys.stdin)]
-def by_ase(calculator):
-    out = []
-    for atoms in frames:
-        atoms.calc = calculator
-        periodic = bool(atoms.pbc.all())
-        out.append({"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces().tolist(),
-                    "stress": atoms.get_stress(voigt=False).tolist() if periodic else None})
-    return out
-def count(model, trained=False):
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
-with contextlib.redirect_stdout(io.StringIO()):
-    extra = {}
-"""
-
 _SEVENNET = """
-    from sevenn.calculator import SevenNetCalculator
-    calculator = SevenNetCalculator("{}", device="cpu")
-    out = by_ase(calculator)
-    extra = {{"elements": [int(z) for z in calculator.type_map],
-             "parameters": count(calculator.model, trained=True)}}
+from sevenn.calculator import SevenNetCalculator
+calculator = SevenNetCalculator("{}", device="cpu")
+extra = {{"elements": [int(z) for z in calculator.type_map],
+         "parameters": count(calculator.model, trained=True)}}
 """
 # Energy per atom and stress in GPa, as the package gives them.
 _CHGNET = """
-    from ase.units import GPa
-    from chgnet.model import CHGNet
-    from pymatgen.io.ase import AseAtomsAdaptor
-    model = CHGNet.load(model_name="{}", use_device="cpu", verbose=False)
-    out = []
-    for atoms in frames:
-        got = model.predict_structure(AseAtomsAdaptor.get_structure(atoms), return_site_energies=True)
-        out.append({{"energy": float(got["e"]) * len(atoms), "forces": got["f"].tolist(),
-                    "stress": (got["s"] * GPa).tolist(), "atom_energies": got["site_energies"].tolist()}})
-    extra = {{"parameters": model.n_params}}
+from ase.units import GPa
+from chgnet.model import CHGNet
+from pymatgen.io.ase import AseAtomsAdaptor
+model = CHGNet.load(model_name="{}", use_device="cpu", verbose=False)
+out = []
+for atoms in frames:
+    got = model.predict_structure(AseAtomsAdaptor.get_structure(atoms), return_site_energies=True)
+    out.append({{"energy": float(got["e"]) * len(atoms), "forces": got["f"].tolist(),
+                "stress": (got["s"] * GPa).tolist(), "atom_energies": got["site_energies"].tolist()}})
+extra = {{"parameters": model.n_params}}
 """
 _BY_ITS_OWN_API = {
     "sevennet-0": _SEVENNET.format("SevenNet-0_11July2024"),
     "sevennet-l3i5": _SEVENNET.format("7net-l3i5"),
     "sevennet-mf-0": _SEVENNET.format('7net-mf-0", modal="PBE'),
     "gfn2-xtb": """
-    from tblite.ase import TBLite
-    out = []
-    for atoms in frames:
-        charge, spin = atoms.info.get("charge", 0), atoms.info.get("spin")
-        atoms.calc = TBLite(method="GFN2-xTB", charge=charge, multiplicity=spin, verbosity=0)
-        out.append({"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces().tolist(),
-                    "stress": None, "atom_energies": atoms.get_potential_energies().tolist()})
-    extra = {"parameters": None}
+from tblite.ase import TBLite
+out = []
+for atoms in frames:
+    charge, spin = atoms.info.get("charge", 0), atoms.info.get("spin")
+    atoms.calc = TBLite(method="GFN2-xTB", charge=charge, multiplicity=spin, verbosity=0)
+    out.append({"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces().tolist(),
+                "stress": None, "atom_energies": atoms.get_potential_energies().tolist()})
+extra = {"parameters": None}
 """,
     "chgnet-r2scan": _CHGNET.format("r2scan"),
     "chgnet": _CHGNET.format("0.3.0"),
     "so3lr": """
-    from so3krates_torch.calculator.so3 import SO3LRCalculator
-    calculator = SO3LRCalculator(device="cpu", default_dtype="float64", compute_stress=True)
-    out = by_ase(calculator)
-    extra = {"parameters": sum(count(model) for model in calculator.models)}
+from so3krates_torch.calculator.so3 import SO3LRCalculator
+calculator = SO3LRCalculator(device="cpu", default_dtype="float64", compute_stress=True)
+extra = {"parameters": sum(count(model) for model in calculator.models)}
 """,
 }
 #: the same code with other weights: in the long tests
 _VARIANTS = ("sevennet-l3i5", "sevennet-mf-0", "chgnet-r2scan")
-_EPILOGUE = "\nprint(json.dumps({'out': out, **extra}))\n"
 
 
 def _crystals() -> list[Atoms]:
@@ -153,35 +131,17 @@ def _frames(name: str) -> list[Atoms]:
     return {"so3lr": _molecular, "gfn2-xtb": _molecules}.get(name, _crystals)()
 
 
-def _in_a_process_of_its_own(script: str, *arguments: str, text: str = "") -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, *arguments],
-        input=text, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-def _by_its_own_api(name: str) -> dict:
-    frames = [
-        {"numbers": a.numbers.tolist(), "positions": a.positions.tolist(), "cell": a.cell.array.tolist(),
-         "pbc": a.pbc.tolist(), "info": a.info} for a in _frames(name)
-    ]  # fmt: skip
-    script = _PRELUDE + _BY_ITS_OWN_API[name] + _EPILOGUE
-    return json.loads(_in_a_process_of_its_own(script, text=json.dumps(frames)))
-
-
 def _installed(name: str) -> None:
     if not get_card(name).installed:
         pytest.skip(get_card(name).remedy)
 
 
-def _known() -> list[object]:
-    names = [n for n in teacher_names() if n in _BY_ITS_OWN_API]
-    return [pytest.param(n, marks=[pytest.mark.slow] * (n in _VARIANTS)) for n in names]
+_KNOWN = [n for n in teacher_names() if n in _BY_ITS_OWN_API]
 
 
-@pytest.fixture(scope="module", params=_known())
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n in _VARIANTS)) for n in _KNOWN]
+)
 def name(request: pytest.FixtureRequest) -> str:
     _installed(request.param)
     return request.param
@@ -221,7 +181,7 @@ def labelled(teacher: WorkerPotential) -> LabelledFrames:
 
 def test_labels_equal_the_packages_own(name: str, teacher: WorkerPotential, labelled: LabelledFrames) -> None:
     batch, labels = labelled
-    expected = _by_its_own_api(name)
+    expected = labels_by_package(sys.executable, _BY_ITS_OWN_API[name], _frames(name))
     # The same arithmetic twice: only the order of sums may differ, so some units in the last place.
     eps = float(np.finfo(teacher.capabilities.precision).eps)
     for s, (own, frame) in enumerate(zip(expected["out"], _frames(name), strict=True)):
@@ -288,15 +248,16 @@ def test_identity_needs_no_import_of_the_package(name: str, teacher: WorkerPoten
 def test_no_teacher_package_is_imported_for_identity_or_labels() -> None:
     """In a process of its own: other tests import the packages as their oracles."""
     _installed("gfn2-xtb")
-    _in_a_process_of_its_own(
-        "import sys\n"
-        "from limbeck.core.structures import StructureBatch\n"
-        "from limbeck.labelling import open_teacher\n"
-        "from ase.build import molecule\n"
-        "with open_teacher('gfn2-xtb', threads=1) as teacher:\n"
-        "    teacher.identity, teacher.evaluate(StructureBatch.from_atoms([molecule('H2O')]))\n"
-        "sys.exit('tblite' in sys.modules or 'torch' in sys.modules)\n"
-    )
+    code = """
+import sys
+from limbeck.core.structures import StructureBatch
+from limbeck.labelling import open_teacher
+from ase.build import molecule
+with open_teacher("gfn2-xtb", threads=1) as teacher:
+    teacher.identity, teacher.evaluate(StructureBatch.from_atoms([molecule("H2O")]))
+sys.exit("tblite" in sys.modules or "torch" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
 def test_isolated_atoms_where_they_mean_something(teacher: WorkerPotential) -> None:

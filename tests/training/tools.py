@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from limbeck.core.labels import LabelledSet, concatenate_labelled
 from limbeck.core.potential import AsePotential, Capabilities
 from limbeck.core.structures import StructureBatch
 from limbeck.students.baseline import Baseline
-from limbeck.students.specification import flatten, initial_weights, preset_architecture, with_scale
+from limbeck.students.specification import flatten, initial_weights, preset_architecture
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, prepare
 from limbeck.training.loop import Stop
@@ -66,7 +67,7 @@ def make_trainer(
         **{"cutoff": 4.0, "batch_atoms": 16, "threads": 1, "checkpoint_s": 1e-9} | settings
     )
     architecture = preset_architecture(preset, (29, 79), cutoff=4.0)
-    architecture = with_scale(architecture, float(np.sqrt(np.mean(data.forces**2))))
+    architecture = replace(architecture, energy_scale=float(np.sqrt(np.mean(data.forces**2))))
     dtype = np.float64 if config.precision == "float64" else np.float32
     start = flatten(
         architecture, initial_weights(architecture, seed=seed, mean_neighbours=data.mean_neighbours), dtype

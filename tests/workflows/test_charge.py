@@ -19,8 +19,8 @@ from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
 from limbeck.export.formats import make_metadata
 from limbeck.report.card import model_card
-from limbeck.runtime.calculator import Calculator
 from limbeck.runtime.released import find_student
+from limbeck.runtime.student import Calculator
 from tests.students.tools import random_record
 
 from .conftest import labelled

@@ -17,13 +17,13 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from limbeck.artifact.convert import checkpoint_state
 from limbeck.artifact.file import read_student, write_student
 from limbeck.planning.plan import untrained_student
 from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Student
 from limbeck.workflows import finalize as finalizing
 from limbeck.workflows.finalize_inputs import FinalizeSettings
+from tests.students.tools import checkpoint_state
 
 from .conftest import labelled_copper
 
@@ -42,8 +42,8 @@ def write_untrained(path: Path, preset: str) -> Path:
 def small_measurements() -> Iterator[None]:
     """Exports are repeated and timed, and students benchmarked, on a few atoms."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("limbeck.export.speed.SIZES", (16,))
-        patch.setattr("limbeck.export.speed._ENOUGH_S", 0.02)
+        patch.setattr("limbeck.export.runtimes.SIZES", (16,))
+        patch.setattr("limbeck.export.runtimes._ENOUGH_S", 0.02)
         patch.setattr("limbeck.export.structures.MANY_ATOMS", 64)
         patch.setattr(finalizing, "SIZES", (16,))
         patch.setattr(finalizing, "BATCHES", (1,))

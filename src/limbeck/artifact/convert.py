@@ -9,31 +9,22 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from limbeck.artifact.file import (
-    StudentArtifact,
-    check_weights,
-    read_architecture,
-    read_baseline,
-    write_student,
-)  # fmt: skip
+from limbeck.artifact.file import StudentArtifact, check_weights, read_parts, write_student
 from limbeck.core.hashing import hash_file
 from limbeck.errors import InputError
-from limbeck.students.baseline import Baseline
-from limbeck.students.specification import PRESETS, Architecture, preset_architecture, unflatten
+from limbeck.students.specification import PRESETS, preset_architecture, unflatten
 
 _WRAPPERS = ("model_state_dict", "state_dict")
 _ENTRY = "limbeck"
-#: what a file without an architecture must say besides its weights
+#: needed in addition to the weights; the second row stands for an architecture
+_BASELINE = ("energy_references_ev", "zbl_radius_a")
 _PLAIN = ("elements", "cutoff", "energy_scale")
-_USED = (
-    "architecture", "energy_references_ev", "zbl_radius_a", "format_version", "limbeck_version", "cutoff_a",
-    "dtype", *_PLAIN,
-)  # fmt: skip
 
 
 def convert_checkpoint(old: Path | str, out: Path | str) -> None:
@@ -54,29 +45,31 @@ def convert_checkpoint(old: Path | str, out: Path | str) -> None:
     old = Path(old)
     state, card = _unwrap(_load(old), old)
     weights = _strip(state, old)
-    architecture, preset = _architecture(card, weights, old)
+    needed = ("architecture",) if "architecture" in card else _PLAIN
+    missing = [name for name in (*needed, *_BASELINE) if name not in card]
+    if missing:
+        got = "no " + ", no ".join(missing)
+        remedy = "add an entry 'limbeck' with them (zbl_radius_a: {} where there is no core repulsion)"
+        what = "the checkpoint lacks what its weights need"
+        raise InputError(what, where=old, got=got, remedy=remedy)
+    if "architecture" not in card:
+        card["architecture"] = _find_preset(card, weights, old)
+    architecture, baseline = read_parts(card, old)
+    shapes = architecture.parameter_shapes()
     if set(weights) == {"flat"}:
-        weights = _from_flat(architecture, weights["flat"], old)
+        flat, wanted = weights["flat"], (architecture.n_parameters,)
+        if flat.shape != wanted:
+            raise InputError("weight 'flat' has the wrong shape", where=old, got=flat.shape, wanted=wanted)
+        weights = {name: value.copy() for name, value in unflatten(architecture, flat).items()}
     check_weights(architecture, weights, old)
-    extra = {k: v for k, v in card.items() if k not in _USED}
+    record = StudentArtifact(architecture, baseline, weights)
+    used = {*record.own_fields(), *_PLAIN}
+    extra = {k: v for k, v in card.items() if k not in used}
     extra |= {"converted_from": {"file": old.name, "sha256": hash_file(old)}}
-    if preset is not None:
-        extra.setdefault("preset", preset)
-    write_student(out, StudentArtifact(architecture, _baseline(card, architecture, old), weights, extra))
-
-
-def checkpoint_state(record: StudentArtifact) -> dict[str, Any]:
-    """What ``torch.save`` may write of a student so that ``convert_checkpoint`` reads it again."""
-    import torch
-
-    entry = {
-        "architecture": record.architecture.to_dict(),
-        "energy_references_ev": {str(z): e for z, e in record.baseline.references.items()},
-        "zbl_radius_a": {f"{a}-{b}": r for (a, b), r in record.baseline.zbl_radius.items()},
-        **record.card,
-    }
-    weights = {name: torch.from_numpy(np.array(value)) for name, value in record.weights.items()}
-    return {"model_state_dict": weights, _ENTRY: json.dumps(entry)}
+    for preset in PRESETS:
+        if preset_architecture(preset, architecture.elements).parameter_shapes() == shapes:
+            extra.setdefault("preset", preset)
+    write_student(out, replace(record, card=extra))
 
 
 def _load(path: Path) -> Any:
@@ -88,40 +81,32 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise InputError("cannot read the checkpoint", where=path, got=error.strerror) from error
-    except (
-        pickle.UnpicklingError,
-        OSError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:  # fmt: skip  (torch reports a damaged archive through any of these)
+    except pickle.UnpicklingError as error:
         pickled = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if pickled is None or not isinstance(error, pickle.UnpicklingError):
-            raise InputError(
-                "this is no torch checkpoint, or it is damaged",
-                where=path,
-                wanted="a state dict saved by torch.save",
-            ) from error
-        raise InputError(
-            "the checkpoint holds pickled code, which is never executed",
-            where=path,
-            got=pickled.group(1),
-            wanted="a state dict: tensors and plain values",
-            remedy="save model.state_dict() instead of the model",
-        ) from error
+        if pickled is None:
+            raise _damaged(path) from error
+        what, got = "the checkpoint holds pickled code, which is never executed", pickled.group(1)
+        wanted, remedy = "a state dict: tensors and plain values", "save model.state_dict(), not the model"
+        raise InputError(what, where=path, got=got, wanted=wanted, remedy=remedy) from error
+    # torch reports a damaged archive through any of these
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> InputError:
+    wanted = "a state dict saved by torch.save"
+    return InputError("this is no torch checkpoint, or it is damaged", where=path, wanted=wanted)
 
 
 def _unwrap(content: Any, path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The innermost state dict and what the file says about it."""
+    """The innermost state dict and what the file has on it."""
     card: dict[str, Any] = {}
     while True:
         if not isinstance(content, Mapping):
             got = type(content).__name__
             raise InputError("the checkpoint holds no state dict", where=path, got=got, wanted="a dict")
-        card = {k: content[k] for k in _USED if k in content} | _entry(content.get(_ENTRY), path) | card
+        top = {k: content[k] for k in ("architecture", *_BASELINE, *_PLAIN) if k in content}
+        card = top | _entry(content.get(_ENTRY), path) | card
         inner = next((name for name in _WRAPPERS if name in content), None)
         if inner is None:
             return content, card
@@ -162,67 +147,21 @@ def _strip(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     return {name: value.detach().to(kind).numpy().copy() for name, value in tensors.items()}
 
 
-def _architecture(
-    card: dict[str, Any], weights: dict[str, np.ndarray], path: Path
-) -> tuple[Architecture, str | None]:
-    needed = ("architecture",) if "architecture" in card else _PLAIN
-    missing = [name for name in (*needed, "energy_references_ev", "zbl_radius_a") if name not in card]
-    if missing:
-        raise InputError(
-            "the checkpoint does not say what its weights need",
-            where=path,
-            got="no " + ", no ".join(missing),
-            remedy="add an entry 'limbeck' with them (zbl_radius_a: {} where there is no core repulsion)",
-        )
-    if "architecture" in card:
-        architecture = read_architecture(card, path)
-        shapes = architecture.parameter_shapes()
-        fits = (
-            p for p in PRESETS if preset_architecture(p, architecture.elements).parameter_shapes() == shapes
-        )
-        return architecture, next(fits, None)
-    wanted = {name: value.shape for name, value in weights.items()}
-    for preset in PRESETS:
-        architecture = _preset(preset, card, path)
-        shapes = architecture.parameter_shapes()
-        if wanted in (shapes, {"flat": (architecture.n_parameters,)}):
-            return architecture, preset
-        if "embedding" in wanted and wanted["embedding"] == shapes["embedding"]:
-            # the width tells the preset meant, so the first misfit is named against it
-            check_weights(architecture, weights, path)
-    sizes = ", ".join(f"{p} {_preset(p, card, path).n_parameters}" for p in PRESETS)
-    raise InputError(
-        "the weights fit no preset",
-        where=path,
-        got=f"{sum(v.size for v in weights.values())} values in {len(weights)} arrays "
-        f"such as {min(weights)!r}",
-        wanted=f"for {len(card['elements'])} elements: {sizes}",
-    )
-
-
-def _preset(preset: str, card: dict[str, Any], path: Path) -> Architecture:
+def _find_preset(card: dict[str, Any], weights: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
+    """The architecture of the preset that has the weights' width or their number."""
     try:
-        elements = tuple(int(z) for z in card["elements"])
-        plain = preset_architecture(preset, elements, cutoff=float(card["cutoff"]))
-        fields = plain.to_dict() | {"energy_scale": float(card["energy_scale"])}
+        elements, cutoff = tuple(int(z) for z in card["elements"]), float(card["cutoff"])
+        known = {preset: preset_architecture(preset, elements, cutoff=cutoff) for preset in PRESETS}
+        scale = float(card["energy_scale"])
     except (TypeError, ValueError) as error:
-        raise InputError("elements, cutoff or energy_scale do not fit", where=path, got=str(error)) from error
-    return read_architecture({"architecture": fields}, path)
-
-
-def _from_flat(architecture: Architecture, flat: np.ndarray, path: Path) -> dict[str, np.ndarray]:
-    wanted = (architecture.n_parameters,)
-    if flat.shape != wanted:
-        raise InputError("weight 'flat' has the wrong shape", where=path, got=flat.shape, wanted=wanted)
-    return {name: value.copy() for name, value in unflatten(architecture, flat).items()}
-
-
-def _baseline(card: dict[str, Any], architecture: Architecture, path: Path) -> Baseline:
-    # a file's plain dict may count elements by integers
-    named = {
-        name: {str(key): value for key, value in card[name].items()}
-        if isinstance(card[name], Mapping)
-        else card[name]
-        for name in ("energy_references_ev", "zbl_radius_a")
-    }
-    return read_baseline(named, architecture, path)
+        raise InputError("elements, cutoff or energy_scale do not fit", where=path, got=error) from error
+    shapes = {name: value.shape for name, value in weights.items()}
+    for one in known.values():
+        flat = shapes == {"flat": (one.n_parameters,)}
+        if flat or shapes.get("embedding") == one.parameter_shapes()["embedding"]:
+            return one.to_dict() | {"energy_scale": scale}
+    values = sum(value.size for value in weights.values())
+    got = f"{values} values in {len(weights)} arrays such as {min(weights)!r}"
+    sizes = ", ".join(f"{preset} {one.n_parameters}" for preset, one in known.items())
+    wanted = f"for {len(elements)} elements: {sizes}"
+    raise InputError("the weights fit no preset", where=path, got=got, wanted=wanted)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,6 @@ from limbeck.students.specification import Architecture
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "limbeck"
-#: of a card: what the file itself says; all else is provenance
-_OWN_KEYS = (
-    "format_version", "limbeck_version", "architecture", "elements", "cutoff_a", "dtype",
-    "energy_references_ev", "zbl_radius_a",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +48,20 @@ class StudentArtifact:
     def state(self) -> ChargeState:
         """The total charge and spin that it is for."""
         return ChargeState.of_card(self.card, self.card.get("preset", "student"))
+
+    def own_fields(self) -> dict[str, Any]:
+        """What a file's card has of the student itself; all else on it is provenance."""
+        arch, baseline = self.architecture, self.baseline
+        return {
+            "format_version": FORMAT_VERSION,
+            "limbeck_version": __version__,
+            "architecture": arch.to_dict(),
+            "elements": list(arch.elements),
+            "cutoff_a": arch.cutoff,
+            "dtype": self.dtype,
+            "energy_references_ev": {str(z): float(e) for z, e in sorted(baseline.references.items())},
+            "zbl_radius_a": {f"{a}-{b}": float(r) for (a, b), r in sorted(baseline.zbl_radius.items())},
+        }
 
 
 @dataclass(frozen=True)
@@ -90,19 +98,9 @@ def write_student(path: Path | str, record: StudentArtifact) -> None:
     from safetensors.numpy import save
 
     check_weights(record.architecture, record.weights, path)
-    body = {
-        "format_version": FORMAT_VERSION,
-        "limbeck_version": __version__,
-        "architecture": record.architecture.to_dict(),
-        "elements": list(record.architecture.elements),
-        "cutoff_a": record.architecture.cutoff,
-        "dtype": record.dtype,
-        "energy_references_ev": {str(z): float(e) for z, e in sorted(record.baseline.references.items())},
-        "zbl_radius_a": {f"{a}-{b}": float(r) for (a, b), r in sorted(record.baseline.zbl_radius.items())},
-        **record.card,
-    }
+    card = json.dumps(record.own_fields() | record.card, sort_keys=True)
     weights = {name: np.ascontiguousarray(value) for name, value in record.weights.items()}
-    write_whole(path, save(weights, metadata={_METADATA_KEY: json.dumps(body, sort_keys=True)}))
+    write_whole(path, save(weights, metadata={_METADATA_KEY: card}))
 
 
 def read_card(path: Path | str) -> dict[str, Any]:
@@ -110,9 +108,8 @@ def read_card(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     try:
         with open(path, "rb") as handle:
-            head = handle.read(8)
             size = path.stat().st_size
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+            length = int.from_bytes(handle.read(8), "little")
             if not 2 <= length <= min(size - 8, 100_000_000):
                 raise _not_a_student(path, "its header length does not fit the file")
             header = json.loads(handle.read(length))
@@ -157,24 +154,17 @@ def read_student(path: Path | str) -> StudentArtifact:
         weights = dict(load(path.read_bytes()))
     except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that numpy lacks
         raise _not_a_student(path, f"damaged or truncated ({error})") from error
-    architecture = read_architecture(card, path)
-    baseline = read_baseline(card, architecture, path)
+    architecture, baseline = read_parts(card, path)
     check_weights(architecture, weights, path)
-    more = {k: v for k, v in card.items() if k not in _OWN_KEYS}
-    return StudentArtifact(architecture, baseline, weights, more)
+    record = StudentArtifact(architecture, baseline, weights)
+    own = record.own_fields()
+    return replace(record, card={k: v for k, v in card.items() if k not in own})
 
 
-def read_architecture(card: dict[str, Any], where: Path) -> Architecture:
-    """The architecture that a card names."""
+def read_parts(card: dict[str, Any], where: Path) -> tuple[Architecture, Baseline]:
+    """Architecture, references and ZBL radii of a card; each element of the student has a reference."""
     try:
-        return Architecture.from_dict(card["architecture"])
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise _not_a_student(where, f"its model card lacks a valid {error}") from error
-
-
-def read_baseline(card: dict[str, Any], architecture: Architecture, where: Path) -> Baseline:
-    """References and ZBL radii of a card; each element of the student has a reference."""
-    try:
+        architecture = Architecture.from_dict(card["architecture"])
         references = {int(z): float(e) for z, e in card["energy_references_ev"].items()}
         radii = {}
         for pair, radius in card["zbl_radius_a"].items():
@@ -182,14 +172,14 @@ def read_baseline(card: dict[str, Any], architecture: Architecture, where: Path)
             radii[a, b] = float(radius)
     except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise _not_a_student(where, f"its model card lacks a valid {error}") from error
-    if not all(np.isfinite(v) for v in (*references.values(), *radii.values())):
+    if not np.isfinite([*references.values(), *radii.values()]).all():
         raise _not_a_student(where, "references or ZBL radii that are not finite")
     missing = [z for z in architecture.elements if z not in references]
     if missing:
         raise _not_a_student(where, f"no energy reference for Z = {missing}")
     if not all(0 < z < 119 for z in {*references, *(z for pair in radii for z in pair)}):
         raise _not_a_student(where, "references or ZBL radii of atomic numbers beyond 1 to 118")
-    return Baseline(references=references, zbl_radius=radii)
+    return architecture, Baseline(references, radii)
 
 
 def check_weights(architecture: Architecture, weights: dict[str, np.ndarray], where: object) -> None:
@@ -201,8 +191,8 @@ def check_weights(architecture: Architecture, weights: dict[str, np.ndarray], wh
     for name, shape in wanted.items():
         value = weights[name]
         if value.shape != shape:
-            wrong = f"weight {name!r} has the wrong shape"
-            raise InputError(wrong, where=where, got=value.shape, wanted=shape)
+            what = f"weight {name!r} has the wrong shape"
+            raise InputError(what, where=where, got=value.shape, wanted=shape)
         if value.dtype not in (np.float32, np.float64):
             raise InputError(f"weight {name!r} has the wrong type", where=where, got=value.dtype)
         if not np.isfinite(value).all():
@@ -210,10 +200,5 @@ def check_weights(architecture: Architecture, weights: dict[str, np.ndarray], wh
 
 
 def _not_a_student(path: Path, reason: str) -> InputError:
-    return InputError(
-        "this is no student file",
-        where=path,
-        got=reason,
-        wanted="a .safetensors file written by Limbeck",
-        remedy="limbeck convert reads older .pt files",
-    )
+    wanted, remedy = "a .safetensors file written by Limbeck", "limbeck convert reads older .pt files"
+    return InputError("this is no student file", where=path, got=reason, wanted=wanted, remedy=remedy)

@@ -17,8 +17,7 @@ from limbeck.errors import LimbeckError
 from limbeck.runtime.released import find_student
 from limbeck.teachers.custom import is_custom
 from limbeck.teachers.environments import OWN, find_interpreter
-from limbeck.teachers.registry import check_teacher, get_card
-from limbeck.teachers.support import check_supported
+from limbeck.teachers.registry import check_supported, check_teacher, get_card
 
 NO_TEACHER = "none"  #: the name that asks for no teacher
 

@@ -13,7 +13,7 @@ from limbeck.cli.root import app
 from limbeck.errors import LimbeckError
 
 if TYPE_CHECKING:
-    from limbeck.doctor.findings import Finding
+    from limbeck.doctor.checks import Finding
 
 _WIDTH = 110
 _STATUS, _NAME = 9, 15

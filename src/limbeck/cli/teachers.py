@@ -65,7 +65,7 @@ def install(
 
 def _row(card: TeacherCard) -> dict[str, Any]:
     from limbeck.teachers.environments import environment_folder, installed_python, is_current
-    from limbeck.teachers.support import describe_elements
+    from limbeck.teachers.registry import describe_elements
 
     folder = environment_folder(card)
     own, there = card.installed, installed_python(card) is not None

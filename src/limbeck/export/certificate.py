@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase import Atoms
 
 from limbeck.core.structures import StructureBatch
-from limbeck.export.runtimes import Arrays, make_inputs
+from limbeck.export.runtimes import Arrays, Runtime, make_inputs
 from limbeck.export.structures import MANY
 from limbeck.runtime.student import Student
 
-#: of what exported files hold and certificates ask: those of an earlier one are made anew by finalize
-REVISION = 2
-#: structures evaluated in one call at most, so that batches are compared as well
-TOGETHER = 8
-#: evaluations of one structure on all threads
-REPEATS = 20
+REVISION = 2  #: of files and certificates: finalize makes those of an earlier one anew
+TOGETHER = 8  #: structures evaluated in one call at most, so that batches are compared as well
+REPEATS = 20  #: evaluations of one structure on all threads
 #: quantity of a certificate -> output of an export
 OUTPUTS = {"energy": "energy", "force": "forces", "atom_energy": "atom_energies", "stress": "stress"}
 
@@ -28,31 +24,19 @@ Deviations = dict[str, float]  #: by quantity, eV and Å; without stress where t
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What two paths of one precision may differ by: what is rounding, and what is damage.
+    """What two paths of one precision may differ by: what is rounding, and what is damage (docs/exports.md).
 
-    The largest deviations, a structure at a time. Forces: ``force_a`` eV/Å + ``force_r`` · max|F|. Energy:
-    ``energy_r`` · Σ|eᵢ - E0ᵢ|, the sum over atoms of their interaction energies; an atom's energy likewise.
-    References fitted by least squares, without isolated atoms, hold most of the cohesion, and what is left
-    may cancel to nothing, while the network's arithmetic works in units of its energy scale: the sum
-    counts as N times that at least. Stress: the tolerance of forces acting over the cutoff on every
-    atom, N · rc / V times it, eV/Å³.
+    Largest deviations, a structure at a time: forces ``force_a`` eV/Å + ``force_r`` · max|F|; the energy, and
+    each atom's, ``energy_r`` · Σ|eᵢ - E0ᵢ|, at least N times the energy scale, as least-squares references
+    may cancel nearly all of it; stress N · rc / V times the tolerance of forces.
 
-    A student rounds as well, far from its training data more than that. Where ``noise`` times its own
-    distance from float64 is more, that is the limit, and the certificate counts the structure as
-    ``widened``; from the student itself an export may be the student's distance further.
+    Where ``noise`` times the student's own distance from float64 is more, that is the limit, and the
+    structure is ``widened``. That distance is the root mean square over copies turned in space, until a class
+    has ``copied_atoms``, ``copies`` times (least, most); by its engine or PyTorch, whichever is more.
 
-    Rounding is random and damage is not, so root mean squares from float64, over the structures of a
-    class that are not widened, are held to less: ``rms_share`` of the limits above for forces and stress,
-    ``rms_energy`` of the energy's an atom for atomic energies, or ``rms_noise`` times the student's own in
-    the worst of its copies. The root mean square of few atoms scatters: of n it may be ``1 + rms_scatter /
-    sqrt(n)`` times that (of independent ones the standard deviation is 0.7 / sqrt(n); neighbours share
-    theirs).
-
-    One evaluation may round well by chance, and another processor adds in another order: a student's own
-    distance is the root mean square over copies of the structure, turned in space, which is the same
-    arithmetic on other digits; by its engine or by PyTorch in the same precision, whichever is more.
-    Fewer atoms need more copies: a class of structures is turned until it holds ``copied_atoms``, ``copies``
-    times (least, most).
+    Rounding is random and damage is not. So root mean squares from float64 over the other structures of a
+    class may be only ``rms_share`` of the limits of forces and stress and ``rms_energy`` of the energy's an
+    atom, or ``rms_noise`` times the student's own; for n atoms ``1 + rms_scatter / sqrt(n)`` times that.
     """
 
     force_a: float
@@ -81,7 +65,7 @@ class Parity:
     ----------
     energy_mev, force_mev_per_a, stress_mev_per_a3: largest absolute deviation; stress None without cells.
     force_rms_mev_per_a, atom_energy_rms_mev: root mean squares over the structures that are not widened,
-        None without one; evaluated against float64 only.
+        None without one.
     share: largest deviation over its tolerance; the comparison passes up to 1.
     worst: which quantity of which structure that is.
     widened: structures whose limit is the student's own rounding.
@@ -116,17 +100,10 @@ class Comparison:
 
     def failure(self) -> str:
         """The worst class and figure, one line."""
-        parts = [
-            (part.share, kind, reference, part)
-            for reference, found in (("student", self.against_student), ("float64", self.against_float64))
-            for kind, part in found.items()
-        ]
-        _, kind, reference, part = max(parts, key=lambda row: row[:2])
-        return f"{kind}: {part.worst} is {part.share:.3g} of the tolerance off ({reference})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
+        both = {"student": self.against_student, "float64": self.against_float64}
+        parts = [(p.share, kind, of, p.worst) for of, found in both.items() for kind, p in found.items()]
+        share, kind, of, worst = max(parts)
+        return f"{kind}: {worst} is {share:.3g} of the tolerance off ({of})"
 
 
 @dataclass(frozen=True)
@@ -158,22 +135,13 @@ class Repeats:
         return self.share <= 1.0
 
     def failure(self) -> str:
-        """One line."""
-        return (
-            f"{self.atoms} atoms evaluated {self.repeats} times on {self.threads} threads: "
-            f"{self.worst} is {self.share:.3g} of the tolerance off"
-        )
-
-
-class Evaluates(Protocol):
-    """What a certificate asks of a :class:`~limbeck.export.runtimes.Runtime`."""
-
-    def evaluate(self, inputs: Arrays, name: str = "model", calls: int = 1) -> list[Arrays]: ...
+        what = f"{self.atoms} atoms evaluated {self.repeats} times on {self.threads} threads"
+        return f"{what}: {self.worst} is {self.share:.3g} of the tolerance off"
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Structure ``s`` of batch ``k``: tolerance, and the student's own rounding, of copies and as it is."""
+    """Structure ``s`` of batch ``k``: tolerance; the student's rounding of copies, widened, and as it is."""
 
     k: int
     s: int
@@ -181,25 +149,22 @@ class _Place:
     limits: Deviations
     rounding: Deviations
     own: Deviations
-    noise: float
 
     @property
     def widened(self) -> bool:
-        return any(self.noise * size > self.limits[name] for name, size in self.rounding.items())
+        return any(size > self.limits[name] for name, size in self.rounding.items())
 
     def limit(self, name: str, further: float) -> float:
-        return max(self.limits[name], self.noise * self.rounding[name] + further * self.own[name])
+        return max(self.limits[name], self.rounding[name] + further * self.own[name])
 
 
 class References:
     """A student's own answers for classes of structures, in its precision and in float64."""
 
     def __init__(self, student: Student, structures: dict[str, list[Atoms]]) -> None:
-        self.structures = structures
-        self.engine = student.backend.name
+        self.student, self.structures = student, structures
         self.precision = student.capabilities.precision
         self.tolerance = TOLERANCES[self.precision]
-        self.cutoff, self.scale = student.cutoff, student.architecture.energy_scale
         # one of each class in one call: structures with and without pairs, with and without a cell
         mixed = [frames[0] for kind, frames in structures.items() if kind != MANY]
         self.batches = [
@@ -207,46 +172,42 @@ class References:
             for kind, frames in {**structures, "mixed batch": mixed}.items()
             for k in range(0, len(frames), TOGETHER)
         ]
-        self.inputs = [make_inputs(batch, self.cutoff) for _, batch in self.batches]
+        self.inputs = [make_inputs(batch, student.cutoff) for _, batch in self.batches]
         self.own = [vars(student.evaluate(batch)) for _, batch in self.batches]
         exact = Student(student.record, engine="torch", precision="float64")
         self.exact = [vars(exact.evaluate(batch)) for _, batch in self.batches]
         other = Student(student.record, engine="torch", precision=self.precision)
-        engines = [other] if self.engine == other.backend.name else [student, other]
+        engines = [other] if student.backend.name == other.backend.name else [student, other]
         #: batch -> engine -> copy -> the student's own answer, turned back
         self.rounded: list[list[list[Arrays]]] = []
         for kind, batch in self.batches:
-            atoms = sum(len(one.numbers) for of, one in self.batches if of == kind)
+            atoms = sum(one.n_atoms for of, one in self.batches if of == kind)
             copies = int(np.clip(self.tolerance.copied_atoms // max(atoms, 1), *self.tolerance.copies))
             self.rounded.append([[turned(one, batch, turn) for turn in turns(copies)] for one in engines])
         table = student.record.baseline.references
         self.isolated = [np.array([table[int(z)] for z in batch.numbers]) for _, batch in self.batches]
 
-    def compare(self, runtime: Evaluates, name: str = "model") -> Comparison:
-        """What ``runtime`` makes of the file it has loaded under ``name``."""
-        found = [runtime.evaluate(inputs, name)[0] for inputs in self.inputs]
-        kinds = list(dict.fromkeys(kind for kind, _ in self.batches))
+    def compare(self, runtime: Runtime) -> Comparison:
+        """What ``runtime`` makes of the file it has loaded as ``model``."""
+        found, kinds = [runtime.evaluate(inputs)[0] for inputs in self.inputs], dict(self.batches)
         student = {kind: self._parity(kind, found, self.own) for kind in kinds}
         exact = {kind: self._parity(kind, found, self.exact) for kind in kinds}
-        return Comparison(against_student=student, against_float64=exact, engine=self.engine)
+        return Comparison(student, exact, self.student.backend.name)
 
-    def repeat(self, runtime: Evaluates, threads: int, name: str = "model") -> Repeats:
+    def repeat(self, runtime: Runtime, threads: int) -> Repeats:
         """Many evaluations of the structure of many atoms; ``threads``: with which the file was loaded."""
         k = [kind for kind, _ in self.batches].index(MANY)
         batch, place = self.batches[k][1], self._place(k, 0)
-        found = runtime.evaluate(self.inputs[k], name, REPEATS)
+        found = runtime.evaluate(self.inputs[k], calls=REPEATS)
         spread = {key: float(np.ptp([one[OUTPUTS[key]] for one in found], axis=0).max()) for key in place.own}
-        shares = [
-            (size / place.limit(key, 0.0), f"{key} between evaluations") for key, size in spread.items()
-        ]
+        shares = [(spread[key] / place.limit(key, 0.0), f"{key} between evaluations") for key in spread]
         for number, one in enumerate(found):
             off = largest(differences(batch, 0, one, self.own[k]))
             shares += [(off[key] / place.limit(key, 1.0), f"{key} of evaluation {number}") for key in off]
-        share, worst = _worst(shares)
         milli = {key: 1000 * size for key, size in spread.items()}
         return Repeats(
             int(batch.n_atoms), len(found), threads, milli["energy"], milli["force"], milli.get("stress"),
-            milli["atom_energy"], share, worst,
+            milli["atom_energy"], *_worst(shares),
         )  # fmt: skip
 
     def _parity(self, kind: str, found: Sequence[Arrays], wanted: Sequence[Arrays]) -> Parity:
@@ -262,31 +223,25 @@ class References:
                 shares.append((np.inf, f"stress {where}"))  # zero by definition
             rows.append(off)
         calm = [place for place in places if not place.widened]
-        rms = self._rms(calm, found, wanted) if calm else None
+        rms = self._deviations(calm, found, wanted) if calm else None
         if rms is not None and wanted is self.exact:
             most = self._rms_limits(calm)
             shares += [(rms[name] / most[name], f"rms {name}") for name in rms if most[name]]
-        share, worst = _worst(shares)
-        largest_of = {
-            key: 1000 * float(np.max([row[key] for row in rows if key in row])) for key in set().union(*rows)
-        }
+        sizes = {key: [row[key] for row in rows if key in row] for key in OUTPUTS}
+        milli = {key: 1000 * float(np.max(row)) for key, row in sizes.items() if row}
         return Parity(
-            n_structures=len(rows), energy_mev=largest_of["energy"], force_mev_per_a=largest_of["force"],
-            stress_mev_per_a3=largest_of.get("stress"),
-            force_rms_mev_per_a=1000 * rms["force"] if rms else None,
-            atom_energy_rms_mev=1000 * rms["atom_energy"] if rms else None,
-            share=share, worst=worst, widened=len(places) - len(calm),
+            len(rows), milli["energy"], milli["force"], milli.get("stress"),
+            1000 * rms["force"] if rms else None, 1000 * rms["atom_energy"] if rms else None,
+            *_worst(shares), widened=len(places) - len(calm),
         )  # fmt: skip
 
     def _place(self, k: int, s: int) -> _Place:
         batch, exact = self.batches[k][1], self.exact[k]
         own = largest(differences(batch, s, self.own[k], exact))
         engines = [[largest(differences(batch, s, one, exact)) for one in row] for row in self.rounded[k]]
-        noise = {
-            name: max(float(np.sqrt(np.mean([one[name] ** 2 for one in copies]))) for copies in engines)
-            for name in own
-        }
-        return _Place(k, s, int(batch.counts[s]), self._limits(k, s), noise, own, self.tolerance.noise)
+        noise = {name: max(_rms([one[name] for one in copies]) for copies in engines) for name in own}
+        rounding = {name: self.tolerance.noise * size for name, size in noise.items()}
+        return _Place(k, s, int(batch.counts[s]), self._limits(k, s), rounding, own)
 
     def _limits(self, k: int, s: int) -> Deviations:
         """The tolerance of one structure, in eV and Å."""
@@ -294,46 +249,38 @@ class References:
         atoms = slice(batch.offsets[s], batch.offsets[s + 1])
         force = tolerance.force_a + tolerance.force_r * np.abs(exact["forces"][atoms]).max(initial=0.0)
         size = np.abs(exact["atom_energies"][atoms] - self.isolated[k][atoms]).sum()
-        energy = tolerance.energy_r * max(size, batch.counts[s] * self.scale)
-        stress = force * batch.counts[s] * self.cutoff / (batch.volume[s] or np.inf)
+        energy = tolerance.energy_r * max(size, batch.counts[s] * self.student.architecture.energy_scale)
+        stress = force * batch.counts[s] * self.student.cutoff / (batch.volume[s] or np.inf)
         return {"force": force, "energy": energy, "atom_energy": energy, "stress": stress}
 
-    def _rms(self, places: Sequence[_Place], found: Sequence[Arrays], wanted: Sequence[Arrays]) -> Deviations:
-        """Root mean square deviations over structures; of stress over those that have one, else zero."""
-        squares: dict[str, list[np.ndarray]] = {"force": [], "atom_energy": [], "stress": []}
-        for place in places:
-            off = differences(self.batches[place.k][1], place.s, found[place.k], wanted[place.k])
-            for name in squares.keys() & off.keys():
-                squares[name].append(np.square(off[name]).ravel())
-        return {
-            name: float(np.sqrt(np.concatenate(rows).mean())) if rows else 0.0
-            for name, rows in squares.items()
+    def _deviations(
+        self, places: Sequence[_Place], found: Sequence[Arrays], wanted: Sequence[Arrays]
+    ) -> Deviations:
+        """Root mean squares over structures; of stress over those that have one, else zero."""
+        off = [differences(self.batches[p.k][1], p.s, found[p.k], wanted[p.k]) for p in places]
+        rows = {
+            name: [one[name].ravel() for one in off if name in one] for name in OUTPUTS if name != "energy"
         }
+        return {name: _rms(np.concatenate(row)) if row else 0.0 for name, row in rows.items()}
 
     def _rms_limits(self, places: Sequence[_Place]) -> Deviations:
         """What root mean squares may be, in eV and Å; zero for stress without a cell."""
-        tolerance = self.tolerance
+        tolerance, share = self.tolerance, self.tolerance.rms_share
         floors = {
-            "force": [tolerance.rms_share * place.limits["force"] for place in places],
-            "stress": [
-                tolerance.rms_share * place.limits["stress"] for place in places if "stress" in place.own
-            ],
+            "force": [share * place.limits["force"] for place in places],
+            "stress": [share * place.limits["stress"] for place in places if "stress" in place.own],
             "atom_energy": [tolerance.rms_energy * place.limits["energy"] / place.atoms for place in places],
         }
         # a batch of more atoms has fewer copies: from its first again
         noise = [
-            self._rms(places, [one[engine][k % len(one[engine])] for one in self.rounded], self.exact)
+            self._deviations(places, [one[engine][k % len(one[engine])] for one in self.rounded], self.exact)
             for engine in range(len(self.rounded[0]))
             for k in range(max(len(one[0]) for one in self.rounded))
         ]
         scatter = 1.0 + tolerance.rms_scatter / np.sqrt(sum(place.atoms for place in places))
-        most = {}
-        for name, row in floors.items():
-            # of a class of few atoms even this scatters, so that of the worst copy counts
-            own = max(one[name] for one in noise)
-            floor = float(np.sqrt(np.mean(np.square(row)))) if row else 0.0
-            most[name] = scatter * max(floor, tolerance.rms_noise * own) if row else 0.0
-        return most
+        # of a class of few atoms even this scatters, so that of the worst copy counts
+        own = {name: tolerance.rms_noise * max(one[name] for one in noise) for name in floors}
+        return {name: scatter * max(_rms(row), own[name]) if row else 0.0 for name, row in floors.items()}
 
 
 def turns(count: int) -> list[np.ndarray]:
@@ -346,7 +293,7 @@ def turns(count: int) -> list[np.ndarray]:
 
 
 def turned(student: Student, batch: StructureBatch, turn: np.ndarray) -> Arrays:
-    """What the student says of a batch that is turned, turned back."""
+    """What the student makes of a batch that is turned, turned back."""
     moved = replace(batch, positions=batch.positions @ turn, cell=batch.cell @ turn)
     found = vars(student.evaluate(moved))
     return found | {"forces": found["forces"] @ turn.T, "stress": turn @ found["stress"] @ turn.T}
@@ -363,6 +310,10 @@ def differences(batch: StructureBatch, s: int, found: Arrays, wanted: Arrays) ->
 
 def largest(off: dict[str, np.ndarray]) -> Deviations:
     return {name: float(np.abs(values).max(initial=0.0)) for name, values in off.items()}
+
+
+def _rms(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if len(values) else 0.0
 
 
 def _worst(shares: Sequence[tuple[float, str]]) -> tuple[float, str]:

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from ase.data import chemical_symbols
 from torch import fx
 
 from limbeck import __version__
 from limbeck.artifact.file import StudentArtifact
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
-from limbeck.export.model import ExportedStudent
-from limbeck.export.quantise import Quantisation, Stored
+from limbeck.export.model import ExportedStudent, to_program, trace_student
+from limbeck.export.quantise import Quantisation
 from limbeck.export.runner import INPUT_NAMES, OUTPUT_NAMES
-from limbeck.export.sums import Sums, add_distant_pair
-from limbeck.export.trace import to_program, trace_student
 
 FormatName = Literal["onnx", "torch-export", "torchscript"]
 SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".torchscript.pt"}
@@ -40,21 +40,19 @@ class Graph:
     metadata: str
 
 
-def make_graph(stored: Stored, *, student_hash: str, name: str, quantisation: Quantisation | None) -> Graph:
+def make_graph(
+    model: ExportedStudent, *, student_hash: str, name: str, quantisation: Quantisation | None
+) -> Graph:
     """Trace a student once for all formats."""
-    model = ExportedStudent(stored.record, stored.store, stored.dtype)
-    card = make_metadata(stored.record, student_hash=student_hash, name=name, quantisation=quantisation)
+    card = make_metadata(model.record, student_hash=student_hash, name=name, quantisation=quantisation)
     with _quiet():
-        traced = trace_student(model)
-    return Graph(traced, model, json.dumps(card, sort_keys=True))
+        return Graph(trace_student(model), model, json.dumps(card, sort_keys=True))
 
 
 def make_metadata(
     record: StudentArtifact, *, student_hash: str, name: str, quantisation: Quantisation | None
 ) -> dict[str, Any]:
-    """What a file says of itself, JSON-able."""
-    from ase.data import chemical_symbols
-
+    """What every file holds in addition to the graph, JSON-able."""
     arch, teacher = record.architecture, record.card.get("teacher") or {}
     return {
         "format_version": 1,
@@ -90,25 +88,14 @@ def make_metadata(
 
 def check_installed(formats: tuple[FormatName, ...]) -> None:
     """MissingPackageError where a package that a format needs is not there."""
-    if "onnx" in formats:
-        missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(n) is None]
-        if missing:
-            raise MissingPackageError(
-                "ONNX needs packages that are not installed",
-                got=f"no {', '.join(missing)}",
-                remedy="pip install -c constraints.txt -e '.[export]'",
-            )
+    needed = ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ()
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        got, remedy = f"no {', '.join(missing)}", "pip install -c constraints.txt -e '.[export]'"
+        raise MissingPackageError("ONNX needs packages that are not installed", got=got, remedy=remedy)
 
 
 def write_format(graph: Graph, kind: FormatName, path: Path) -> dict[str, Any]:
-    """Write the graph to ``path``; what was written: opset, torch's version.
-
-    Raises
-    ------
-    LimbeckError: the exporter fails.
-    """
-    import torch
-
+    """Write the graph to ``path`` and return the versions that wrote it; LimbeckError where that fails."""
     if kind not in FORMATS:
         raise InputError("unknown format", got=repr(kind), wanted=" or ".join(FORMATS))
     writers = {"onnx": _write_onnx, "torch-export": _write_program, "torchscript": _write_torchscript}
@@ -122,16 +109,12 @@ def write_format(graph: Graph, kind: FormatName, path: Path) -> dict[str, Any]:
 
 
 def _write_program(graph: Graph, path: Path) -> dict[str, Any]:
-    import torch
-
     program = to_program(graph.traced, graph.model)
     torch.export.save(program, path, extra_files={METADATA_KEY: graph.metadata})
     return {}
 
 
 def _write_torchscript(graph: Graph, path: Path) -> dict[str, Any]:
-    import torch
-
     copied = fx.Graph()
     copied.output(copied.graph_copy(graph.traced.graph, val_map={}))
     scripted = fx.GraphModule(graph.traced, copied)
@@ -147,7 +130,8 @@ def _write_torchscript(graph: Graph, path: Path) -> dict[str, Any]:
 def _write_onnx(graph: Graph, path: Path) -> dict[str, Any]:
     import onnx
     import onnxscript.optimizer
-    import torch
+
+    from limbeck.export import sums
 
     # exported without its own optimisation, which would fold half precision back to float32 and
     # keep transposed copies of weights
@@ -155,24 +139,13 @@ def _write_onnx(graph: Graph, path: Path) -> dict[str, Any]:
         to_program(graph.traced, graph.model), dynamo=True, optimize=False, verbose=False,
         external_data=False, opset_version=OPSET,
         input_names=list(INPUT_NAMES), output_names=list(OUTPUT_NAMES),
-        custom_translation_table=Sums().translations(),
+        custom_translation_table=sums.translations(),
     )  # fmt: skip
-    add_distant_pair(program.model, graph.model.network.architecture.cutoff)
-    onnxscript.optimizer.optimize_ir(
-        program.model, onnx_shape_inference=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED
-    )
+    sums.add_distant_pair(program.model, graph.model.network.architecture.cutoff)
+    limits = {"input_size_limit": _FOLDED, "output_size_limit": _FOLDED}
+    onnxscript.optimizer.optimize_ir(program.model, onnx_shape_inference=False, **limits)
     proto = program.model_proto
-    _clean(proto)
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, graph.metadata
-    proto.producer_name, proto.producer_version = "limbeck", __version__
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, path)
-    return {"opset": OPSET, "onnx": onnx.__version__}
-
-
-def _clean(proto: Any) -> None:
-    """Leave out the trace's records, and name the open sizes."""
+    # leave out the trace's records, and name the open sizes
     for node in proto.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
@@ -184,11 +157,17 @@ def _clean(proto: Any) -> None:
         value.ClearField("metadata_props")
         open_dimension = value.type.tensor_type.shape.dim[1 if value.name == "edge_index" else 0]
         open_dimension.dim_param = sizes.get(value.name, "atoms")
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, graph.metadata
+    proto.producer_name, proto.producer_version = "limbeck", __version__
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    return {"opset": OPSET, "onnx": onnx.__version__}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters tell of packages they do not find, and that TorchScript is deprecated."""
+    """Without warnings of missing packages, and that TorchScript is deprecated."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

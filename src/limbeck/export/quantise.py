@@ -1,7 +1,6 @@
 """Weights in fewer bits: half precision, or bytes with a scale for each output channel, and what that costs.
 
-Only storage shrinks: weights are widened in the graph and all arithmetic stays float32. Forces, dynamics
-and speed are held against the student in float32.
+Only storage shrinks: weights are widened in the graph and all arithmetic stays float32.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from torch import Tensor
 from limbeck.artifact.file import StudentArtifact
 from limbeck.core.nve import nve_drift
 from limbeck.errors import InputError
-from limbeck.export.model import WeightStore
-from limbeck.export.speed import Latency
+from limbeck.export.model import ExportedStudent, StoredNetwork
+from limbeck.export.runtimes import Latency
 from limbeck.progress import format_figure
 from limbeck.runtime.student import Student
 from limbeck.units import EV_TO_MEV
@@ -27,32 +26,13 @@ from limbeck.units import EV_TO_MEV
 Quantisation = Literal["float16", "int8"]
 QUANTISATIONS: tuple[Quantisation, ...] = ("float16", "int8")
 
-#: meV/Å: float16 keeps 11 bits of each weight and must cost next to nothing
-MOST_HALF = 1.0
-#: meV/Å, and share of the student's own force error: what int8 may cost
-MOST_COARSE, MOST_OF_OWN = 5.0, 0.1
-#: int8 may not be slower than float32; best times taken alternating still scatter by so much
-SLOWER = 1.05
-_NVE_K, _NVE_FS = 300.0, 250.0
+MOST_HALF = 1.0  #: meV/Å: float16 keeps 11 bits of each weight and must cost next to nothing
+MOST_COARSE, MOST_OF_OWN = 5.0, 0.1  #: meV/Å, and share of the student's own force error, for int8
+SLOWER = 1.05  #: times float32's; best times of alternating calls scatter by this much
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A student's weights as a file keeps them.
-
-    Attributes
-    ----------
-    store: what a graph is traced from.
-    record: the student with the same weights, rounded, in its own precision: what the file computes.
-    """
-
-    store: WeightStore
-    record: StudentArtifact
-    dtype: torch.dtype
-
-
-def store_weights(record: StudentArtifact, quantisation: Quantisation | None) -> Stored:
-    """The weights as they are, or rounded.
+def store_weights(record: StudentArtifact, quantisation: Quantisation | None) -> ExportedStudent:
+    """The module of a student with its weights as they are, or rounded.
 
     Biases and the last layer, a hundredth of the weights, stay as they are: rounded, they would shift
     every energy. int8 leaves the embedding too, and rounds the matrices of linear layers symmetrically,
@@ -62,28 +42,26 @@ def store_weights(record: StudentArtifact, quantisation: Quantisation | None) ->
     ------
     InputError: another quantisation; weights beyond the range of float16.
     """
-    dtype = torch.float64 if record.dtype == "float64" else torch.float32
-    exact = {name: torch.as_tensor(np.array(value)).to(dtype) for name, value in record.weights.items()}
-    if quantisation is None:
-        return Stored(WeightStore(exact, {}, dtype), record, dtype)
-    if quantisation not in QUANTISATIONS:
+    if quantisation not in (None, *QUANTISATIONS):
         raise InputError("unknown quantisation", got=repr(quantisation), wanted=" or ".join(QUANTISATIONS))
-    kept, scales = dict(exact), dict[str, Tensor]()
-    for name, value in exact.items():
+    dtype = torch.float64 if record.dtype == "float64" else torch.float32
+    kept = {name: torch.as_tensor(np.array(value)).to(dtype) for name, value in record.weights.items()}
+    scales: dict[str, Tensor] = {}
+    for name, value in kept.items():
         if value.ndim == 2 and quantisation == "float16":
             kept[name] = value.to(torch.float16)
-        elif value.ndim == 2 and name != "embedding":
+        elif value.ndim == 2 and quantisation == "int8" and name != "embedding":
             kept[name], scales[name] = round_to_bytes(value)
-    store = WeightStore(kept, scales, dtype)
-    rounded = {name: value.numpy().copy() for name, value in store().items()}
-    suspicious = [name for name, value in rounded.items() if not np.isfinite(value).all()]
-    if suspicious:
-        raise InputError(
-            f"weight {suspicious[0]!r} is beyond the range of float16",
-            wanted=f"at most {torch.finfo(torch.float16).max:g}",
-            remedy="--quantize int8, or none",
-        )
-    return Stored(store, replace(record, weights=rounded), dtype)
+    network = StoredNetwork(record.architecture, kept, scales, dtype)
+    if quantisation is None:
+        return ExportedStudent(record, network)
+    rounded = {name: value.numpy().copy() for name, value in network.named_weights().items()}
+    for name, weight in rounded.items():
+        if not np.isfinite(weight).all():
+            wanted = f"at most {torch.finfo(torch.float16).max:g}"
+            what = f"weight {name!r} is beyond the range of float16"
+            raise InputError(what, wanted=wanted, remedy="--quantize int8, or none")
+    return ExportedStudent(replace(record, weights=rounded), network)
 
 
 def round_to_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,13 +72,12 @@ def round_to_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def own_force_error(card: dict[str, Any]) -> float | None:
-    """The student's force RMSE, meV/Å, test or else on validation structures, as its card says."""
-    metrics = card.get("metrics") or {}
+    """The student's force RMSE, meV/Å, test or else on validation structures, as on its card."""
     for split in ("test", "validation"):
-        figures = metrics.get(split) or {}
-        value = figures.get("force_rmse_mev_per_a", (figures.get("all") or {}).get("force_rmse_mev_per_a"))
-        if isinstance(value, (int, float)):
-            return float(value)
+        figures = (card.get("metrics") or {}).get(split) or {}
+        for part in (figures, figures.get("all") or {}):
+            if isinstance(value := part.get("force_rmse_mev_per_a"), (int, float)):
+                return float(value)
     return None
 
 
@@ -113,8 +90,8 @@ class Loss:
     own_force_rmse_mev_per_a: the student's error against its teacher, from its card; None where unknown.
     drift_mev_per_atom_per_ps, float32_drift_mev_per_atom_per_ps: of a short NVE run; None
         where it ended early.
-    nve_completed, float32_nve_completed: whether it reached its end. A generated start may be so far from
-        equilibrium that float32 heats up in it as well, and then it says nothing of the rounding.
+    nve_completed, float32_nve_completed: whether it reached its end. Where float32 does not, as from a
+        generated start far from equilibrium, the run shows nothing of the rounding.
     """
 
     quantisation: Quantisation
@@ -141,10 +118,8 @@ class Loss:
         if not self.force_rmse_mev_per_a <= self.limit_mev_per_a:
             own = self.own_force_rmse_mev_per_a
             error = "" if own is None else f" (the student's own error is {own:.3g})"
-            return (
-                f"force RMSE against float32 {self.force_rmse_mev_per_a:.3g} meV/Å, "
-                f"at most {self.limit_mev_per_a:.3g}{error}"
-            )
+            found, most = self.force_rmse_mev_per_a, self.limit_mev_per_a
+            return f"force RMSE against float32 {found:.3g} meV/Å, at most {most:.3g}{error}"
         if self.nve_completed or not self.float32_nve_completed:
             return None
         return "its dynamics does not hold, which it does in float32"
@@ -163,37 +138,31 @@ def measure_loss(
 ) -> Loss:
     """Forces of both on the structures, and NVE dynamics from the first of them."""
     before, after = float32.evaluate(structures), rounded.evaluate(structures)
-    difference = EV_TO_MEV * (after.forces - before.forces)
+    force = EV_TO_MEV * (after.forces - before.forces)
     energy = EV_TO_MEV * (after.energy - before.energy) / np.array([len(atoms) for atoms in structures])
     start = structures[0]
-    timestep = 0.5 if 1 in start.numbers else 1.0
-    runs = [
-        nve_drift(one, start, temperature_k=_NVE_K, timestep_fs=timestep, duration_fs=_NVE_FS, seed=0)
-        for one in (rounded, float32)
-    ]
+    setup = {"temperature_k": 300.0, "timestep_fs": 0.5 if 1 in start.numbers else 1.0, "duration_fs": 250.0}
+    run, plain = (nve_drift(one, start, **setup, seed=0) for one in (rounded, float32))
     return Loss(
-        quantisation=quantisation,
-        n_structures=len(structures),
+        quantisation,
+        len(structures),
         energy_rmse_mev_per_atom=float(np.sqrt((energy**2).mean())),
-        force_rmse_mev_per_a=float(np.sqrt((difference**2).mean())),
-        force_max_mev_per_a=float(np.abs(difference).max()),
+        force_rmse_mev_per_a=float(np.sqrt((force**2).mean())),
+        force_max_mev_per_a=float(np.abs(force).max()),
         own_force_rmse_mev_per_a=own_force_error(float32.card),
-        nve_completed=runs[0].completed,
-        drift_mev_per_atom_per_ps=runs[0].drift_mev_per_atom_per_ps,
-        float32_drift_mev_per_atom_per_ps=runs[1].drift_mev_per_atom_per_ps,
-        float32_nve_completed=runs[1].completed,
+        nve_completed=run.completed,
+        drift_mev_per_atom_per_ps=run.drift_mev_per_atom_per_ps,
+        float32_drift_mev_per_atom_per_ps=plain.drift_mev_per_atom_per_ps,
+        float32_nve_completed=plain.completed,
     )
 
 
 def slower(latencies: Sequence[Latency]) -> str | None:
-    """How much slower than float32 the rounded file is at each size, or None where it is not."""
+    """How much slower than float32 the rounded file is at each size; None where it is not."""
     pairs = [(one.atoms, one.export_best_ms, one.float32_best_ms) for one in latencies]
     timed = [(atoms, after, before) for atoms, after, before in pairs if after and before]
-    ratios = [after / before for _, after, before in timed]
-    if not ratios or float(np.exp(np.log(ratios).mean())) <= SLOWER:
+    if not timed or float(np.exp(np.mean([np.log(after / before) for _, after, before in timed]))) <= SLOWER:
         return None
-    parts = [
-        f"{format_figure(after)} ms instead of {format_figure(before)} at {atoms} atoms"
-        for atoms, after, before in timed
-    ]
+    show = format_figure
+    parts = [f"{show(after)} ms instead of {show(before)} at {atoms} atoms" for atoms, after, before in timed]
     return "slower than float32: " + ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Runs exported files: ``python -m limbeck.export.runner``, told what to do by messages.
+"""Runs exported files as messages request it: ``python -m limbeck.export.runner``.
 
 It imports NumPy, the messages and the runtime of the format, nothing else: no student, no Potential.
 """
@@ -19,12 +19,10 @@ INPUT_NAMES = ("atomic_numbers", "positions", "edge_index", "edge_shift", "batch
 OUTPUT_NAMES = ("energy", "forces", "stress", "atom_energies")
 
 Call = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
-#: function from inputs to outputs, the file's own card, versions, threads
-Loaded = tuple[Call, dict[str, Any], dict[str, str], int]
 
 
-def load(path: str, kind: str, threads: int | None) -> Loaded:
-    """A function from the six input arrays to the four outputs, with what there is to say of it.
+def load(path: str, kind: str, threads: int | None) -> tuple[Call, dict[str, Any]]:
+    """A function from the six input arrays to the four outputs; the file's card, versions and threads.
 
     ``threads``: None takes the runtime's default; two where that is one, for one cannot show a race.
     """
@@ -44,10 +42,11 @@ def load(path: str, kind: str, threads: int | None) -> Loaded:
             outputs = call(*(torch.from_numpy(array) for array in arrays))
         return [value.numpy() for value in outputs]
 
-    return run, json.loads(card["limbeck"]), {"torch": torch.__version__}, torch.get_num_threads()
+    facts = {"versions": {"torch": torch.__version__}, "threads": torch.get_num_threads()}
+    return run, {"card": json.loads(card["limbeck"]), **facts}
 
 
-def _load_onnx(path: str, threads: int | None) -> Loaded:
+def _load_onnx(path: str, threads: int | None) -> tuple[Call, dict[str, Any]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -60,13 +59,13 @@ def _load_onnx(path: str, threads: int | None) -> Loaded:
         return session.run(list(OUTPUT_NAMES), dict(zip(INPUT_NAMES, arrays, strict=True)))
 
     card = json.loads(session.get_modelmeta().custom_metadata_map["limbeck"])
-    # a session does not say how many it took: it starts all but the calling one
+    # a session does not report how many it took: it starts all but the calling one
     taken = threads or (_count_threads() - before + 1 if before else processors)
-    return run, card, {"onnxruntime": onnxruntime.__version__}, taken
+    return run, {"card": card, "versions": {"onnxruntime": onnxruntime.__version__}, "threads": taken}
 
 
 def _count_threads() -> int:
-    """Threads of this process, 0 where the system does not say."""
+    """Threads of this process, 0 where the system does not list them."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:
@@ -80,22 +79,21 @@ def serve() -> None:
     inputs: list[np.ndarray] = []
     while True:
         ask, arrays = inbox.get()
+        answer: dict[str, Any] = {"seconds": []}
         found: dict[str, np.ndarray] = {}
         if arrays:
             inputs = [arrays[name].copy() for name in INPUT_NAMES]  # those of a message are read-only
         try:
             if "path" in ask:
-                models[ask["name"]], card, versions, threads = load(ask["path"], ask["kind"], ask["threads"])
-                answer: dict[str, Any] = {"card": card, "versions": versions, "threads": threads}
+                models[ask["name"]], answer = load(ask["path"], ask["kind"], ask["threads"])
             else:
-                answer = {"seconds": []}
                 for number in range(ask["calls"]):
                     began = time.perf_counter()
                     outputs = models[ask["name"]](inputs)
                     answer["seconds"].append(time.perf_counter() - began)
                     if ask["keep"]:
                         found |= {f"{number}/{k}": v for k, v in zip(OUTPUT_NAMES, outputs, strict=True)}
-        except Exception as error:  # noqa: BLE001  (whatever a runtime says of a file is the answer)
+        except Exception as error:  # noqa: BLE001  (whatever a runtime finds wrong with a file is the answer)
             answer = {"error": f"{type(error).__name__}: {error}"}
         send(answers_out, answer, found)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import covalent_radii
 
+from limbeck.artifact.file import StudentArtifact
 from limbeck.core.building import best_repeats, element_crystal, rattled, set_density, side_by_side
 from limbeck.core.reading import read_any
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
-from limbeck.students.specification import Architecture
+from limbeck.runtime.student import check_known
 
+Structures = dict[str, list[Atoms]]  #: by class
 MOST = 100  #: test structures
 MANY, MANY_ATOMS = "many atoms", 1000  #: the class that is repeated on all threads
 TEST, VALIDATION = "test.extxyz", "validation.extxyz"  #: of a run; no student trained on either
@@ -31,74 +31,62 @@ _MOLECULES = (
 
 
 def parity_structures(
-    architecture: Architecture, card: dict[str, Any], *, student_file: Path | None, given: Path | None,
-    zbl_radius: Mapping[tuple[int, int], float] | None = None,
-) -> dict[str, list[Atoms]]:  # fmt: skip
+    record: StudentArtifact, *, student_file: Path | None = None, given: Path | None = None
+) -> Structures:
     """Class of structures -> structures, each class with one at least.
 
-    The first class is what the student is for: ``test`` from ``given`` or ``test.extxyz`` beside the
-    student's file, else ``generated`` from the elements at the card's density. A run's ``test.extxyz``
-    is filled up to ``MOST`` by the ``validation.extxyz`` beside it. Then come a triclinic cell whose atoms
-    have gone far from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, two
-    atoms a pair of elements so close that core repulsion acts (``zbl_radius``, Å; no such class without), and
-    a generated structure large enough to keep several threads busy.
+    The first class is what the student is for: ``test`` from ``given`` or the ``test.extxyz`` in the folder
+    of the student's file, else ``generated`` from the elements at the card's density. A run's ``test.extxyz``
+    is filled up to ``MOST`` by its ``validation.extxyz``. Then come a triclinic cell with atoms gone far
+    from it, a cell smaller than the cutoff, a molecule, one isolated atom an element, two atoms a pair of
+    elements so close that core repulsion acts, and a structure large enough to keep several threads busy.
 
     Raises
     ------
     InputError: ``given`` cannot be read, or holds elements that the student does not know.
     """
-    beside = None if student_file is None else student_file.parent / TEST
-    path = given or (beside if beside is not None and beside.is_file() else None)
-    crystal = make_crystal(architecture.elements)
-    data = card.get("data") or {}
+    elements, data = record.architecture.elements, record.card.get("data") or {}
+    crystal, own = make_crystal(elements), make_molecule(elements)
     density = data.get("density_g_per_cm3")
     if density is not None:
         set_density(crystal, float(np.mean(density)))  # radii alone put LiCl at 1.6 times its volume
-    own = make_molecule(architecture.elements)
-    molecular = "density_g_per_cm3" in data and density is None
-    typical = own if molecular else enlarged(crystal, 8)
-    if path is not None:
-        frames = _spread(_read(path, architecture), MOST)
+    typical = own if "density_g_per_cm3" in data and density is None else enlarged(crystal, 8)
+    first = {"generated": [_rattled(typical, width, k) for k, width in enumerate(_RATTLES_A)]}
+    path = given or (student_file.parent / TEST if student_file is not None else None)
+    if path is not None and (path == given or path.is_file()):
+        frames = _spread(_read(path, elements), MOST)
         more = path.with_name(VALIDATION)
         if path.name == TEST and len(frames) < MOST and more.is_file():
-            frames += _spread(_read(more, architecture), MOST - len(frames))
+            frames += _spread(_read(more, elements), MOST - len(frames))
         first = {"test": StructureBatch.from_atoms(frames).to_atoms()}
-    else:
-        first = {"generated": [_rattled(typical, width, k) for k, width in enumerate(_RATTLES_A)]}
-    small = smaller_than(crystal, architecture.cutoff)
+    small = smaller_than(crystal, record.architecture.cutoff)
     sheared = enlarged(crystal, 4)
-    sheared.set_cell(
-        sheared.cell.array @ np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]]), scale_atoms=True
-    )
+    shear = np.array([[1, 0.2, 0.1], [0, 0.95, -0.2], [0.05, 0, 1.05]])
+    sheared.set_cell(sheared.cell.array @ shear, scale_atoms=True)
     gone = _rattled(sheared, 0.05, 11)
     gone.positions += _FAR_A
     close = [
         Atoms(pair, positions=[[0.3, -0.2, 0.1], [0.3 + 0.75 * radius, -0.2, 0.1]])
-        for pair, radius in sorted((zbl_radius or {}).items())
-        if radius > 0 and set(pair) <= set(architecture.elements)
+        for pair, radius in sorted(record.baseline.zbl_radius.items())
+        if radius > 0 and set(pair) <= set(elements)
     ]
     return {
         **first,
         "triclinic": [gone],
         "cell smaller than the cutoff": [_rattled(small, 0.05, 12)],
         "molecule": [_rattled(own, 0.03, 13)],
-        "isolated atom": [Atoms([z], positions=[[0.3, -0.2, 0.1]]) for z in architecture.elements],
+        "isolated atom": [Atoms([z], positions=[[0.3, -0.2, 0.1]]) for z in elements],
         **({"close pair": close} if close else {}),
-        MANY: [of_size(typical, MANY_ATOMS, architecture.elements)],
+        MANY: [of_size(typical, MANY_ATOMS, elements)],
     }
 
 
 def of_size(base: Atoms, atoms: int, elements: tuple[int, ...]) -> Atoms:
-    """About ``atoms`` atoms: the structure repeated, or copies of a molecule side by side.
-
-    Where the structure is larger, one made of the elements takes its place.
-    """
+    """About ``atoms`` atoms: copies of a structure, or of one made of the elements where it is larger."""
     if len(base) > 1.5 * atoms:
         base = make_crystal(elements) if base.pbc.all() else make_molecule(elements)
-    if base.pbc.any():
-        many = enlarged(base, atoms)
-    else:
-        many = side_by_side(base, max(1, round(atoms / len(base))), _GAP_A)
+    copies = max(1, round(atoms / len(base)))
+    many = enlarged(base, atoms) if base.pbc.any() else side_by_side(base, copies, _GAP_A)
     return _rattled(many, 0.02, 0)
 
 
@@ -136,22 +124,11 @@ def make_molecule(elements: tuple[int, ...]) -> Atoms:
     return Atoms(cluster.numbers[near], positions=cluster.positions[near])
 
 
-def _read(path: Path, architecture: Architecture) -> list[Atoms]:
+def _read(path: Path, elements: tuple[int, ...]) -> list[Atoms]:
     frames = [frame for frame in read_any(path) if len(frame)]
     if not frames:
         raise InputError("no structures", where=path, got="an empty file", wanted="one at least")
-    suspicious = {z for frame in frames for z in frame.numbers.tolist()} - set(architecture.elements)
-    if suspicious:
-        raise InputError(
-            "the student does not know an element", where=path,
-            got=" ".join(chemical_symbols[z] for z in sorted(suspicious)),
-            wanted=" ".join(chemical_symbols[z] for z in architecture.elements),
-        )  # fmt: skip
-    for k, frame in enumerate(frames):
-        if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell.array).all()):
-            raise InputError(
-                "positions or cell are not finite", where=f"{path}, structure {k}", got="NaN or inf"
-            )
+    check_known(StructureBatch.from_atoms(frames), elements, path)
     return frames
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 _LAZY = {
     **dict.fromkeys(("WorkerPotential", "open_teacher"), "remote"),
-    **dict.fromkeys(("LabelReport", "label"), "run"),
+    **dict.fromkeys(("LabelReport", "isolated_atom_energies", "label"), "run"),
     "LabellingConfig": "config",
-    "isolated_atom_energies": "isolated",
 }
 __all__ = sorted(_LAZY)
 

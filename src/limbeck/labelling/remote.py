@@ -6,14 +6,14 @@ import itertools
 import queue
 import selectors
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from limbeck.core import child, messages
-from limbeck.core.child import thread_counts
 from limbeck.core.labels import Labels, join_labels
 from limbeck.core.machine import SHORT_WAIT, available_threads
 from limbeck.core.potential import Capabilities, Potential
@@ -22,8 +22,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.records.label_record import TeacherIdentity
 from limbeck.teachers import custom
 from limbeck.teachers.environments import find_interpreter
-from limbeck.teachers.registry import check_teacher, get_card
-from limbeck.teachers.support import name_structure
+from limbeck.teachers.registry import check_teacher, get_card, name_structure
 
 _DEPTH = 2  # requests of a worker: one being computed and one waiting, so that it is never idle
 _REMEDY = "SIGKILL often means that memory ran out: use fewer workers; stored labels are kept"
@@ -59,25 +58,24 @@ def open_teacher(
     check_teacher(name, options, trust=trust)
     card = None if custom.is_custom(name) else get_card(name)
     interpreter = find_interpreter(card, python, name)
+    where = f"teacher {name}"
     if workers < 1:
-        raise InputError(
-            "invalid number of workers", where=f"teacher {name}", got=workers, wanted="1 or more"
-        )
+        raise InputError("invalid number of workers", where=where, got=workers, wanted="1 or more")
     threads = threads or max(1, available_threads() // workers)
     # only module:callable may import from the current folder
     command = interpreter.command("limbeck.labelling.worker", working_folder=card is None)
-    environment = {**SHORT_WAIT, **interpreter.environment(), **thread_counts(threads)}
+    environment = {**SHORT_WAIT, **interpreter.environment(), **child.thread_counts(threads)}
     team: list[_Worker] = []
     try:
         for _ in range(workers):
-            team.append(_Worker(command, environment, f"teacher {name}"))
+            team.append(_Worker(command, environment, where, remedy=_REMEDY))
         # before any answer is awaited, so that all load at the same time
         for worker in team:
             worker.send({"name": name, "options": options, "device": device, "trust": trust})
         greetings = [worker.receive()[0] for worker in team]
         for greeting in greetings:
             if "error" in greeting:
-                raise child.unpack_error(greeting["error"], where=f"teacher {name}")
+                raise child.unpack_error(greeting["error"], where=where)
     except BaseException:
         for worker in team:
             worker.close()
@@ -99,19 +97,18 @@ class WorkerPotential(Potential):
         self, name: str, team: list[_Worker], greeting: Mapping[str, Any], threads: int, device: str
     ) -> None:
         self.name, self.threads, self.device = name, threads, device
-        elements = greeting["capabilities"]["elements"]
-        elements = None if elements is None else frozenset(elements)
-        self.capabilities = Capabilities(**{**greeting["capabilities"], "elements": elements})
+        self._closed = False
+        claims = greeting["capabilities"]
+        elements = None if claims["elements"] is None else frozenset(claims["elements"])
+        self.capabilities = Capabilities(**{**claims, "elements": elements})
         self.identity = TeacherIdentity(**greeting["identity"])
         self.n_parameters: int | None = greeting["n_parameters"]
         card = custom.make_card(name) if custom.is_custom(name) else get_card(name).of(greeting["options"])
-        self.card = card.with_capabilities(self.capabilities)
-        self._team = team
-        self._serials = itertools.count(1)
+        self.card = replace(card, **vars(self.capabilities))
+        self._team, self._serials = team, itertools.count(1)
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the last used first: its caches are warm
         for worker in team:
             self._idle.put(worker)
-        self._closed = False
 
     @property
     def process_ids(self) -> list[int]:
@@ -125,6 +122,7 @@ class WorkerPotential(Potential):
 
     def evaluate(self, batch: StructureBatch) -> Labels:
         """Labels of all structures, in order; raises LimbeckError where the teacher fails on one."""
+        self._refuse_closed()
         found = {}
         for s, labels in self._one(batch) if len(batch) == 1 else self.stream(batch):
             if isinstance(labels, LimbeckError):
@@ -132,8 +130,11 @@ class WorkerPotential(Potential):
             found[s] = labels
         return join_labels([found[s] for s in range(len(batch))])
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise LimbeckError("the teacher was closed", where=f"teacher {self.name}")
+
     def _one(self, batch: StructureBatch) -> list[tuple[int, Labels | LimbeckError]]:
-        self._refuse_closed()
         worker = self._idle.get()
         try:
             serial = next(self._serials)
@@ -145,22 +146,18 @@ class WorkerPotential(Potential):
             self._idle.put(worker)
         return list(_unpack(meta, arrays, batch, [0]))
 
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise LimbeckError("the teacher was closed", where=f"teacher {self.name}")
-
     def stream(
         self, batch: StructureBatch, stop: Callable[[], bool] | None = None
     ) -> Iterator[tuple[int, Labels | LimbeckError]]:
         """(index, labels of that structure) in the order of the answers; LimbeckError where a worker dies.
 
         A worker gets several structures at once where the teacher is faster on them together
-        (``capabilities.batch_atoms``). A structure that the teacher fails on yields its error in place of
-        labels. Once ``stop()`` is true no structure is started; those being computed are still yielded.
+        (``capabilities.batch_atoms``). A structure that the teacher fails on yields its error. Once
+        ``stop()`` is true no structure is started; those being computed are still yielded.
         """
-        todo = deque(range(len(batch)))
-        at_work: dict[int, list[int]] = {}  # request id -> structures
         self._refuse_closed()
+        todo = deque(range(len(batch)) if stop is None or not stop() else ())
+        at_work: dict[int, list[int]] = {}  # request id -> structures
         with selectors.DefaultSelector() as selector:
             for worker in self._team:
                 selector.register(worker.answers, selectors.EVENT_READ, worker)
@@ -200,9 +197,6 @@ class _Worker(child.ChildProcess):
     """A process with the teacher, and the number of its requests without an answer."""
 
     unanswered = 0
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], where: str) -> None:
-        super().__init__(command, environment, where, remedy=_REMEDY)
 
     def ask(self, serial: int, batch: StructureBatch) -> None:
         self.send({"id": serial}, child.pack_batch(batch))

@@ -38,7 +38,7 @@ _MOVED_A = 1e-6  # positions are kept to 1e-8 Å
 class Scan:
     """The K labels of one scan, the largest distance first.
 
-    ``i`` and ``j`` are the approaching atoms of the structure, ``line`` the unit vector from i to j.
+    ``i`` and ``j`` are the approaching atoms, ``line`` the unit vector from i to j.
     """
 
     index: np.ndarray  # (K,) int64, into the labelled set
@@ -89,10 +89,10 @@ class Repair:
     def __str__(self) -> str:
         if self.below_a is None:
             return f"{self.pair}: no label of the close-contact scan {self.group} is physical; left out"
+        ends = f"the teacher gives {self.teacher_ev:+.1f} eV, ZBL {self.zbl_ev:+.1f} eV"
         return (
             f"{self.pair} below {self.below_a:.2f} Å: {self.n_frames} labels of the close-contact scan "
-            f"replaced by ZBL repulsion (at {self.shortest_a:.2f} Å the teacher gives "
-            f"{self.teacher_ev:+.1f} eV, ZBL {self.zbl_ev:+.1f} eV)"
+            f"replaced by ZBL repulsion (at {self.shortest_a:.2f} Å {ends})"
         )
 
 
@@ -136,10 +136,7 @@ def repair_scans(labelled: LabelledSet, shortest_a: Mapping[str, float]) -> tupl
 
 
 def scans_of(labelled: LabelledSet) -> list[Scan]:
-    """The close-contact scans of a set: frames of one group, in which two atoms move along a line.
-
-    A scan with fewer than two labels left cannot be recognised and is not among them.
-    """
+    """The close-contact scans of a set (two labels or more): frames in which two atoms move along a line."""
     members = np.flatnonzero(scan_mask(labelled.config_type))
     groups = labelled.group[members]
     found = (_scan(labelled, members[groups == group]) for group in dict.fromkeys(groups.tolist()))
@@ -164,16 +161,9 @@ def _scan(labelled: LabelledSet, index: np.ndarray) -> Scan | None:
     distance = np.linalg.norm(vectors, axis=1)
     order = np.argsort(-distance, kind="stable")
     first, second = (int(z) for z in batch.numbers[rows[0, moved]])
-    return Scan(
-        index=index[order],
-        i=i,
-        j=j,
-        line=vectors[order[0]] / distance[order[0]],
-        numbers=(first, second),
-        distances=distance[order],
-        energies=labelled.labels.energy[index[order]],
-        forces=labelled.labels.forces[rows[order]],
-    )
+    line, labels = vectors[order[0]] / distance[order[0]], labelled.labels
+    energies, forces = labels.energy[index[order]], labels.forces[rows[order]]
+    return Scan(index[order], i, j, line, (first, second), distance[order], energies, forces)
 
 
 def last_trusted(scan: Scan, shortest_a: float) -> int | None:
@@ -203,9 +193,7 @@ def continued(scan: Scan, star: int) -> tuple[np.ndarray, np.ndarray]:
     """Energies (K,) eV and forces (K, N, 3) eV/Å of the scan, continued by ZBL from place ``star``."""
     zbl, slope = scan.zbl
     beyond = scan.distances - scan.distances[star]
-    energy = (
-        scan.energies[star] - scan.repulsion[star] * beyond + zbl - zbl[star] - slope[star] * beyond
-    )  # (K,)
+    energy = scan.energies[star] - scan.repulsion[star] * beyond + zbl - zbl[star] - slope[star] * beyond
     forces = np.repeat(scan.forces[star][None], len(beyond), axis=0)
     change = (slope - slope[star])[:, None] * scan.line  # (K, 3)
     forces[:, scan.i] += change

@@ -1,9 +1,9 @@
-"""Label structures with a teacher, resuming where an earlier run stopped."""
+"""Label structures with a teacher, resuming where an earlier run stopped; energies of isolated atoms."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ase import Atoms
@@ -19,7 +19,7 @@ from limbeck.progress import Progress, no_progress
 from limbeck.records.label_record import label_key, make_record
 from limbeck.records.label_store import LabelStore
 from limbeck.teachers.card import TeacherCard, TeacherIdentity
-from limbeck.teachers.support import check_charges, check_supported
+from limbeck.teachers.registry import check_charges, check_supported
 
 _SYNC_S = 1.0  # between fsyncs; a power cut loses the labels of this time, a killed process none
 _HOPELESS = 10  # failures on structures from all over the set, without any label, end the run
@@ -58,9 +58,8 @@ def label(
 ) -> LabelReport:
     """Label the ``frames`` that are not in ``store`` yet, and store each label as it comes.
 
-    A killed run loses only the labels being computed (up to two requests a worker, each of one
-    structure or of ``batch_atoms`` atoms), a power cut also those of the last second. Run again, it
-    computes no stored label twice.
+    A killed run loses only the labels being computed (up to two requests a worker, each of one structure or
+    of ``batch_atoms`` atoms), a power cut also those of the last second.
 
     Parameters
     ----------
@@ -71,8 +70,7 @@ def label(
 
     Raises
     ------
-    InputError: structures, a total charge or a spin outside the teacher's domain; a store with another
-        teacher's labels.
+    InputError: structures outside the teacher's domain; a store with another teacher's labels.
     LimbeckError: a worker died, the teacher fails on every structure, or labels cannot be written.
     """
     start = synced = time.monotonic()
@@ -82,13 +80,16 @@ def label(
         raise InputError("missing identity of the teacher", where="label", wanted="identity=TeacherIdentity")
     store.check_teacher(identity)
     batch = StructureBatch.from_atoms(frames)
-    if card is not None:
-        check_supported(card, batch)
-    else:
+    if card is None:
         check_charges(teacher.name, teacher.capabilities, batch)
+    else:
+        check_supported(card, batch)
     keys = tuple(label_key(hash_structure(atoms), identity) for atoms in frames)
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    todo = _spread(sorted(i for key, i in first.items() if key not in store))
+    missing = sorted(i for key, i in first.items() if key not in store)
+    # first a few from all over the list, because faulty structures are often neighbours
+    probe = missing[:: max(1, -(-len(missing) // _HOPELESS))]
+    todo = probe + sorted(set(missing) - set(probe))
     total, present, labelled = len(first), len(first) - len(todo), 0
     failed: list[Dropped] = []
     progress("labels", present, total, "" if todo else "all present")
@@ -125,17 +126,9 @@ def label(
     )
 
 
-def _spread(todo: list[int]) -> list[int]:
-    """A few from all over the list, then the others in order: faulty structures are often neighbours."""
-    probe = todo[:: max(1, -(-len(todo) // _HOPELESS))]
-    return probe + sorted(set(todo) - set(probe))
-
-
 def _answers(
     teacher: Potential, batch: StructureBatch, stop: Callable[[], bool]
 ) -> Iterator[tuple[int, Labels | LimbeckError]]:
-    if not len(batch) or stop():
-        return
     if isinstance(teacher, WorkerPotential):
         yield from teacher.stream(batch, stop)
         return
@@ -147,3 +140,12 @@ def _answers(
         except LimbeckError as error:
             labels = error
         yield s, labels
+
+
+def isolated_atom_energies(teacher: Potential, elements: Iterable[int]) -> dict[int, float] | None:
+    """Energy (eV) of one atom without a cell by atomic number; None where the teacher cannot treat it."""
+    if not teacher.capabilities.isolated_atoms or not teacher.capabilities.molecular:
+        return None
+    numbers = sorted({int(z) for z in elements})
+    labels = teacher.evaluate(StructureBatch.from_atoms([Atoms(numbers=[z]) for z in numbers]))
+    return {z: float(e) for z, e in zip(numbers, labels.energy, strict=True)}

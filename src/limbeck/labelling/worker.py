@@ -13,7 +13,6 @@ from typing import Any
 
 from limbeck.core import child, messages
 from limbeck.core.labels import Labels, join_labels
-from limbeck.core.messages import open_inbox
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import LimbeckError
 from limbeck.teachers.registry import LoadedTeacher, load_teacher
@@ -21,7 +20,7 @@ from limbeck.teachers.registry import LoadedTeacher, load_teacher
 
 def main() -> None:
     """Serve until standard input ends or the parent dies."""
-    inbox, answers_out = open_inbox()
+    inbox, answers_out = messages.open_inbox()
     opening, _ = inbox.get()
     try:
         loaded = load_teacher(**opening)
@@ -31,10 +30,8 @@ def main() -> None:
     capabilities = asdict(loaded.potential.capabilities)
     if capabilities["elements"] is not None:
         capabilities["elements"] = sorted(int(z) for z in capabilities["elements"])
-    identity, n_parameters = asdict(loaded.identity), loaded.n_parameters
-    messages.send(
-        answers_out, {"capabilities": capabilities, "identity": identity, "n_parameters": n_parameters}
-    )
+    about = {"identity": asdict(loaded.identity), "n_parameters": loaded.n_parameters}
+    messages.send(answers_out, {"capabilities": capabilities, **about})
     while True:
         request, arrays = inbox.get()
         labels, errors = _label(loaded, child.unpack_batch(arrays))
@@ -49,7 +46,12 @@ def _label(loaded: LoadedTeacher, batch: StructureBatch) -> tuple[Labels | None,
     def evaluate(some: StructureBatch, s: int) -> Labels | None:
         try:
             labels = loaded.potential.evaluate(some)
-            _check_shapes(labels, some)
+            shapes = {"energy": (len(some),), "forces": (some.n_atoms, 3), "atom_energies": (some.n_atoms,)}
+            for name, wanted in shapes.items():
+                value = getattr(labels, name)
+                if value is not None and value.shape != wanted:
+                    what = f"invalid shape of the teacher's {name}"
+                    raise LimbeckError(what, got=value.shape, wanted=wanted)
         except Exception as error:  # noqa: BLE001 - one structure that fails must not end the others
             errors[str(s)] = _describe(error, f"teacher {loaded.card.name!r} failed on a structure")
             return None
@@ -62,14 +64,6 @@ def _label(loaded: LoadedTeacher, batch: StructureBatch) -> tuple[Labels | None,
         alone = [evaluate(batch.select([s]), s) for s in range(len(batch))]
         labels = join_labels([one for one in alone if one is not None])
     return labels, errors
-
-
-def _check_shapes(labels: Labels, batch: StructureBatch) -> None:
-    shapes = {"energy": (len(batch),), "forces": (batch.n_atoms, 3), "atom_energies": (batch.n_atoms,)}
-    for name, wanted in shapes.items():
-        value = getattr(labels, name)
-        if value is not None and value.shape != wanted:
-            raise LimbeckError(f"invalid shape of the teacher's {name}", got=value.shape, wanted=wanted)
 
 
 def _describe(error: Exception, what: str) -> dict[str, Any]:

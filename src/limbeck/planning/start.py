@@ -28,8 +28,7 @@ from limbeck.sampling import (
     smiles_conformers,
 )
 from limbeck.teachers.custom import is_custom
-from limbeck.teachers.registry import get_card
-from limbeck.teachers.support import check_supported
+from limbeck.teachers.registry import check_supported, get_card
 
 MOST_STARTS = 200  #: frames of a file; more are thinned to this number
 #: steps enough to take apart what packing put too close, without a search for the minimum

@@ -1,11 +1,9 @@
 """A check at each evaluation that the structure is within the student's training domain.
 
-Of five kinds. Charge and spin, where the structure's ``info`` has an entry (see :mod:`limbeck.core.charge`):
+charge: another total charge than the student's, where the structure's ``info`` has an entry.
+spin: another multiplicity than the student's, where both have one.
 
-charge: another total charge than the student's (0 where its model card has none).
-spin: another multiplicity than the student's, where its model card has one.
-
-The others, where the model card has the range:
+The other kinds, where the model card has the range:
 
 distance: an element pair closer than ``data.shortest_pair_a`` by over 0.001 Å (6 Å where the card
     has no such pair).
@@ -32,11 +30,34 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.backends.interface import Evaluation
 from limbeck.units import G_PER_CM3
 
-KINDS = ("distance", "density", "temperature", "charge", "spin")
 DISTANCE_MARGIN_A = 1e-3
 DENSITY_MARGIN = 0.05
 TEMPERATURE_MARGIN = 0.10
 TEMPERATURE_DEVIATIONS = 5.0
+#: kind -> what is wrong, and the remedy
+_TEXTS = {
+    "distance": (
+        "atoms are closer than any such pair in the training data",
+        "check the structure and the time step, or train on structures with such contacts",
+    ),
+    "density": (
+        "the density is outside the training data",
+        "check the cell, or train on structures of this density",
+    ),
+    "temperature": (
+        "the kinetic temperature is above the training data's",
+        "lower the temperature, check the time step, or train on hotter structures",
+    ),
+    "charge": (
+        "a structure of another total charge than the student's",
+        "energies and forces are those of the student's charge: train on this one",
+    ),
+    "spin": (
+        "a structure of another spin than the student's",
+        "energies and forces are those of the student's spin: train on this one",
+    ),
+}
+KINDS = tuple(_TEXTS)
 
 
 class OutOfDomainError(LimbeckError):
@@ -57,14 +78,9 @@ class Guard:
     """
 
     def __init__(
-        self,
-        card: dict[str, Any],
-        elements: tuple[int, ...],
-        *,
-        name: str,
-        strict: bool = False,
+        self, card: dict[str, Any], elements: tuple[int, ...], *, name: str, strict: bool = False,
         owner: str = "calculator",
-    ) -> None:
+    ) -> None:  # fmt: skip
         data = card.get("data")
         data = data if isinstance(data, dict) else {}
         self.name, self.strict, self.state = name, strict, ChargeState.of_card(card, name)
@@ -79,12 +95,15 @@ class Guard:
         """Check one evaluation; OutOfDomainError outside the domain where ``strict``."""
         self.check_state(stated_charge(atoms), spin_multiplicity(atoms))
         if self._shortest is not None and np.count_nonzero(found.shortest < self._shortest):
-            self._report("distance", lambda: self._too_close(atoms, found.shortest, self._shortest))
+            self._report("distance", lambda: self._closest_pair(atoms, found.shortest))
         if self._density is None and self._kelvin is None:
             return
         self._weigh(atoms)
         if self._density is not None and found.periodic:
-            self._check_density(self._mass / found.volume * G_PER_CM3, *self._density)
+            density, (low, high) = self._mass / found.volume * G_PER_CM3, self._density
+            if not low * (1 - DENSITY_MARGIN) <= density <= high * (1 + DENSITY_MARGIN):
+                wanted = f"{low:.3f} to {high:.3f} g/cm³, give or take {DENSITY_MARGIN:.0%}"
+                self._report("density", lambda: {"got": f"{density:.3f} g/cm³", "wanted": wanted})
         if self._kelvin is not None and "momenta" in atoms.arrays:
             self._check_temperature(atoms, self._kelvin[1])
 
@@ -93,17 +112,8 @@ class Guard:
         own = self.state
         kind = own.differs(own.charge if charge is None else charge, spin)
         if kind is not None:
-            what, got = "total charge", str(ChargeState(charge or 0.0))
-            if kind == "spin":
-                what, got = "spin", f"spin multiplicity {spin}"
-            error = OutOfDomainError(
-                f"a structure of another {what} than the student's",
-                where=self.name,
-                got=got,
-                wanted=f"{own}, or no entry",
-                remedy=f"energies and forces are those of the student's {kind}: train on this one",
-            )
-            self._report(kind, lambda: error, strict)
+            got = f"spin multiplicity {spin}" if kind == "spin" else str(ChargeState(charge or 0.0))
+            self._report(kind, lambda: {"got": got, "wanted": f"{own}, or no entry"}, strict)
 
     def _weigh(self, atoms: Atoms) -> None:
         """Total standard mass for the density, inverse masses for the temperature; cached."""
@@ -117,9 +127,9 @@ class Guard:
             self._inverse = np.repeat(inverse, 3)  # (3 N,)
             self._mass_key = key
 
-    def _too_close(self, atoms: Atoms, shortest: np.ndarray, limit: np.ndarray) -> OutOfDomainError:
-        """The error, naming the atoms; they are searched only here, since it is rare."""
-        place = np.searchsorted(self._elements, atoms.numbers)
+    def _closest_pair(self, atoms: Atoms, shortest: np.ndarray) -> dict[str, str]:
+        """Which atoms are too close; they are searched only here, since it is rare."""
+        place, limit = np.searchsorted(self._elements, atoms.numbers), self._shortest
         near = shortest < limit
         cell, farthest = atoms.cell.array, float(shortest[near].max()) + 1e-6
         i, j, shifts = neighbour_list(atoms.positions, cell, atoms.pbc, farthest)
@@ -128,24 +138,11 @@ class Guard:
         p = among[np.argmin(distance[among])]
         a, b = i[p], j[p]
         pair = f"{chemical_symbols[atoms.numbers[a]]}-{chemical_symbols[atoms.numbers[b]]}"
-        return OutOfDomainError(
-            "atoms are closer than any such pair in the training data",
-            where=f"{self.name}, " + (f"atoms {a} and {b}" if a != b else f"atom {a} and its image"),
-            got=f"{pair} {distance[p]:.3f} Å apart",
-            wanted=f"at least {limit[place[a], place[b]] + DISTANCE_MARGIN_A:.3f} Å",
-            remedy="check the structure and the time step, or train on structures with such contacts",
-        )
-
-    def _check_density(self, density: float, low: float, high: float) -> None:
-        if not low * (1 - DENSITY_MARGIN) <= density <= high * (1 + DENSITY_MARGIN):
-            error = OutOfDomainError(
-                "the density is outside the training data",
-                where=self.name,
-                got=f"{density:.3f} g/cm³",
-                wanted=f"{low:.3f} to {high:.3f} g/cm³, give or take {DENSITY_MARGIN:.0%}",
-                remedy="check the cell, or train on structures of this density",
-            )
-            self._report("density", lambda: error)
+        return {
+            "where": f"{self.name}, " + (f"atoms {a} and {b}" if a != b else f"atom {a} and its image"),
+            "got": f"{pair} {distance[p]:.3f} Å apart",
+            "wanted": f"at least {limit[place[a], place[b]] + DISTANCE_MARGIN_A:.3f} Å",
+        }
 
     def _check_temperature(self, atoms: Atoms, highest: float) -> None:
         momenta = atoms.arrays["momenta"].ravel()
@@ -159,21 +156,18 @@ class Guard:
         kelvin = float((momenta * momenta).dot(self._inverse)) / (freedom * units.kB)
         limit = highest * (1.0 + TEMPERATURE_MARGIN + TEMPERATURE_DEVIATIONS * (2.0 / freedom) ** 0.5)
         if kelvin > limit:
-            error = OutOfDomainError(
-                "the kinetic temperature is above the training data's",
-                where=self.name,
-                got=f"{kelvin:.0f} K",
-                wanted=f"at most {highest:.0f} K ({limit:.0f} K with the fluctuations of {len(atoms)} atoms)",
-                remedy="lower the temperature, check the time step, or train on hotter structures",
-            )
-            self._report("temperature", lambda: error)
+            wanted = f"at most {highest:.0f} K ({limit:.0f} K with the fluctuations of {len(atoms)} atoms)"
+            self._report("temperature", lambda: {"got": f"{kelvin:.0f} K", "wanted": wanted})
 
-    def _report(self, kind: str, error: Callable[[], OutOfDomainError], strict: bool | None = None) -> None:
+    def _report(self, kind: str, facts: Callable[[], dict[str, str]], strict: bool | None = None) -> None:
         self.counts[kind] += 1
-        if self.strict if strict is None else strict:
-            raise error()
-        if self.counts[kind] == 1:
-            text = f"{error()} (shown once; {self._owner}.guard.counts keeps counting)"
+        strict = self.strict if strict is None else strict
+        if strict or self.counts[kind] == 1:
+            what, remedy = _TEXTS[kind]
+            error = OutOfDomainError(what, **{"where": self.name, "remedy": remedy, **facts()})
+            if strict:
+                raise error
+            text = f"{error} (shown once; {self._owner}.guard.counts keeps counting)"
             warnings.warn(text, OutOfDomainWarning, stacklevel=2)
 
 

@@ -25,12 +25,7 @@ def list_students() -> list[StudentFile]:
 
 
 def find_student(name: Path | str) -> Path:
-    """The path itself, or the file of a bundled student (also where a folder has its name).
-
-    Raises
-    ------
-    InputError: neither a file nor a bundled student; the nearest name is offered.
-    """
+    """The path itself, or the file of a bundled student (if a folder has its name too), else InputError."""
     path = Path(name)
     if path.suffix or len(path.parts) > 1 or path.is_file():
         return path
@@ -38,9 +33,6 @@ def find_student(name: Path | str) -> Path:
     if str(name) in files:
         return files[str(name)]
     near = difflib.get_close_matches(str(name), files, n=1, cutoff=0.3)
-    raise InputError(
-        "no such student",
-        got=repr(str(name)),
-        wanted="a .safetensors file or one of " + (", ".join(sorted(files)) or "(none bundled)"),
-        remedy=f"did you mean {near[0]!r}?" if near else "limbeck students lists them",
-    )
+    remedy = f"did you mean {near[0]!r}?" if near else "limbeck students lists them"
+    wanted = "a .safetensors file or one of " + (", ".join(sorted(files)) or "(none bundled)")
+    raise InputError("no such student", got=repr(str(name)), wanted=wanted, remedy=remedy)

@@ -1,13 +1,16 @@
-"""A student file as a Potential."""
+"""A student file as a Potential, and as an ASE calculator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.data import chemical_symbols
 
 from limbeck.artifact.file import StudentArtifact, read_student
@@ -18,12 +21,16 @@ from limbeck.core.machine import available_threads
 from limbeck.core.potential import CachingCalculator, Capabilities, Potential
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
-from limbeck.runtime.backends.choose import make_backend
+from limbeck.runtime.backends.interface import Backend
+from limbeck.runtime.backends.native import NativeBackend
+from limbeck.runtime.backends.torch import TorchBackend
 from limbeck.runtime.guard import Guard
 from limbeck.runtime.released import find_student
-from limbeck.runtime.session import Session, SessionCalculator
-from limbeck.students.engine import EngineKind, Precision
+from limbeck.runtime.session import DEFAULT_SKIN_A, Session
+from limbeck.students.engine import EngineKind, Precision, native_available, require_native
 from limbeck.students.specification import Architecture
+
+_VOIGT = np.array([0, 4, 8, 5, 2, 1])  # xx yy zz yz xz xy in the flat (3, 3)
 
 
 class Student(Potential):
@@ -43,15 +50,9 @@ class Student(Potential):
     thread_safe = True
 
     def __init__(
-        self,
-        record: StudentArtifact,
-        *,
-        name: str | None = None,
-        threads: int | None = None,
-        precision: Precision | None = None,
-        engine: EngineKind = "auto",
-        device: str = "cpu",
-    ) -> None:
+        self, record: StudentArtifact, *, name: str | None = None, threads: int | None = None,
+        precision: Precision | None = None, engine: EngineKind = "auto", device: str = "cpu",
+    ) -> None:  # fmt: skip
         self._options: dict[str, Any] = {
             "name": name, "threads": threads, "precision": precision, "engine": engine, "device": device
         }  # fmt: skip
@@ -63,7 +64,19 @@ class Student(Potential):
         # of a batch only charge and spin are checked; the calculator checks the ranges too
         self.guard = Guard(record.state.on_card(), arch.elements, name=self.name, owner="student")
         self._threads = _positive(available_threads() if threads is None else threads)
-        self.backend = make_backend(record, kind=engine, precision=chosen, device=device, where=self.name)
+        if engine == "auto" and device == "cpu" and not native_available():
+            warnings.warn(
+                f"{self.name}: the native core is not built, so PyTorch runs this student, many times slower"
+                "; remedy: install a C++17 compiler, then pip install -c constraints.txt -e .",
+                stacklevel=2,
+            )
+            engine = "torch"
+        self.backend: Backend
+        if engine == "torch" or device != "cpu":
+            self.backend = TorchBackend(record, precision=chosen, device=device)
+        else:
+            require_native()
+            self.backend = NativeBackend(record, precision=chosen)
         self.capabilities = Capabilities(
             elements=frozenset(arch.elements), stress=True, atom_energies=True, precision=chosen
         )
@@ -88,7 +101,6 @@ class Student(Potential):
 
     @property
     def architecture(self) -> Architecture:
-        """Hyperparameters."""
         return self.record.architecture
 
     @property
@@ -98,23 +110,18 @@ class Student(Potential):
 
     @property
     def n_parameters(self) -> int:
-        """Trainable parameters."""
         return self.record.architecture.n_parameters
 
     def make_calculator(self) -> CachingCalculator:
         """An ASE calculator that keeps its neighbour list between steps; it does not check the domain."""
-        return SessionCalculator(self)
+        return Calculator(self, guarded=False)
 
     def session(self, **options: Any) -> Session:
         """A :class:`Session` (``skin=``, ``threads=``), for structures that change little between calls."""
         return Session(self, **options)
 
     def evaluate(
-        self,
-        batch: StructureBatch | Iterable[Atoms],
-        threads: int | None = None,
-        *,
-        strict: bool = False,
+        self, batch: StructureBatch | Iterable[Atoms], threads: int | None = None, *, strict: bool = False
     ) -> Labels:
         """Energies (S,) eV, forces (N, 3) eV/Å, stress (S, 3, 3) eV/Å³ where periodic, atomic energies.
 
@@ -178,32 +185,101 @@ class Student(Potential):
         batch = StructureBatch.from_atoms([atoms])
         self.check(batch)
         if not hasattr(self.backend, "hessian_products"):
-            raise LimbeckError(
-                "Hessians need the native core",
-                where=self.name,
-                got=self.backend.name,
-                remedy="load the student with engine='native'",
-            )
+            got, remedy = self.backend.name, "load the student with engine='native'"
+            raise LimbeckError("Hessians need the native core", where=self.name, got=got, remedy=remedy)
         return self.backend.hessian_products(batch, directions)
 
     def check(self, batch: StructureBatch) -> None:
         """InputError unless the student knows every element and all numbers are finite."""
-        known = self.record.architecture.elements
-        unknown = sorted(set(np.unique(batch.numbers).tolist()) - set(known))
-        if unknown:
-            symbols = dict(enumerate(chemical_symbols))
-            raise InputError(
-                "the student does not know an element",
-                where=self.name,
-                got=", ".join(symbols.get(z, str(z)) for z in unknown),
-                wanted=" ".join(chemical_symbols[z] for z in known),
-                remedy="train a student on structures that hold it",
+        check_known(batch, self.architecture.elements, self.name)
+
+
+def check_known(batch: StructureBatch, elements: tuple[int, ...], where: object) -> None:
+    """InputError unless all elements are known and all numbers are finite."""
+    unknown = sorted(set(batch.numbers.tolist()) - set(elements))
+    if unknown:
+        symbols = dict(enumerate(chemical_symbols))
+        got = ", ".join(symbols.get(z, str(z)) for z in unknown)
+        what, wanted = "the student does not know an element", " ".join(symbols[z] for z in elements)
+        remedy = "train a student on structures that hold it"
+        raise InputError(what, where=where, got=got, wanted=wanted, remedy=remedy)
+    if not (np.isfinite(batch.positions).all() and np.isfinite(batch.cell).all()):
+        atom = int(np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))[:1].sum())
+        raise InputError("positions or cell are not finite", where=f"{where}, atom {atom}", got="NaN or inf")
+
+
+class Calculator(CachingCalculator):
+    """ASE calculator on a student file, a released student's name, or a Student.
+
+    Energies, forces, and stress where the structure is periodic in all three directions; ``stresses`` add up
+    to ``stress``, each pair's share divided equally. For one thread; calculators in different threads may
+    share a Student.
+
+    >>> atoms.calc = Calculator("silicon-tiny")  # doctest: +SKIP
+
+    Parameters
+    ----------
+    strict: raise :class:`OutOfDomainError` outside the training domain, instead of one warning of each kind
+        and counting in ``guard.counts``.
+    guarded: compare each evaluation with the ranges of the training data.
+    skin: Å beyond the cutoff, see :class:`Session`.
+    threads: of this calculator; None takes the student's number.
+    options: of ``Student.load``, where the student is given by name.
+    """
+
+    implemented_properties: ClassVar[list[str]] = [
+        "energy", "free_energy", "forces", "stress", "energies", "stresses"
+    ]  # fmt: skip
+
+    def __init__(
+        self, student: Student | Path | str, *, strict: bool = False, guarded: bool = True,
+        skin: float = DEFAULT_SKIN_A, threads: int | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if not isinstance(student, Student):
+            student = Student.load(student, threads=threads, **options)
+        elif options:
+            got, remedy = ", ".join(sorted(options)), "give them to Student.load"
+            raise InputError("options of a student already loaded", got=got, remedy=remedy)
+        self.student, self._guarded = student, guarded
+        self.guard = Guard(student.card, student.architecture.elements, name=student.name, strict=strict)
+        self._session = Session(student, skin=skin, threads=threads)
+        self._atom_virials = False
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        if atoms is not None and name in ("stress", "stresses") and not atoms.pbc.all():
+            raise PropertyNotImplementedError(
+                f"{name} not present in this calculation: not all three directions repeat"
             )
-        if not (np.isfinite(batch.positions).all() and np.isfinite(batch.cell).all()):
-            atom = int(np.flatnonzero(~np.isfinite(batch.positions).all(axis=1))[:1].sum())
-            raise InputError(
-                "positions or cell are not finite", where=f"{self.name}, atom {atom}", got="NaN or inf"
-            )
+        return super().get_property(name, atoms, allow_calculation)
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:  # fmt: skip
+        self._atom_virials |= "stresses" in properties  # they take time: from the first request on
+        super().calculate(atoms, properties, system_changes)
+
+    def results_of(self, atoms: Atoms) -> dict[str, Any]:
+        found = self._session.evaluate(atoms, atom_virials=self._atom_virials and bool(atoms.pbc.all()))
+        if self._guarded:
+            self.guard.check(atoms, found)
+        results: dict[str, Any] = {"energy": found.energy, "free_energy": found.energy}
+        results |= {"forces": found.forces, "energies": found.atom_energies}
+        if found.periodic:
+            stress = (found.virial + found.virial.T) * (0.5 / found.volume)
+            results["stress"] = stress.ravel()[_VOIGT]
+            if found.atom_virials is not None:
+                results["stresses"] = found.atom_virials.reshape(-1, 9)[:, _VOIGT] / found.volume
+        return results
+
+    def __copy__(self) -> Self:
+        """The same student, with a session and a guard of its own."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.results, twin.guard = dict(self.results), copy.deepcopy(self.guard)
+        twin._session = copy.copy(self._session)
+        return twin
 
 
 def _positive(threads: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,8 +31,7 @@ class Baseline:
     def evaluate(self, batch: StructureBatch, pairs: Pairs) -> Outputs:
         """The baseline's part of the outputs, float64."""
         table = np.zeros(119)
-        for number, energy in self.references.items():
-            table[number] = energy
+        table[list(self.references)] = list(self.references.values())
         atom_energies = table[batch.numbers]
         forces = np.zeros((batch.n_atoms, 3))
         virial = np.zeros((len(batch), 3, 3))
@@ -39,8 +39,7 @@ class Baseline:
         near = np.flatnonzero(distance < max(self.zbl_radius.values(), default=0.0))
         if len(near):
             structure = np.searchsorted(pairs.offsets, near, side="right") - 1
-            i = pairs.first[near] + batch.offsets[structure]
-            j = pairs.second[near] + batch.offsets[structure]
+            i, j = (atom[near] + batch.offsets[structure] for atom in (pairs.first, pairs.second))
             radius = self.radius_table(range(119))[batch.numbers[i], batch.numbers[j]]
             repulsion, slope = zbl(batch.numbers[i], batch.numbers[j], distance[near], radius)
             pull = (slope / distance[near])[:, None] * pairs.vectors[near]  # (P', 3) dE/dvector
@@ -61,10 +60,7 @@ class Baseline:
 
 
 def zbl(z1: np.ndarray, z2: np.ndarray, r: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Switched ZBL energy (eV) and its derivative (eV/Å) for pairs at distance r (Å), all (P,).
-
-    It falls with a :func:`smooth_step` between radius / 2 and radius.
-    """
+    """ZBL energy (eV), fading from radius / 2 to radius, and its derivative (eV/Å) at r (Å), all (P,)."""
     energy, slope = zbl_pair(z1, z2, r)
     half = np.maximum(radius / 2, 1e-12)
     x = np.clip((r - half) / half, 0.0, 1.0)
@@ -80,9 +76,7 @@ def zbl_radii(
     A pair never seen takes 0.8 of the sum of its covalent radii.
     """
     radii = {}
-    for k, a in enumerate(elements):
-        for b in elements[k:]:
-            bond = float(covalent_radii[a] + covalent_radii[b])
-            seen = shortest.get((a, b))
-            radii[a, b] = 0.8 * bond if seen is None else 0.95 * min(seen, bond)
+    for pair in itertools.combinations_with_replacement(elements, 2):
+        bond, seen = float(covalent_radii[list(pair)].sum()), shortest.get(pair)
+        radii[pair] = 0.8 * bond if seen is None else 0.95 * min(seen, bond)
     return radii

@@ -1,8 +1,4 @@
-"""Engines, which evaluate and train a student's network without its baseline: the native core, and PyTorch.
-
-An engine evaluates chosen structures of a loaded set and then, on request, the gradient of a loss on those
-outputs with respect to the flat weights.
-"""
+"""Engines, which evaluate and train a student's network without its baseline: the native core or PyTorch."""
 
 from __future__ import annotations
 
@@ -34,7 +30,7 @@ class Outputs:
 
 
 class Engine(ABC):
-    """Evaluates a student's network; arrays in and out are float64, weights are in ``precision``."""
+    """A student's network and its gradients; arrays in and out are float64, weights are in ``precision``."""
 
     name: str
     architecture: Architecture
@@ -61,18 +57,10 @@ def native_hyperparameters(architecture: Architecture) -> Any:
     """An architecture for the core."""
     from limbeck import _native
 
-    return _native.Hyperparameters(
-        features=architecture.hidden_dim,
-        interactions=architecture.interactions,
-        radial=architecture.rbf,
-        gate_width=architecture.gate_width,
-        readout_width=architecture.readout_width,
-        elements=len(architecture.elements),
-        cutoff=architecture.cutoff,
-        norm_offset=architecture.norm_offset,
-        energy_scale=architecture.energy_scale,
-        core=list(architecture.core_a),
-    )
+    fields = architecture.to_dict()
+    del fields["name"]
+    fields |= {"elements": len(architecture.elements), "core": list(fields.pop("core_a", ()))}
+    return _native.Hyperparameters(features=fields.pop("hidden_dim"), radial=fields.pop("rbf"), **fields)
 
 
 class NativeEngine(Engine):
@@ -137,25 +125,17 @@ class TorchEngine(Engine):
         with torch.no_grad():
             self._model.flat.copy_(torch.as_tensor(np.asarray(flat), dtype=self._dtype))
 
-    def _choose(self, chosen: np.ndarray) -> tuple[StructureBatch, Pairs]:
-        chosen = np.asarray(chosen, np.int64)
-        offsets = self._pairs.offsets
-        rows = [np.arange(offsets[s], offsets[s + 1]) for s in chosen]
-        index = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-        pairs = Pairs(
-            first=self._pairs.first[index],
-            second=self._pairs.second[index],
-            vectors=self._pairs.vectors[index],
-            offsets=np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
-        )
-        return self._batch.select(chosen), pairs
-
     def evaluate(self, chosen: np.ndarray) -> Outputs:
         import torch
 
         from limbeck.students.painn import make_graph
 
-        batch, pairs = self._choose(chosen)
+        every = self._pairs
+        rows = [np.arange(every.offsets[s], every.offsets[s + 1]) for s in chosen]
+        index = np.concatenate([np.zeros(0, np.int64), *rows])
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        pairs = Pairs(every.first[index], every.second[index], every.vectors[index], offsets)
+        batch = self._batch.select(chosen)
         graph = make_graph(self.architecture, batch, pairs, dtype=self._dtype, device=self.device)
         # the training loop calls this from an autograd function, where gradients are off
         with torch.enable_grad():
@@ -167,8 +147,7 @@ class TorchEngine(Engine):
 
         if self._outputs is None:
             raise LimbeckError("gradient() without evaluate()", wanted="evaluate() first")
-        given = (energy, forces, virial)
-        seeds = [torch.as_tensor(a, dtype=self._dtype, device=self.device) for a in given]
+        seeds = [torch.as_tensor(a, dtype=self._dtype, device=self.device) for a in (energy, forces, virial)]
         (grad,) = torch.autograd.grad(self._outputs[:3], self._model.flat, grad_outputs=seeds)
         self._outputs = None
         return grad.cpu().numpy()
@@ -184,13 +163,11 @@ def native_available() -> bool:
 
 
 def require_native() -> None:
-    """LimbeckError where the compiled core cannot be imported."""
+    """LimbeckError unless the compiled core can be imported."""
     if not native_available():
-        raise LimbeckError(
-            "the native core is not built",
-            wanted="a C++17 compiler when Limbeck was installed",
-            remedy="pip install -c constraints.txt -e . (or use engine: torch)",
-        )
+        wanted = "a C++17 compiler when Limbeck was installed"
+        remedy = "pip install -c constraints.txt -e . (or use engine: torch)"
+        raise LimbeckError("the native core is not built", wanted=wanted, remedy=remedy)
 
 
 def make_engine(

@@ -47,18 +47,12 @@ def make_graph(
     base = batch.offsets[pair_structure]
     species = architecture.species(batch.numbers)
 
-    def tensor(values: np.ndarray, kind: torch.dtype) -> Tensor:
-        return torch.as_tensor(values, dtype=kind, device=device)
-
-    return Graph(
-        species=tensor(species, torch.int64),
-        structure=tensor(batch.structure_of_atom, torch.int64),
-        centre=tensor(pairs.first + base, torch.int64),
-        neighbour=tensor(pairs.second + base, torch.int64),
-        pair_structure=tensor(pair_structure, torch.int64),
-        vectors=tensor(pairs.vectors, dtype),
-        n_structures=len(batch),
+    indices = (species, batch.structure_of_atom, pairs.first + base, pairs.second + base, pair_structure)
+    species, structure, centre, neighbour, pair_structure = (
+        torch.as_tensor(index, dtype=torch.int64, device=device) for index in indices
     )
+    vectors = torch.as_tensor(pairs.vectors, dtype=dtype, device=device)
+    return Graph(species, structure, centre, neighbour, pair_structure, vectors, len(batch))
 
 
 def radial_basis(distance: Tensor, n_radial: int, cutoff: float, core: Tensor | None = None) -> Tensor:
@@ -78,10 +72,7 @@ def radial_basis(distance: Tensor, n_radial: int, cutoff: float, core: Tensor | 
 
 
 class Network(nn.Module):
-    """Scalar and vector features; vectors mix over channels only, so rotations pass through.
-
-    How the weights are stored is the business of the class that implements ``named_weights``.
-    """
+    """Scalar and vector features; subclasses store the weights and implement ``named_weights``."""
 
     core: Tensor
 
@@ -161,8 +152,7 @@ class PaiNN(Network):
     def forward(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Energies (S,), forces (N, 3), dE/d(strain) (S, 3, 3), atomic energies (N,).
 
-        Forces and strain derivative are exact derivatives of the energy and stay differentiable
-        while gradients are on, so that a loss on them trains.
+        Forces and strain derivative are exact, and differentiable while gradients are on, for a loss on them.
         """
         train = torch.is_grad_enabled()
         with torch.enable_grad():

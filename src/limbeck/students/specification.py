@@ -1,8 +1,8 @@
 """The architecture of students: hyperparameters, presets, and the names and shapes of weights.
 
-The architecture is PaiNN (Schütt, Unke, Gastegger 2021, arXiv:2102.03150) with a single linear
-layer before the filter product and a narrow update network. Weights without any effect are left out: the
-first interaction receives no vectors, the last passes none on.
+PaiNN (Schütt, Unke, Gastegger 2021, arXiv:2102.03150) with a single linear layer before the filter product
+and a narrow update network. Weights without any effect are left out: the first interaction receives no
+vectors, the last passes none on.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ class Architecture:
     cutoff: Å.
     norm_offset: e in sqrt(|V v|² + e²), which keeps the energy smooth where a vector vanishes.
     energy_scale: eV for one unit of network output.
-    core_a: (Z, Z) Å row by row, or empty: below it the network's part of a pair is switched off (C2), and is
-    zero at half of it, where only the ZBL repulsion of the baseline is left. No energy extrapolated to a
-    collision can then exceed the repulsion.
+    core_a: (Z, Z) Å row by row, or empty: below it the network's part of a pair fades (C2), to zero at half
+        of it, where only the baseline's ZBL repulsion is left: no extrapolated energy exceeds that.
     """
 
     elements: tuple[int, ...]
@@ -68,12 +67,8 @@ class Architecture:
                 f"interactions.{layer}.out.weight": (h, update * f),
                 f"interactions.{layer}.out.bias": (update * f,),
             }
-        return shapes | {
-            "readout.0.weight": (f, r),
-            "readout.0.bias": (r,),
-            "readout.1.weight": (r,),
-            "readout.1.bias": (1,),
-        }
+        shapes |= {"readout.0.weight": (f, r), "readout.0.bias": (r,)}
+        return shapes | {"readout.1.weight": (r,), "readout.1.bias": (1,)}
 
     @property
     def n_parameters(self) -> int:
@@ -86,12 +81,8 @@ class Architecture:
         place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
         unknown = np.unique(np.asarray(numbers)[known[place] != numbers])
         if len(unknown):
-            raise InputError(
-                "an element that the student does not know",
-                got=f"Z = {unknown.tolist()}",
-                wanted=f"Z among {list(self.elements)}",
-                remedy="train on structures that hold it",
-            )
+            got, wanted = f"Z = {unknown.tolist()}", f"Z among {list(self.elements)}"
+            raise InputError("an element that the student does not know", got=got, wanted=wanted)
         return place
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,18 +96,12 @@ class Architecture:
     def from_dict(cls, fields: dict[str, Any]) -> Architecture:
         """Inverse of ``to_dict``; unknown, missing or invalid fields raise InputError."""
         try:
-            tuples = {
-                "elements": tuple(int(z) for z in fields["elements"]),
-                "core_a": tuple(float(r) for r in fields.get("core_a", ())),
-            }
-            return cls(**(fields | tuples))._checked()
+            elements = tuple(int(z) for z in fields["elements"])
+            core_a = tuple(float(r) for r in fields.get("core_a", ()))
+            return cls(**(fields | {"elements": elements, "core_a": core_a}))._checked()
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                "invalid architecture",
-                got=str(error),
-                wanted="the fields of a PaiNN student",
-                remedy="upgrade Limbeck or make the student file again",
-            ) from error
+            wanted, remedy = "the fields of a PaiNN student", "upgrade Limbeck or make the student file again"
+            raise InputError("invalid architecture", got=error, wanted=wanted, remedy=remedy) from error
 
     def _checked(self) -> Architecture:
         counts = (self.hidden_dim, self.interactions, self.rbf, self.gate_width, self.readout_width)
@@ -136,19 +121,9 @@ class Architecture:
         return self
 
 
-#: preset -> (F, L, B, widths of gate and readout), trainable parameters at most, counted for 10 elements
-_PRESETS: dict[str, tuple[tuple[int, int, int, int, int], int]] = {
-    "original": ((128, 3, 20, 80, 64), 427_292),
-    "tiny": ((64, 2, 12, 48, 32), 77_203),
-    "ultra-tiny": ((32, 2, 10, 32, 16), 21_459),
-}
-
+#: preset -> F, L, B, widths of gate and readout
+_PRESETS = {"original": (128, 3, 20, 80, 64), "tiny": (64, 2, 12, 48, 32), "ultra-tiny": (32, 2, 10, 32, 16)}
 PRESETS: tuple[str, ...] = tuple(_PRESETS)
-
-
-def parameter_budget(preset: str) -> int:
-    """Trainable parameters a preset may have with 10 elements."""
-    return _PRESETS[check_preset(preset)][1]
 
 
 def check_preset(name: str) -> str:
@@ -161,13 +136,8 @@ def check_preset(name: str) -> str:
 
 
 def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float = 5.0) -> Architecture:
-    """Architecture of a preset for the given elements.
-
-    Raises
-    ------
-    InputError: unknown preset, or no elements.
-    """
-    shape, _ = _PRESETS[check_preset(preset)]
+    """Architecture of a preset for the given elements; InputError where either is unknown or missing."""
+    shape = _PRESETS[check_preset(preset)]
     if not elements:
         raise InputError("a student needs at least one element", got="none")
     return Architecture(tuple(sorted({int(z) for z in elements})), *shape, cutoff=cutoff)
@@ -176,8 +146,8 @@ def preset_architecture(preset: str, elements: tuple[int, ...], *, cutoff: float
 def initial_amplitudes(architecture: Architecture) -> np.ndarray:
     """Size of a filter's initial weights by radial function, (B + 1,): damped short waves, then the constant.
 
-    Their mean square is 1. With equal waves a random filter is as rough as its shortest wave, and what few
-    labels do not determine stays so: presets with more waves generalised worse.
+    Their mean square is 1. With equal waves a random filter is as rough as its shortest wave and, where
+    labels are few, stays so: presets with more waves generalised worse.
     """
     wavelength = 2 * architecture.cutoff / np.arange(1, architecture.rbf + 1)  # Å
     fading = np.exp(-((SMOOTH_A / wavelength) ** 2) / 2)
@@ -185,10 +155,7 @@ def initial_amplitudes(architecture: Architecture) -> np.ndarray:
 
 
 def basis_power(architecture: Architecture, distance: np.ndarray) -> np.ndarray:
-    """Mean square of a random initial filter at each distance (Å), (P,).
-
-    It is the sum of the squares of the radial basis, weighted as in :func:`initial_amplitudes`.
-    """
+    """Mean square of a random initial filter at each distance (Å), (P,): a weighted sum of squared waves."""
     x = np.asarray(distance, np.float64) / architecture.cutoff
     envelope = np.where(x < 1, 1 - smooth_step(x), 0.0)
     waves = np.sin(np.pi * x[:, None] * np.arange(1, architecture.rbf + 1)) / distance[:, None]  # (P, B)
@@ -201,9 +168,8 @@ def initial_weights(
 ) -> dict[str, np.ndarray]:
     """Random float64 weights that give features and messages of unit size at the start.
 
-    The variance of a sum of messages is about half of ``mean_neighbours`` in a condensed phase, or ``power``,
-    the mean over atoms of ``basis_power`` summed over neighbours, where short bonds make that larger (20
-    waves at 1 Å have a power of 9).
+    The variance of a sum of messages is about half of ``mean_neighbours`` or, where short bonds make it
+    larger, ``power``: the mean over atoms of ``basis_power`` summed over neighbours.
     """
     rng = np.random.default_rng(seed)
     variance = max(mean_neighbours / 2, power, 0.5)
@@ -216,15 +182,12 @@ def initial_weights(
         elif name == "embedding":
             weights[name] = rng.normal(size=shape)
         elif "filter" in name:
-            size = initial_amplitudes(architecture)[:, None]
-            weights[name] = size * rng.normal(size=shape) / np.sqrt(variance)
-        elif "out.weight" in name:
-            weights[name] = quiet * rng.normal(size=shape) / np.sqrt(shape[0])
-        elif name == "readout.1.weight":
-            # small at the start: large random forces would cost the first epochs
-            weights[name] = 0.1 * rng.normal(size=shape) / np.sqrt(shape[0])
+            amplitudes = initial_amplitudes(architecture)[:, None]
+            weights[name] = amplitudes * rng.normal(size=shape) / np.sqrt(variance)
         else:
-            weights[name] = rng.normal(size=shape) / np.sqrt(shape[0])
+            # large random forces at the start would cost the first epochs
+            size = quiet if "out.weight" in name else 0.1 if name == "readout.1.weight" else 1.0
+            weights[name] = size * rng.normal(size=shape) / np.sqrt(shape[0])
     return weights
 
 
@@ -232,8 +195,7 @@ def flatten(
     architecture: Architecture, weights: dict[str, np.ndarray], dtype: type = np.float32
 ) -> np.ndarray:
     """Weights as the flat array the native core reads."""
-    names = architecture.parameter_shapes()
-    return np.concatenate([np.asarray(weights[name], dtype).ravel() for name in names])
+    return np.concatenate([np.asarray(weights[k], dtype).ravel() for k in architecture.parameter_shapes()])
 
 
 def unflatten(architecture: Architecture, flat: np.ndarray) -> dict[str, np.ndarray]:
@@ -248,8 +210,3 @@ def with_cores(architecture: Architecture, zbl_radius: Mapping[tuple[int, int], 
     pairs = itertools.product(architecture.elements, repeat=2)
     cores = tuple(zbl_radius.get((min(pair), max(pair)), 0.0) / 2 for pair in pairs)
     return replace(architecture, core_a=cores)
-
-
-def with_scale(architecture: Architecture, energy_scale: float) -> Architecture:
-    """The same architecture with another energy scale."""
-    return replace(architecture, energy_scale=float(energy_scale))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from limbeck.teachers.card import TeacherCard, TeacherIdentity
-from limbeck.teachers.registry import get_card, list_cards, load_teacher, teacher_names
-from limbeck.teachers.support import check_supported
+from limbeck.teachers.registry import check_supported, get_card, list_cards, load_teacher, teacher_names
 
 __all__ = [
     "TeacherCard",

@@ -87,10 +87,6 @@ class TeacherCard(Capabilities):
     def capabilities(self) -> Capabilities:
         return Capabilities(**{f.name: getattr(self, f.name) for f in fields(Capabilities)})
 
-    def with_capabilities(self, capabilities: Capabilities) -> TeacherCard:
-        """The card with the capabilities of the loaded potential."""
-        return replace(self, **vars(capabilities))
-
     def of(self, options: Mapping[str, Any]) -> TeacherCard:
         """The card of the model named in ``options``."""
         model = {**self.options, **options}.get("model")
@@ -103,12 +99,9 @@ class TeacherCard(Capabilities):
     def require(self) -> None:
         """Raise MissingPackageError if the package is not installed."""
         if not self.installed:
-            raise MissingPackageError(
-                f"the package of teacher {self.name!r} is not installed",
-                got=f"no module {self.package!r}",
-                wanted=self.requirement,
-                remedy=self.remedy,
-            )
+            what = f"the package of teacher {self.name!r} is not installed"
+            got = f"no module {self.package!r}"
+            raise MissingPackageError(what, got=got, wanted=self.requirement, remedy=self.remedy)
 
     def version(self) -> str:
         """Version of the installed package, "" if it is not installed."""
@@ -126,36 +119,28 @@ class TeacherCard(Capabilities):
         folders = list(spec.submodule_search_locations or []) if spec is not None else []
         if paths := [path for folder in folders if (path := Path(folder) / self.weights).exists()]:
             return _hash_weights(paths[0])
-        raise MissingPackageError(
-            f"missing weights of teacher {self.name!r} in the installed package",
-            got=f"no file {self.weights} in {folders}",
-            wanted=self.requirement,
-            remedy=self.remedy,
-        )
+        what = f"missing weights of teacher {self.name!r} in the installed package"
+        got = f"no file {self.weights} in {folders}"
+        raise MissingPackageError(what, got=got, wanted=self.requirement, remedy=self.remedy)
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options with defaults filled in; raises InputError for an unknown name or value."""
         for key in options:
             if key not in self.options:
-                raise InputError(
-                    f"unknown option {key!r} for teacher {self.name!r}",
-                    wanted=nearest(key, self.options) or ", ".join(self.options) or "no options",
-                    remedy="remove it or correct the name",
-                )
+                what = f"unknown option {key!r} for teacher {self.name!r}"
+                wanted = nearest(key, self.options) or ", ".join(self.options) or "no options"
+                raise InputError(what, wanted=wanted, remedy="remove it or correct the name")
         chosen = {**self.options, **options}
         for key, values in self.choices.items():
             if chosen[key] not in values:
-                raise InputError(
-                    f"unknown {key} for teacher {self.name!r}", got=chosen[key], wanted=" or ".join(values)
-                )
+                what = f"unknown {key} for teacher {self.name!r}"
+                raise InputError(what, got=chosen[key], wanted=" or ".join(values))
         return chosen
 
     def model_file(self, options: Mapping[str, Any]) -> Path | None:
         """The model file in ``options``; None for a named model and for weights in the package.
 
-        Raises
-        ------
-        InputError: the model is missing, or the file is not a model file.
+        Raises InputError: the model is missing, or the file is not a model file.
         """
         filled = self.check_options(options)
         if self.file_option is None:
@@ -163,11 +148,8 @@ class TeacherCard(Capabilities):
         value = filled[self.file_option]
         wanted = "a model file" + (f", or one of {', '.join(self.models)}" if self.models else "")
         if value is None and self.file_option == "model":
-            raise InputError(
-                f"missing model of teacher {self.name!r}",
-                wanted=wanted,
-                remedy="give --set teacher.options.model=PATH",
-            )
+            what, remedy = f"missing model of teacher {self.name!r}", "give --set teacher.options.model=PATH"
+            raise InputError(what, wanted=wanted, remedy=remedy)
         if value is None or (self.file_option == "model" and value in self.models):
             return None
         path = Path(str(value)).expanduser().absolute()
@@ -178,25 +160,18 @@ class TeacherCard(Capabilities):
             got = "an empty file" if path.is_file() else "a folder"
             raise InputError("not a model file", where=where, got=got, wanted=wanted)
         if self.suffixes and not path.name.endswith(self.suffixes):
-            raise InputError(
-                "unknown type of model file",
-                where=where,
-                got=path.name,
-                wanted=" or ".join(self.suffixes),
-                remedy=self.convert,
-            )
+            what, wanted = "unknown type of model file", " or ".join(self.suffixes)
+            raise InputError(what, where=where, got=path.name, wanted=wanted, remedy=self.convert)
         return path
 
     def check_trust(self, options: Mapping[str, Any], trust: bool) -> None:
         """Raise InputError if a model file would be unpickled without ``trust``."""
         path = self.model_file(options)
         if path is not None and self.unpickles and not trust:
-            raise InputError(
-                f"{self.distribution} unpickles a model file, which runs any code stored in it",
-                where=f"teacher {self.name}: {path}",
-                wanted="a file from a source that you trust",
-                remedy="add --trust, or trust: true under teacher in the configuration",
-            )
+            what = f"{self.distribution} unpickles a model file, which runs any code stored in it"
+            where, wanted = f"teacher {self.name}: {path}", "a file from a source that you trust"
+            remedy = "add --trust, or trust: true under teacher in the configuration"
+            raise InputError(what, where=where, wanted=wanted, remedy=remedy)
 
     def identity(
         self, options: Mapping[str, Any], capabilities: Capabilities, weights: Path | None = None

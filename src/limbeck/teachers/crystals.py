@@ -29,9 +29,8 @@ def load_sevennet(card: TeacherCard, options: Mapping[str, Any], device: str, _:
     """The pretrained SevenNet; sets no global state."""
     from sevenn.calculator import SevenNetCalculator
 
-    calculator = SevenNetCalculator(
-        model=_SEVENNET_MODEL[card.name], device=device, modal=options.get("modal")
-    )
+    model = _SEVENNET_MODEL[card.name]
+    calculator = SevenNetCalculator(model=model, device=device, modal=options.get("modal"))
     # The authors' count excludes the frozen shifts and scales of the elements.
     n_parameters = count_parameters(calculator.model, frozen=False)
     return Batched(card.potential(calculator), lambda batch: _sevennet(calculator, batch)), n_parameters
@@ -77,9 +76,8 @@ def load_chgnet(card: TeacherCard, _: Mapping[str, Any], device: str, __: Path |
     from chgnet.model.dynamics import CHGNetCalculator
 
     model = CHGNet.load(model_name=_CHGNET_MODEL[card.name], use_device=device, verbose=False)
-    calculator = CHGNetCalculator(
-        model, use_device=device, return_site_energies=True, on_isolated_atoms="warn"
-    )
+    wanted = {"return_site_energies": True, "on_isolated_atoms": "warn"}
+    calculator = CHGNetCalculator(model, use_device=device, **wanted)
     batched = Batched(card.potential(calculator), lambda batch: _chgnet(model, batch))
     # CHGNet 0.4.2 divides the stress by the signed volume
     return RightHandedCells(batched), count_parameters(model)
@@ -115,10 +113,9 @@ def load_orb(card: TeacherCard, options: Mapping[str, Any], device: str, path: P
     from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
 
     precision = {"float32": "float32-highest", "float64": "float64"}[options["dtype"]]
+    build = ORB_PRETRAINED_MODELS[options["model"]]
     # compilation is useful only for large structures on a GPU, and takes minutes on a CPU
-    model = ORB_PRETRAINED_MODELS[options["model"]](
-        weights_path=str(path), device=device, precision=precision, compile=False
-    )
+    model = build(weights_path=str(path), device=device, precision=precision, compile=False)
     calculator = ORBCalculator(model, device=device)
     return card.potential(calculator, precision=options["dtype"]), count_parameters(model)
 

@@ -28,17 +28,10 @@ def is_custom(name: str) -> bool:
 
 def make_card(name: str, capabilities: Capabilities | None = None) -> TeacherCard:
     """The card of ``module:callable``; its capabilities are known after loading."""
-    module = name.partition(":")[0]
-    return TeacherCard(
-        name=name,
-        package=module,
-        requirement=module.partition(".")[0],
-        domain="given by the user",
-        licence="unknown",
-        citation="",
-        load=load,
-        **vars(capabilities or Capabilities()),
-    )
+    module, claims = name.partition(":")[0], vars(capabilities or Capabilities())
+    origin: dict[str, Any] = {"domain": "given by the user", "licence": "unknown", "citation": ""}
+    distribution = module.partition(".")[0]
+    return TeacherCard(name=name, package=module, requirement=distribution, load=load, **origin, **claims)
 
 
 def load(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | None = None) -> Loaded:
@@ -50,9 +43,7 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | N
     ``implemented_properties``. If ``charge`` or ``spin`` is declared, the calculator reads
     ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (2S + 1), or is set up for them.
 
-    Raises
-    ------
-    InputError: the module or the callable does not exist, or takes other arguments.
+    Raises InputError: the module or the callable does not exist, or takes other arguments.
     """
     where = f"teacher {card.name}"
     keywords = {k: v for k, v in options.items() if k != "capabilities"}
@@ -63,22 +54,14 @@ def load(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path | N
     try:
         made = build(**keywords)
     except TypeError as error:
-        raise InputError(
-            "invalid arguments of the callable",
-            where=where,
-            got=f"{error}",
-            wanted=f"keyword arguments of {card.name}",
-            remedy="correct the teacher's options",
-        ) from error
+        what, wanted = "invalid arguments of the callable", f"keyword arguments of {card.name}"
+        remedy = "correct the teacher's options"
+        raise InputError(what, where=where, got=error, wanted=wanted, remedy=remedy) from error
     if isinstance(made, Potential):
         return made, None
     if not hasattr(made, "get_property"):
-        raise InputError(
-            "callable does not return an ASE calculator",
-            where=where,
-            got=type(made).__name__,
-            wanted="an ase.calculators.calculator.Calculator",
-        )
+        what, got = "callable does not return an ASE calculator", type(made).__name__
+        raise InputError(what, where=where, got=got, wanted="an ase.calculators.calculator.Calculator")
     return AsePotential(made, _capabilities(made, options.get("capabilities"), where), card.name), None
 
 
@@ -109,11 +92,8 @@ def _find(name: str, where: str) -> Any:
     found = getattr(module, attribute, None)
     if not callable(found):
         alike = nearest(attribute, [n for n in vars(module) if callable(getattr(module, n))])
-        raise InputError(
-            f"no callable {attribute!r} in module {module_name!r}",
-            where=where,
-            wanted=f"{module_name}:{alike}" if alike else wanted,
-        )
+        wanted = f"{module_name}:{alike}" if alike else wanted
+        raise InputError(f"no callable {attribute!r} in module {module_name!r}", where=where, wanted=wanted)
     return found
 
 
@@ -125,18 +105,12 @@ def _capabilities(calculator: Any, declared: Any, where: str) -> Capabilities:
     known = [f.name for f in fields(Capabilities)]
     for key in declared:
         if key not in known:
-            raise InputError(
-                f"unknown capability {key!r}",
-                where=where,
-                wanted=nearest(key, known) or "one of " + ", ".join(known),
-            )
+            wanted = nearest(key, known) or "one of " + ", ".join(known)
+            raise InputError(f"unknown capability {key!r}", where=where, wanted=wanted)
     values = dict(declared)
     if values.get("elements") is not None:
-        values["elements"] = frozenset(
-            atomic_numbers[e] if isinstance(e, str) else int(e) for e in values["elements"]
-        )
+        numbers = (atomic_numbers[e] if isinstance(e, str) else int(e) for e in values["elements"])
+        values["elements"] = frozenset(numbers)
+    stress = "stress" in getattr(calculator, "implemented_properties", ())
     # whether energies of isolated atoms are meaningful is unknown
-    guess = Capabilities(
-        stress="stress" in getattr(calculator, "implemented_properties", ()), isolated_atoms=False
-    )
-    return replace(guess, **values)
+    return replace(Capabilities(stress=stress, isolated_atoms=False), **values)

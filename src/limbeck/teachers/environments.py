@@ -1,8 +1,8 @@
 """Python environments of teachers: which one a worker uses, how it starts there, how it is installed.
 
-A worker runs in Limbeck's own Python, in one installed by ``limbeck teachers install``, or in the one given
-by ``teacher.python``. Limbeck is not installed in the last two: the worker imports it from this
-installation's folder and sees none of the user's other packages.
+A worker runs in Limbeck's own Python, in one installed by ``limbeck teachers install``, or in the one of
+``teacher.python``. Limbeck is not installed in the last two: the worker imports it from this installation's
+folder and sees none of the user's other packages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ LEAST_PYTHON = (3, 11)
 RECORD = "limbeck.json"
 #: lists of requirements, one file per environment
 PINS = Path(__file__).with_name("pins")
+_SOURCE = Path(limbeck.__file__).resolve().parent
 _WORKER_NEEDS = ("numpy", "ase")
 
 # PYTHONPATH cannot give Limbeck's folder to another Python: usually that folder is site-packages, and the
@@ -49,7 +50,7 @@ import importlib.util, json, sys
 found = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is not None]
 print("limbeck-probe " + json.dumps([list(sys.version_info[:3]), found]))
 """
-_PROBE_TIMEOUT_S = 120
+_SHORT_S = 120
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,13 @@ class Interpreter:
         if self.kind == "own":
             return [str(self.path), "-m", module]
         flags = [] if working_folder else ["-P"]
-        folder = str(Path(limbeck.__file__).resolve().parent)
-        return [str(self.path), *flags, "-c", _BOOTSTRAP, folder, module]
+        return [str(self.path), *flags, "-c", _BOOTSTRAP, str(_SOURCE), module]
 
     def environment(self) -> dict[str, str]:
         """Environment variables of its processes."""
         if self.kind != "own":
             return foreign_environment()
-        source = str(Path(limbeck.__file__).resolve().parents[1])
-        paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = filter(None, [str(_SOURCE.parent), os.environ.get("PYTHONPATH")])
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
@@ -110,12 +109,8 @@ def installed_python(card: TeacherCard, folder: Path | None = None) -> Path | No
 def find_interpreter(card: TeacherCard | None, python: Path | None = None, name: str = "") -> Interpreter:
     """The Python for a teacher's workers: the given one, else this one, else the installed one.
 
-    ``card`` is None for ``module:callable``, which uses this Python unless ``python`` (``teacher.python``) is
-    given; ``name`` is the teacher's name for messages.
-
-    Raises
-    ------
-    InputError: ``python`` is not usable. MissingPackageError: the teacher is not installed.
+    ``card`` is None for ``module:callable``; ``python`` is ``teacher.python``; ``name`` is for messages.
+    Raises InputError: ``python`` is not usable. MissingPackageError: the teacher is not installed.
     """
     if python is not None:
         check_python(python, [] if card is None else [card.package], name or (card.name if card else ""))
@@ -143,44 +138,39 @@ def check_python(python: Path, packages: Sequence[str], teacher: str) -> None:
     if tuple(version[:2]) < LEAST_PYTHON:
         raise InputError("Python is too old", where=where, got=".".join(map(str, version)), wanted=wanted)
     if missing := [package for package in needed if package not in found]:
-        raise MissingPackageError(
-            "missing packages in the environment",
-            where=where,
-            got=f"no {', '.join(missing)}",
-            wanted=", ".join(needed),
-            remedy=f"{python} -m pip install {' '.join(missing)}",
-        )
+        got, remedy = f"no {', '.join(missing)}", f"{python} -m pip install {' '.join(missing)}"
+        what, wanted = "missing packages in the environment", ", ".join(needed)
+        raise MissingPackageError(what, where=where, got=got, wanted=wanted, remedy=remedy)
 
 
 def _probe(python: str, packages: Sequence[str] = ()) -> tuple[list[int], list[str]] | str:
     """Version and installed ones of ``packages`` (nothing is imported), or an error message."""
-    try:
-        done = subprocess.run(
-            [python, "-I", "-c", _PROBE, *packages],  # without the working folder, also in old versions
-            env=foreign_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", timeout=_PROBE_TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except OSError as error:
-        return error.strerror or str(error)
-    except subprocess.TimeoutExpired:
-        return f"no answer within {_PROBE_TIMEOUT_S} s"
-    for line in done.stdout.splitlines():
+    # without the working folder, also in old versions
+    code, output, errors = run_short([python, "-I", "-c", _PROBE, *packages], foreign_environment())
+    for line in output.splitlines():
         if line.startswith("limbeck-probe "):
             version, found = json.loads(line.partition(" ")[2])
             return version, found
-    output = " ".join((done.stderr or done.stdout).split())[-200:]
-    return output or f"exit code {done.returncode} and no answer"
+    return " ".join((errors or output).split())[-200:] or f"exit code {code} and no answer"
 
 
-# installation by limbeck teachers install
+def run_short(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a short command; 1 and the reason where it does not start or end."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_SHORT_S, check=False, env=environment,
+        )  # fmt: skip
+    except OSError as error:
+        return 1, "", error.strerror or str(error)
+    except subprocess.TimeoutExpired:
+        return 1, "", f"no answer within {_SHORT_S} s"
+    return done.returncode, done.stdout, done.stderr
 
 
 def read_pins(card: TeacherCard) -> tuple[str, ...]:
-    """Requirements of the teacher: its frozen list, else its package and those of a worker."""
-    path = PINS / f"{card.environment_name}.txt"
-    if not path.is_file():
-        return (card.requirement, *_WORKER_NEEDS)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    """Requirements of the teacher's environment."""
+    lines = (PINS / f"{card.environment_name}.txt").read_text(encoding="utf-8").splitlines()
     return tuple(pin for line in lines if (pin := line.partition("#")[0].strip()))
 
 
@@ -204,8 +194,8 @@ def install_environment(
 ) -> Path:
     """Install the environment of a teacher and return its Python.
 
-    It is made under a temporary name and renamed after the package was imported in it. (Its scripts refer to
-    the temporary folder, its Python does not.) An existing environment from the same list is kept.
+    It is made under a temporary name and renamed after the package was imported in it (its scripts refer to
+    the temporary folder, its Python does not). An existing environment from the same list is kept.
 
     Parameters
     ----------
@@ -220,12 +210,9 @@ def install_environment(
     """
     target = environment_folder(card) if folder is None else folder.expanduser().absolute()
     if target.exists() and not (target / RECORD).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(
-            "folder is not an environment of a teacher",
-            where=target,
-            wanted="a new folder, or an environment made by 'limbeck teachers install'",
-            remedy="choose another --dir",
-        )
+        wanted = "a new folder, or an environment made by 'limbeck teachers install'"
+        what, remedy = "folder is not an environment of a teacher", "choose another --dir"
+        raise InputError(what, where=target, wanted=wanted, remedy=remedy)
     try:
         with _lock(target):
             found = installed_python(card, target)
@@ -237,47 +224,38 @@ def install_environment(
             say(f"installing {card.requirement} into {target}: some minutes, 1 to 6 GB; log: {log}")
             _make(card, base, target, log)
     except OSError as error:
-        raise LimbeckError(
-            f"cannot create the environment of teacher {card.name!r}",
-            where=error.filename or target,
-            got=error.strerror or str(error),
-            wanted="a writable folder with a few gigabytes free",
-            remedy="set LIMBECK_HOME to such a folder, or give --dir",
-        ) from error
+        what, where = f"cannot create the environment of teacher {card.name!r}", error.filename or target
+        got, wanted = error.strerror or str(error), "a writable folder with a few gigabytes free"
+        remedy = "set LIMBECK_HOME to such a folder, or give --dir"
+        raise LimbeckError(what, where=where, got=got, wanted=wanted, remedy=remedy) from error
     return target / "bin" / "python"
 
 
 def find_base(card: TeacherCard, python: Path | None = None) -> Path:
     """An interpreter for which the teacher's pins have wheels, preferably this one."""
-
-    def version_of(path: Path | str) -> str | None:
-        answer = _probe(str(path))
-        return None if isinstance(answer, str) else "{}.{}".format(*answer[0])
-
     wanted = "Python " + " or ".join(card.pythons)
     if python is not None:
-        version = version_of(python)
+        version = _version(str(python))
         if version not in card.pythons:
-            raise InputError(
-                f"unsuitable interpreter for teacher {card.name!r}",
-                where=python,
-                got=f"Python {version}" if version else "no Python interpreter",
-                wanted=wanted,
-            )
+            what = f"unsuitable interpreter for teacher {card.name!r}"
+            got = f"Python {version}" if version else "no Python interpreter"
+            raise InputError(what, where=python, got=got, wanted=wanted)
         return python
     if "{}.{}".format(*sys.version_info) in card.pythons:
         return Path(sys.executable)
     for version in card.pythons:
         path = shutil.which(f"python{version}")
         # the shim of a version manager may exist and fail
-        if path is not None and version_of(path) == version:
+        if path is not None and _version(path) == version:
             return Path(path)
-    raise InputError(
-        f"no suitable interpreter for teacher {card.name!r}",
-        got=f"Python {platform.python_version()} and no other on PATH",
-        wanted=wanted,
-        remedy="install one and give --python PATH",
-    )
+    what, got = f"no suitable interpreter for teacher {card.name!r}", platform.python_version()
+    remedy = "install one and give --python PATH"
+    raise InputError(what, got=f"Python {got} and no other on PATH", wanted=wanted, remedy=remedy)
+
+
+def _version(python: str) -> str | None:
+    answer = _probe(python)
+    return None if isinstance(answer, str) else "{}.{}".format(*answer[0])
 
 
 def _make(card: TeacherCard, base: Path, target: Path, log: Path) -> None:
@@ -320,34 +298,19 @@ def _run(command: list[str], card: TeacherCard, log: Path, what: str) -> None:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
         lines = [line for line in lines if line and not line.startswith("$ ")]
         errors = [line for line in lines if line.lower().startswith("error:")]
-        raise LimbeckError(
-            what,
-            where=f"environment of teacher {card.name}",
-            got=(errors or lines or [f"exit code {done.returncode}"])[-1][-400:],
-            remedy=f"see {log}; nothing was installed",
-        )
+        got = (errors or lines or [f"exit code {done.returncode}"])[-1][-400:]
+        where, remedy = f"environment of teacher {card.name}", f"see {log}; nothing was installed"
+        raise LimbeckError(what, where=where, got=got, remedy=remedy)
 
 
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
-    """Lock ``target`` for writing; the lock ends with the process."""
+    """Lock ``target`` for writing; the lock ends with the process, its empty file stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f".{target.name}.lock")
-    while True:
-        with open(path, "w", encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LimbeckError(
-                    "another installation is running", where=target, remedy="wait for it to end"
-                ) from error
-            try:
-                if not os.path.samestat(path.stat(), os.fstat(handle.fileno())):
-                    continue
-            except FileNotFoundError:
-                continue  # its holder removed it between our opening and locking
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
+    with open(target.with_name(f".{target.name}.lock"), "w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            what, remedy = "another installation is running", "wait for it to end"
+            raise LimbeckError(what, where=target, remedy=remedy) from error
+        yield

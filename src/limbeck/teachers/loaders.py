@@ -18,12 +18,9 @@ from limbeck.errors import InputError
 
 
 class Batched(Potential):
-    """Evaluates several small structures in one call, to share the fixed costs of a network.
+    """Evaluates small structures by ``several`` in one call, to share fixed costs, others by ``single``.
 
-    Parameters
-    ----------
-    single: evaluates single structures; its capabilities include ``batch_atoms``.
-    several: evaluates several structures in one call.
+    The capabilities of ``single`` include ``batch_atoms``.
     """
 
     def __init__(self, single: Potential, several: Callable[[StructureBatch], Labels]) -> None:
@@ -115,9 +112,6 @@ def count_parameters(network: Any, *, frozen: bool = True) -> int:
 def elements_of_types(types: Sequence[str]) -> frozenset[int]:
     """Atomic numbers of a model's type names; InputError unless all are chemical symbols."""
     if foreign := [name for name in types if name not in atomic_numbers]:
-        raise InputError(
-            "atom types of the model are not elements",
-            got=", ".join(foreign[:5]),
-            wanted="type names that are chemical symbols",
-        )
+        what, wanted = "atom types of the model are not elements", "type names that are chemical symbols"
+        raise InputError(what, got=", ".join(foreign[:5]), wanted=wanted)
     return frozenset(atomic_numbers[name] for name in types)

@@ -1,8 +1,9 @@
 """Teachers with elements and domain from a model file: MACE, NequIP and Allegro, DeePMD, PET-MAD.
 
 Networks: MACE, Batatia et al., NeurIPS 2022; NequIP, Batzner et al., Nat. Commun. 2022, 13, 2453; Allegro,
-Musaelian et al., Nat. Commun. 2023, 14, 579; Deep Potential, Zeng et al., J. Chem. Phys. 2023, 159, 054801;
-PET, Pozdnyakov, Ceriotti, NeurIPS 2023 (arXiv:2305.19302).
+Musaelian et al., Nat. Commun. 2023, 14, 579 (framework: arXiv:2504.16068); Deep Potential, Zeng et al.,
+J. Chem. Phys. 2023, 159, 054801; PET, Pozdnyakov, Ceriotti, NeurIPS 2023 (arXiv:2305.19302), run by metatomic
+(arXiv:2508.15704).
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from limbeck.teachers.card import DTYPES, Loaded, TeacherCard
 from limbeck.teachers.crystals import MPTRJ_ELEMENTS
 from limbeck.teachers.loaders import OneByOne, VacuumPadded, count_parameters, elements_of_types
 
-# MACE; MACE-MP: arXiv:2401.00096; MACE-OFF: Kovács et al., J. Am. Chem. Soc. 2025 (arXiv:2312.15211)
-
+# MACE-MP: arXiv:2401.00096; MACE-OFF: Kovács et al., J. Am. Chem. Soc. 2025 (arXiv:2312.15211)
 _ASL = "ASL (academic, not commercial)"
 _MP = {"elements": MPTRJ_ELEMENTS, "licence": "MIT"}
 _OMAT = {"elements": MPTRJ_ELEMENTS, "licence": _ASL}
@@ -46,11 +46,9 @@ def fetch_mace(options: Mapping[str, Any]) -> Path:
 
     name = options["model"]
     # the function for the OFF family returns no path, but that for MP accepts a URL
-    return Path(
-        zoo.download_mace_mp_checkpoint(
-            zoo.mace_off_urls[name.removeprefix("off-")] if name.startswith("off-") else name
-        )
-    )
+    if name.startswith("off-"):
+        name = zoo.mace_off_urls[name.removeprefix("off-")]
+    return Path(zoo.download_mace_mp_checkpoint(name))
 
 
 def load_mace(card: TeacherCard, options: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
@@ -62,16 +60,12 @@ def load_mace(card: TeacherCard, options: Mapping[str, Any], device: str, path: 
     calculator = MACECalculator(model_paths=[str(path)], device=device, default_dtype=dtype, **chosen)
     model = calculator.models[0]
     if type(model).__name__ not in ("MACE", "ScaleShiftMACE"):
-        raise InputError(
-            "unsupported kind of MACE model", got=type(model).__name__, wanted="MACE or ScaleShiftMACE"
-        )
+        what, wanted = "unsupported kind of MACE model", "MACE or ScaleShiftMACE"
+        raise InputError(what, got=type(model).__name__, wanted=wanted)
     if head is not None and head not in calculator.available_heads:
         raise InputError("unknown head", got=head, wanted=" or ".join(calculator.available_heads))
     elements = frozenset(int(z) for z in calculator.z_table.zs)
     return card.potential(calculator, elements=elements, precision=dtype), count_parameters(model)
-
-
-# NequIP and Allegro: the framework, Tan et al. 2025 (arXiv:2504.16068)
 
 
 def load_nequip(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:
@@ -105,24 +99,17 @@ def load_deepmd(card: TeacherCard, options: Mapping[str, Any], device: str, path
 
     calculator = DP(str(path), head=options["head"])
     model = calculator.dp
-    needs = {
-        "spins": model.has_spin,
-        "frame parameters": model.get_dim_fparam() > 0,
-        "atomic parameters": model.get_dim_aparam() > 0,
-    }
-    if any(needs.values()):
-        raise InputError(
-            "model with unsupported inputs",
-            got=", ".join(what for what, needed in needs.items() if needed),
-            wanted="a model of elements and positions",
-        )
+    needs = ["spins"] * bool(model.has_spin)
+    needs += ["frame parameters"] * (model.get_dim_fparam() > 0)
+    needs += ["atomic parameters"] * (model.get_dim_aparam() > 0)
+    if needs:
+        wanted = "a model of elements and positions"
+        raise InputError("model with unsupported inputs", got=", ".join(needs), wanted=wanted)
     network = model.deep_eval.dp
     widths = {str(weight.dtype) for weight in network.parameters()}
-    potential = card.potential(
-        calculator,
-        elements=elements_of_types(list(model.get_type_map())),
-        precision="float32" if "torch.float32" in widths else "float64",
-    )
+    precision = "float32" if "torch.float32" in widths else "float64"
+    elements = elements_of_types(list(model.get_type_map()))
+    potential = card.potential(calculator, elements=elements, precision=precision)
     # its calculator supports periodicity in all directions or none
     return VacuumPadded(potential, model.get_rcut(), molecules=False), count_parameters(network)
 
@@ -138,9 +125,6 @@ def import_deepmd() -> None:
     if torch.__version__.partition("+")[0] != deepmd.env.GLOBAL_CONFIG.get("pt_version"):
         deepmd.env.SHARED_LIB_DIR = Path(os.devnull)
     importlib.import_module("deepmd.pt.infer.deep_eval")
-
-
-# PET-MAD and other point-edge transformers of metatrain; metatomic: Bigi et al. 2025 (arXiv:2508.15704)
 
 
 def load_pet(card: TeacherCard, _: Mapping[str, Any], device: str, path: Path | None) -> Loaded:

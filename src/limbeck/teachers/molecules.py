@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,10 @@ def _so3lr(calculator: Any, batch: StructureBatch) -> Labels:
     from so3krates_torch.tools import torch_geometric
 
     calculator.key_specification.update(arrays_keys={calculator.charges_key: "Qs"})
-    graphs = [
-        AtomicData.from_config(
-            config_from_atoms(atoms, key_specification=calculator.key_specification),
-            z_table=calculator.z_table,
-            cutoff=calculator.r_max,
-            cutoff_lr=calculator.r_max_lr,
-        )
-        for atoms in batch.to_atoms()
-    ]
+    keys = calculator.key_specification
+    cutoffs = {"cutoff": calculator.r_max, "cutoff_lr": calculator.r_max_lr}
+    configs = [config_from_atoms(atoms, key_specification=keys) for atoms in batch.to_atoms()]
+    graphs = [AtomicData.from_config(c, z_table=calculator.z_table, **cutoffs) for c in configs]
     joined = torch_geometric.batch.Batch.from_data_list(graphs).to(calculator.device)
     found = calculator.models[0](joined.to_dict(), compute_stress=True)
     stress = float64(found["stress"]).reshape(-1, 3, 3)
@@ -88,21 +84,18 @@ class GFN2(Potential):
         from tblite.interface import Calculator
 
         same = (np.asarray(numbers, np.int64).tobytes(), charge, spin)
-        if self._last is not None and self._last[0] == same:
-            _, calculator, before = self._last
-            self._last = None  # set again after a success
-            try:
+        found, last, self._last = None, self._last, None  # set again after a success
+        if last is not None and last[0] == same:
+            _, calculator, before = last
+            # a bad initial guess: start anew below
+            with contextlib.suppress(TBLiteRuntimeError):
                 calculator.update(positions / Bohr)
                 found = calculator.singlepoint(before)
-            except TBLiteRuntimeError:
-                pass  # a bad initial guess: start anew below
-            else:
-                self._last = (same, calculator, found)
-                return found
-        unpaired = spin - 1 if spin else None
-        calculator = Calculator("GFN2-xTB", numbers, positions / Bohr, charge=charge, uhf=unpaired)
-        calculator.set("verbosity", 0)
-        found = calculator.singlepoint()
+        if found is None:
+            unpaired = spin - 1 if spin else None
+            calculator = Calculator("GFN2-xTB", numbers, positions / Bohr, charge=charge, uhf=unpaired)
+            calculator.set("verbosity", 0)
+            found = calculator.singlepoint()
         self._last = (same, calculator, found)
         return found
 
@@ -129,16 +122,10 @@ def load_ani(card: TeacherCard, options: Mapping[str, Any], device: str, _: Path
     folder = Path(torchani.__file__).parent / _ANI_FOLDER
     constants = neurochem.Constants(str(next(folder.glob("*.params"))))
     shifter, zeros = neurochem.load_sae(str(folder / "sae_linfit.dat"), return_dict=True)
-    model = BuiltinEnsemble(
-        SpeciesConverter(constants.species),
-        AEVComputer(**constants),
-        neurochem.load_model_ensemble(constants.species, str(folder / "train"), _ANI_MEMBERS),
-        shifter,
-        constants.species_to_tensor,
-        constants,
-        zeros,
-        periodic_table_index=True,
-    )
+    networks = neurochem.load_model_ensemble(constants.species, str(folder / "train"), _ANI_MEMBERS)
+    parts = SpeciesConverter(constants.species), AEVComputer(**constants), networks, shifter
+    about = constants.species_to_tensor, constants, zeros
+    model = BuiltinEnsemble(*parts, *about, periodic_table_index=True)
     model = model.to(device=device, dtype=getattr(torch, options["dtype"])).requires_grad_(False)
     return card.potential(model, AniPotential, precision=options["dtype"]), count_parameters(model)
 
@@ -180,20 +167,15 @@ def load_aimnet2(card: TeacherCard, _: Mapping[str, Any], device: str, path: Pat
     from aimnet.calculators import AIMNet2ASE, AIMNet2Calculator
 
     if path is not None and path.suffix.lower() == ".jpt":
-        raise InputError(
-            "unsupported format, which contains compiled code",
-            got=".jpt",
-            wanted="a model file in version 2 of the format, .pt, as downloaded by aimnet",
-        )
+        wanted = "a model file in version 2 of the format, .pt, as downloaded by aimnet"
+        raise InputError("unsupported format, which contains compiled code", got=".jpt", wanted=wanted)
     base = AIMNet2Calculator(str(path), device=device)
     species = (base.metadata or {}).get("implemented_species")
     if not species:
         raise InputError("model file without elements")
     if base.is_nse:
-        raise InputError(
-            "model with spin charges, which needs the multiplicity of each structure",
-            wanted="a model for closed shells",
-        )
+        what = "model with spin charges, which needs the multiplicity of each structure"
+        raise InputError(what, wanted="a model for closed shells")
     elements = frozenset(int(z) for z in species)
     return card.potential(AIMNet2ASE(base), elements=elements), count_parameters(base.model)
 

@@ -8,7 +8,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from limbeck.testing.contract import check_potential
-from limbeck.testing.report import CheckFailure, CheckReport, CheckResult
+from limbeck.testing.contract import CheckFailure, CheckReport, check_potential
+from limbeck.testing.probe import CheckResult
 
 __all__ = ["CheckFailure", "CheckReport", "CheckResult", "check_potential"]

@@ -1,24 +1,56 @@
-"""All checks that apply to a Potential's capabilities."""
+"""All checks that apply to a Potential's capabilities, and their report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
 
 from limbeck.core.potential import Potential
-from limbeck.testing import derivatives, locality, symmetry
-from limbeck.testing.probe import Probe, Tolerance
-from limbeck.testing.report import CheckFailure, CheckReport, CheckResult
+from limbeck.testing import checks
+from limbeck.testing.probe import CheckResult, Probe, System
 from limbeck.testing.systems import (
-    System,
     choose_elements,
     make_crystals,
     make_molecule,
     make_one_atom_cell,
     make_small_cell,
 )
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All comparisons, and those skipped with the reason."""
+
+    potential: str
+    seed: int
+    results: tuple[CheckResult, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.results if not result.passed)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.results) and not self.failures
+
+    def __str__(self) -> str:
+        count = f"{len(self.failures)} of {len(self.results)} checks failed"
+        lines = [f"{self.potential}: {count}, seed {self.seed}"]
+        lines += [f"  FAIL {result}" for result in self.failures]
+        lines += [f"  not checked: {reason}" for reason in self.skipped]
+        return "\n".join(lines)
+
+
+class CheckFailure(AssertionError):
+    """A Potential breaks its contract; the message lists every failed check, ``report`` has all."""
+
+    def __init__(self, report: CheckReport) -> None:
+        super().__init__(str(report))
+        self.report = report
 
 
 def check_potential(
@@ -41,121 +73,103 @@ def check_potential(
     ------
     CheckFailure: an AssertionError that lists every failed check.
     """
-    run = _Run(Probe(potential, np.random.default_rng(seed)), systems)
-    run.check_all()
+    run = _Run(Probe(potential, np.random.default_rng(seed)))
+    run.check_all(systems)
     report = CheckReport(potential.name, seed, tuple(run.results), tuple(dict.fromkeys(run.skipped)))
     if not report.passed:
         raise CheckFailure(report)
     return report
 
 
-#: systems with their tolerances
-Measured = Iterator[tuple[System, Tolerance]]
+Check = Callable[..., Iterator[CheckResult]]
 
 
 class _Run:
     """Collects results; an error raised by the potential is a failed check, and the others still run."""
 
-    def __init__(self, probe: Probe, given: Sequence[Atoms] | None) -> None:
+    def __init__(self, probe: Probe) -> None:
         self.probe, self.capabilities = probe, probe.capabilities
         self.results: list[CheckResult] = []
         self.skipped: list[str] = []
-        known = self.capabilities.elements
+
+    def check_all(self, given: Sequence[Atoms] | None) -> None:
+        claims, known = self.capabilities, self.capabilities.elements
         if given:
-            present = frozenset(int(z) for atoms in given for z in atoms.numbers)
-            self.elements = choose_elements(present)
-            self.systems = [System(f"{a.get_chemical_formula()} {k}", a.copy()) for k, a in enumerate(given)]
+            elements = choose_elements(frozenset(int(z) for atoms in given for z in atoms.numbers))
+            frames = {f"{a.get_chemical_formula()} {k}": a.copy() for k, a in enumerate(given)}
         else:
-            self.elements = choose_elements(known)
-            self.systems = self._made_up(known)
-
-    def _made_up(self, known: frozenset[int] | None) -> list[System]:
-        systems = []
-        if self.capabilities.molecular:
-            systems.append(System("molecule", make_molecule(self.elements, self.probe.rng)))
-        if self.capabilities.periodic:
-            systems += make_crystals(known, self.probe.rng)
-        return systems
-
-    def check_all(self) -> None:
-        unclaimed = [name for name in ("reflection", "rotation") if not getattr(self.capabilities, name)]
+            elements = choose_elements(known)
+            frames = {"molecule": make_molecule(elements, self.probe.rng)} if claims.molecular else {}
+            frames |= make_crystals(known, self.probe.rng) if claims.periodic else {}
+        unclaimed = [name for name in ("reflection", "rotation") if not getattr(claims, name)]
         self.skipped += [f"{name}: not claimed" for name in unclaimed]
         checked = []
-        for system, tolerance in self._measured(self.systems):
-            self._check_system(system, tolerance)
-            checked.append((system, tolerance))
-        if self.capabilities.periodic:
-            checked += self._check_small_cells()
+        for system in self._measured(frames):
+            self._check_system(system)
+            checked.append(system)
+        if claims.periodic:
+            checked += self._check_small_cells(elements)
         else:
             self.skipped.append("cells: periodic structures are not claimed")
-        if self.capabilities.molecular and self.capabilities.isolated_atoms:
-            checked += self._check_lone_atoms()
+        if claims.molecular and claims.isolated_atoms:
+            lone = {f"lone atom {z}": Atoms(numbers=[z], positions=[[0.3, -0.2, 0.1]]) for z in elements}
+            for system in self._measured(lone):
+                self._gather("one atom", checks.check_one_atom, system)
+                checked.append(system)
         else:
             self.skipped.append("one atom without a cell: not claimed")
-        self._check_molecules(checked)
+        free = [s for s in checked if not s.atoms.pbc.any() and len(s.atoms) > 1]
+        self._check_molecule(free[0] if claims.molecular and free else None, elements)
         if checked:
-            systems, tolerances = zip(*checked, strict=True)
-            self._gather("batch = alone", "all", locality.check_batch, self.probe, systems, tolerances)
+            self._gather("batch = alone", checks.check_batch, checked)
 
-    def _check_system(self, system: System, tolerance: Tolerance) -> None:
-        name, given = system.name, (self.probe, system, tolerance)
-        self._gather("sums", name, symmetry.check_sums, *given)
-        self._gather("symmetry", name, symmetry.check_symmetries, *given)
-        self._gather("forces", name, derivatives.check_forces, *given, self.skipped)
+    def _check_system(self, system: System) -> None:
+        self._gather("sums", checks.check_sums, system)
+        self._gather("symmetry", checks.check_symmetries, system)
+        self._gather("forces", checks.check_forces, system, self.skipped)
         if system.periodic and self.capabilities.stress:
-            self._gather("stress", name, derivatives.check_stress, *given, self.skipped)
+            self._gather("stress", checks.check_stress, system, self.skipped)
 
-    def _check_small_cells(self) -> Measured:
-        small = System("two-atom cell", make_small_cell(self.elements, self.probe.rng))
-        one = System("one-atom cell", make_one_atom_cell(max(self.elements), self.probe.rng))
-        for system, tolerance in self._measured((small, one)):
-            self._check_system(system, tolerance)
-            self._gather("supercell", system.name, locality.check_supercell, self.probe, system, tolerance)
-            if system is one:
-                self._gather("one atom", one.name, locality.check_one_atom, self.probe, one, tolerance)
-            yield system, tolerance
+    def _check_small_cells(self, elements: Sequence[int]) -> Iterator[System]:
+        small = make_small_cell(elements, self.probe.rng)
+        one = make_one_atom_cell(max(elements), self.probe.rng)
+        for system in self._measured({"two-atom cell": small, "one-atom cell": one}):
+            self._check_system(system)
+            self._gather("supercell", checks.check_supercell, system)
+            if system.atoms is one:
+                self._gather("one atom", checks.check_one_atom, system)
+            yield system
 
-    def _check_lone_atoms(self) -> Measured:
-        atoms = {z: Atoms(numbers=[z], positions=[[0.3, -0.2, 0.1]]) for z in self.elements}
-        for system, tolerance in self._measured(System(f"lone atom {z}", one) for z, one in atoms.items()):
-            self._gather("one atom", system.name, locality.check_one_atom, self.probe, system, tolerance)
-            yield system, tolerance
-
-    def _check_molecules(self, checked: list[tuple[System, Tolerance]]) -> None:
-        """Far fragments and the cutoff, on the first system that has no cell."""
-        free = [(s, t) for s, t in checked if not s.atoms.pbc.any() and len(s.atoms) > 1]
-        if not self.capabilities.molecular or not free:
+    def _check_molecule(self, system: System | None, elements: Sequence[int]) -> None:
+        """Far fragments and the cutoff, on a system that has no cell."""
+        if system is None:
             self.skipped.append("far fragments and the cutoff: nothing without a cell is claimed or given")
             return
-        probe, (system, tolerance) = self.probe, free[0]
         if self.capabilities.extensive:
-            given = (probe, system, self.elements, tolerance)
-            self._gather("far fragments", system.name, locality.check_extensivity, *given)
+            self._gather("far fragments", checks.check_extensivity, system, elements)
         else:
             self.skipped.append("far fragments: extensive energies are not claimed")
-        if getattr(probe.potential, "cutoff", None) is None:
+        if getattr(self.probe.potential, "cutoff", None) is None:
             self.skipped.append("continuity at the cutoff: the potential states no cutoff")
         else:
-            self._gather("cutoff", "dimers", locality.check_cutoff, probe, self.elements, tolerance)
+            self._gather("cutoff", checks.check_cutoff, system, elements)
 
-    def _measured(self, systems: Iterable[System]) -> Measured:
-        """The systems that can be evaluated, with their tolerances."""
-        for system in systems:
+    def _measured(self, frames: Mapping[str, Atoms]) -> Iterator[System]:
+        """The structures that can be evaluated, with their tolerances."""
+        for name, atoms in frames.items():
             try:
-                tolerance = self.probe.tolerance(system.atoms)
+                tolerance = self.probe.tolerance(atoms)
             except Exception as error:  # noqa: BLE001  (a finding, as below)
-                self._raised("evaluation", system.name, error)
+                self._raised("evaluation", name, error)
             else:
-                yield system, tolerance
+                yield System(name, atoms, tolerance)
 
-    def _gather(
-        self, name: str, system: str, check: Callable[..., Iterable[CheckResult]], *arguments: object
-    ) -> None:
+    def _gather(self, name: str, check: Check, system: System | list[System], *rest: object) -> None:
         try:
-            self.results.extend(check(*arguments))
+            self.results.extend(check(self.probe, system, *rest))
         # Whatever a potential raises is a finding about it, to be listed with the others.
         except Exception as error:  # noqa: BLE001
-            self._raised(name, system, error)
+            self._raised(name, system.name if isinstance(system, System) else "all", error)
 
     def _raised(self, name: str, system: str, error: Exception) -> None:
         detail = f"raised {type(error).__name__}: {error}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -14,18 +13,6 @@ ORGANIC = frozenset({1, 6, 7, 8})
 DIAMOND = (14, 6, 32)
 PREFERRED = (14, 8, 12, 6, 1, 7, 3, 17, 11)  #: Si O Mg C H N Li Cl Na: the first of these that are known
 MAXIMUM_ELEMENTS = 4
-
-
-@dataclass(frozen=True)
-class System:
-    """A named structure to check on."""
-
-    name: str
-    atoms: Atoms
-
-    @property
-    def periodic(self) -> bool:
-        return bool(self.atoms.pbc.all()) and abs(np.linalg.det(self.atoms.cell.array)) > 0
 
 
 def choose_elements(known: frozenset[int] | None) -> tuple[int, ...]:
@@ -48,17 +35,15 @@ def make_fragment(elements: Sequence[int], rng: np.random.Generator) -> Atoms:
     return _rattle(atoms, 0.05, rng)
 
 
-def make_crystals(known: frozenset[int] | None, rng: np.random.Generator) -> list[System]:
+def make_crystals(known: frozenset[int] | None, rng: np.random.Generator) -> dict[str, Atoms]:
     """Triclinic rattled crystals: a dense one, and a molecular one for H C N O."""
     elements = choose_elements(known)
-    systems = [System("triclinic crystal", _dense_crystal(known, elements, rng))]
+    crystals = {"triclinic crystal": _dense_crystal(known, elements, rng)}
     if set(elements) >= ORGANIC:
-        atoms = make_molecule(elements, rng)
-        shear = np.array([[6.2, 0.3, -0.2], [0.9, 5.8, 0.4], [-0.5, 0.7, 6.0]])
-        atoms.set_cell(shear)
+        atoms = crystals["molecular crystal"] = make_molecule(elements, rng)
+        atoms.set_cell([[6.2, 0.3, -0.2], [0.9, 5.8, 0.4], [-0.5, 0.7, 6.0]])
         atoms.pbc = True
-        systems.append(System("molecular crystal", atoms))
-    return systems
+    return crystals
 
 
 def make_small_cell(elements: Sequence[int], rng: np.random.Generator) -> Atoms:
@@ -71,9 +56,7 @@ def make_small_cell(elements: Sequence[int], rng: np.random.Generator) -> Atoms:
 
 def make_one_atom_cell(element: int, rng: np.random.Generator) -> Atoms:
     """One atom in a sheared face-centred primitive cell, a little wider than its covalent radii."""
-    nearest = 2.3 * covalent_radii[element]
-    atoms = bulk(chemical_symbols[element], "fcc", a=np.sqrt(2) * nearest)
-    return _strain(atoms, 0.05, rng)
+    return _strain(_fcc(element, 2.3), 0.05, rng)
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
@@ -84,17 +67,20 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
 
 
 def _dense_crystal(known: frozenset[int] | None, elements: Sequence[int], rng: np.random.Generator) -> Atoms:
-    diamond = [z for z in DIAMOND if known is None or z in known]
-    if diamond:
+    if diamond := [z for z in DIAMOND if known is None or z in known]:
         atoms = bulk(chemical_symbols[diamond[0]], "diamond", cubic=True)
     elif len(elements) > 1:
         nearest = 1.1 * (covalent_radii[elements[0]] + covalent_radii[elements[1]])
         pair = chemical_symbols[elements[0]] + chemical_symbols[elements[1]]
         atoms = bulk(pair, "rocksalt", a=2 * nearest, cubic=True)
     else:
-        nearest = 2.2 * covalent_radii[elements[0]]
-        atoms = bulk(chemical_symbols[elements[0]], "fcc", a=np.sqrt(2) * nearest, cubic=True)
+        atoms = _fcc(elements[0], 2.2, cubic=True)
     return _rattle(_strain(atoms, 0.06, rng), 0.1, rng)
+
+
+def _fcc(element: int, radii: float, *, cubic: bool = False) -> Atoms:
+    """A face-centred crystal, its nearest distance ``radii`` covalent radii."""
+    return bulk(chemical_symbols[element], "fcc", a=np.sqrt(2) * radii * covalent_radii[element], cubic=cubic)
 
 
 def _cluster(elements: Sequence[int], count: int, rng: np.random.Generator) -> Atoms:

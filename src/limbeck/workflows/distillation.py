@@ -26,7 +26,7 @@ from limbeck.core.devices import require_training
 from limbeck.core.labels import LabelledSet
 from limbeck.core.structures import StructureBatch
 from limbeck.core.timing import seconds_per_step
-from limbeck.labelling.isolated import isolated_atom_energies
+from limbeck.labelling.run import isolated_atom_energies
 from limbeck.planning.plan import (
     DYNAMICS_OVERHEAD_S,
     Costs,
@@ -44,7 +44,7 @@ from limbeck.records.run_folder import RUN, RunFolder, RunState
 from limbeck.records.time_budget import LEAST_TRAINING_S, TimeBudget
 from limbeck.runtime.student import Student
 from limbeck.sampling import write_frames
-from limbeck.teachers.support import check_supported
+from limbeck.teachers.registry import check_supported
 from limbeck.training.loop import Stop
 from limbeck.workflows.active_learning import ActiveLearning, Iteration
 from limbeck.workflows.evaluation import (

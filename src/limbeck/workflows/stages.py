@@ -29,7 +29,7 @@ from limbeck.records.run_folder import RUN, RunFolder, RunState
 from limbeck.runtime.student import Student
 from limbeck.sampling import Relax, SamplingConfig, read_structures, run_sampling, write_frames
 from limbeck.sampling.steps import Driven
-from limbeck.teachers.support import check_supported
+from limbeck.teachers.registry import check_supported
 from limbeck.training.loop import Stop
 from limbeck.validation.doubt import doubt_labels
 from limbeck.validation.run import validate

@@ -27,7 +27,6 @@ from limbeck.students.specification import (
     preset_architecture,
     unflatten,
     with_cores,
-    with_scale,
 )
 from limbeck.training.config import TrainingConfig
 from limbeck.training.data import TrainingData, prepare
@@ -153,7 +152,7 @@ def _begin(
     if start is not None:
         return _Beginning(architecture, baseline, start.weights, train, validation, figures, note)
     scale = float(np.sqrt(np.mean(train.forces**2))) or 1.0
-    architecture = with_cores(with_scale(architecture, scale), baseline.zbl_radius)
+    architecture = with_cores(replace(architecture, energy_scale=scale), baseline.zbl_radius)
     weights = initial_weights(
         architecture,
         seed=seed,

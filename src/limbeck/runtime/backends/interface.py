@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from ase import Atoms
 
 from limbeck.core.structures import StructureBatch
 from limbeck.students.engine import Outputs
@@ -23,7 +24,8 @@ class Evaluation:
         (ascending atomic numbers) within the cutoff, inf where no such pair is.
     periodic: in all three directions, so that stress is defined.
     volume: Å³, zero without a cell.
-    atom_virials: (N, 3, 3) float64, eV, half of each pair's for either atom; None unless requested.
+    atom_virials: (N, 3, 3) float64, eV, half of each pair's for either atom; None unless requested
+        of the native core.
     """
 
     energy: float
@@ -36,26 +38,19 @@ class Evaluation:
     atom_virials: np.ndarray | None = None
 
 
-def extent(cell: np.ndarray, pbc: np.ndarray) -> tuple[bool, float]:
+def extent(atoms: Atoms) -> tuple[bool, float]:
     """``periodic`` and ``volume`` of an :class:`Evaluation`."""
     # plain floats: numpy's determinant costs as much as a small molecule's messages
-    (a, b, c), (d, e, f), (g, h, i) = cell.tolist()
+    (a, b, c), (d, e, f), (g, h, i) = atoms.cell.array.tolist()
     volume = float(abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)))
-    return bool(pbc.all()) and volume > 0, volume
+    return bool(atoms.pbc.all()) and volume > 0, volume
 
 
 class System(ABC):
     """One evolving structure and its neighbour list with a skin. For one thread."""
 
     @abstractmethod
-    def evaluate(
-        self,
-        numbers: np.ndarray,
-        positions: np.ndarray,
-        cell: np.ndarray,
-        pbc: np.ndarray,
-        atom_virials: bool = False,
-    ) -> Evaluation:
+    def evaluate(self, atoms: Atoms, atom_virials: bool = False) -> Evaluation:
         """Results for one structure; any may follow any other."""
 
 
@@ -63,7 +58,6 @@ class Backend(ABC):
     """Evaluates one student; any number of threads may use it."""
 
     name: str
-    gives_atom_virials: bool
 
     @abstractmethod
     def system(self, skin: float, threads: int) -> System:

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from limbeck.artifact.file import StudentArtifact
 from limbeck.core.neighbours import find_pairs, neighbour_list
@@ -24,8 +25,6 @@ _RELEASE_BYTES = 64 << 20
 
 class NativeBackend(Backend):
     """Packed weights, shared by all systems and threads."""
-
-    gives_atom_virials = True
 
     def __init__(
         self, record: StudentArtifact, *, precision: Precision, instruction_set: str | None = None
@@ -64,24 +63,18 @@ class NativeBackend(Backend):
         if len(batch) < threads and np.diff(batch.offsets).max(initial=0) >= _ATOMS_WORTH_THREADS:
             return self._one_by_one(batch, threads)
         lists = [self._list(batch, s) for s in range(len(batch))]
-        counts = [len(first) for first, _, _ in lists]
+        pair_offsets = np.cumsum([0, *(len(first) for first, _, _ in lists)], dtype=np.int64)
         none = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
-        first, second, shifts = (np.concatenate(parts) for parts in zip(none, *lists, strict=True))
+        pairs = [np.concatenate(parts) for parts in zip(none, *lists, strict=True)]
+        species = self.record.architecture.species(batch.numbers).astype(np.int32)
+        points, cells = np.ascontiguousarray(batch.positions), np.ascontiguousarray(batch.cell)
         try:
-            energy, forces, virial, atom_energies, _ = self.core.evaluate_batch(
-                np.ascontiguousarray(batch.offsets, np.int64),
-                self.record.architecture.species(batch.numbers).astype(np.int32),
-                np.ascontiguousarray(batch.positions),
-                np.ascontiguousarray(batch.cell),
-                np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-                first,
-                second,
-                shifts,
-                threads,
+            *outputs, _ = self.core.evaluate_batch(
+                batch.offsets, species, points, cells, pair_offsets, *pairs, threads
             )
         except ValueError as error:
-            raise self._explain(batch, error) from error
-        return Outputs(energy, forces, virial, atom_energies)
+            raise self.explain(batch, error) from error
+        return Outputs(*outputs)
 
     def _list(self, batch: StructureBatch, s: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         points = batch.positions[batch.offsets[s] : batch.offsets[s + 1]]
@@ -91,15 +84,11 @@ class NativeBackend(Backend):
     def _one_by_one(self, batch: StructureBatch, threads: int) -> Outputs:
         """Few large structures: all threads work on one at a time."""
         system = self.system(0.0, threads)
-        found = []
-        for s in range(len(batch)):
-            atoms = slice(batch.offsets[s], batch.offsets[s + 1])
-            points = batch.positions[atoms]
-            try:
-                found.append(system.evaluate(batch.numbers[atoms], points, batch.cell[s], batch.pbc[s]))
-            except LimbeckError:
-                find_pairs(batch, self.record.architecture.cutoff)  # its error names the structure
-                raise
+        try:
+            found = [system.evaluate(atoms) for atoms in batch.to_atoms()]
+        except LimbeckError:
+            find_pairs(batch, self.record.architecture.cutoff)  # its error names the structure
+            raise
         return Outputs(
             energy=np.array([f.energy for f in found]),
             forces=np.concatenate([f.forces for f in found]),
@@ -120,10 +109,10 @@ class NativeBackend(Backend):
                 system.hessian_product(points, cell, np.ascontiguousarray(v, np.float64)) for v in directions
             ]
         except ValueError as error:
-            raise self._explain(batch, error) from error
+            raise self.explain(batch, error) from error
         return np.array(products).reshape(directions.shape)
 
-    def _explain(self, batch: StructureBatch, error: ValueError) -> LimbeckError:
+    def explain(self, batch: StructureBatch, error: ValueError) -> LimbeckError:
         """The error of the search for pairs, which names the structure, or the core's own."""
         find_pairs(batch, self.record.architecture.cutoff)
         return LimbeckError("the native core refused a structure", where=self.name, got=str(error))
@@ -140,24 +129,18 @@ class NativeSystem(System):
         self._numbers = np.zeros(0, np.uint8)
         self._pbc = np.zeros(3, bool)
 
-    def evaluate(
-        self,
-        numbers: np.ndarray,
-        positions: np.ndarray,
-        cell: np.ndarray,
-        pbc: np.ndarray,
-        atom_virials: bool = False,
-    ) -> Evaluation:
+    def evaluate(self, atoms: Atoms, atom_virials: bool = False) -> Evaluation:
+        numbers, positions = atoms.arrays["numbers"], atoms.arrays["positions"]
+        cell, pbc = atoms.cell.array, atoms.pbc
         same = len(numbers) == len(self._numbers) and (numbers == self._numbers).all()
         try:
             if not (same and (pbc == self._pbc).all() and self._core.covers(positions, cell)):
                 self._search(numbers, positions, cell, pbc)
             found = self._core.evaluate(positions, cell, atom_virials)
         except ValueError as error:
-            batch = StructureBatch.of_one(numbers, positions, cell, pbc)
-            raise self._backend._explain(batch, error) from error
+            raise self._backend.explain(StructureBatch.from_atoms([atoms]), error) from error
         energy, forces, virial, atom_energies, shortest, by_atom = found[:6]
-        return Evaluation(energy, forces, virial, atom_energies, shortest, *extent(cell, pbc), by_atom)
+        return Evaluation(energy, forces, virial, atom_energies, shortest, *extent(atoms), by_atom)
 
     def _search(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         arch = self._backend.record.architecture
@@ -167,5 +150,5 @@ class NativeSystem(System):
         pairs = neighbour_list(positions, cell, pbc, arch.cutoff + self._skin, where="structure 0")
         species = arch.species(numbers).astype(np.int32)
         points, box = np.ascontiguousarray(positions, np.float64), np.ascontiguousarray(cell, np.float64)
-        self._core.set_list(species, *pairs, self._skin, points, box, bool(np.all(pbc)))
+        self._core.set_list(species, *pairs, self._skin, points, box, bool(pbc.all()))
         self._numbers, self._pbc = np.array(numbers, np.uint8), np.array(pbc, bool)

@@ -3,56 +3,39 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
+from ase import Atoms
 
 from limbeck.artifact.file import StudentArtifact
 from limbeck.core.neighbours import Pairs, check_apart, find_pairs, neighbour_list, pair_vectors
 from limbeck.core.structures import StructureBatch
-from limbeck.errors import LimbeckError
 from limbeck.runtime.backends.interface import Backend, Evaluation, System, extent
 from limbeck.students.baseline import Baseline
-from limbeck.students.engine import Engine, Outputs, Precision, make_engine
+from limbeck.students.engine import Engine, Outputs, Precision, TorchEngine
 from limbeck.students.specification import flatten
 
 
 class TorchBackend(Backend):
-    """One engine for each concurrent call, kept for later ones."""
-
-    gives_atom_virials = False
+    """One engine, for one call at a time: PyTorch has threads of its own."""
 
     def __init__(self, record: StudentArtifact, *, precision: Precision, device: str) -> None:
         self.record, self._precision, self._device = record, precision, device
         self.name = f"torch-{device}"
-        self._lock = threading.Lock()
-        # made here, so that failures show at once
-        self._idle: list[Engine] = [self.make_engine()]
+        self._lock, self._engine = threading.Lock(), self.make_engine()
 
     def system(self, skin: float, threads: int) -> System:
         return TorchSystem(self, skin)
 
     def evaluate(self, batch: StructureBatch, threads: int) -> Outputs:
         pairs = find_pairs(batch, self.record.architecture.cutoff)
-        with self._engine() as engine:
-            return evaluate_pairs(engine, self.record.baseline, batch, pairs)
-
-    @contextmanager
-    def _engine(self) -> Iterator[Engine]:
         with self._lock:
-            engine = self._idle.pop() if self._idle else None
-        engine = engine or self.make_engine()
-        try:
-            yield engine
-        finally:
-            with self._lock:
-                self._idle.append(engine)
+            return evaluate_pairs(self._engine, self.record.baseline, batch, pairs)
 
     def make_engine(self) -> Engine:
         """A new engine with this student's weights."""
         arch = self.record.architecture
-        engine = make_engine(arch, kind="torch", precision=self._precision, device=self._device)
+        engine = TorchEngine(arch, precision=self._precision, device=self._device)
         engine.set_weights(flatten(arch, self.record.weights, np.float64))
         return engine
 
@@ -65,17 +48,8 @@ class TorchSystem(System):
         self._skin = skin
         self._at: StructureBatch | None = None
 
-    def evaluate(
-        self,
-        numbers: np.ndarray,
-        positions: np.ndarray,
-        cell: np.ndarray,
-        pbc: np.ndarray,
-        atom_virials: bool = False,
-    ) -> Evaluation:
-        if atom_virials:
-            raise LimbeckError("no virials of atoms on this engine", remedy="use engine='native'")
-        batch = StructureBatch.of_one(numbers, positions, cell, pbc)
+    def evaluate(self, atoms: Atoms, atom_virials: bool = False) -> Evaluation:
+        batch = StructureBatch.from_atoms([atoms])
         pairs = self._pairs(batch)
         out = evaluate_pairs(self._engine, self._record.baseline, batch, pairs)
         arch = self._record.architecture
@@ -84,12 +58,11 @@ class TorchSystem(System):
         np.minimum.at(shortest, (place[pairs.first], place[pairs.second]), pairs.distances)
         shortest = np.minimum(shortest, shortest.T)
         energy, virial = float(out.energy[0]), out.virial[0]
-        return Evaluation(energy, out.forces, virial, out.atom_energies, shortest, *extent(cell, pbc))
+        return Evaluation(energy, out.forces, virial, out.atom_energies, shortest, *extent(atoms))
 
     def _pairs(self, batch: StructureBatch) -> Pairs:
         points, cell, cutoff = batch.positions, batch.cell[0], self._record.architecture.cutoff
         if not self._still_hold(batch):
-            self._at = None
             self._list = neighbour_list(points, cell, batch.pbc[0], cutoff + self._skin, where="structure 0")
             self._at = batch
         first, second, shifts = self._list
@@ -113,11 +86,5 @@ class TorchSystem(System):
 def evaluate_pairs(engine: Engine, baseline: Baseline, batch: StructureBatch, pairs: Pairs) -> Outputs:
     """Network and baseline together, for every structure of the batch."""
     engine.set_structures(batch, pairs)
-    out = engine.evaluate(np.arange(len(batch)))
-    base = baseline.evaluate(batch, pairs)
-    return Outputs(
-        energy=out.energy + base.energy,
-        forces=out.forces + base.forces,
-        virial=out.virial + base.virial,
-        atom_energies=out.atom_energies + base.atom_energies,
-    )
+    network, base = vars(engine.evaluate(np.arange(len(batch)))), vars(baseline.evaluate(batch, pairs))
+    return Outputs(**{name: network[name] + base[name] for name in network})
