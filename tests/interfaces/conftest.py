@@ -64,9 +64,7 @@ class Lammps:
         assert done.returncode == 0, [
             line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line
         ]
-        rows = [
-            line.split(" = ", 1) for line in done.stdout.splitlines() if " = " in line
-        ]
+        rows = [line.split(" = ", 1) for line in done.stdout.splitlines() if " = " in line]
         return {name: np.array(row.split(), float) for name, row in rows if _are_numbers(row)}
 
     def dump(self, name: str) -> np.ndarray:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, fcc111, molecule
 from ase.io import read
 from ase.md.verlet import VelocityVerlet
+from tests.docs_pages import read_blocks
 
 from limbeck import Calculator
-from limbeck.interfaces.lammps import LammpsRun, write_input
+from limbeck.interfaces.lammps import LammpsRun, check, write_input
+
+STUDENTS = Path(__file__).parents[2] / "students"
 
 BAR = 1e5 * units.Pascal
 PRINT = """
@@ -91,8 +96,11 @@ def prepared(lammps, system: str) -> Atoms:
     return atoms
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("system", SYSTEMS)
+#: oversubscribed where there are fewer cores; all of them on two systems, to save time
+CASES = [(s, n) for s in SYSTEMS for n in ((1, 2, 3, 4, 8) if s in ("skewed", "slab") else (1, 3))]
+
+
+@pytest.mark.parametrize(("system", "ranks"), CASES)
 def test_results_are_those_of_ase_on_any_number_of_ranks(lammps, system, ranks):
     atoms = prepared(lammps, system)
     found = lammps.values(header(system) + PRINT, ranks)
@@ -350,6 +358,16 @@ def test_the_domain_is_checked_once_in_words_and_counted(lammps):
     assert "evaluations outside the training domain: temperature" in done.stdout
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_the_inputs_of_the_documentation_run(lammps, number):
+    blocks = read_blocks(Path(__file__).parents[2] / "docs" / "lammps.md")
+    texts = [block.text for block in blocks if block.language == "lammps"]
+    assert len(texts) == 3
+    lammps.data(skewed(), "Si")
+    done = lammps.run(texts[number], 2)
+    assert done.returncode == 0, done.stdout[-1000:]
+
+
 @pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
 def test_a_written_input_runs_and_its_dump_has_the_species(lammps, ensemble):
     atoms = SYSTEMS["crystal"][0]()
@@ -370,3 +388,9 @@ def test_written_inputs_of_what_does_not_repeat_run(lammps, name):
         atoms.set_cell(None)
     write_input(student, atoms, LammpsRun("nvt", steps=10, timestep_fs=0.5), lammps.folder)
     assert lammps.run((lammps.folder / "in.limbeck").read_text(), 2).returncode == 0
+
+
+def test_the_check_passes(lammps, monkeypatch):
+    monkeypatch.setenv("LAMMPS_PLUGIN_PATH", lammps.programs[2])
+    monkeypatch.setenv("LIMBECK_STUDENTS", str(STUDENTS))
+    assert all(line.ok for line in check() if line.name != "plugin")

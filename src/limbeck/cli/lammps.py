@@ -12,8 +12,18 @@ from limbeck.cli.options import Debug, JsonFile, Student
 from limbeck.cli.output import print_rows, write_json
 from limbeck.cli.root import app
 
-lammps = typer.Typer(help="Run a student in LAMMPS.", no_args_is_help=True)
-app.add_typer(lammps, name="lammps", short_help="Run a student in LAMMPS: input, check, build.")
+lammps = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    lammps,
+    name="lammps",
+    short_help="Run a student in LAMMPS: input, check, build.",
+    epilog="Example: limbeck lammps input silicon-tiny si.cif --out si",
+)
+
+
+@lammps.callback()
+def _lammps(debug: Debug = False) -> None:
+    """Run a student in LAMMPS by pair_style limbeck: write an input, check the plugin, compile it."""
 
 
 @lammps.command(

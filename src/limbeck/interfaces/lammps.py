@@ -34,7 +34,7 @@ _ENERGY_TOLERANCE_EV = 1e-4  # single precision, 8 atoms
 
 @dataclass(frozen=True)
 class LammpsRun:
-    """What an input is for: temperature K, pressure GPa (``npt``), steps, time step fs, seed of velocities."""
+    """What an input is for: K, GPa (``npt``), time steps, fs, seed of velocities and thermostat."""
 
     ensemble: Ensemble = "nvt"
     temperature_k: float = 300.0
@@ -70,8 +70,8 @@ def write_input(student: str, atoms: Atoms, run: LammpsRun, out: Path) -> Path:
             wanted="among " + " ".join(chemical_symbols[z] for z in known),
         )  # fmt: skip
     if run.ensemble == "npt" and not atoms.pbc.all():
-        raise InputError("npt needs a structure that repeats in three directions", got=f"pbc {atoms.pbc.tolist()}",
-                         remedy="--ensemble nvt")  # fmt: skip
+        what, got = "npt needs a structure that repeats in three directions", f"pbc {atoms.pbc.tolist()}"
+        raise InputError(what, got=got, remedy="--ensemble nvt")
     atoms = _in_a_box(atoms)
     symbols = [chemical_symbols[z] for z in numbers]
     write_whole(
@@ -104,7 +104,7 @@ def _in_a_box(atoms: Atoms) -> Atoms:
 def _input_lines(student: str, atoms: Atoms, symbols: Sequence[str], run: LammpsRun) -> list[str]:
     ps = run.timestep_fs / 1000.0
     boundary = " ".join("p" if periodic else "s" for periodic in atoms.pbc)
-    every = max(1, run.steps // 100)
+    every, bar = max(1, run.steps // 100), f"{run.pressure_gpa * _BAR_PER_GPA:g}"
     kelvin = f"{run.temperature_k:g}"
     integrator = {
         "nve": ["fix             1 all nve"],
@@ -114,7 +114,7 @@ def _input_lines(student: str, atoms: Atoms, symbols: Sequence[str], run: Lammps
         ],
         "npt": [
             f"fix             1 all npt temp {kelvin} {kelvin} {100 * ps:g} "
-            f"{_barostat(atoms)} {run.pressure_gpa * _BAR_PER_GPA:g} {run.pressure_gpa * _BAR_PER_GPA:g} {1000 * ps:g}"
+            f"{_barostat(atoms)} {bar} {bar} {1000 * ps:g}"
         ],
     }[run.ensemble]
     return [
@@ -142,7 +142,7 @@ def _input_lines(student: str, atoms: Atoms, symbols: Sequence[str], run: Lammps
 
 
 def _barostat(atoms: Atoms) -> str:
-    """One pressure for cubic cells and liquids' boxes, else one a length, and angles where they are not right."""
+    """``iso`` for a cube, ``aniso`` for other right angles, else ``tri``."""
     cell = atoms.cell
     if np.abs(cell.angles() - 90.0).max() > 1e-4:
         return "tri"
@@ -190,8 +190,9 @@ def check() -> list[Check]:
             output = str(error)
     values = [line.split()[1] for line in output.splitlines() if line.startswith("energy ")]
     faults = [line for line in output.splitlines() if "ERROR" in line]
-    found.append(Check("loads", bool(values), "pair_style limbeck runs" if values else (faults or ["no output"])[0],
-                       "" if values else "limbeck lammps build --include DIR, for a LAMMPS of another release"))  # fmt: skip
+    runs = "pair_style limbeck runs" if values else (faults or ["no output"])[0]
+    other = "" if values else "limbeck lammps build --include DIR, for a LAMMPS of another release"
+    found.append(Check("loads", bool(values), runs, other))
     if values:
         difference = abs(float(values[0]) - wanted)
         ok = difference < _ENERGY_TOLERANCE_EV
@@ -230,7 +231,7 @@ def build(include: Path, out: Path, *, mpi_include: Path | None = None, bigbig: 
     if mpi_include is not None:
         options.append(f"-DLIMBECK_MPI_INCLUDE={mpi_include.resolve()}")
     with tempfile.TemporaryDirectory() as folder:
-        for command in ([cmake, "-S", source, "-B", folder, *options], [cmake, "--build", folder]):
+        for command in ([cmake, "-S", str(source), "-B", folder, *options], [cmake, "--build", folder]):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 lines = [line for line in (done.stdout + done.stderr).splitlines() if "rror" in line]
