@@ -2,7 +2,7 @@
 
     python benchmarks/pair_style.py [--rounds 5] [--million] [--no-readme]
 
-Needs LAMMPS and the plugin (`make venv`). Each value is the loop time of `run`: silicon at 300 K, NVE, 1 fs, thermo
+Needs LAMMPS and the plugin (`make venv`). Values are loop times of `run`: silicon, 300 K, NVE, 1 fs, thermo
 output every 1,000 steps, LAMMPS's default skin (2 Å). A ratio is the median over rounds of the ratio within a
 round. `--million` adds the growth to 1,000,000 atoms and its memory, which takes minutes.
 """

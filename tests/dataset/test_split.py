@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from limbeck.core.labels import LabelledSet, Labels, concatenate_labelled
 from limbeck.core.structures import StructureBatch
 from limbeck.dataset import split
+from limbeck.dataset.split import _describe
 from limbeck.errors import InputError
 
 
@@ -213,3 +214,14 @@ def test_separate_validation_set():
 def test_what_cannot_be_split(n, fraction, facts):
     with pytest.raises(InputError, match=f"--val: .*{facts}"):
         split(labelled(["a"] * n), fraction)
+
+
+@pytest.mark.parametrize(("taken", "warns"), [(4, True), (5, False), (21, False), (22, True)])
+def test_a_validation_set_far_from_the_fraction_is_warned_of(taken, warns):
+    """Below half of the 10 that are asked for, or above twice as many and one."""
+    how = _describe(np.array([taken, 100, 1]), np.zeros(3, int), np.array([True, False, False]), 10, seed=0)
+    assert ("too few" in how) == warns
+
+
+def test_a_plain_file_keeps_a_training_structure():
+    assert len(split(labelled([""] * 10), 0.99, 0).train_index) == 1

@@ -25,9 +25,11 @@ from limbeck.core.labels import LabelledSet, Labels
 from limbeck.core.messages import decode, encode
 from limbeck.errors import InputError, LimbeckError
 from limbeck.records.label_record import (
+    _HEADER,
     MAGIC,
     LabelRecord,
     TeacherIdentity,
+    _checksum,
     collect,
     make_record,
     pack_record,
@@ -326,3 +328,17 @@ def test_nothing_in_a_record_is_executed() -> None:
     for junk in (b"", b"\x00\x00", b"\x02\x00\x00\x00{}"):
         with pytest.raises(ValueError):
             decode(junk)
+
+
+def test_no_records_are_an_empty_set() -> None:
+    empty = collect([])
+    assert len(empty) == len(empty.labels.energy) == len(empty.temperature_k) == 0
+    assert empty.labels.forces.shape == (0, 3)
+
+
+def test_the_shortest_record_and_a_torn_head() -> None:
+    """A head of an empty payload is a record; less than a head is damaged, wherever it stands."""
+    head = _HEADER.pack(MAGIC, 0, _checksum(b""))
+    assert scan(head) == ([slice(0, 32)], [])
+    assert scan(head + head[:-1]) == ([slice(0, 32)], [slice(32, 63)])
+    assert scan(MAGIC) == ([], [slice(0, 8)])

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCartesian
 from ase.data import atomic_masses
 
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError, LimbeckError
 from limbeck.runtime.guard import KINDS, OutOfDomainError, OutOfDomainWarning
+from limbeck.runtime.released import find_student
 from limbeck.runtime.student import Calculator, Student
 from tests.students.tools import random_record
 
@@ -248,3 +249,22 @@ def test_a_charged_student():
 def test_invalid_charge_in_the_model_card(card):
     with pytest.raises(InputError, match="invalid total charge or spin"):
         student_with(**card)
+
+
+def test_one_degree_of_freedom_has_a_temperature(student):
+    atoms = at_temperature(90000, 1)
+    atoms.set_constraint(FixCartesian(0, (True, True, False)))
+    calculator = Calculator(student)
+    with pytest.warns(OutOfDomainWarning, match="kinetic temperature"):
+        calculator.get_forces(atoms)
+
+
+def test_students_of_an_installed_package(tmp_path, monkeypatch):
+    """They lie in limbeck/released; in a checkout, in the folder students of the repository."""
+    folder = tmp_path / "limbeck" / "released"
+    folder.mkdir(parents=True)
+    (folder / "own.safetensors").touch()
+    monkeypatch.setattr(
+        "limbeck.runtime.released.__file__", str(tmp_path / "limbeck" / "runtime" / "released.py")
+    )
+    assert find_student("own") == folder / "own.safetensors"

@@ -115,3 +115,11 @@ def test_cleared_it_starts_again():
         parameter.grad = torch.tensor(gradient)
         soap.step()
     assert np.array_equal(parameter.detach().numpy(), run(start, gradients, block=4))
+
+
+def test_the_first_step_along_one_direction_keeps_it():
+    """In the eigenbases a gradient of rank one has a single entry, so Adam's first step is along it, of length lr."""
+    rng = np.random.default_rng(4)
+    u, v = (x / np.linalg.norm(x) for x in rng.normal(size=(2, 5)))
+    moved = run(np.zeros(25), [np.outer(3 * u, v).ravel()], [(5, 5)], lr=0.01, weight_decay=0.0)
+    np.testing.assert_allclose(moved.reshape(5, 5), -0.01 * np.outer(u, v), atol=1e-6)
