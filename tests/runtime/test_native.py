@@ -281,3 +281,18 @@ def test_threads_are_the_cores_own():
     loaded = done.stdout.split()
     assert any(name.startswith("_native.") for name in loaded), done.stderr
     assert not [name for name in loaded if name.startswith(("libgomp", "libomp", "libiomp"))]
+
+
+@pytest.mark.parametrize("distance", [0.25, 0.5, 0.9, 1.3])
+def test_close_nuclei_repel_as_published(distance):
+    """Ziegler, Biersack, Littmark: the native core's energy and force of a pair against the formula in PyTorch's path."""
+    pair = Atoms("Si2", [[0, 0, 0], [0, 0.6 * distance, 0.8 * distance]])
+    found = [
+        Student.load("silicon-tiny", precision="float64", engine=engine).evaluate(
+            StructureBatch.from_atoms([pair])
+        )
+        for engine in ("native", "torch")
+    ]
+    assert found[1].energy[0] > 5  # the repulsion, not the network
+    for value in ("energy", "forces"):
+        np.testing.assert_allclose(*(getattr(one, value) for one in found), rtol=1e-8, atol=1e-8)
