@@ -398,3 +398,10 @@ def test_bad_steps(step, message):
     with pytest.raises(ValidationError) as caught:
         SamplingConfig(steps=[step])
     assert message in str(caught.value)
+
+
+def test_the_pressure_acts_at_its_temperature_and_below():
+    step = Melt(**MELT, settle_fs=50, frames=10, pressure_gpa=-0.5, pressure_below_K=1250)
+    targets = [step.target(n, Condition(500, -0.5)) for n in range(step.steps // 2, step.steps + 1)]
+    at = [target.pressure_gpa for target in targets if target.temperature_K == 1250]
+    assert at == [-0.5]

@@ -16,7 +16,7 @@ from limbeck.core.checks import contacts
 from limbeck.core.structures import StructureBatch
 from limbeck.errors import InputError
 from limbeck.sampling import Rattle, Strain, Supercell, Torsions, smiles_conformers
-from limbeck.sampling.perturb import apply_strain, rattle, rotatable_bonds, strains
+from limbeck.sampling.perturb import _on_the_axis, apply_strain, rattle, rotatable_bonds, strains
 from limbeck.sampling.preparing import supercell
 
 
@@ -212,3 +212,21 @@ def test_torsions_seeds_families_and_notes():
     notes: list[str] = []
     assert len(sample([named_molecule("C6H6"), butane], step, notes=notes)) == 20
     assert notes == ["torsions: C6H6#0 has no rotatable bond"]
+
+
+@pytest.mark.parametrize("smiles", [smiles for smiles, n in ROTATABLE.items() if n])
+def test_the_smaller_side_of_a_bond_turns(smiles):
+    pytest.importorskip("rdkit")
+    atoms = smiles_conformers(smiles)[0]
+    for bond in rotatable_bonds(atoms):
+        assert bond.j in bond.moved
+        assert bond.i not in bond.moved
+        assert len(bond.moved) <= len(atoms) / 2
+
+
+@pytest.mark.parametrize(("off", "on_it"), [(0.15, True), (0.25, False)])
+def test_atoms_on_the_axis_do_not_turn(off, on_it):
+    """Within 0.2 Å of the axis, whatever the length of the bond."""
+    for length in (0.7, 3.0):
+        positions = np.array([[0, 0, 0], [0, 0, length], [off, 0, length + 1.0]])
+        assert _on_the_axis(positions, 0, 1, np.array([1, 2])) == on_it

@@ -86,3 +86,17 @@ def test_each_start_has_a_tree_before_any_has_two():
     assert len(frames) == 4 * len(trees)
     assert potential.calls <= 131
     assert notes[-1].startswith(f"rattle-relax: there was time for {len(trees)} of 9 trees, all whole: ")
+
+
+def test_cells_are_strained_as_stated():
+    """Of amplitudes between 0 and s: the symmetric strain has diagonal s / sqrt(3) rms, sqrt(2) less beside it."""
+    step = RattleRelax(
+        n=300, trees=1, stdev_a=(0.01, 0.01), strain=0.03, relax_steps=1, beta=0, temperature_K=300
+    )
+    start = copper(1, 1, 1)
+    cells = np.array([frame.cell.array for frame in sample(start, step, teacher=Counting())])
+    strain = np.linalg.inv(start.cell.array) @ cells - np.eye(3)
+    diagonal = np.sqrt((np.diagonal(strain, axis1=1, axis2=2) ** 2).mean())
+    shear = np.sqrt((strain[:, [0, 0, 1], [1, 2, 2]] ** 2).mean())
+    assert diagonal == pytest.approx(0.03 / np.sqrt(3), rel=0.12)
+    assert shear == pytest.approx(0.03 / np.sqrt(6), rel=0.12)

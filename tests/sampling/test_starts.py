@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.io import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -249,3 +249,17 @@ def test_thinning(n, most, copies):
     if len(kept) > 1:
         assert (kept[0], kept[-1]) == (0, n - 1)
         assert np.ptp(np.diff(kept)) <= 1
+
+
+def test_a_molecule_far_from_the_origin_stays_in_its_trajectory(tmp_path):
+    """Displacements count, not positions: 12 frames of 0.1 Å are one trajectory, a jump of one atom by 9 Å ends it."""
+    frames = [molecule("C6H6") for _ in range(12)]
+    for k, frame in enumerate(frames):
+        frame.positions += [30 + 0.1 * k, 5, 5]
+    frames[6].positions[0, 0] += 9.0
+    for frame in frames[7:]:
+        frame.positions[0, 0] += 9.0
+    write(tmp_path / "md.extxyz", frames)
+    groups = [frame.info["group"] for frame in read_structures(tmp_path / "md.extxyz")]
+    assert len(set(groups[:6])) == len(set(groups[6:])) == 1
+    assert groups[5] != groups[6]
