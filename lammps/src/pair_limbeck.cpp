@@ -14,6 +14,7 @@
 #include "error.h"
 #include "fmt/format.h"
 #include "force.h"
+#include "group.h"
 #include "memory.h"
 #include "modify.h"
 #include "neigh_list.h"
@@ -160,8 +161,16 @@ int PairLimbeck::widest() const {
   return 6 * ((student_.hp.features + 15) / 16 * 16) * bytes / 8;
 }
 
+bool PairLimbeck::is_trial_group(int number) const {
+  const std::string name = group->names[number];
+  return name.rfind("Fix", 0) == 0 && name.find("exclusion_group") != std::string::npos;
+}
+
 void PairLimbeck::refuse_dropped_pairs() {
-  if (neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol)  // `exclude` is set later
+  // `neighbor->exclude` is set later; a grand canonical fix hides the atoms of its trial moves by a group
+  bool dropped = neighbor->nex_type || neighbor->nex_mol;
+  for (int k = 0; k < neighbor->nex_group; ++k) dropped |= !is_trial_group(neighbor->ex1_group[k]);
+  if (dropped)
     error->all(
         FLERR,
         "pair_style limbeck: neigh_modify exclude drops pairs that the student needs; remedy: remove it");
@@ -220,15 +229,19 @@ void PairLimbeck::map_atoms() {
   const int nlocal = atom->nlocal, all = nlocal + atom->nghost;
   row_of_.assign(all, -1);
   atoms_.clear(), species_.clear();
+  int hidden = 0;  // atoms that are not there in a trial move
+  for (int k = 0; k < neighbor->nex_group; ++k)
+    if (is_trial_group(neighbor->ex1_group[k])) hidden |= neighbor->ex1_bit[k];
+  const auto visible = [&](int i) { return map[atom->type[i]] >= 0 && !(atom->mask[i] & hidden); };
   const auto take = [&](int i) {
     row_of_[i] = int(atoms_.size());
     atoms_.push_back(i), species_.push_back(map[atom->type[i]]);
   };
   for (int k = 0; k < list->inum; ++k)
-    if (map[atom->type[list->ilist[k]]] >= 0) take(list->ilist[k]);
+    if (visible(list->ilist[k])) take(list->ilist[k]);
   owned_ = int(atoms_.size());
   for (int j = nlocal; j < all; ++j) {
-    if (map[atom->type[j]] < 0) continue;
+    if (!visible(j)) continue;
     if (int(owners_[2 * std::size_t(j)]) == comm->me)
       row_of_[j] = row_of_[int(owners_[2 * std::size_t(j) + 1])];
     else

@@ -48,6 +48,7 @@ class PairLimbeck : public Pair {
   void allocate();
   void refuse_dropped_pairs();
   int widest() const;
+  bool is_trial_group(int number) const;
   bool types_changed() const;
   void find_owners();
   void map_atoms();

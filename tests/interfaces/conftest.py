@@ -49,12 +49,12 @@ class Lammps:
             atom_style="atomic",
         )
 
-    def run(self, text: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    def run(self, text: str, ranks: int = 1, *arguments: str) -> subprocess.CompletedProcess[str]:
         lmp, mpirun, plugin = self.programs
         (self.folder / "in.test").write_text(text)
         threads = {"OMP_NUM_THREADS": "1", "LAMMPS_PLUGIN_PATH": plugin, "LIMBECK_STUDENTS": str(STUDENTS)}
         return subprocess.run(
-            [mpirun, "-np", str(ranks), lmp, "-in", "in.test", "-log", "none"],
+            [mpirun, "-np", str(ranks), lmp, "-in", "in.test", "-log", "none", *arguments],
             cwd=self.folder, env={**os.environ, **threads}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S,
         )  # fmt: skip
 

