@@ -42,7 +42,11 @@ ROOMS = {
     "label store": ["src/limbeck/records/label_*.py"],
     "metrics": ["src/limbeck/validation/metrics.py"],
     "loss": ["src/limbeck/training/loss.py", "src/limbeck/training/optimizer.py"],
-    "sampling": ["src/limbeck/sampling/*.py"],
+    "sampling": [
+        "src/limbeck/sampling/*.py",
+        "src/limbeck/core/trajectory.py",
+        "src/limbeck/core/integrators.py",
+    ],
     "native": ["native/include/limbeck/*.hpp", "native/src/neighbour_table.cpp"],
 }
 #: the native core is exercised through Python

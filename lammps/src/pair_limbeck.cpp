@@ -37,6 +37,15 @@ constexpr double kDensityMargin = 0.05, kTemperatureMargin = 0.10, kTemperatureD
 constexpr double kGramPerCm3 = 1.66053906660;  // amu/A^3
 const char *const kNames[] = {"distance", "density", "temperature"};
 
+// Two zero bits behind each of the lowest 21 bits.
+long long spread(long long x) {
+  x = (x | x << 32) & 0x1f00000000ffff;
+  x = (x | x << 16) & 0x1f0000ff0000ff;
+  x = (x | x << 8) & 0x100f00f00f00f00f;
+  x = (x | x << 4) & 0x10c30c30c30c30c3;
+  return (x | x << 2) & 0x1249249249249249;
+}
+
 std::string list_of(const std::vector<int> &elements) {
   std::string text;
   for (int z : elements) text += (text.empty() ? "" : " ") + std::string(limbeck::symbol_of(z));
@@ -237,8 +246,19 @@ void PairLimbeck::map_atoms() {
     row_of_[i] = int(atoms_.size());
     atoms_.push_back(i), species_.push_back(map[atom->type[i]]);
   };
+  std::vector<std::pair<long long, int>> own;
   for (int k = 0; k < list->inum; ++k)
-    if (visible(list->ilist[k])) take(list->ilist[k]);
+    if (visible(list->ilist[k])) own.emplace_back(0, list->ilist[k]);
+  if (comm->nprocs > 1) {  // Morton's order, in which the core itself puts atoms where there are no copies
+    const double width = 0.5 * student_.hp.cutoff, *low = domain->boxlo;
+    for (auto &[key, i] : own)
+      for (int a = 0; a < 3; ++a)
+        key |=
+            spread(static_cast<long long>(std::clamp((atom->x[i][a] - low[a]) / width + 8.0, 0.0, 2097151.0)))
+            << a;
+    std::sort(own.begin(), own.end());
+  }
+  for (const auto &[key, i] : own) take(i);
   owned_ = int(atoms_.size());
   for (int j = nlocal; j < all; ++j) {
     if (!visible(j)) continue;

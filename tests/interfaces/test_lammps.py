@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,11 @@ from ase import Atoms, units
 from ase.build import bulk, fcc111, molecule
 from ase.io import read
 from ase.md.verlet import VelocityVerlet
-from tests.docs_pages import read_blocks
 
 from limbeck import Calculator
-from limbeck.interfaces.lammps import LammpsRun, check, write_input
+from limbeck.interfaces.lammps import LammpsRun, build, check, write_input
+from tests.docs_pages import read_blocks
+from tests.interfaces.conftest import Lammps
 
 STUDENTS = Path(__file__).parents[2] / "students"
 
@@ -552,3 +555,21 @@ def test_mutated_coefficients_and_students_are_refused_in_one_process(lammps):
     assert float(done.stdout.split("energy")[1].split()[0]) == pytest.approx(
         atoms.get_potential_energy(), rel=1e-6
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("release", "loads"), [("22 Jul 2025", True), ("2 Aug 2023", False)])
+def test_a_plugin_is_for_the_release_of_its_sources(lammps, tmp_path, release, loads):
+    """Compiled with the headers of a source folder; another release refuses it with one line."""
+    package = Path(find_spec("lammps").origin).parent
+    sources = tmp_path / "src"
+    shutil.copytree(package / "include" / "lammps", sources)
+    (sources / "version.h").write_text(f'#define LAMMPS_VERSION "{release}"\n')
+    mpi = Path(lammps.programs[1]).resolve().parents[1] / "include"
+    plugin = build(sources, tmp_path / "plugins", mpi_include=mpi)
+    other = Lammps(lammps.folder, (*lammps.programs[:2], str(plugin.parent)))
+    prepared(other, "skewed")
+    done = other.run(header("skewed") + "run 0\n")
+    assert (done.returncode == 0) == loads
+    if not loads:
+        assert "compiled for LAMMPS 20230802, but this is LAMMPS 20250722" in done.stderr
