@@ -168,9 +168,9 @@ def check() -> list[Check]:
     install = "pip install -c constraints.txt . ./lammps"
     found.append(Check("lmp", lammps is not None, lammps or "not found", "" if lammps else install))
     spec = find_spec("limbeck_lammps")
-    plugin = None
-    if spec is not None and spec.submodule_search_locations:
-        plugin = next((p for f in spec.submodule_search_locations for p in Path(f).glob("*plugin.so")), None)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    folders += [folder for folder in os.environ.get("LAMMPS_PLUGIN_PATH", "").split(os.pathsep) if folder]
+    plugin = next((p for folder in folders for p in Path(folder).glob("limbeckplugin.so")), None)
     found.append(Check("plugin", plugin is not None, str(plugin or "not found"), "" if plugin else install))
     if lammps is None or plugin is None:
         return found
