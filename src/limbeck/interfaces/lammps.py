@@ -21,7 +21,7 @@ from ase.data import chemical_symbols
 from limbeck.core.files import write_whole
 from limbeck.errors import InputError, LimbeckError, MissingPackageError
 from limbeck.runtime.released import find_student
-from limbeck.runtime.student import Student
+from limbeck.runtime.student import Calculator, Student
 
 Ensemble = Literal["nve", "nvt", "npt"]
 ENSEMBLES: tuple[Ensemble, ...] = ("nve", "nvt", "npt")
@@ -177,7 +177,8 @@ def check() -> list[Check]:
     atoms = bulk("Si", cubic=True)
     atoms.rattle(0.05, seed=1)
     student = "silicon-tiny"
-    wanted = _energy(student, atoms)
+    atoms.calc = Calculator(student)
+    wanted = float(atoms.get_potential_energy())
     with tempfile.TemporaryDirectory() as folder:
         path = write_input(student, atoms, LammpsRun("nve", steps=1), Path(folder))
         text = path.read_text().split("velocity")[0]
@@ -198,14 +199,6 @@ def check() -> list[Check]:
         ok = difference < _ENERGY_TOLERANCE_EV
         found.append(Check("energy", ok, f"{values[0]} eV in LAMMPS, {wanted:.6f} eV in ASE"))
     return found
-
-
-def _energy(student: str, atoms: Atoms) -> float:
-    from limbeck.runtime.calculator import Calculator
-
-    copy = atoms.copy()
-    copy.calc = Calculator(student)
-    return float(copy.get_potential_energy())
 
 
 def build(include: Path, out: Path, *, mpi_include: Path | None = None, bigbig: bool = False) -> Path:
