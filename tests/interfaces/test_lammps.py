@@ -262,6 +262,7 @@ CHANGES = {
     "box/relax": "fix b all box/relax tri 0.0\nminimize 0 1e-4 20 40\n",
     "deposited": "region r block 0 12 0 8 0 8 units box\n"
     "fix d all deposit 2 1 1 77 region r near 1.2 attempt 200 units box\nfix n all nve\nrun 4\n",
+    "tiled": "comm_style tiled\nbalance 0.9 rcb\nvelocity all create 900 3\nfix n all nve\nrun 20\n",
     "grand canonical": "fix g all gcmc 1 4 4 1 11 600.0 -4.0 0.3\nrun 6\n",
     "unsorted, mapped": "atom_modify sort 0 0\nvelocity all create 900 3\nfix n all nve\nrun 40\n",
 }

@@ -41,20 +41,6 @@ class StructureBatch:
             object.__setattr__(self, "spin", np.zeros(len(self), np.int64))
 
     @classmethod
-    def of_one(
-        cls, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
-    ) -> StructureBatch:
-        """One uncharged structure from copies of its arrays: (N,), (N, 3), (3, 3), (3,)."""
-        return cls(
-            numbers=np.array(numbers, np.int64),
-            positions=np.array(positions, np.float64),
-            cell=np.array(cell, np.float64)[None],
-            pbc=np.array(pbc, bool)[None],
-            offsets=np.array([0, len(numbers)], np.int64),
-            charge=np.zeros(1),
-        )
-
-    @classmethod
     def from_atoms(cls, frames: Iterable[Atoms]) -> StructureBatch:
         """Collect ASE structures; an empty iterable gives an empty batch."""
         frames = list(frames)
