@@ -65,6 +65,17 @@ def slab() -> Atoms:
     return rattled(atoms)
 
 
+def liquid() -> Atoms:
+    """Eight molecules of water at about 1 g/cm³, each turned at random."""
+    rng, box = np.random.default_rng(2), Atoms(cell=[6.2] * 3, pbc=True)
+    for place in np.ndindex(2, 2, 2):
+        water = molecule("H2O")
+        water.rotate(rng.uniform(0, 360), rng.normal(size=3), center="com")
+        water.positions += np.array(place) * 3.1
+        box += water
+    return box
+
+
 #: atoms, their types in order, student, boundary
 SYSTEMS = {
     "crystal": (
@@ -75,6 +86,7 @@ SYSTEMS = {
     ),
     "skewed": (skewed, "Si", "silicon-tiny", "p p p"),
     "two atoms": (lambda: rattled(bulk("Si")), "Si", "silicon-tiny", "p p p"),
+    "liquid": (liquid, "O H", "water-tiny", "p p p"),
     "molecule": (lambda: boxed(molecule("CH3CH2OH")), "H O C", "3bpa-tiny", "f f f"),
     "shrink-wrapped": (lambda: boxed(molecule("CH3CH2OH")), "H O C", "3bpa-tiny", "s s s"),
     "slab": (slab, "Cu", "cu111-tiny", "p p f"),
