@@ -268,3 +268,10 @@ def test_students_of_an_installed_package(tmp_path, monkeypatch):
         "limbeck.runtime.released.__file__", str(tmp_path / "limbeck" / "runtime" / "released.py")
     )
     assert find_student("own") == folder / "own.safetensors"
+
+
+def test_atoms_without_mass_have_no_temperature(student):
+    atoms = at_temperature(600)
+    atoms.set_masses([0.0, 1.008, 1.008])
+    with np.errstate(all="raise"):
+        evaluate(Calculator(student, strict=True), atoms)

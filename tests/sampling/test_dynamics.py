@@ -17,9 +17,9 @@ from tests.sampling.support import Counting, copper, sample
 from limbeck.core.integrators import Condition, LangevinHoover
 from limbeck.core.labels import Labels
 from limbeck.core.potential import AsePotential, Capabilities, Potential
+from limbeck.core.trajectory import _unphysical, run_trajectory
 from limbeck.errors import InputError
 from limbeck.sampling import MD, Melt, SamplingConfig, count_evaluations, count_frames
-from limbeck.sampling.dynamics import run_trajectory
 from limbeck.units import GPA
 
 
@@ -405,3 +405,13 @@ def test_the_pressure_acts_at_its_temperature_and_below():
     targets = [step.target(n, Condition(500, -0.5)) for n in range(step.steps // 2, step.steps + 1)]
     at = [target.pressure_gpa for target in targets if target.temperature_K == 1250]
     assert at == [-0.5]
+
+
+@pytest.mark.parametrize(("over", "ends"), [(0.97, False), (1.03, True)])
+def test_a_trajectory_ends_beyond_three_times_its_temperature_and_fluctuations(over, ends):
+    """Three times the target, and three deviations sqrt(2 / freedom) of a canonical kinetic energy."""
+    atoms = copper(1, 1, 1)
+    limit = 3.0 * (1.0 + 3.0 * np.sqrt(2.0 / 9.0)) * 300.0
+    atoms.set_momenta(np.random.default_rng(0).normal(size=(4, 3)))
+    atoms.set_momenta(atoms.get_momenta() * np.sqrt(over * limit / atoms.get_temperature()))
+    assert (_unphysical(atoms, np.zeros((4, 3)), 300.0, False, None) is not None) == ends
